@@ -1,0 +1,48 @@
+"""Configuration of the documentation; `sphinx-build -W -n docs docs/_build` needs no network."""
+
+import hoag_shine
+
+project = "hoag_shine"
+author = "the hoag_shine developers"
+project_copyright = author
+version = release = hoag_shine.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "myst_parser",
+    "numpydoc",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+default_role = "py:obj"
+nitpicky = True
+# Building needs no network, so names of other packages are not links.
+nitpick_ignore_regex = [("py:.*", r"(numpy|scipy|sklearn|matplotlib|joblib|rich)\..*")]
+
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc docstrings state types, with shapes
+
+# Written by scikit-learn, which documents them.
+autodoc_default_options = {"exclude-members": "set_fit_request,set_score_request"}
+numpydoc_show_class_members = False  # the templates list them
+numpydoc_validation_checks = {
+    "GL03",  # double blank lines
+    "GL06",  # unknown section
+    "GL07",  # sections out of order
+    "GL08",  # no docstring
+    "PR01",  # parameter missing from the docstring
+    "PR02",  # parameter unknown to the signature
+    "PR03",  # parameters out of order
+    "PR04",  # parameter without type
+    "PR07",  # parameter without description
+    "RT03",  # return value without description
+    "SS02",  # summary does not start with a capital
+    "SS03",  # summary does not end with a period
+    "SS06",  # summary longer than a line
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"{project} {release}"
+html_show_sourcelink = False
