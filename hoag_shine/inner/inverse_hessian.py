@@ -1,0 +1,211 @@
+"""The inverse-Hessian estimate that L-BFGS leaves behind, as a linear operator.
+
+This is what SHINE shares between the two levels: the solver builds it on its way to the solution
+and the hypergradient applies it. Layout and conventions:
+
+* Pairs are kept in time order, the oldest first; when the memory is full, the oldest goes.
+* A pair is stored as ``s`` and the gradient difference of the *data* term, ``y_data``. The penalty
+  is quadratic with a diagonal Hessian ``h``, so that the pair of the whole objective is
+  ``y = y_data + h * s`` for every ``h``, exactly. A change of penalty costs no pair.
+* The initial matrix is diagonal: ``gamma / (data_diagonal + h)``, with ``gamma`` from the newest
+  pair. Without knowledge of the data term's diagonal it is ``gamma * I``.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from .. import kernels
+
+Vector = NDArray[np.float64]
+
+# A pair whose curvature is below this multiple of |s| |y| says nothing above rounding.
+CURVATURE_FLOOR = 1e-14
+
+
+class InverseHessian(LinearOperator):  # type: ignore[misc]
+    r"""L-BFGS estimate :math:`B \approx H^{-1}` as a symmetric positive definite operator.
+
+    With the pairs :math:`(s_i, y_i)`, :math:`\rho_i = 1 / y_i^\top s_i` and the initial matrix
+    :math:`B_0`, the estimate is defined by, oldest pair first,
+
+    .. math:: B_{i+1} = (I - \rho_i s_i y_i^\top) B_i (I - \rho_i y_i s_i^\top)
+              + \rho_i s_i s_i^\top
+
+    and is applied by the two-loop recursion in :math:`4 m n` multiplications for :math:`m` pairs.
+
+    Parameters
+    ----------
+    n : int
+        Number of variables.
+    memory : int, default=30
+        Largest number of pairs kept.
+    penalty_hessian : ndarray of shape (n,), dtype float64, optional
+        Diagonal of the penalty's Hessian. Zero when not given.
+    data_diagonal : ndarray of shape (n,), dtype float64, optional
+        Diagonal of the data term's Hessian, or an estimate; scales the initial matrix.
+
+    Attributes
+    ----------
+    n_pairs : int
+        Number of pairs held at present, at most ``memory``.
+    s, y : ndarray of shape (n_pairs, n)
+        The pairs at the present penalty, oldest first (copies).
+    diagonal : ndarray of shape (n,)
+        Diagonal of the initial matrix :math:`B_0`.
+
+    References
+    ----------
+    .. [1] J. Nocedal and S. J. Wright, *Numerical Optimization*, 2nd ed., section 7.2.
+    .. [2] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
+       optimization and implicit models", ICLR 2022, section 2.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        memory: int = 30,
+        *,
+        penalty_hessian: Vector | None = None,
+        data_diagonal: Vector | None = None,
+    ) -> None:
+        super().__init__(np.dtype(np.float64), (n, n))
+        if memory < 1:
+            raise ValueError(f"memory must be at least 1, got {memory}.")
+        self.memory = memory
+        self.n_pairs = 0
+        self._first = 0
+        # Rows are written before they are read, and pages never touched take no memory.
+        self._s = np.empty((memory, n))
+        self._y_data = np.empty((memory, n))
+        self._rho = np.zeros(memory)
+        self._gamma = 1.0
+        self._data_diagonal = data_diagonal
+        self._penalty_hessian = np.zeros(n) if penalty_hessian is None else penalty_hessian
+        self._reset_scale()
+
+    def __repr__(self) -> str:
+        n, m = self.shape[0], self.n_pairs
+        return f"<InverseHessian of {n} variables: {m} of {self.memory} pairs>"
+
+    @property
+    def s(self) -> NDArray[np.float64]:
+        return self._s[self._rows()]
+
+    @property
+    def y(self) -> NDArray[np.float64]:
+        rows = self._rows()
+        return self._y_data[rows] + self._penalty_hessian * self._s[rows]
+
+    @property
+    def diagonal(self) -> Vector:
+        return self._gamma * self._scale
+
+    @property
+    def knows_scale(self) -> bool:
+        """Whether a unit step along ``-B @ grad`` is a sensible first guess."""
+        return self.n_pairs > 0 or self._data_diagonal is not None
+
+    @property
+    def penalty_hessian(self) -> Vector:
+        return self._penalty_hessian
+
+    def append(self, s: Vector, y: Vector) -> bool:
+        """Take in the pair of a step and a gradient difference at the present penalty.
+
+        Parameters
+        ----------
+        s, y : ndarray of shape (n,), dtype float64
+            Step and gradient difference of the whole objective, penalty included.
+
+        Returns
+        -------
+        kept : bool
+            False when ``s @ y`` is not safely positive; such a pair would cost positive
+            definiteness and is not stored.
+        """
+        curvature = float(s @ y)
+        if not curvature > CURVATURE_FLOOR * float(np.linalg.norm(s) * np.linalg.norm(y)):
+            return False
+        if self.n_pairs == self.memory:
+            self._first = (self._first + 1) % self.memory
+            self.n_pairs -= 1
+        row = (self._first + self.n_pairs) % self.memory
+        self.n_pairs += 1
+        self._s[row] = s
+        self._y_data[row] = y - self._penalty_hessian * s
+        self._rho[row] = 1.0 / curvature
+        self._gamma = curvature / float(y @ (self._scale * y))
+        return True
+
+    def set_penalty(self, penalty_hessian: Vector) -> None:
+        """Move to another penalty: the same pairs, exact for the new objective.
+
+        Parameters
+        ----------
+        penalty_hessian : ndarray of shape (n,), dtype float64
+            Diagonal of the new penalty's Hessian.
+
+        Notes
+        -----
+        Where the data term is not convex, a pair can lose its positive curvature under a smaller
+        penalty; it is then passed over until a larger penalty gives it back.
+        """
+        self._penalty_hessian = penalty_hessian
+        self._reset_scale()
+        newest_first = self._rows()[::-1]
+        newest_used = None
+        for row in newest_first:
+            s, y_data = self._s[row], self._y_data[row]
+            y = y_data + penalty_hessian * s
+            curvature = float(s @ y)
+            floor = CURVATURE_FLOOR * float(np.linalg.norm(s) * np.linalg.norm(y))
+            self._rho[row] = 1.0 / curvature if curvature > floor else 0.0
+            if newest_used is None and self._rho[row] > 0.0:
+                newest_used = row
+                self._gamma = curvature / float(y @ (self._scale * y))
+
+    def copy(self) -> Self:
+        """Return an independent operator with the same pairs."""
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        for name in ("_s", "_y_data", "_rho"):
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
+
+    def todense(self) -> NDArray[np.float64]:
+        """Return the estimate as an (n, n) array; for tests and small problems."""
+        return np.asarray(self @ np.eye(self.shape[0]))
+
+    def _rows(self) -> NDArray[np.intp]:
+        return (self._first + np.arange(self.n_pairs)) % self.memory
+
+    def _reset_scale(self) -> None:
+        """Set the shape of the initial matrix, ``B_0 / gamma``, for the present penalty."""
+        if self._data_diagonal is None:
+            self._scale = np.ones(self.shape[0])
+            return
+        total = self._data_diagonal + self._penalty_hessian
+        # A variable that nothing touches has no curvature at all: leave its scale alone.
+        self._scale = 1.0 / np.where(total > 0.0, total, 1.0)
+
+    def _matvec(self, v: Vector) -> Vector:
+        out = np.array(v, dtype=np.float64).ravel()
+        kernels.two_loop(
+            self._s,
+            self._y_data,
+            self._first,
+            self.n_pairs,
+            self._rho,
+            self._penalty_hessian,
+            self.diagonal,
+            out,
+        )
+        return out
+
+    def _adjoint(self) -> Self:
+        return self

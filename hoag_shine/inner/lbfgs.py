@@ -1,0 +1,188 @@
+"""L-BFGS, which returns the solution together with its inverse-Hessian estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .inverse_hessian import InverseHessian
+from .line_search import Trial, strong_wolfe
+from .requests import Evaluate, HessianProduct, Solver, run_together
+
+if TYPE_CHECKING:
+    from ..problems.base import Problem
+
+Vector = NDArray[np.float64]
+Probe = Callable[[int, Vector, InverseHessian], Iterable[Vector]]
+
+
+class Status(Enum):
+    """Why the inner solver stopped."""
+
+    CONVERGED = "the gradient norm is within the tolerance"
+    MAX_ITER = "the iteration limit was reached"
+    STALLED = "no step decreases the objective beyond rounding"
+    NON_FINITE = "the objective or its gradient is not finite"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What an inner solver returns.
+
+    Attributes
+    ----------
+    w : ndarray of shape (n,)
+        The solution.
+    value : float
+        Inner objective at ``w``.
+    grad : ndarray of shape (n,)
+        Its gradient at ``w``.
+    inverse_hessian : InverseHessian
+        The estimate built on the way. A further solve that is given this object extends it; keep
+        a ``copy()`` where that matters.
+    n_iter : int
+        Iterations.
+    n_passes : int
+        Data passes: values with gradients, and Hessian products.
+    status : Status
+        Why the solver stopped.
+    """
+
+    w: Vector
+    value: float
+    grad: Vector
+    inverse_hessian: InverseHessian
+    n_iter: int
+    n_passes: int
+    status: Status
+
+    @property
+    def converged(self) -> bool:
+        """Whether the gradient norm is within the tolerance."""
+        return self.status is Status.CONVERGED
+
+
+def lbfgs(
+    w: Vector,
+    inverse_hessian: InverseHessian,
+    *,
+    tol: float,
+    max_iter: int = 1000,
+    start: tuple[float, Vector] | None = None,
+    probe: Probe | None = None,
+) -> Solver[Solution]:
+    """Minimise by L-BFGS; a generator of requests, see :mod:`hoag_shine.inner.requests`.
+
+    Parameters
+    ----------
+    w : ndarray of shape (n,)
+        Starting point.
+    inverse_hessian : InverseHessian
+        Extended in place; may hold pairs from before.
+    tol : float
+        Stop when the gradient's Euclidean norm is at most this.
+    max_iter : int, default=1000
+    start : tuple of float and ndarray, optional
+        Value and gradient at ``w``, where they are known already.
+    probe : callable, optional
+        Called as ``probe(n_iter, w, inverse_hessian)`` after each iteration; returns directions
+        along which the Hessian is to be sampled. Each costs a Hessian product and gives a pair.
+
+    Returns
+    -------
+    solution : Solution
+    """
+    value, grad = start if start is not None else (yield Evaluate(w))
+    n_passes = 0 if start is not None else 1
+    n_iter = 0
+    while (status := _stop(value, grad, n_iter, tol, max_iter)) is None:
+        direction = -(inverse_hessian @ grad)
+        origin = Trial(0.0, value, float(grad @ direction), w, grad)
+        if not origin.slope < 0.0:
+            status = Status.STALLED
+            break
+        step = _first_step(inverse_hessian, grad)
+        trial, n_evaluations = yield from strong_wolfe(origin, direction, step)
+        n_passes += n_evaluations
+        if trial is None:
+            status = Status.STALLED
+            break
+        inverse_hessian.append(trial.w - w, trial.grad - grad)
+        w, value, grad = trial.w, trial.value, trial.grad
+        n_iter += 1
+        for direction in probe(n_iter, w, inverse_hessian) if probe else ():
+            product = yield HessianProduct(w, direction)
+            inverse_hessian.append(direction, product)
+            n_passes += 1
+    return Solution(w, value, grad, inverse_hessian, n_iter, n_passes, status)
+
+
+def _stop(value: float, grad: Vector, n_iter: int, tol: float, max_iter: int) -> Status | None:
+    norm = float(np.linalg.norm(grad))
+    if not (np.isfinite(value) and np.isfinite(norm)):
+        return Status.NON_FINITE
+    if norm <= tol:
+        return Status.CONVERGED
+    return Status.MAX_ITER if n_iter >= max_iter else None
+
+
+def _first_step(inverse_hessian: InverseHessian, grad: Vector) -> float:
+    """Return 1, the quasi-Newton step, unless nothing is known yet about the scale of w."""
+    if inverse_hessian.knows_scale:
+        return 1.0
+    return min(1.0, 1.0 / float(np.linalg.norm(grad)))
+
+
+def minimize_lbfgs(
+    problem: Problem,
+    theta: Vector,
+    w: Vector | None = None,
+    *,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    memory: int = 30,
+    inverse_hessian: InverseHessian | None = None,
+    probe: Probe | None = None,
+) -> Solution:
+    """Solve one inner problem by L-BFGS.
+
+    Parameters
+    ----------
+    problem : Problem
+    theta : ndarray of shape (n_hyperparameters,), float64
+        Logarithms of the hyperparameters.
+    w : ndarray of shape (n_params,), float64, optional
+        Starting point; zero by default.
+    tol : float, default=1e-6
+        Stop when the gradient's Euclidean norm is at most this.
+    max_iter : int, default=1000
+    memory : int, default=30
+        Number of pairs kept; ignored when ``inverse_hessian`` is given.
+    inverse_hessian : InverseHessian, optional
+        Pairs from an earlier solve, at any penalty. Moved to ``theta`` and extended in place.
+    probe : callable, optional
+        Asks for additional pairs; see :func:`hoag_shine.inner.lbfgs.lbfgs`.
+
+    Returns
+    -------
+    solution : Solution
+
+    References
+    ----------
+    .. [1] J. Nocedal and S. J. Wright, *Numerical Optimization*, 2nd ed., algorithm 7.5.
+    """
+    from ..problems.base import ProblemSet
+
+    w = np.zeros(problem.n_params) if w is None else np.array(w, dtype=np.float64)
+    if inverse_hessian is None:
+        inverse_hessian = InverseHessian(
+            problem.n_params, memory, data_diagonal=problem.data_diagonal(w)
+        )
+    inverse_hessian.set_penalty(problem.penalty_hessian(theta))
+    solver = lbfgs(w, inverse_hessian, tol=tol, max_iter=max_iter, probe=probe)
+    return run_together(ProblemSet([problem]), theta, [solver])[0]

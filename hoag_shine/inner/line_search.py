@@ -1,0 +1,108 @@
+"""A line search for the strong Wolfe conditions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .requests import Evaluate, Solver
+
+Vector = NDArray[np.float64]
+
+SUFFICIENT_DECREASE = 1e-4
+CURVATURE = 0.9
+# A value is a sum over many samples; differences below this fraction of it are rounding.
+ROUNDING = 1e-14
+
+
+class Trial(NamedTuple):
+    """A point on the line: its step, inner value, slope along the line, position and gradient."""
+
+    step: float
+    value: float
+    slope: float
+    w: Vector
+    grad: Vector
+
+
+def strong_wolfe(
+    origin: Trial, direction: Vector, step: float, *, max_evaluations: int = 30
+) -> Solver[tuple[Trial | None, int]]:
+    r"""Search along ``origin.w + t * direction`` for the strong Wolfe conditions.
+
+    .. math:: \phi(t) \le \phi(0) + c_1 t \phi'(0), \qquad |\phi'(t)| \le c_2 |\phi'(0)|
+
+    with :math:`c_1 = 10^{-4}` and :math:`c_2 = 0.9`. The interval between the best point so far
+    and one that is too far is narrowed by cubic interpolation (Nocedal and Wright, 2nd ed.,
+    algorithms 3.5 and 3.6, as a single loop). The decrease is tested up to rounding, so that the
+    search works down to machine precision, where slopes are still right and values no more.
+
+    Parameters
+    ----------
+    origin : Trial
+        The start, with ``step=0`` and a negative ``slope``.
+    direction : ndarray of shape (n,)
+    step : float
+        The first step to try.
+    max_evaluations : int, default=30
+
+    Returns
+    -------
+    trial : Trial or None
+        A point that satisfies both conditions; failing that, the lowest one with sufficient
+        decrease; None when there is none.
+    n_evaluations : int
+    """
+    slack = ROUNDING * abs(origin.value)
+    low, high = origin, None
+    for n_evaluations in range(1, max_evaluations + 1):  # noqa: B007
+        w = origin.w + step * direction
+        value, grad = yield Evaluate(w)
+        trial = Trial(step, value, float(grad @ direction), w, grad)
+        allowed = origin.value + SUFFICIENT_DECREASE * step * origin.slope + slack
+        if not (np.isfinite(value) and np.isfinite(trial.slope)):
+            high = trial._replace(value=np.inf)
+        elif value > allowed or value > low.value + slack:
+            high = trial
+        elif abs(trial.slope) <= -CURVATURE * origin.slope:
+            return trial, n_evaluations
+        else:
+            toward_high = 1.0 if high is None else high.step - low.step
+            if trial.slope * toward_high >= 0.0:
+                high = low
+            low = trial
+        following = _next_step(low, high)
+        if following is None:
+            break
+        step = following
+    return (low if low.step > 0.0 else None), n_evaluations
+
+
+def _next_step(low: Trial, high: Trial | None) -> float | None:
+    """Return the step to try next, or None when the interval has collapsed."""
+    if high is None:
+        return 3.0 * low.step
+    width = high.step - low.step
+    if abs(width) <= 1e-12 * max(abs(low.step), abs(high.step)):
+        return None
+    fraction = _cubic_minimum(low, high, width) if np.isfinite(high.value) else 0.1
+    return low.step + min(max(fraction, 0.1), 0.9) * width
+
+
+def _cubic_minimum(low: Trial, high: Trial, width: float) -> float:
+    """Return where the cubic through both points has its minimum, as a fraction of the interval.
+
+    Nocedal and Wright, 2nd ed., equation 3.59, written for the unit interval.
+    """
+    slope_low, slope_high = low.slope * width, high.slope * width
+    d = slope_low + slope_high + 3.0 * (low.value - high.value)
+    root = d * d - slope_low * slope_high
+    if root < 0.0:
+        return 0.5
+    root = np.sqrt(root)
+    denominator = slope_high - slope_low + 2.0 * root
+    if denominator == 0.0:
+        return 0.5
+    return float(1.0 - (slope_high + root - d) / denominator)

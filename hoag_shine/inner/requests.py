@@ -1,0 +1,72 @@
+"""How a solver asks for values, and how several solvers share one pass over the data.
+
+A solver is written as a generator: it yields a request and is sent the answer. Written so, it
+reads like ordinary code for one problem, and yet the K solvers of K folds can advance in
+lockstep, each pass over the data answering all of them:
+
+>>> def descend(w):
+...     value, grad = yield Evaluate(w)
+...     return w - 0.1 * grad
+
+``run_together`` starts the generators, collects one request of each, has the problem answer the
+collected requests together, and goes on until all have returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Result = TypeVar("Result")
+
+
+class Evaluate(NamedTuple):
+    """Ask for ``(value, grad)`` of the inner objective at ``w``."""
+
+    w: Vector
+
+
+class HessianProduct(NamedTuple):
+    """Ask for ``H(w) @ v``, a vector."""
+
+    w: Vector
+    v: Vector
+
+
+Request = Evaluate | HessianProduct
+Solver = Generator[Request, Any, Result]
+
+
+def run_together(
+    problems: Any, theta: Vector, solvers: Sequence[Solver[Result]]
+) -> list[Result]:
+    """Run one solver per problem to its end, answering their requests together.
+
+    Parameters
+    ----------
+    problems : ProblemSet
+        Answers ``answer(requests, theta)``, a dict from the problem's index to its request.
+    theta : ndarray of shape (n_hyperparameters,)
+        Logarithms of the hyperparameters, the same for all.
+    solvers : sequence of generators, one for each problem
+
+    Returns
+    -------
+    results : list
+        What each solver returned, in the order of ``solvers``.
+    """
+    results: dict[int, Result] = {}
+    answers: dict[int, Any] = dict.fromkeys(range(len(solvers)))
+    while answers:
+        requests: dict[int, Request] = {}
+        for k, answer in answers.items():
+            try:
+                requests[k] = solvers[k].send(answer)
+            except StopIteration as stop:
+                results[k] = stop.value
+        answers = problems.answer(requests, theta) if requests else {}
+    return [results[k] for k in range(len(solvers))]

@@ -1,0 +1,139 @@
+r"""The contract between a bilevel problem and everything that solves it.
+
+.. math::
+    \min_\theta \; \frac{1}{K} \sum_k f_k(w_k^*(\theta)), \qquad
+    w_k^*(\theta) = \arg\min_w g_k(w, \theta)
+
+A :class:`Problem` is one pair :math:`(f_k, g_k)`; a :class:`ProblemSet` is the K of them that
+share :math:`\theta`. Solvers, hypergradients and the outer loop see nothing else of the world, so
+a cluster or a GPU plugs in here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inner.requests import Evaluate, HessianProduct, Request
+
+Vector = NDArray[np.float64]
+
+
+class Problem(ABC):
+    """One inner problem :math:`g(w, \\theta)` and the outer loss :math:`f(w)` of its solution.
+
+    A subclass sets the attributes and answers the abstract methods. ``theta`` holds logarithms of
+    hyperparameters. All arrays are float64.
+
+    Attributes
+    ----------
+    n_params : int
+        Number of inner variables.
+    n_hyperparameters : int
+        Length of ``theta``.
+    n_passes : float
+        Data passes spent so far: one for a value with its gradient or for a Hessian product, a
+        half where only one of the two products with the data matrix is needed.
+    """
+
+    n_params: int
+    n_hyperparameters: int
+    n_passes: float = 0.0
+
+    @abstractmethod
+    def value_and_grad(self, w: Vector, theta: Vector) -> tuple[float, Vector]:
+        """Return :math:`g(w, \\theta)` and its gradient in w."""
+
+    @abstractmethod
+    def hessp(self, w: Vector, theta: Vector) -> Callable[[Vector], Vector]:
+        """Return the function that multiplies by the Hessian of g in w."""
+
+    @abstractmethod
+    def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
+        """Return :math:`(\\partial^2 g / \\partial\\theta \\partial w)^\\top q`."""
+
+    @abstractmethod
+    def outer_value_and_grad(self, w: Vector) -> tuple[float, Vector]:
+        """Return :math:`f(w)` and its gradient."""
+
+    def penalty_hessian(self, theta: Vector) -> Vector:
+        r"""Return the diagonal h of the part of g that depends on theta.
+
+        A problem that overrides this promises
+        :math:`g(w, \theta) = g_0(w) + \frac{1}{2} w^\top \mathrm{diag}(h(\theta)) w`. Gradients
+        and L-BFGS pairs then carry over from one theta to the next without error. The default,
+        zero, makes no such promise.
+        """
+        return np.zeros(self.n_params)
+
+    def data_diagonal(self, w: Vector) -> Vector | None:
+        """Return the Hessian's diagonal at w without ``penalty_hessian``, if it can be had."""
+        return None
+
+
+class ProblemSet(Sequence[Problem]):
+    """Problems that share theta; their mean outer loss is the criterion.
+
+    This base class serves its members one after the other. A subclass that can answer many
+    requests in one pass over common data overrides :meth:`answer` and ``n_passes``.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        At least one, all with the same number of hyperparameters.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        if not problems:
+            raise ValueError("problems is empty: at least one Problem is needed.")
+        counts = {problem.n_hyperparameters for problem in problems}
+        if len(counts) > 1:
+            raise ValueError(
+                f"problems must share theta, but they have {sorted(counts)} hyperparameters."
+            )
+        self._problems = tuple(problems)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Problem]: ...
+    def __getitem__(self, index: int | slice) -> Problem | Sequence[Problem]:
+        return self._problems[index]
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    @property
+    def n_hyperparameters(self) -> int:
+        """Length of theta."""
+        return self._problems[0].n_hyperparameters
+
+    @property
+    def n_passes(self) -> float:
+        """Data passes spent so far by all members."""
+        return sum(problem.n_passes for problem in self._problems)
+
+    def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
+        """Answer one request for each of some members, keyed by their index."""
+        return {k: _answer(self[k], request, theta) for k, request in requests.items()}
+
+    def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
+        """Return every member's outer value and gradient at its own w."""
+        return [problem.outer_value_and_grad(w) for problem, w in zip(self, ws, strict=True)]
+
+    def data_diagonals(self, ws: Sequence[Vector]) -> list[Vector | None]:
+        """Return every member's ``data_diagonal`` at its own w."""
+        return [problem.data_diagonal(w) for problem, w in zip(self, ws, strict=True)]
+
+
+def _answer(problem: Problem, request: Request, theta: Vector) -> Any:
+    match request:
+        case Evaluate(w):
+            return problem.value_and_grad(w, theta)
+        case HessianProduct(w, v):
+            return problem.hessp(w, theta)(v)
+    raise TypeError(f"a solver asked for {request!r}, which is not a known request.")

@@ -1,0 +1,77 @@
+"""The data matrix, read in blocks of rows that fit into the processor's cache.
+
+A pass multiplies each block forwards and, while it is still in the cache, backwards. Arithmetic is
+float64; float32 is how a matrix may be *stored*. Two layouts, two small classes, one interface.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from .. import kernels
+
+Array = NDArray[np.float64]
+
+BLOCK_BYTES = 1 << 20
+
+
+class _Design:
+    """Rows of X in blocks; ``blocks`` is the list of row slices."""
+
+    def __init__(self, shape: tuple[int, int], nbytes: int) -> None:
+        self.shape = shape
+        n_rows = shape[0]
+        step = max(64, n_rows * BLOCK_BYTES // max(nbytes, 1))
+        self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
+
+    def matmul(self, block: slice, W: Array) -> Array:
+        """Return ``X[block] @ W``."""
+        raise NotImplementedError
+
+    def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
+        """Add ``X[block].T @ U`` to G; with ``squared``, square the entries of X first."""
+        raise NotImplementedError
+
+
+class DenseDesign(_Design):
+    """A numpy array in C or Fortran order, float32 or float64."""
+
+    def __init__(self, X: NDArray[Any]) -> None:
+        super().__init__(X.shape, 8 * X.size)
+        self._X = X
+
+    def _block(self, block: slice) -> Array:
+        return self._X[block].astype(np.float64, copy=False)
+
+    def matmul(self, block: slice, W: Array) -> Array:
+        return np.asarray(self._block(block) @ W)
+
+    def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
+        X = self._block(block)
+        G += (X * X if squared else X).T @ U
+
+
+class CSRDesign(_Design):
+    """A CSR matrix, float32 or float64."""
+
+    def __init__(self, X: sparse.csr_array | sparse.csr_matrix) -> None:
+        super().__init__(X.shape, X.data.nbytes + X.indices.nbytes)
+        unsigned = np.dtype(f"u{X.indices.dtype.itemsize}")
+        self._csr = X.data, X.indices.view(unsigned), X.indptr.view(unsigned)
+
+    def matmul(self, block: slice, W: Array) -> Array:
+        Z = np.empty((block.stop - block.start, W.shape[1]))
+        kernels.csr_matmul(*self._csr, block.start, block.stop, W, Z)
+        return Z
+
+    def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
+        kernels.csr_rmatmul(*self._csr, block.start, block.stop, U, G, squared)
+
+
+def as_design(X: Any) -> DenseDesign | CSRDesign:
+    """Wrap a validated matrix: CSR as it is, other sparse formats converted, arrays as they are."""
+    return CSRDesign(X.tocsr()) if sparse.issparse(X) else DenseDesign(X)

@@ -1,0 +1,46 @@
+r"""Penalties: what the hyperparameters do to the inner objective."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+
+
+class L2Penalty:
+    r""":math:`\frac{1}{2} \sum_j c\, e^{\theta_{g(j)}} w_j^2`, with :math:`g(j)` the group of variable j.
+
+    One group makes the usual ridge penalty, as many groups as variables one penalty each; the
+    formulas are the same. Variables in group -1 are not penalised.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (n,), dtype intp
+        Group of each variable, from 0 to ``n_groups - 1``, or -1.
+    scale : float, default=1.0
+        The factor c between the user's hyperparameter and the strength in the objective: 1 for
+        logistic regression (alpha = 1/C on the sum of losses), 2 for ridge, whose objective is
+        :math:`\|y - Xw\|^2 + \alpha \|w\|^2`.
+
+    Attributes
+    ----------
+    n_groups : int
+        Number of hyperparameters.
+    """
+
+    def __init__(self, groups: NDArray[np.intp], scale: float = 1.0) -> None:
+        self.groups = groups
+        self.scale = scale
+        self.n_groups = int(groups.max(initial=-1)) + 1
+        self._penalised = groups >= 0
+
+    def hessian(self, theta: Vector) -> Vector:
+        """Return the diagonal of the Hessian at ``theta``, log hyperparameters, shape (n,)."""
+        strength = self.scale * np.exp(theta)
+        return np.where(self._penalised, strength[self.groups], 0.0)
+
+    def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
+        """Return :math:`(\\partial^2 g / \\partial\\theta \\partial w)^\\top q`, one per group."""
+        product = (self.hessian(theta) * w * q)[self._penalised]
+        return np.bincount(self.groups[self._penalised], product, self.n_groups)
