@@ -1,0 +1,318 @@
+"""Data sets by name: svmlight files, LIBSVM's collection, scikit-learn's, and local real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn import datasets as sklearn_datasets
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.model_selection import PredefinedSplit
+from sklearn.preprocessing import normalize
+from sklearn.utils import check_random_state
+
+Matrix: TypeAlias = "NDArray[Any] | sparse.csr_matrix[Any]"
+Data: TypeAlias = tuple[Matrix, NDArray[Any]]
+
+DATA_VARIABLE = "HOAG_SHINE_DATA"
+BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+
+
+def load_dataset(name: str | os.PathLike[str]) -> Data:
+    """Load a data set by its name or path.
+
+    Parameters
+    ----------
+    name : str or path-like
+        One of
+
+        - the path of an svmlight/libsvm file, also compressed (``.gz``, ``.bz2``);
+        - ``"libsvm:NAME"``: a set that libsvmdata knows, for instance ``"libsvm:a9a"``. It is read
+          from ``libsvm/`` in :func:`data_home` if it is there, and otherwise downloaded to
+          libsvmdata's own cache (environment variable ``LIBSVMDATA_HOME``). Sets that libsvmdata
+          does not list are loaded if they lie in that folder in its layout, ``NAME_X.npz`` or
+          ``NAME_X.npy`` beside ``NAME_y.npy``;
+        - ``"sklearn:NAME"``: a set that comes with scikit-learn: ``breast_cancer``, ``diabetes``,
+          ``digits``, ``iris`` or ``wine``;
+        - ``"tabular:NAME"``: ``tabular/NAME.npz`` in :func:`data_home`, with ``X`` and ``y``;
+        - ``"text:20news"``: the 20 newsgroups, all 18,846 documents, word counts normalised to
+          unit rows; the target is 1 for the last ten classes. HOAG's and SHINE's *20news*;
+        - ``"text:imdb"`` and ``"text:imdb_test"``: the train and the test half of the film reviews
+          (25,000 each), TF-IDF with sublinear term frequencies and the document frequencies of
+          the train half; the target is 1 for positive reviews.
+
+    Returns
+    -------
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,)
+        Labels or targets as the source has them.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known, or a file is not what its name says.
+    OSError
+        If a file is missing or cannot be read, or a download fails.
+
+    Examples
+    --------
+    >>> from hoag_shine.datasets import load_dataset
+    >>> X, y = load_dataset("sklearn:breast_cancer")
+    >>> X.shape
+    (569, 30)
+    """
+    source, separator, rest = os.fspath(name).partition(":")
+    if separator and source in _LOADERS:
+        return _LOADERS[source](rest)
+    if separator and not Path(name).exists():
+        known = ", ".join(f"'{source}:NAME'" for source in _LOADERS)
+        raise ValueError(
+            f"Data set {os.fspath(name)!r} is not known: give the path of an svmlight file or one "
+            f"of {known}."
+        )
+    X, y, _ = load_svmlight(name)
+    return X, y
+
+
+def data_home() -> Path | None:
+    """Return the folder of the real data sets that are neither bundled nor downloaded.
+
+    Returns
+    -------
+    folder : Path or None
+        The folder named by the environment variable ``HOAG_SHINE_DATA``; if it is not set,
+        ``../shared/data`` beside the source checkout or the current directory, and None where
+        neither exists.
+    """
+    named = os.environ.get(DATA_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    for neighbour in (Path(__file__).resolve().parents[1], Path.cwd()):
+        folder = neighbour.parent / "shared" / "data"
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def load_svmlight(
+    path: str | os.PathLike[str], *, zero_based: bool | Literal["auto"] = "auto"
+) -> tuple[sparse.csr_matrix[Any], NDArray[np.float64], bool]:
+    """Load an svmlight/libsvm file and say from which number it counts its columns.
+
+    Another file of the same columns has to be read in the same way, even if the first column is
+    empty there.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Plain, ``.gz`` or ``.bz2``.
+    zero_based : bool or "auto", default="auto"
+        Whether the first column is 0 rather than 1; ``"auto"``: if a column 0 occurs.
+
+    Returns
+    -------
+    X : CSR matrix of shape (n_samples, n_features), float64
+        It ends with the last column that occurs in the file.
+    y : ndarray of shape (n_samples,), float64
+    zero_based : bool
+
+    Raises
+    ------
+    ValueError
+        If the file has no rows, or rows that are not svmlight's, or a column 0 against
+        ``zero_based=False``.
+    OSError
+        If the file cannot be opened.
+    """
+    path = os.fspath(path)
+    try:
+        X, y = sklearn_datasets.load_svmlight_file(path, zero_based=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no file {path!r}.") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path!r} is not an svmlight file: {error}.") from error
+    if not len(y):
+        raise ValueError(f"{path!r} has no rows.")
+    column_0 = bool((X.indices == 0).any())
+    if zero_based == "auto":
+        zero_based = column_0
+    if column_0 and not zero_based:
+        raise ValueError(f"{path!r} has a column 0, but its columns must start at 1.")
+    return (X if zero_based else X[:, 1:]), y, zero_based
+
+
+def holdout_split(
+    n_samples: int, *, random_state: int | np.random.RandomState | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp], PredefinedSplit]:
+    """Split rows at random into 90 % to train on, 5 % held out for tuning and 5 % to test.
+
+    The proportions of SHINE's experiments on logistic regression [1]_.
+
+    Parameters
+    ----------
+    n_samples : int
+        At least 20, so that no part is empty.
+    random_state : int, RandomState or None, default=None
+        Seed of the shuffling.
+
+    Returns
+    -------
+    development : ndarray of int
+        Rows to train on, followed by the held-out ones.
+    test : ndarray of int
+        The other rows.
+    cv : PredefinedSplit
+        The one split of the ``development`` rows, to be passed as ``cv``.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 20 rows.
+
+    References
+    ----------
+    .. [1] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
+       optimization and implicit models", ICLR 2022.
+
+    Examples
+    --------
+    >>> from hoag_shine.datasets import holdout_split
+    >>> development, test, cv = holdout_split(18_846, random_state=0)
+    >>> [(len(train), len(held_out)) for train, held_out in cv.split()], len(test)
+    ([(16961, 942)], 943)
+    """
+    if n_samples < 20:
+        raise ValueError(f"n_samples must be at least 20 for a 90/5/5 split, got {n_samples}.")
+    rows = check_random_state(random_state).permutation(n_samples)
+    n_train = n_samples * 9 // 10
+    n_held_out = (n_samples - n_train) // 2
+    development, test = np.split(rows, [n_train + n_held_out])
+    return development, test, PredefinedSplit(np.repeat([-1, 0], [n_train, n_held_out]))
+
+
+def _load_libsvm(name: str) -> Data:
+    home = data_home()
+    if home is not None:
+        for matrix in (home / "libsvm" / f"{name}_X.npz", home / "libsvm" / f"{name}_X.npy"):
+            if matrix.is_file():
+                target = _existing(matrix.with_name(f"{name}_y.npy"))
+                return _load_matrix(matrix), np.load(target, allow_pickle=False)
+    return _fetch_libsvm(name)
+
+
+def _fetch_libsvm(name: str) -> Data:
+    # Imported only here, because it reads LIBSVMDATA_HOME when it is imported.
+    from libsvmdata.core import ALL_DATASETS, fetch_dataset
+
+    if name not in ALL_DATASETS:
+        raise _unknown("libsvm", name, ALL_DATASETS)
+    try:
+        X, y = fetch_dataset(name)
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"Data set 'libsvm:{name}' could not be downloaded. Set {DATA_VARIABLE} to a folder "
+            f"with libsvm/{name}_X.npz (or .npy) and libsvm/{name}_y.npy, or LIBSVMDATA_HOME to a "
+            f"cache of libsvmdata. ({' '.join(str(error).split())})"
+        ) from error
+    if sparse.issparse(y):
+        raise ValueError(f"Data set 'libsvm:{name}' has several labels a row; one is needed.")
+    return (X if isinstance(X, np.ndarray) else sparse.csr_matrix(X)), y
+
+
+def _load_sklearn(name: str) -> Data:
+    if name not in BUNDLED:
+        raise _unknown("sklearn", name, BUNDLED)
+    X, y = getattr(sklearn_datasets, f"load_{name}")(return_X_y=True)
+    return X, y
+
+
+def _load_tabular(name: str) -> Data:
+    X, y = _load_arrays(_local("tabular", f"{name}.npz"), "X", "y")
+    return X, y
+
+
+def _load_text(name: str) -> Data:
+    if name not in _TEXTS:
+        raise _unknown("text", name, _TEXTS)
+    return _TEXTS[name]()
+
+
+def _load_20news() -> Data:
+    counts, y, _ = _load_counts("20newsgroups")
+    return normalize(counts.astype(np.float64), copy=False), (y >= 10).astype(np.int64)
+
+
+def _load_imdb(*, test: bool) -> Data:
+    counts, y, n_train = _load_counts("imdb")
+    rows = slice(n_train, None) if test else slice(n_train)
+    tfidf = TfidfTransformer(sublinear_tf=True).fit(counts[:n_train])
+    return tfidf.transform(counts[rows]), y[rows].astype(np.int64)
+
+
+_TEXTS: dict[str, Callable[[], Data]] = {
+    "20news": _load_20news,
+    "imdb": partial(_load_imdb, test=False),
+    "imdb_test": partial(_load_imdb, test=True),
+}
+
+_LOADERS: dict[str, Callable[[str], Data]] = {
+    "libsvm": _load_libsvm,
+    "sklearn": _load_sklearn,
+    "tabular": _load_tabular,
+    "text": _load_text,
+}
+
+
+def _load_counts(name: str) -> tuple[sparse.csr_matrix[Any], NDArray[np.int8], int]:
+    """Return word counts, classes and the number of rows that are meant for training."""
+    counts = _load_matrix(_local("text", f"{name}_counts.npz"))
+    y, n_train = _load_arrays(_local("text", f"{name}_target.npz"), "y", "n_train")
+    return cast("sparse.csr_matrix[Any]", counts), y, int(n_train)
+
+
+def _load_matrix(path: Path) -> Matrix:
+    if path.suffix == ".npy":
+        return cast("NDArray[Any]", np.load(path, allow_pickle=False))
+    return sparse.csr_matrix(sparse.load_npz(path))
+
+
+def _load_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        missing = set(names) - set(arrays)
+        if missing:
+            raise ValueError(f"{str(path)!r} has no array named {', '.join(sorted(missing))}.")
+        return [arrays[name] for name in names]
+
+
+def _local(*parts: str) -> Path:
+    """Return the path of a file in the data folder, if it is there."""
+    home = data_home()
+    if home is None:
+        raise FileNotFoundError(
+            f"The file {'/'.join(parts)} is needed: set the environment variable {DATA_VARIABLE} "
+            "to the folder where it lies."
+        )
+    return _existing(home.joinpath(*parts))
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no file {str(path)!r}. The environment variable {DATA_VARIABLE} names the "
+            "folder where data is looked for."
+        )
+    return path
+
+
+def _unknown(source: str, name: str, known: Iterable[str]) -> ValueError:
+    names = sorted(known)
+    near = get_close_matches(name, names, n=5, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"there is {', '.join(names)}."
+    return ValueError(f"Data set '{source}:{name}' is not known; {hint}")
