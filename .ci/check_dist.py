@@ -22,7 +22,7 @@ def main(folder: str) -> None:
 
 
 def check_wheel(path: Path, modules: set[str]) -> None:
-    """The wheel is the package, its licence and its command, and nothing else."""
+    """Exit unless the wheel is the package, its licence and its command, and nothing else."""
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         metadata = {name.partition("/")[2]: name for name in names if ".dist-info/" in name}
@@ -35,7 +35,7 @@ def check_wheel(path: Path, modules: set[str]) -> None:
 
 
 def check_sdist(path: Path, modules: set[str]) -> None:
-    """The source archive can be built, tested and documented, and names no account."""
+    """Exit unless the archive can be built, tested and documented, and names no account."""
     with tarfile.open(path) as archive:
         members = archive.getmembers()
     names = {member.name.partition("/")[2] for member in members}
