@@ -2,8 +2,9 @@ r"""Hypergradients: the derivative of the outer loss with respect to the hyperpa
 
 By the implicit function theorem, at the solution w of the inner problem,
 
-.. math:: \frac{df}{d\theta} = -\Big(\frac{\partial^2 g}{\partial\theta\,\partial w}\Big)^{\!\top} q,
-          \qquad q = H^{-1} \nabla f(w), \qquad H = \frac{\partial^2 g}{\partial w^2}.
+.. math::
+    \frac{df}{d\theta} = -\Big(\frac{\partial^2 g}{\partial\theta\,\partial w}\Big)^{\!\top} q,
+    \qquad q = H^{-1} \nabla f(w), \qquad H = \frac{\partial^2 g}{\partial w^2}.
 
 The methods differ only in how they come by q. Each is a function
 
@@ -17,9 +18,8 @@ value wherever a name is accepted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Hypergradient:
-    """An answer to ``H q = outer_grad``.
+    r"""An answer to ``H q = outer_grad``.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Hypergradient:
     n_hvp : int
         Hessian-vector products spent.
     residual : float
-        :math:`\\|Hq - \\nabla f\\| / \\|\\nabla f\\|` where the method knows it, else NaN.
+        :math:`\|Hq - \nabla f\| / \|\nabla f\|` where the method knows it, else NaN.
     """
 
     q: Vector
@@ -51,7 +51,7 @@ class Hypergradient:
     residual: float = float("nan")
 
 
-Method = Callable[..., Hypergradient | Generator[Any, Any, Hypergradient]]
+Method = Callable[..., Hypergradient | Solver[Hypergradient]]
 
 
 def shine(
@@ -201,6 +201,18 @@ def resolve_method(hypergradient: str | Method) -> Method:
             f"hypergradient must be one of {sorted(METHODS)} or a callable, got {hypergradient!r}."
         )
     return METHODS[hypergradient]
+
+
+def as_solvers(
+    calls: Sequence[Hypergradient | Solver[Hypergradient]],
+) -> list[Solver[Hypergradient]]:
+    """Return a method's calls as generators, whether or not they were."""
+    return [_finished(call) if isinstance(call, Hypergradient) else call for call in calls]
+
+
+def _finished(answer: Hypergradient) -> Solver[Hypergradient]:
+    return answer
+    yield  # makes this a generator
 
 
 def _relative(residual: Vector, outer_grad: Vector) -> float:

@@ -1,0 +1,1 @@
+"""The inner problem: solvers, and the inverse-Hessian estimate that they return."""

@@ -13,6 +13,7 @@ and the hypergradient applies it. Layout and conventions:
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Self
 
 import numpy as np
@@ -27,7 +28,7 @@ Vector = NDArray[np.float64]
 CURVATURE_FLOOR = 1e-14
 
 
-class InverseHessian(LinearOperator):  # type: ignore[misc]
+class InverseHessian(LinearOperator[np.float64]):
     r"""L-BFGS estimate :math:`B \approx H^{-1}` as a symmetric positive definite operator.
 
     With the pairs :math:`(s_i, y_i)`, :math:`\rho_i = 1 / y_i^\top s_i` and the initial matrix
@@ -73,7 +74,7 @@ class InverseHessian(LinearOperator):  # type: ignore[misc]
         penalty_hessian: Vector | None = None,
         data_diagonal: Vector | None = None,
     ) -> None:
-        super().__init__(np.dtype(np.float64), (n, n))
+        super().__init__(np.dtype(np.float64), (n, n))  # type: ignore[call-arg]
         if memory < 1:
             raise ValueError(f"memory must be at least 1, got {memory}.")
         self.memory = memory
@@ -142,26 +143,28 @@ class InverseHessian(LinearOperator):  # type: ignore[misc]
         self._gamma = curvature / float(y @ (self._scale * y))
         return True
 
-    def set_penalty(self, penalty_hessian: Vector) -> None:
+    def set_penalty(self, penalty_hessian: Vector | None) -> None:
         """Move to another penalty: the same pairs, exact for the new objective.
 
         Parameters
         ----------
         penalty_hessian : ndarray of shape (n,), dtype float64
-            Diagonal of the new penalty's Hessian.
+            Diagonal of the new penalty's Hessian; None for zero.
 
         Notes
         -----
         Where the data term is not convex, a pair can lose its positive curvature under a smaller
         penalty; it is then passed over until a larger penalty gives it back.
         """
-        self._penalty_hessian = penalty_hessian
+        self._penalty_hessian = (
+            np.zeros(self.shape[0]) if penalty_hessian is None else penalty_hessian
+        )
         self._reset_scale()
         newest_first = self._rows()[::-1]
         newest_used = None
         for row in newest_first:
             s, y_data = self._s[row], self._y_data[row]
-            y = y_data + penalty_hessian * s
+            y = y_data + self._penalty_hessian * s
             curvature = float(s @ y)
             floor = CURVATURE_FLOOR * float(np.linalg.norm(s) * np.linalg.norm(y))
             self._rho[row] = 1.0 / curvature if curvature > floor else 0.0
@@ -171,8 +174,7 @@ class InverseHessian(LinearOperator):  # type: ignore[misc]
 
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
-        twin = self.__class__.__new__(self.__class__)
-        twin.__dict__.update(self.__dict__)
+        twin = copy(self)
         for name in ("_s", "_y_data", "_rho"):
             setattr(twin, name, getattr(self, name).copy())
         return twin

@@ -57,7 +57,7 @@ def strong_wolfe(
     """
     slack = ROUNDING * abs(origin.value)
     low, high = origin, None
-    for n_evaluations in range(1, max_evaluations + 1):  # noqa: B007
+    for n_evaluations in range(1, max_evaluations + 1):
         w = origin.w + step * direction
         value, grad = yield Evaluate(w)
         trial = Trial(step, value, float(grad @ direction), w, grad)

@@ -14,7 +14,7 @@ collected requests together, and goes on until all have returned.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -42,7 +42,11 @@ Solver = Generator[Request, Any, Result]
 
 
 def run_together(
-    problems: Any, theta: Vector, solvers: Sequence[Solver[Result]]
+    problems: Any,
+    theta: Vector,
+    solvers: Sequence[Solver[Result]],
+    *,
+    map: Callable[..., Iterable[Any]] = map,  # noqa: A002
 ) -> list[Result]:
     """Run one solver per problem to its end, answering their requests together.
 
@@ -53,6 +57,9 @@ def run_together(
     theta : ndarray of shape (n_hyperparameters,)
         Logarithms of the hyperparameters, the same for all.
     solvers : sequence of generators, one for each problem
+    map : callable, default=map
+        How to advance the solvers between two passes; that of an executor of threads does it in
+        parallel, with the same results.
 
     Returns
     -------
@@ -62,11 +69,20 @@ def run_together(
     results: dict[int, Result] = {}
     answers: dict[int, Any] = dict.fromkeys(range(len(solvers)))
     while answers:
+        running = list(answers)
+        steps = map(_advance, [solvers[k] for k in running], [answers[k] for k in running])
         requests: dict[int, Request] = {}
-        for k, answer in answers.items():
-            try:
-                requests[k] = solvers[k].send(answer)
-            except StopIteration as stop:
-                results[k] = stop.value
+        for k, (request, result) in zip(running, steps, strict=True):
+            if request is None:
+                results[k] = result
+            else:
+                requests[k] = request
         answers = problems.answer(requests, theta) if requests else {}
     return [results[k] for k in range(len(solvers))]
+
+
+def _advance(solver: Solver[Result], answer: Any) -> tuple[Request | None, Result | None]:
+    try:
+        return solver.send(answer), None
+    except StopIteration as stop:
+        return None, stop.value

@@ -1,0 +1,1 @@
+"""Bilevel problems: what solvers and hypergradients may ask of the world."""

@@ -24,7 +24,7 @@ Vector = NDArray[np.float64]
 
 
 class Problem(ABC):
-    """One inner problem :math:`g(w, \\theta)` and the outer loss :math:`f(w)` of its solution.
+    r"""One inner problem :math:`g(w, \theta)` and the outer loss :math:`f(w)` of its solution.
 
     A subclass sets the attributes and answers the abstract methods. ``theta`` holds logarithms of
     hyperparameters. All arrays are float64.
@@ -46,7 +46,7 @@ class Problem(ABC):
 
     @abstractmethod
     def value_and_grad(self, w: Vector, theta: Vector) -> tuple[float, Vector]:
-        """Return :math:`g(w, \\theta)` and its gradient in w."""
+        r"""Return :math:`g(w, \theta)` and its gradient in w."""
 
     @abstractmethod
     def hessp(self, w: Vector, theta: Vector) -> Callable[[Vector], Vector]:
@@ -54,21 +54,21 @@ class Problem(ABC):
 
     @abstractmethod
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
-        """Return :math:`(\\partial^2 g / \\partial\\theta \\partial w)^\\top q`."""
+        r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`."""
 
     @abstractmethod
     def outer_value_and_grad(self, w: Vector) -> tuple[float, Vector]:
         """Return :math:`f(w)` and its gradient."""
 
-    def penalty_hessian(self, theta: Vector) -> Vector:
-        r"""Return the diagonal h of the part of g that depends on theta.
+    def penalty_hessian(self, theta: Vector) -> Vector | None:
+        r"""Return the diagonal h of the part of g that depends on theta, if there is such a form.
 
         A problem that overrides this promises
         :math:`g(w, \theta) = g_0(w) + \frac{1}{2} w^\top \mathrm{diag}(h(\theta)) w`. Gradients
         and L-BFGS pairs then carry over from one theta to the next without error. The default,
-        zero, makes no such promise.
+        None, makes no such promise.
         """
-        return np.zeros(self.n_params)
+        return None
 
     def data_diagonal(self, w: Vector) -> Vector | None:
         """Return the Hessian's diagonal at w without ``penalty_hessian``, if it can be had."""

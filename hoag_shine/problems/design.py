@@ -58,7 +58,7 @@ class DenseDesign(_Design):
 class CSRDesign(_Design):
     """A CSR matrix, float32 or float64."""
 
-    def __init__(self, X: sparse.csr_array | sparse.csr_matrix) -> None:
+    def __init__(self, X: sparse.csr_array[Any]) -> None:
         super().__init__(X.shape, X.data.nbytes + X.indices.nbytes)
         unsigned = np.dtype(f"u{X.indices.dtype.itemsize}")
         self._csr = X.data, X.indices.view(unsigned), X.indptr.view(unsigned)
@@ -74,4 +74,4 @@ class CSRDesign(_Design):
 
 def as_design(X: Any) -> DenseDesign | CSRDesign:
     """Wrap a validated matrix: CSR as it is, other sparse formats converted, arrays as they are."""
-    return CSRDesign(X.tocsr()) if sparse.issparse(X) else DenseDesign(X)
+    return CSRDesign(X.tocsr()) if hasattr(X, "tocsr") else DenseDesign(X)

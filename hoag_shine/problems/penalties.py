@@ -9,10 +9,11 @@ Vector = NDArray[np.float64]
 
 
 class L2Penalty:
-    r""":math:`\frac{1}{2} \sum_j c\, e^{\theta_{g(j)}} w_j^2`, with :math:`g(j)` the group of variable j.
+    r""":math:`\frac{1}{2} \sum_j c\, e^{\theta_{g(j)}} w_j^2`.
 
-    One group makes the usual ridge penalty, as many groups as variables one penalty each; the
-    formulas are the same. Variables in group -1 are not penalised.
+    Variable j belongs to the group :math:`g(j)`. One group makes the usual ridge penalty, as many
+    groups as variables one penalty each; the formulas are the same. Variables in group -1 are not
+    penalised.
 
     Parameters
     ----------
@@ -41,6 +42,7 @@ class L2Penalty:
         return np.where(self._penalised, strength[self.groups], 0.0)
 
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
-        """Return :math:`(\\partial^2 g / \\partial\\theta \\partial w)^\\top q`, one per group."""
+        r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`, one per group."""
         product = (self.hessian(theta) * w * q)[self._penalised]
-        return np.bincount(self.groups[self._penalised], product, self.n_groups)
+        sums = np.bincount(self.groups[self._penalised], product, self.n_groups)
+        return sums.astype(np.float64, copy=False)

@@ -1,0 +1,76 @@
+"""Hyperparameter optimisation by hypergradients, with the manners of scikit-learn.
+
+:class:`ShineCV` tunes the penalty of a linear model; :func:`hoag` is the optimiser beneath it, for
+any bilevel problem. Names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .datasets import load_dataset
+    from .folds import fold_problems
+    from .hypergradients import Hypergradient
+    from .inner.inverse_hessian import InverseHessian
+    from .inner.lbfgs import Solution, Status, minimize_lbfgs
+    from .outer import HoagResult, hoag
+    from .plotting import ShinePathDisplay
+    from .problems.base import Problem, ProblemSet
+    from .problems.losses import LogisticLoss, Loss, SquaredLoss
+    from .search import ShineCV
+    from .steps import Outcome
+
+_HOMES = {
+    "HoagResult": "outer",
+    "Hypergradient": "hypergradients",
+    "InverseHessian": "inner.inverse_hessian",
+    "LogisticLoss": "problems.losses",
+    "Loss": "problems.losses",
+    "Outcome": "steps",
+    "Problem": "problems.base",
+    "ProblemSet": "problems.base",
+    "ShineCV": "search",
+    "ShinePathDisplay": "plotting",
+    "Solution": "inner.lbfgs",
+    "SquaredLoss": "problems.losses",
+    "Status": "inner.lbfgs",
+    "fold_problems": "folds",
+    "hoag": "outer",
+    "load_dataset": "datasets",
+    "minimize_lbfgs": "inner.lbfgs",
+}
+
+__all__ = [
+    "HoagResult",
+    "Hypergradient",
+    "InverseHessian",
+    "LogisticLoss",
+    "Loss",
+    "Outcome",
+    "Problem",
+    "ProblemSet",
+    "ShineCV",
+    "ShinePathDisplay",
+    "Solution",
+    "SquaredLoss",
+    "Status",
+    "__version__",
+    "fold_problems",
+    "hoag",
+    "load_dataset",
+    "minimize_lbfgs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hoag_shine' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,210 @@
+r"""The estimators that can be tuned: for each, its loss, its penalty parameter, and how to fit it.
+
+To scikit-learn's parametrisation belongs a strength of the penalty
+:math:`\frac{1}{2} \lambda \|w\|^2` on the *sum* of losses: :math:`\lambda = 1/C` for
+``LogisticRegression`` and :math:`\lambda = 2\alpha` for ``Ridge``, whose loss is the square
+without a half. ``theta`` is the logarithm of :math:`\alpha`, with :math:`\alpha = 1/C`.
+"""
+
+from __future__ import annotations
+
+import numbers
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+
+from .problems.losses import LogisticLoss, Loss, SquaredLoss
+
+Vector = NDArray[np.float64]
+
+
+class Model(ABC):
+    """What is known about an estimator class that can be tuned.
+
+    Parameters
+    ----------
+    estimator : estimator instance
+        The user's own; never changed.
+
+    Attributes
+    ----------
+    parameter : str
+        Name of the estimator's penalty parameter.
+    loss : Loss
+    classes_ : ndarray or None
+        The classes of y, for a classifier, once y is known.
+    penalty_scale : float
+        Penalty strength in units of alpha.
+    """
+
+    parameter: ClassVar[str]
+    loss: ClassVar[Loss]
+    penalty_scale: ClassVar[float]
+    classifier: ClassVar[bool] = False
+    classes_: NDArray[Any]
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+        self._check_options()
+        value = getattr(estimator, self.parameter)
+        self.start = check_positive(f"estimator.{self.parameter}", value)
+
+    @abstractmethod
+    def _check_options(self) -> None:
+        """Raise ValueError for options of the estimator that make it another problem."""
+
+    def theta(self, value: float) -> float:
+        """Return log alpha for a value of the estimator's parameter."""
+        return float(np.log(value))
+
+    def value(self, theta: float) -> float:
+        """Return the estimator's parameter for log alpha."""
+        return float(np.exp(theta))
+
+    def encode(self, y: NDArray[Any]) -> Vector:
+        """Return targets as the loss expects them, after checking that they can be learned."""
+        return np.asarray(y, dtype=np.float64)
+
+    def decode(self, y: Vector) -> NDArray[Any]:
+        """Return encoded targets as the user gave them."""
+        return y
+
+    def check_fold(self, y: Vector, weight: Vector) -> str | None:
+        """Return what is wrong with a fold's training targets, or None."""
+        return None if weight.any() else "its training rows have no weight"
+
+    def training_weight(self, y: Vector, weight: Vector) -> Vector:
+        """Return the weights of the training losses, class weights included."""
+        return weight
+
+    def fitted(self, value: float, w: Vector, n_iter: int, dtype: Any) -> Any:
+        """Return a fitted clone of the estimator with coefficients and intercept ``w``."""
+        fitted = clone(self.estimator).set_params(**{self.parameter: value})
+        coef, intercept = (w[:-1], w[-1]) if self.estimator.fit_intercept else (w, 0.0)
+        self._set_fitted(fitted, coef.astype(dtype), dtype.type(intercept), n_iter)
+        return fitted
+
+    @abstractmethod
+    def _set_fitted(self, fitted: Any, coef: NDArray[Any], intercept: Any, n_iter: int) -> None:
+        """Set the estimator's fitted attributes."""
+
+
+class LogisticModel(Model):
+    """Binary ``LogisticRegression`` with an L2 penalty."""
+
+    parameter = "C"
+    loss = LogisticLoss()
+    penalty_scale = 1.0
+    classifier = True
+
+    def _check_options(self) -> None:
+        # `penalty` is deprecated in scikit-learn 1.8 in favour of `l1_ratio` and C=inf.
+        options = self.estimator.get_params(deep=False)
+        if options.get("penalty", "l2") not in ("l2", "deprecated") or options.get("l1_ratio"):
+            raise ValueError(
+                "estimator has an l1 or no penalty, but only the L2 penalty can be tuned: use "
+                "LogisticRegression() with its default penalty."
+            )
+        if options["solver"] == "liblinear" and options["fit_intercept"]:
+            raise ValueError(
+                "estimator has solver='liblinear', which penalises the intercept, and such a model "
+                "is not supported: use solver='lbfgs' or fit_intercept=False."
+            )
+
+    def theta(self, value: float) -> float:
+        return -float(np.log(value))
+
+    def value(self, theta: float) -> float:
+        return float(np.exp(-theta))
+
+    def encode(self, y: NDArray[Any]) -> Vector:
+        check_classification_targets(y)
+        encoder = LabelEncoder().fit(y)
+        self.classes_ = encoder.classes_
+        if self.classes_.size != 2:
+            raise ValueError(
+                f"y must have 2 classes for LogisticRegression to be tuned, but it has "
+                f"{self.classes_.size} class{'es' if self.classes_.size != 1 else ''}."
+            )
+        return np.asarray(encoder.transform(y), dtype=np.float64)
+
+    def decode(self, y: Vector) -> NDArray[Any]:
+        return np.asarray(self.classes_[y.astype(int)])
+
+    def check_fold(self, y: Vector, weight: Vector) -> str | None:
+        missing = set(range(self.classes_.size)) - set(y[weight > 0.0].astype(int))
+        if missing:
+            label = self.classes_[missing.pop()]
+            return f"its training rows have no sample of class {label!r}"
+        return None
+
+    def training_weight(self, y: Vector, weight: Vector) -> Vector:
+        used = weight > 0.0
+        per_class = compute_class_weight(
+            self.estimator.class_weight,
+            classes=self.classes_,
+            y=self.classes_[y[used].astype(int)],
+            sample_weight=weight[used],
+        )
+        return np.asarray(weight * per_class[y.astype(int)])
+
+    def _set_fitted(self, fitted: Any, coef: NDArray[Any], intercept: Any, n_iter: int) -> None:
+        fitted.classes_ = self.classes_
+        fitted.coef_ = coef[None, :]
+        fitted.intercept_ = np.array([intercept])
+        fitted.n_iter_ = np.array([n_iter], dtype=np.int32)
+
+
+class RidgeModel(Model):
+    """``Ridge`` with one target."""
+
+    parameter = "alpha"
+    loss = SquaredLoss()
+    penalty_scale = 2.0
+
+    def _check_options(self) -> None:
+        if self.estimator.positive:
+            raise ValueError(
+                "estimator has positive=True, and bounded coefficients are not supported: use "
+                "Ridge(positive=False)."
+            )
+
+    def _set_fitted(self, fitted: Any, coef: NDArray[Any], intercept: Any, n_iter: int) -> None:
+        fitted.coef_ = coef
+        fitted.intercept_ = intercept
+        fitted.n_iter_ = np.array([n_iter], dtype=np.int32)
+        fitted.solver_ = "lbfgs"
+
+
+# By exact class: a subclass may well fit another model.
+MODELS: dict[type, type[Model]] = {LogisticRegression: LogisticModel, Ridge: RidgeModel}
+
+
+def as_model(estimator: Any) -> Model:
+    """Return what is known about the estimator, or raise TypeError if that is nothing."""
+    model = MODELS.get(type(estimator))
+    if model is None:
+        supported = " or ".join(sorted(f"{cls.__name__}()" for cls in MODELS))
+        found = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
+        hint = f" (an instance, not the class {found})" if isinstance(estimator, type) else ""
+        raise TypeError(f"estimator must be {supported}{hint}, got {found}.")
+    return model(estimator)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Return the value as a float if it is a positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a positive number, got {value!r}.")
+    number = float(value)
+    if not 0.0 < number < np.inf:
+        raise ValueError(
+            f"{name} must be positive and finite, since its logarithm is tuned; got {value!r}."
+        )
+    return number

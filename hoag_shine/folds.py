@@ -1,0 +1,155 @@
+"""From what a user passes to ``fit`` to the inner problems of the folds: validation and weights."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from .estimators import Model, as_model
+from .problems.linear import LinearProblems
+from .problems.penalties import L2Penalty
+
+Vector = NDArray[np.float64]
+Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Validated data.
+
+    Attributes
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
+    y : ndarray of shape (n_samples,), float64
+        Targets as the loss expects them.
+    weight : ndarray of shape (n_samples,), float64
+    """
+
+    X: Any
+    y: Vector
+    weight: Vector
+
+
+def validate(owner: BaseEstimator, model: Model, X: Any, y: Any, sample_weight: Any) -> Data:
+    """Check X, y and the weights, and note the features of X on ``owner``."""
+    X, y = validate_data(
+        owner,
+        X,
+        y,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        y_numeric=not model.classifier,
+        ensure_min_samples=2,
+    )
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    return Data(X, model.encode(y), weight)
+
+
+def split(model: Model, data: Data, cv: Any, groups: Any, random_state: Any) -> Splits:
+    """Return the (train, test) indices of every fold, after checking that each can be used."""
+    if random_state is not None and (cv is None or isinstance(cv, numbers.Integral)):
+        kind = StratifiedKFold if model.classifier else KFold
+        cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=random_state)
+    splitter = check_cv(cv, data.y, classifier=model.classifier)
+    splits = list(splitter.split(data.X, data.y, groups))
+    if not splits:
+        raise ValueError("cv has no folds: at least one (train, test) split is needed.")
+    for k, (train, test) in enumerate(splits):
+        problem = model.check_fold(data.y[train], data.weight[train])
+        if not data.weight[test].any():
+            problem = "its held-out rows are empty or have no weight"
+        if problem is not None:
+            raise ValueError(
+                f"Fold {k} of cv cannot be used, because {problem}: use fewer folds, stratified "
+                "ones, or other weights."
+            )
+    return splits
+
+
+def problems_of(model: Model, data: Data, splits: Splits, penalty: Any) -> LinearProblems:
+    """Return the inner problems of all folds, which share X."""
+    shape = data.y.size, len(splits)
+    train_weight, test_weight = np.zeros(shape), np.zeros(shape)
+    for k, (train, test) in enumerate(splits):
+        # A row drawn more than once, as by a bootstrap, counts as often.
+        drawn = np.bincount(train, minlength=data.y.size) * data.weight
+        train_weight[:, k] = model.training_weight(data.y, drawn)
+        held_out = np.bincount(test, minlength=data.y.size) * data.weight
+        test_weight[:, k] = held_out / held_out.sum()
+    return LinearProblems(
+        data.X,
+        data.y,
+        model.loss,
+        penalty_of(model, data.X.shape[1], penalty),
+        train_weight,
+        test_weight,
+        fit_intercept=model.estimator.fit_intercept,
+    )
+
+
+def whole_problem(model: Model, data: Data, penalty: Any) -> LinearProblems:
+    """Return the problem of the final fit: all rows train, none is held out."""
+    train_weight = model.training_weight(data.y, data.weight)[:, None]
+    return LinearProblems(
+        data.X,
+        data.y,
+        model.loss,
+        penalty_of(model, data.X.shape[1], penalty),
+        train_weight,
+        np.zeros_like(train_weight),
+        fit_intercept=model.estimator.fit_intercept,
+    )
+
+
+def penalty_of(model: Model, n_features: int, penalty: Any) -> L2Penalty:
+    """Return the penalty that ``penalty`` describes, over all features and the intercept."""
+    if not isinstance(penalty, str) or penalty != "shared":
+        raise ValueError(f"penalty must be 'shared', got {penalty!r}.")
+    groups = np.zeros(n_features + int(model.estimator.fit_intercept), dtype=np.intp)
+    groups[n_features:] = -1
+    return L2Penalty(groups, model.penalty_scale)
+
+
+def fold_problems(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    cv: Any = None,
+    penalty: Any = "shared",
+    sample_weight: Any = None,
+    groups: Any = None,
+    random_state: Any = None,
+) -> LinearProblems:
+    """Return the bilevel problem that :class:`ShineCV` solves, to give to :func:`hoag` oneself.
+
+    Parameters
+    ----------
+    estimator : LogisticRegression or Ridge
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,)
+    cv, penalty, random_state
+        As in :class:`ShineCV`.
+    sample_weight, groups : array-like of shape (n_samples,), optional
+        As in :meth:`ShineCV.fit`.
+
+    Returns
+    -------
+    problems : LinearProblems
+        Its theta is the logarithm of alpha; alpha is 1/C for LogisticRegression.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input; the message names the argument.
+    """
+    model = as_model(estimator)
+    data = validate(BaseEstimator(), model, X, y, sample_weight)
+    return problems_of(model, data, split(model, data, cv, groups, random_state), penalty)

@@ -1,0 +1,425 @@
+"""ShineCV: cross-validated tuning of a linear model's penalty by hypergradients."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from . import folds
+from .estimators import Model, as_model, check_positive
+from .folds import Data, Splits
+from .inner.lbfgs import Solution, minimize_lbfgs
+from .outer import HoagResult, hoag
+
+Vector = NDArray[np.float64]
+
+# The final fit's gradient norm, relative to that at zero.
+REFIT_TOLERANCE = 1e-6
+
+
+def _estimator_has(name: str) -> Callable[[Any], bool]:
+    """Return the check that the tuned estimator, fitted or not yet, has a method."""
+
+    def check(self: ShineCV) -> bool:
+        getattr(getattr(self, "best_estimator_", self.estimator), name)
+        return True
+
+    return check
+
+
+class ShineCV(MetaEstimatorMixin, BaseEstimator):
+    r"""Tune the penalty of a linear model by hypergradients of its cross-validated loss.
+
+    Finds the ``C`` of a :class:`~sklearn.linear_model.LogisticRegression` or the ``alpha`` of a
+    :class:`~sklearn.linear_model.Ridge` that minimises the mean over the folds of each fold's
+    mean held-out loss: the logistic loss, or the squared error. A grid of candidates is not
+    needed: the derivative of that criterion with respect to the logarithm of the penalty (the
+    hypergradient) says where to go, and it costs little more than the fits themselves. All folds
+    are fitted side by side, one pass over X serving them all.
+
+    Parameters
+    ----------
+    estimator : LogisticRegression or Ridge
+        The estimator to tune. Its ``C`` or ``alpha`` is where the search starts; its
+        ``fit_intercept`` and ``class_weight`` are respected; options of its own solver (``tol``,
+        ``max_iter``, ...) are not used. The intercept is never penalised.
+    cv : int, cross-validation generator or iterable, default=None
+        As in :class:`~sklearn.model_selection.GridSearchCV`: None for five folds, the number of
+        folds (stratified for a classifier), a splitter, or an iterable of (train, test) indices.
+        A :class:`~sklearn.model_selection.PredefinedSplit` makes a single hold-out.
+    hypergradient : {"shine", "cg", "jacobian-free", "exact"} or callable, default="shine"
+        How the hypergradient is computed. ``"shine"`` uses the inverse-Hessian estimate of the
+        fits themselves, at no cost; ``"cg"`` solves the linear system by conjugate gradient
+        (HOAG); ``"exact"`` factorises the Hessian, for small problems; ``"jacobian-free"`` is a
+        baseline. See :mod:`hoag_shine.hypergradients`.
+    penalty : {"shared"}, default="shared"
+        One penalty for all coefficients.
+    init : float, optional
+        Where to start, instead of the estimator's own ``C`` or ``alpha``.
+    bounds : pair of float, default=(1e-8, 1e8)
+        Smallest and largest value of ``C`` or ``alpha``.
+    tol : float, default=1e-3
+        Stop when the next step changes the logarithm of the penalty by at most ``tol``, or the
+        criterion by at most ``tol**2`` of itself.
+    max_iter : int, default=50
+        Largest number of outer iterations.
+    refit : bool, default=True
+        Whether to fit the estimator on all data at the best penalty (``C`` or ``alpha`` is kept
+        as it is, as scikit-learn does).
+    scoring : str or callable, optional
+        A score to report beside the criterion, for each fold and outer iteration. It does not
+        take part in the search, whose criterion must be smooth; but :meth:`score` uses it.
+    n_jobs : int, optional
+        Threads for the fits of different folds. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Where ``cv`` is None or a number, a value other than None shuffles the samples before
+        they are split, and this is its seed. Nothing else here is random.
+    verbose : int, default=0
+        Print a line for each outer iteration when positive.
+    callback : callable, optional
+        Called after each outer iteration with its record, a dict as in ``history_``. A true
+        answer ends the search with the best so far.
+
+    Attributes
+    ----------
+    best_params_ : dict
+        The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``.
+    best_score_ : float
+        Mean over the folds of the negative held-out loss at ``best_params_``, equal to
+        ``mean_test_score`` of ``GridSearchCV(scoring="neg_log_loss")`` (or
+        ``"neg_mean_squared_error"``).
+    best_index_ : int
+        The outer iteration that found it.
+    best_estimator_ : estimator
+        The fitted estimator, of the user's class. Only with ``refit=True``.
+    cv_results_ : dict of ndarray
+        A row for each outer iteration in the layout of GridSearchCV. Test scores are as known in
+        that iteration: accurate at ``best_index_``, and elsewhere only as accurate as the search
+        needed them. With ``scoring``, its columns are added under its name.
+    history_ : list of dict
+        A record for each outer iteration, see :func:`hoag`, with ``params`` added.
+    outcome_ : Outcome
+        Why the search ended; ``Outcome.BOUND`` for an optimum on a bound.
+    n_splits_ : int
+        Number of folds.
+    scorer_ : callable
+        What :meth:`score` uses.
+    refit_time_ : float
+        Seconds for the final fit. Only with ``refit=True``.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X has feature names that are strings.
+    classes_ : ndarray of shape (n_classes,)
+        Only for classifiers.
+
+    Warns
+    -----
+    ConvergenceWarning
+        When the search ends at ``max_iter``, on a bound or by an interrupt, or a fit does not
+        converge; the message says what to do.
+
+    References
+    ----------
+    .. [1] F. Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016.
+    .. [2] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
+       optimization and implicit models", ICLR 2022.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from hoag_shine import ShineCV
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = StandardScaler().fit_transform(X)
+    >>> search = ShineCV(LogisticRegression(), cv=5).fit(X, y)
+    >>> round(search.best_params_["C"], 2)
+    0.63
+    >>> search.predict(X[:3])
+    array([0, 0, 0])
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        cv: Any = None,
+        hypergradient: Any = "shine",
+        penalty: Any = "shared",
+        init: float | None = None,
+        bounds: tuple[float, float] = (1e-8, 1e8),
+        tol: float = 1e-3,
+        max_iter: int = 50,
+        refit: bool = True,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.cv = cv
+        self.hypergradient = hypergradient
+        self.penalty = penalty
+        self.init = init
+        self.bounds = bounds
+        self.tol = tol
+        self.max_iter = max_iter
+        self.refit = refit
+        self.scoring = scoring
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+        self.callback = callback
+
+    def fit(self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Search for the best penalty, then fit the estimator with it.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            float32 is kept, anything else becomes float64. Sparse formats other than CSR are
+            converted. Never copied for the folds.
+        y : array-like of shape (n_samples,)
+            Labels of two classes, or real targets.
+        sample_weight : array-like of shape (n_samples,), optional
+            Non-negative weights, of the training losses and of the held-out losses alike.
+        groups : array-like of shape (n_samples,), optional
+            Handed to the splitter.
+
+        Returns
+        -------
+        self : ShineCV
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad input; the message names the argument.
+        """
+        model = as_model(self.estimator)
+        self._check_limits()
+        theta, bounds = self._start(model)
+        scorer = None if self.scoring is None else check_scoring(self.estimator, self.scoring)
+        data = folds.validate(self, model, X, y, sample_weight)
+        splits = folds.split(model, data, self.cv, groups, self.random_state)
+        problems = folds.problems_of(model, data, splits, self.penalty)
+        report = _Report(self, model, data, splits, scorer)
+        result = hoag(
+            problems,
+            [theta],
+            hypergradient=self.hypergradient,
+            bounds=bounds,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            n_jobs=self.n_jobs,
+            callback=report,
+        )
+        self._store(model, result, report, len(splits))
+        self.scorer_ = scorer or check_scoring(self.estimator)
+        if self.refit:
+            self._fit_best(model, data, result)
+        return self
+
+    def _check_limits(self) -> None:
+        check_positive("tol", self.tol)
+        if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, (int, np.integer)):
+            raise TypeError(f"max_iter must be a positive integer, got {self.max_iter!r}.")
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter must be at least 1, got {self.max_iter}.")
+
+    def _start(self, model: Model) -> tuple[float, tuple[float, float]]:
+        """Return log alpha to start from, and its bounds."""
+        try:
+            low, high = self.bounds
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"bounds must be a pair of {model.parameter} values, got {self.bounds!r}."
+            ) from None
+        low, high = check_positive("bounds[0]", low), check_positive("bounds[1]", high)
+        if low >= high:
+            raise ValueError(f"bounds must be increasing, got {self.bounds!r}.")
+        start = model.start if self.init is None else check_positive("init", self.init)
+        if self.init is not None and not low <= start <= high:
+            raise ValueError(f"init={self.init!r} lies outside of bounds={self.bounds!r}.")
+        lower, upper = sorted((model.theta(low), model.theta(high)))
+        return float(np.clip(model.theta(start), lower, upper)), (lower, upper)
+
+    def _store(self, model: Model, result: HoagResult, report: _Report, n_splits: int) -> None:
+        for record in result.history:
+            record["params"] = report.params(record)
+        self.history_ = result.history
+        self.best_index_ = result.best_index
+        self.best_params_ = result.history[result.best_index]["params"]
+        self.outcome_ = result.outcome
+        self.n_splits_ = n_splits
+        if model.classifier:
+            self.classes_ = model.classes_
+        self.cv_results_ = _cv_results(model, result, report.scores)
+        self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
+
+    def _fit_best(self, model: Model, data: Data, result: HoagResult) -> None:
+        """Fit on all rows, starting from the mean of the folds' solutions."""
+        begin = time.perf_counter()
+        problem = folds.whole_problem(model, data, self.penalty)[0]
+        zero = np.zeros(problem.n_params)
+        scale = float(np.linalg.norm(problem.value_and_grad(zero, result.theta)[1]))
+        w = np.mean([s.w for s in result.solutions], axis=0)
+        solution = minimize_lbfgs(problem, result.theta, w, tol=REFIT_TOLERANCE * scale)
+        if not solution.converged:
+            warnings.warn(
+                f"The final fit did not converge, because {solution.status.value}: scale the "
+                "features or raise the smallest penalty in bounds.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        value = self.best_params_[model.parameter]
+        self.best_estimator_ = model.fitted(value, solution.w, solution.n_iter, data.X.dtype)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                setattr(self.best_estimator_, name, getattr(self, name))
+        self.refit_time_ = time.perf_counter() - begin
+
+    @available_if(_estimator_has("predict"))
+    def predict(self, X: Any) -> Any:
+        """Call ``predict`` of the best estimator."""
+        return self._best().predict(X)
+
+    @available_if(_estimator_has("predict_proba"))
+    def predict_proba(self, X: Any) -> Any:
+        """Call ``predict_proba`` of the best estimator."""
+        return self._best().predict_proba(X)
+
+    @available_if(_estimator_has("predict_log_proba"))
+    def predict_log_proba(self, X: Any) -> Any:
+        """Call ``predict_log_proba`` of the best estimator."""
+        return self._best().predict_log_proba(X)
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X: Any) -> Any:
+        """Call ``decision_function`` of the best estimator."""
+        return self._best().decision_function(X)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Score the best estimator by ``scoring``, or by its own ``score`` without one.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        score : float
+        """
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return float(self.scorer_(self._best(), X, y, **weights))
+
+    def _best(self) -> Any:
+        check_is_fitted(self, "best_index_")
+        if not self.refit:
+            raise AttributeError(
+                "This ShineCV was made with refit=False and has no fitted estimator: fit one with "
+                "best_params_, or use refit=True."
+            )
+        return self.best_estimator_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.classifier_tags = inner.classifier_tags
+        tags.regressor_tags = inner.regressor_tags
+        tags.input_tags.sparse = inner.input_tags.sparse
+        return tags
+
+
+class _Report:
+    """What happens after every sample: scores, a line of text, the user's callback."""
+
+    def __init__(
+        self, search: ShineCV, model: Model, data: Data, splits: Splits, scorer: Any
+    ) -> None:
+        self.search = search
+        self.model = model
+        self.data = data
+        self.splits = splits
+        self.scorer = scorer
+        self.scores: list[list[float]] = []
+
+    def __call__(self, record: dict[str, Any], solutions: list[Solution]) -> bool:
+        record["params"] = self.params(record)
+        if self.scorer is not None:
+            del self.scores[record["iteration"] :]
+            self.scores.append(self._score(record, solutions))
+        if self.search.verbose > 0:
+            print(_line(record, self.model), flush=True)  # noqa: T201
+        return bool(self.search.callback is not None and self.search.callback(record))
+
+    def params(self, record: dict[str, Any]) -> dict[str, float]:
+        return {self.model.parameter: self.model.value(float(record["theta"][0]))}
+
+    def _score(self, record: dict[str, Any], solutions: list[Solution]) -> list[float]:
+        value = record["params"][self.model.parameter]
+        scores = []
+        for (_, test), solution in zip(self.splits, solutions, strict=True):
+            fitted = self.model.fitted(value, solution.w, solution.n_iter, self.data.X.dtype)
+            X, y = self.data.X[test], self.model.decode(self.data.y[test])
+            scores.append(float(self.scorer(fitted, X, y)))
+        return scores
+
+
+def _line(record: dict[str, Any], model: Model) -> str:
+    (value,) = record["params"].values()
+    return (
+        f"[ShineCV] iteration {record['iteration']}: {model.parameter}={value:.4g}, "
+        f"{model.loss.scoring}={-record['criterion']:.6g} (+- {record['error']:.1g}), "
+        f"{record['data_passes']:g} data passes, {record['seconds']:.2f} s"
+    )
+
+
+def _cv_results(
+    model: Model, result: HoagResult, scores: list[list[float]]
+) -> dict[str, NDArray[Any]]:
+    """Return the history in the layout of GridSearchCV."""
+    history = result.history
+    params = [record["params"] for record in history]
+    seconds = np.array([record["seconds"] for record in history])
+    n_splits = len(history[0]["fold_criteria"])
+    table: dict[str, Any] = {
+        "mean_fit_time": seconds / n_splits,
+        "std_fit_time": np.zeros_like(seconds),
+        "mean_score_time": np.zeros_like(seconds),
+        "std_score_time": np.zeros_like(seconds),
+        f"param_{model.parameter}": np.ma.masked_array([p[model.parameter] for p in params]),
+        "params": params,
+    }
+    table |= _score_columns("score", -np.array([r["fold_criteria"] for r in history]))
+    # Ranked by what the search trusts: the criterion, with the inner error against it.
+    pessimistic = np.array([record["criterion"] + record["error"] for record in history])
+    pessimistic[result.best_index] = -np.inf
+    table["rank_test_score"] = rankdata(pessimistic, method="min").astype(np.int32)
+    if scores:
+        table |= _score_columns("scoring", np.array(scores))
+    return table
+
+
+def _score_columns(name: str, scores: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return per-split, mean and standard deviation columns of scores (n_rows, n_splits)."""
+    columns = {f"split{k}_test_{name}": scores[:, k] for k in range(scores.shape[1])}
+    return columns | {
+        f"mean_test_{name}": scores.mean(axis=1),
+        f"std_test_{name}": scores.std(axis=1),
+    }

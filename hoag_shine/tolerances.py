@@ -1,0 +1,36 @@
+r"""How accurately the inner problems are solved along the outer iterations.
+
+A rule returns the tolerance of outer iteration k = 1, 2, ... relative to the norm of the inner
+gradient at the start. The published ones are sequences, all summable, as HOAG's convergence
+theorem asks (Pedregosa, ICML 2016, theorem 2 and section 5). ``"adjoint"`` instead has no
+sequence: the accuracy follows from what the step rule asks for, see :mod:`hoag_shine.outer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# Double precision allows no more in general.
+FLOOR = 1e-12
+
+Schedule = Callable[[int], float]
+
+SCHEDULES: dict[str, Schedule | None] = {
+    "adjoint": None,
+    "quadratic": lambda k: 0.1 / k**2,
+    "cubic": lambda k: 0.1 / k**3,
+    "exponential": lambda k: 0.1 * 0.9**k,
+    "exact": lambda k: FLOOR,
+}
+
+
+def resolve_tolerance(tolerance: str | Schedule) -> Schedule | None:
+    """Return the schedule of that name, None for ``"adjoint"``, or the callable itself."""
+    if callable(tolerance):
+        return tolerance
+    if not isinstance(tolerance, str) or tolerance not in SCHEDULES:
+        raise ValueError(
+            f"tolerance must be one of {sorted(SCHEDULES)} or a callable of the outer iteration, "
+            f"got {tolerance!r}."
+        )
+    return SCHEDULES[tolerance]
