@@ -224,7 +224,8 @@ class _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        if not self._live.disable:  # old versions of rich would print an empty line
+            self._live.stop()
         if len(self._lines) > 1:
             self._console.print(self._lines[-1])
 
