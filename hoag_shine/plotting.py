@@ -185,7 +185,7 @@ class ShinePathDisplay:
     def _draw_criterion(self, ax: Axes, spent: NDArray[Any]) -> None:
         criterion = np.asarray(self.criterion, dtype=float)
         best = criterion[self.best_index]
-        self._draw_path(ax, spent, criterion, f"lowest: {best:.5g}")
+        self._draw_path(ax, spent, criterion, f"lowest: {best:.6g}")
         ax.set_ylabel(self.criterion_name)
         _scale(ax, criterion, log_from=20.0)
 
