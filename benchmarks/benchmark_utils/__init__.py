@@ -1,0 +1,1 @@
+"""What the benchmark's data sets, solvers and scripts share."""

@@ -1,0 +1,280 @@
+"""Measure what each method spends until its penalty is settled where the true criterion is low.
+
+    python benchmarks/settle.py text:20news --split holdout --seeds 0 1 2
+
+For each split seed, the converged criterion (held-out loss at tightly solved inner problems) is
+scanned for its optimum and for the sets within 1 % and 0.1 % of it. Then each method runs, and its
+path is held against these sets. Passes and losses do not depend on the machine; for times, the
+unit is the best of 20 products X @ v plus X.T @ u by scipy, measured before and after each run.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import joblib
+import numba
+import numpy as np
+import scipy
+import sklearn
+from benchmark_utils.criterion import ConvergedCriterion
+from benchmark_utils.data import SPLITS
+from benchmark_utils.methods import METHODS
+from benchmark_utils.settling import Moment, explore, settled
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import hoag_shine
+from hoag_shine import fold_problems, hoag
+
+TOLERANCES = (1e-2, 1e-3)
+SOLVER_TOLERANCE = 1e-9
+
+
+@dataclass
+class Run:
+    """What one run of one method found and spent; times in seconds, settled by tolerance."""
+
+    method: str
+    seed: int
+    theta: float
+    reported: float
+    converged: float
+    excess: float
+    outcome: str
+    outer_iterations: int
+    inner_iterations: int
+    hessian_products: int
+    passes: float
+    seconds: float
+    unit: float
+    settled: dict[float, Moment | None]
+    trace: list[Moment]
+
+
+def main():
+    args = parse_arguments()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with threadpool_limits(args.threads):
+        environment = describe_environment(args)
+        console.print(environment)
+        problems_of_seeds = {}
+        with status() as progress:
+            task = progress.add_task("")
+            for seed in args.seeds:
+                problems_of_seeds[seed] = measure(
+                    args, seed, lambda text: progress.update(task, description=text)
+                )
+    for seed, (landscape, runs) in problems_of_seeds.items():
+        console.print(describe_landscape(seed, landscape))
+        console.print(table(seed, runs))
+    if args.json:
+        args.json.write_text(json.dumps(as_json(environment, problems_of_seeds), indent=1))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", help="name of a classification set, as load_dataset takes it")
+    parser.add_argument("--split", choices=SPLITS, default="folds")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the splits")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=["shine", "cg", "hoag-published"]
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="runs a method, for median times")
+    parser.add_argument("--max-seconds", type=float, default=600.0, help="cap of one run")
+    parser.add_argument("--threads", type=int, default=1, help="of BLAS and OpenMP")
+    parser.add_argument("--scan-cache", type=Path, default=default_cache(), metavar="FOLDER")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args()
+
+
+def default_cache():
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "hoag_shine" / "scans"
+
+
+def measure(args, seed, say):
+    """Scan one split and run every method on it, in turn."""
+    say(f"seed {seed}: loading")
+    data = SPLITS[args.split](args.data, seed)
+    X, splits = data["X"], data["cv"]
+    scan = Scan(args.scan_cache, data)
+    say(f"seed {seed}: scanning the converged criterion")
+    landscape = explore(scan.criterion, TOLERANCES)
+    scan.save()
+    trained_on = np.unique(np.concatenate([train for train, _ in splits]))
+    X_train = X if trained_on.size == X.shape[0] else X[trained_on]
+    runs = []
+    for _ in range(args.repeats):
+        for method in args.methods:
+            runs.append(run(method, seed, data, X_train, scan.criterion, args.max_seconds, say))
+            scan.save()
+    for each in runs:
+        each.excess = each.converged / landscape.value - 1.0
+        each.settled = {tol: settled(each.trace, landscape.sets[tol]) for tol in TOLERANCES}
+    return landscape, runs
+
+
+class Scan:
+    """The converged criterion of one data set and split, with its values kept in a file."""
+
+    def __init__(self, folder, data):
+        self.file = folder / f"{joblib.hash([data, SOLVER_TOLERANCE])}.json"
+        known = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.criterion = ConvergedCriterion(
+            problems_of(data), tol=SOLVER_TOLERANCE, values={float(t): v for t, v in known.items()}
+        )
+
+    def save(self):
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(json.dumps(self.criterion.values))
+
+
+def problems_of(data):
+    return fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+
+
+def run(method, seed, data, X_train, criterion, max_seconds, say):
+    """Run one method and judge what it returns."""
+    say(f"seed {seed}: {method}")
+    problems = problems_of(data)
+    unit = best_pass(X_train)
+    trace = []
+    start = time.perf_counter()
+    spent = (0.0, 0.0)
+
+    def watch(record, solutions):
+        nonlocal spent
+        trace.append(Moment(float(record["theta"][0]), *spent))
+        spent = problems.n_passes, time.perf_counter() - start
+        say(f"seed {seed}: {method}, iteration {record['iteration']}, {spent[0]:.0f} passes")
+        return spent[1] > max_seconds
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the outcome is in the table
+        result = hoag(problems, np.zeros(1), callback=watch, **METHODS[method])
+    seconds = time.perf_counter() - start
+    theta = float(result.theta[0])
+    trace.append(Moment(theta, *spent))
+    say(f"seed {seed}: solving tightly at the result of {method}")
+    return Run(
+        method=method,
+        seed=seed,
+        theta=theta,
+        reported=result.value,
+        converged=criterion(theta),
+        excess=float("nan"),
+        outcome=result.outcome.name,
+        outer_iterations=len(result.history),
+        inner_iterations=sum(record["inner_iterations"] for record in result.history),
+        hessian_products=sum(record["hessian_products"] for record in result.history),
+        passes=problems.n_passes,
+        seconds=seconds,
+        unit=min(unit, best_pass(X_train)),
+        settled={},
+        trace=trace,
+    )
+
+
+def best_pass(X, repeats=20):
+    """Return the shortest time of X @ v plus X.T @ u."""
+    v, u = np.ones(X.shape[1]), np.ones(X.shape[0])
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        X @ v
+        X.T @ u
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def describe_environment(args):
+    pools = {f"{p['user_api']} ({p['internal_api']})": p["num_threads"] for p in threadpool_info()}
+    packages = (hoag_shine, np, scipy, sklearn, numba)
+    return {
+        "data": args.data,
+        "split": args.split,
+        "python": platform.python_version(),
+        **{package.__name__: package.__version__ for package in packages},
+        "cores": os.cpu_count(),
+        "threads": pools,
+        "max_seconds": args.max_seconds,
+        "repeats": args.repeats,
+    }
+
+
+def describe_landscape(seed, landscape):
+    sets = ", ".join(
+        f"{tol:g}: [{low:.3f}, {high:.3f}]" for tol, (low, high) in landscape.sets.items()
+    )
+    return (
+        f"\nSeed {seed}: converged optimum {landscape.value:.6f} at log alpha = "
+        f"{landscape.theta:.3f} (C = {np.exp(-landscape.theta):.4g}); sets {sets}"
+    )
+
+
+def table(seed, runs):
+    """Return a row a method, with medians of the times over its repeats."""
+    unit = median(each.unit for each in runs)
+    shown = Table(
+        title=f"Seed {seed}: passes (units) until settled within a tolerance, and in total",
+        caption=f"1 unit = {1e3 * unit:.3g} ms",
+    )
+    shown.add_column("method")
+    settled_in = [f"{tol:g}" for tol in TOLERANCES]
+    for heading in ["log alpha", "excess", *settled_in, "total", "outer it.", "seconds", "ended"]:
+        shown.add_column(heading, justify="right")
+    for method in dict.fromkeys(each.method for each in runs):
+        same = [each for each in runs if each.method == method]
+        first = same[0]
+        units = median(each.seconds / each.unit for each in same)
+        shown.add_row(
+            method,
+            f"{first.theta:.4f}",
+            f"{first.excess:.1e}",
+            *(settled_cell(same, tol) for tol in TOLERANCES),
+            f"{first.passes:g} ({units:.0f})",
+            f"{first.outer_iterations}",
+            f"{median(each.seconds for each in same):.1f}",
+            first.outcome.lower(),
+        )
+    return shown
+
+
+def settled_cell(same, tol):
+    if same[0].settled[tol] is None:
+        return "never"
+    units = median(each.settled[tol].seconds / each.unit for each in same)
+    return f"{same[0].settled[tol].passes:g} ({units:.0f})"
+
+
+def as_json(environment, problems_of_seeds):
+    return {
+        "environment": environment,
+        "seeds": {
+            seed: {"landscape": asdict(landscape), "runs": [asdict(each) for each in runs]}
+            for seed, (landscape, runs) in problems_of_seeds.items()
+        },
+    }
+
+
+def status():
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+if __name__ == "__main__":
+    main()
