@@ -226,23 +226,19 @@ class _Inner:
         self.fold_values = np.full(len(problems), np.nan)
         self._adjoints: list[Vector | None] = [None] * len(problems)
         start = [np.zeros(problem.n_params) for problem in problems]
-        diagonals = problems.data_diagonals(start)
-        self._estimates = [
-            InverseHessian(w.size, memory, data_diagonal=diagonal)
-            for w, diagonal in zip(start, diagonals, strict=True)
-        ]
+        self._estimates = [InverseHessian(w.size, memory) for w in start]
         self.restart(theta, start)
         self._scales = [float(np.linalg.norm(s.grad)) for s in self.solutions]
 
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
         """Go to inner variables ``ws`` and ``theta``; the pairs stay."""
         self.theta = theta
-        self._set_penalties()
         answers = self.problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
         self.solutions = [
             Solution(w, answers[k][0], answers[k][1], estimate, 0, 1, Status.MAX_ITER)
             for k, (w, estimate) in enumerate(zip(ws, self._estimates, strict=True))
         ]
+        self._set_penalties()
 
     def sample(self, ask: Ask, scheduled: float | None = None) -> Sample:
         """Solve at ``ask.theta`` as scheduled, or else until as accurate as asked for."""
@@ -277,8 +273,11 @@ class _Inner:
         self._set_penalties()
 
     def _set_penalties(self) -> None:
-        for problem, estimate in zip(self.problems, self._estimates, strict=True):
-            estimate.set_penalty(problem.penalty_hessian(self.theta))
+        diagonals = self.problems.data_diagonals([s.w for s in self.solutions])
+        for problem, estimate, diagonal in zip(
+            self.problems, self._estimates, diagonals, strict=True
+        ):
+            estimate.set_penalty(problem.penalty_hessian(self.theta), diagonal)
 
     def _solve(self, linear_tolerance: float) -> Sample:
         """Bring the inner problems to the present tolerance and take a sample there."""

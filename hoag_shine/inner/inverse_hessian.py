@@ -143,19 +143,25 @@ class InverseHessian(LinearOperator[np.float64]):
         self._gamma = curvature / float(y @ (self._scale * y))
         return True
 
-    def set_penalty(self, penalty_hessian: Vector | None) -> None:
+    def set_penalty(
+        self, penalty_hessian: Vector | None, data_diagonal: Vector | None = None
+    ) -> None:
         """Move to another penalty: the same pairs, exact for the new objective.
 
         Parameters
         ----------
         penalty_hessian : ndarray of shape (n,), dtype float64
             Diagonal of the new penalty's Hessian; None for zero.
+        data_diagonal : ndarray of shape (n,), dtype float64, optional
+            A newer diagonal of the data term's Hessian.
 
         Notes
         -----
         Where the data term is not convex, a pair can lose its positive curvature under a smaller
         penalty; it is then passed over until a larger penalty gives it back.
         """
+        if data_diagonal is not None:
+            self._data_diagonal = data_diagonal
         self._penalty_hessian = (
             np.zeros(self.shape[0]) if penalty_hessian is None else penalty_hessian
         )
