@@ -69,18 +69,21 @@ def main():
     with threadpool_limits(args.threads):
         environment = describe_environment(args)
         console.print(environment)
-        problems_of_seeds = {}
+        found = {}
         with status() as progress:
-            task = progress.add_task("")
             for seed in args.seeds:
-                problems_of_seeds[seed] = measure(
-                    args, seed, lambda text: progress.update(task, description=text)
-                )
-    for seed, (landscape, runs) in problems_of_seeds.items():
+                task = progress.add_task("")
+
+                def say(text, task=task, seed=seed):
+                    progress.update(task, description=f"seed {seed}: {text}")
+
+                found[seed] = measure(args, seed, say)
+                say("done")
+    for seed, (landscape, runs) in found.items():
         console.print(describe_landscape(seed, landscape))
         console.print(table(seed, runs))
     if args.json:
-        args.json.write_text(json.dumps(as_json(environment, problems_of_seeds), indent=1))
+        args.json.write_text(json.dumps(as_json(environment, found), indent=1))
 
 
 def parse_arguments():
@@ -108,39 +111,41 @@ def default_cache():
 
 def measure(args, seed, say):
     """Scan one split and run every method on it, in turn."""
-    say(f"seed {seed}: loading")
+    say("loading")
     data = SPLITS[args.split](args.data, seed)
     X, splits = data["X"], data["cv"]
-    scan = Scan(args.scan_cache, data)
-    say(f"seed {seed}: scanning the converged criterion")
-    landscape = explore(scan.criterion, TOLERANCES)
-    scan.save()
+    scan = Scan(args.scan_cache, data, say)
+    landscape = explore(scan, TOLERANCES)
     trained_on = np.unique(np.concatenate([train for train, _ in splits]))
     X_train = X if trained_on.size == X.shape[0] else X[trained_on]
-    runs = []
-    for _ in range(args.repeats):
-        for method in args.methods:
-            runs.append(run(method, seed, data, X_train, scan.criterion, args.max_seconds, say))
-            scan.save()
+    runs = [
+        run(method, seed, data, X_train, scan, args.max_seconds, say)
+        for _ in range(args.repeats)
+        for method in args.methods
+    ]
     for each in runs:
         each.excess = each.converged / landscape.value - 1.0
         each.settled = {tol: settled(each.trace, landscape.sets[tol]) for tol in TOLERANCES}
     return landscape, runs
 
 
-class Scan:
+class Scan(ConvergedCriterion):
     """The converged criterion of one data set and split, with its values kept in a file."""
 
-    def __init__(self, folder, data):
+    def __init__(self, folder, data, say):
         self.file = folder / f"{joblib.hash([data, SOLVER_TOLERANCE])}.json"
+        self.say = say
         known = json.loads(self.file.read_text()) if self.file.exists() else {}
-        self.criterion = ConvergedCriterion(
-            problems_of(data), tol=SOLVER_TOLERANCE, values={float(t): v for t, v in known.items()}
-        )
+        values = {float(theta): value for theta, value in known.items()}
+        super().__init__(problems_of(data), tol=SOLVER_TOLERANCE, values=values)
 
-    def save(self):
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(self.criterion.values))
+    def __call__(self, theta):
+        if float(theta) not in self.values:
+            self.say(f"solving tightly at log alpha = {theta:.4f}")
+            super().__call__(theta)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(self.values))
+        return super().__call__(theta)
 
 
 def problems_of(data):
@@ -149,7 +154,7 @@ def problems_of(data):
 
 def run(method, seed, data, X_train, criterion, max_seconds, say):
     """Run one method and judge what it returns."""
-    say(f"seed {seed}: {method}")
+    say(method)
     problems = problems_of(data)
     unit = best_pass(X_train)
     trace = []
@@ -160,7 +165,7 @@ def run(method, seed, data, X_train, criterion, max_seconds, say):
         nonlocal spent
         trace.append(Moment(float(record["theta"][0]), *spent))
         spent = problems.n_passes, time.perf_counter() - start
-        say(f"seed {seed}: {method}, iteration {record['iteration']}, {spent[0]:.0f} passes")
+        say(f"{method}, iteration {record['iteration']}, {spent[0]:.0f} passes")
         return spent[1] > max_seconds
 
     with warnings.catch_warnings():
@@ -169,7 +174,6 @@ def run(method, seed, data, X_train, criterion, max_seconds, say):
     seconds = time.perf_counter() - start
     theta = float(result.theta[0])
     trace.append(Moment(theta, *spent))
-    say(f"seed {seed}: solving tightly at the result of {method}")
     return Run(
         method=method,
         seed=seed,
@@ -261,12 +265,12 @@ def settled_cell(same, tol):
     return f"{same[0].settled[tol].passes:g} ({units:.0f})"
 
 
-def as_json(environment, problems_of_seeds):
+def as_json(environment, found):
     return {
         "environment": environment,
         "seeds": {
             seed: {"landscape": asdict(landscape), "runs": [asdict(each) for each in runs]}
-            for seed, (landscape, runs) in problems_of_seeds.items()
+            for seed, (landscape, runs) in found.items()
         },
     }
 

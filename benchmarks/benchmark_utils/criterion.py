@@ -9,8 +9,8 @@ class ConvergedCriterion:
     """The criterion at any theta = log alpha, as a function.
 
     A search may well see a lower value than the true one, because stopping an inner solver early
-    regularises too. What it has found is therefore judged at tight solutions. They are kept: each
-    is where the next solve nearby starts.
+    regularises too. What it has found is therefore judged at tight solutions. They are kept: a line
+    through the two nearest ones predicts the next.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class ConvergedCriterion:
     def __call__(self, theta):
         theta = float(theta)
         if theta not in self.values:
-            ws = [self._solve(fold, theta, w) for fold, w in enumerate(self._nearest(theta))]
+            ws = [self._solve(fold, theta, w) for fold, w in enumerate(self._predict(theta))]
             self._solutions[theta] = ws
             losses = [
                 problem.outer_value_and_grad(w)[0]
@@ -51,10 +51,16 @@ class ConvergedCriterion:
             self.values[theta] = float(np.mean(losses))
         return self.values[theta]
 
-    def _nearest(self, theta):
-        if not self._solutions:
+    def _predict(self, theta):
+        nearest = sorted(self._solutions, key=lambda known: abs(known - theta))[:2]
+        if not nearest:
             return self._zeros
-        return self._solutions[min(self._solutions, key=lambda known: abs(known - theta))]
+        if len(nearest) == 1:
+            return self._solutions[nearest[0]]
+        a, b = nearest
+        share = (theta - a) / (b - a)
+        known = zip(self._solutions[a], self._solutions[b], strict=True)
+        return [(1.0 - share) * w_a + share * w_b for w_a, w_b in known]
 
     def _solve(self, fold, theta, w):
         solution = minimize_lbfgs(

@@ -10,7 +10,7 @@ from scipy.optimize import brentq, minimize_scalar
 
 BOUNDS = (-18.0, 18.0)
 # The scan goes on to either side until the criterion is this much above the lowest value seen.
-HIGH_ENOUGH = 1.1
+HIGH_ENOUGH = 1.05
 # Accuracy of the optimum and of the ends of the sets, in log alpha.
 RESOLUTION = 1e-3
 
