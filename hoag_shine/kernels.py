@@ -54,14 +54,14 @@ def csr_rmatmul(data, indices, indptr, start, stop, U, G, squared):
             u = U[i, 0]
             if u != 0.0:
                 for j in range(indptr[start + i], indptr[start + i + 1]):
-                    x = data[j]
+                    x = np.float64(data[j])
                     if squared:
                         x *= x
                     g[indices[j]] += x * u
         return
     for i in range(stop - start):
         for j in range(indptr[start + i], indptr[start + i + 1]):
-            x = data[j]
+            x = np.float64(data[j])
             if squared:
                 x *= x
             column = indices[j]

@@ -59,9 +59,12 @@ class CSRDesign(_Design):
     """A CSR matrix, float32 or float64."""
 
     def __init__(self, X: sparse.csr_array[Any]) -> None:
+        if not X.has_canonical_format:
+            # An entry stored in parts has another square than the sum of its parts' squares.
+            X = X.copy()
+            X.sum_duplicates()
         super().__init__(X.shape, X.data.nbytes + X.indices.nbytes)
-        unsigned = np.dtype(f"u{X.indices.dtype.itemsize}")
-        self._csr = X.data, X.indices.view(unsigned), X.indptr.view(unsigned)
+        self._csr = X.data, _unsigned(X.indices), _unsigned(X.indptr)
 
     def matmul(self, block: slice, W: Array) -> Array:
         Z = np.empty((block.stop - block.start, W.shape[1]))
@@ -70,6 +73,11 @@ class CSRDesign(_Design):
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
         kernels.csr_rmatmul(*self._csr, block.start, block.stop, U, G, squared)
+
+
+def _unsigned(a: NDArray[Any]) -> NDArray[Any]:
+    """Return a view; ``indices`` and ``indptr`` need not be of the same type."""
+    return a.view(f"u{a.dtype.itemsize}")
 
 
 def as_design(X: Any) -> DenseDesign | CSRDesign:
