@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Vector = NDArray[np.float64]
 Probe = Callable[[int, Vector, InverseHessian], Iterable[Vector]]
 
+# So many steps in a row that lower neither the value nor the gradient's norm are rounding.
+PATIENCE = 5
+
 
 class Status(Enum):
     """Why the inner solver stopped."""
@@ -99,7 +102,8 @@ def lbfgs(
     """
     value, grad = start if start is not None else (yield Evaluate(w))
     n_passes = 0 if start is not None else 1
-    n_iter = 0
+    n_iter = idle = 0
+    lowest = value, np.inf
     while (status := _stop(value, grad, n_iter, tol, max_iter)) is None:
         direction = -(inverse_hessian @ grad)
         origin = Trial(0.0, value, float(grad @ direction), w, grad)
@@ -119,6 +123,12 @@ def lbfgs(
             product = yield HessianProduct(w, direction)
             inverse_hessian.append(direction, product)
             n_passes += 1
+        reached = value, float(np.linalg.norm(grad))
+        idle = 0 if reached[0] < lowest[0] or reached[1] < lowest[1] else idle + 1
+        if idle == PATIENCE:
+            status = Status.STALLED
+            break
+        lowest = min(lowest[0], reached[0]), min(lowest[1], reached[1])
     return Solution(w, value, grad, inverse_hessian, n_iter, n_passes, status)
 
 

@@ -77,7 +77,7 @@ def strong_wolfe(
         if following is None:
             break
         step = following
-    return (low if low.step > 0.0 else None), n_evaluations
+    return (low if low.value < origin.value else None), n_evaluations
 
 
 def _next_step(low: Trial, high: Trial | None) -> float | None:
