@@ -21,7 +21,7 @@ Vector = NDArray[np.float64]
 Probe = Callable[[int, Vector, InverseHessian], Iterable[Vector]]
 
 # So many steps in a row that lower neither the value nor the gradient's norm are rounding.
-PATIENCE = 5
+PATIENCE = 10
 
 
 class Status(Enum):
@@ -103,7 +103,7 @@ def lbfgs(
     value, grad = start if start is not None else (yield Evaluate(w))
     n_passes = 0 if start is not None else 1
     n_iter = idle = 0
-    lowest = value, np.inf
+    lowest = value, float(np.linalg.norm(grad))
     while (status := _stop(value, grad, n_iter, tol, max_iter)) is None:
         direction = -(inverse_hessian @ grad)
         origin = Trial(0.0, value, float(grad @ direction), w, grad)
