@@ -146,14 +146,16 @@ class LogisticModel(Model):
         return None
 
     def training_weight(self, y: Vector, weight: Vector) -> Vector:
-        used = weight > 0.0
-        per_class = compute_class_weight(
-            self.estimator.class_weight,
-            classes=self.classes_,
-            y=self.classes_[y[used].astype(int)],
-            sample_weight=weight[used],
-        )
-        return np.asarray(weight * per_class[y.astype(int)])
+        codes = y.astype(int)
+        if self.estimator.class_weight == "balanced":
+            # scikit-learn's own function takes no sample weights before 1.7.
+            mass = np.bincount(codes, weight)
+            per_class = mass.sum() / (mass.size * mass)
+        else:
+            per_class = compute_class_weight(
+                self.estimator.class_weight, classes=self.classes_, y=self.classes_
+            )
+        return np.asarray(weight * per_class[codes])
 
     def _set_fitted(self, fitted: Any, coef: NDArray[Any], intercept: Any, n_iter: int) -> None:
         fitted.classes_ = self.classes_

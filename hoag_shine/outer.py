@@ -63,13 +63,15 @@ class HoagResult:
     outcome: Outcome
 
 
-# Relative inner tolerance to begin with, where accuracy is asked for and not scheduled.
-COARSEST = 1e-2
+# Inner iterations between two looks at what the inner error is worth.
+CHUNK = 4
 
 # Relative residual that is enough for linear systems of the hypergradient, unless scheduled.
 LINEAR_TOLERANCE = 1e-4
-# Relative accuracy of the criterion at the hyperparameters that are returned.
+# Relative accuracy of the criterion at the hyperparameters that are returned, and the relative
+# inner gradient that guards it where the adjoint is poor.
 FINAL_ACCURACY = 1e-6
+FINAL_TOLERANCE = 1e-5
 
 
 def hoag(
@@ -220,11 +222,11 @@ class _Inner:
         self.theta = theta
         self.max_iter = max_iter
         self.map = map
-        self.tolerance = COARSEST
         self.n_iter = 0
         self.n_hvp = 0
         self.fold_values = np.full(len(problems), np.nan)
         self._adjoints: list[Vector | None] = [None] * len(problems)
+        self._prices: list[Vector] | None = None
         start = [np.zeros(problem.n_params) for problem in problems]
         self._estimates = [InverseHessian(w.size, memory) for w in start]
         self.restart(theta, start)
@@ -244,15 +246,17 @@ class _Inner:
         """Solve at ``ask.theta`` as scheduled, or else until as accurate as asked for."""
         self._move(ask.theta)
         if scheduled is not None:
-            self.tolerance = max(scheduled, FLOOR)
-            return self._solve(self.tolerance)
-        while True:
-            sample = self._solve(max(self.tolerance, LINEAR_TOLERANCE))
-            if sample.error <= ask.accuracy or sample.final:
-                return sample
-            # The error is of first order in the inner gradient.
-            shrink = min(max(0.5 * ask.accuracy / sample.error, 0.05), 0.5)
-            self.tolerance = max(self.tolerance * shrink, FLOOR)
+            outer = self._iterate(max(scheduled, FLOOR), self.max_iter)
+            return self._sample(self._hypergradients(outer, scheduled))
+        sample = None
+        for _ in range(self.max_iter // CHUNK):
+            outer = self._iterate(FLOOR, CHUNK)
+            settled = self._error(outer) <= ask.accuracy and self.tolerance <= ask.tolerance
+            if settled or self._final:
+                sample = self._sample(self._hypergradients(outer, LINEAR_TOLERANCE))
+                if sample.error <= ask.accuracy or sample.final:
+                    return sample
+        return sample or self._sample(self._hypergradients(outer, LINEAR_TOLERANCE))
 
     def _move(self, theta: Vector) -> None:
         """Change the penalty under the solutions; value and gradient follow without a pass."""
@@ -270,6 +274,7 @@ class _Inner:
             moved.append(replace(solution, value=value, grad=solution.grad + push))
         self.solutions = moved
         self.theta = theta
+        self._prices = None
         self._set_penalties()
 
     def _set_penalties(self) -> None:
@@ -279,14 +284,14 @@ class _Inner:
         ):
             estimate.set_penalty(problem.penalty_hessian(self.theta), diagonal)
 
-    def _solve(self, linear_tolerance: float) -> Sample:
-        """Bring the inner problems to the present tolerance and take a sample there."""
+    def _iterate(self, tolerance: float, max_iter: int) -> list[Vector]:
+        """Bring the inner problems nearer to their solutions; return the outer gradients there."""
         solvers = [
             lbfgs(
                 s.w,
                 s.inverse_hessian,
-                tol=self.tolerance * scale,
-                max_iter=self.max_iter,
+                tol=tolerance * scale,
+                max_iter=max_iter,
                 start=(s.value, s.grad),
             )
             for s, scale in zip(self.solutions, self._scales, strict=True)
@@ -295,8 +300,30 @@ class _Inner:
         self.n_iter += max(s.n_iter for s in self.solutions)
         outer = self.problems.outer_values_and_grads([s.w for s in self.solutions])
         self.fold_values = np.array([value for value, _ in outer])
-        answers = self._hypergradients([grad for _, grad in outer], linear_tolerance)
-        return self._sample(answers)
+        return [grad for _, grad in outer]
+
+    def _error(self, outer_grads: Sequence[Vector]) -> float:
+        """Price the inner error with the last adjoint here, or else with the one that is free."""
+        if self._prices is not None:
+            changes = [q @ s.grad for q, s in zip(self._prices, self.solutions, strict=True)]
+        else:
+            changes = [
+                grad @ (s.inverse_hessian @ s.grad)
+                for grad, s in zip(outer_grads, self.solutions, strict=True)
+            ]
+        return float(np.mean(np.abs(changes)))
+
+    @property
+    def _final(self) -> bool:
+        return all(s.status is not Status.MAX_ITER for s in self.solutions)
+
+    @property
+    def tolerance(self) -> float:
+        """The largest inner gradient norm, relative to that at the start."""
+        return max(
+            float(np.linalg.norm(s.grad)) / (scale or 1.0)
+            for s, scale in zip(self.solutions, self._scales, strict=True)
+        )
 
     def _hypergradients(self, outer_grads: Sequence[Vector], tol: float) -> list[Hypergradient]:
         calls = [
@@ -307,6 +334,7 @@ class _Inner:
         ]
         answers = run_together(self.problems, self.theta, as_solvers(calls), map=self.map)
         self._adjoints = [answer.q for answer in answers]
+        self._prices = [answer.q for answer in answers]
         self.n_hvp += max(answer.n_hvp for answer in answers)
         return answers
 
@@ -317,6 +345,11 @@ class _Inner:
         for problem, solution, answer in zip(self.problems, self.solutions, answers, strict=True):
             grad -= problem.cross_vjp(solution.w, self.theta, answer.q) / n
             change -= float(answer.q @ solution.grad) / n
+        if not (np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
+            raise ValueError(
+                f"The criterion or its hypergradient is not finite at theta={self.theta}: scale "
+                "the features, or narrow the bounds."
+            )
         residual = max(answer.residual for answer in answers)
         reliable = residual <= RELIABLE_RESIDUAL
         return Sample(
@@ -325,8 +358,7 @@ class _Inner:
             grad=grad,
             error=abs(change),
             residual=residual,
-            final=self.tolerance <= FLOOR
-            or all(s.status in (Status.STALLED, Status.MAX_ITER) for s in self.solutions),
+            final=self._final,
             tolerance=self.tolerance,
         )
 
@@ -336,35 +368,52 @@ class _Trace:
 
     def __init__(self, inner: _Inner) -> None:
         self.history: list[dict[str, Any]] = []
-        self.best_index = 0
-        self.best: Sample
         self.solutions: list[Solution] = []
+        self.unsolved = False
+        self._samples: list[Sample] = []
         self._inner = inner
         self._spent = self._counters()
 
     def add(self, sample: Sample) -> dict[str, Any]:
         """Record a sample; one at the theta of the last record takes its place."""
-        again = bool(self.history) and np.array_equal(self.history[-1]["theta"], sample.theta)
-        if not again:
+        if not (self._samples and np.array_equal(self._samples[-1].theta, sample.theta)):
             self.history.append({"iteration": len(self.history)})
-        index = len(self.history) - 1
-        self.history[index].update(self._facts(sample), **self._costs(index))
-        better = not index or sample.value + sample.error < self.best.value + self.best.error
-        if better or (again and self.best_index == index):
-            self._keep(sample, index)
-        return self.history[index]
+            self._samples.append(sample)
+        self._samples[-1] = sample
+        record = self.history[-1]
+        record.update(self._facts(sample), **self._costs(record))
+        if self.best_index == len(self.history) - 1:
+            self.solutions = self._inner.solutions
+        return record
+
+    @property
+    def best_index(self) -> int:
+        """The record that is lowest even if its error is against it; what is newer replaces."""
+        newest = {sample.theta.tobytes(): i for i, sample in enumerate(self._samples)}
+        return min(newest.values(), key=lambda i: self._samples[i].value + self._samples[i].error)
+
+    @property
+    def best(self) -> Sample:
+        return self._samples[self.best_index]
 
     def polish(self) -> None:
-        """Solve accurately at the best theta, so that its criterion can be taken at its word."""
-        if not np.array_equal(self.best.theta, self._inner.theta):
-            self._inner.restart(self.best.theta, [s.w for s in self.solutions])
-        ask = Ask(self.best.theta, FINAL_ACCURACY * abs(self.best.value))
-        self._keep(self._inner.sample(ask), self.best_index)
-        self.history[self.best_index].update(self._facts(self.best), **self._costs(self.best_index))
+        """Solve accurately at the best theta, so that its criterion can be taken at its word.
 
-    def _keep(self, sample: Sample, index: int) -> None:
-        self.best, self.best_index = sample, index
-        self.solutions = self._inner.solutions
+        What looked best may no longer do so then; the next best is tried in its place.
+        """
+        polished: set[int] = set()
+        while (index := self.best_index) not in polished:
+            polished.add(index)
+            theta = self.best.theta
+            if not np.array_equal(theta, self._inner.theta):
+                self._inner.restart(theta, [s.w for s in self.solutions])
+            ask = Ask(theta, FINAL_ACCURACY * abs(self.best.value), FINAL_TOLERANCE)
+            self._samples[index] = sample = self._inner.sample(ask)
+            short = sample.error > ask.accuracy or sample.tolerance > ask.tolerance
+            self.unsolved = short and not sample.final
+            self.solutions = self._inner.solutions
+            record = self.history[index]
+            record.update(self._facts(self._samples[index]), **self._costs(record))
 
     def _facts(self, sample: Sample) -> dict[str, Any]:
         return {
@@ -378,10 +427,9 @@ class _Trace:
             "inner_tolerance": sample.tolerance,
         }
 
-    def _costs(self, index: int) -> dict[str, float]:
-        """Add what was spent since the last record to what record ``index`` had cost before."""
+    def _costs(self, record: dict[str, Any]) -> dict[str, float]:
+        """Add what was spent since the last record to what this one had cost before."""
         spent, self._spent = self._spent, self._counters()
-        record = self.history[index]
         return {name: record.get(name, 0) + self._spent[name] - spent[name] for name in spent}
 
     def _counters(self) -> dict[str, float]:
@@ -423,12 +471,11 @@ def _warn(outcome: Outcome, trace: _Trace) -> None:
     """Say what the caller should know about the result."""
     if outcome in _ADVICE:
         _convergence_warning(f"The outer search ended because {outcome.value}: {_ADVICE[outcome]}.")
-    stuck = {s.status for s in trace.solutions} & {Status.MAX_ITER, Status.NON_FINITE}
-    if stuck and outcome is not Outcome.INTERRUPTED:
+    if trace.unsolved:
         _convergence_warning(
-            "An inner problem is not solved at the best hyperparameters, because "
-            f"{' and '.join(s.value for s in stuck)}: scale the features, raise the lower bound "
-            "of the penalty, or increase max_inner_iter."
+            "The inner problems are not solved at the best hyperparameters, where the criterion is "
+            f"known to {trace.best.error:.1g} only: scale the features, raise the lower bound of "
+            "the penalty, or increase max_inner_iter."
         )
 
 

@@ -369,7 +369,9 @@ class _Report:
         return bool(self.search.callback is not None and self.search.callback(record))
 
     def params(self, record: dict[str, Any]) -> dict[str, float]:
-        return {self.model.parameter: self.model.value(float(record["theta"][0]))}
+        # Going through the logarithm may leave the bounds by a rounding.
+        value = np.clip(self.model.value(float(record["theta"][0])), *self.search.bounds)
+        return {self.model.parameter: float(value)}
 
     def _score(self, record: dict[str, Any], solutions: list[Solution]) -> list[float]:
         value = record["params"][self.model.parameter]

@@ -33,10 +33,14 @@ class Outcome(Enum):
 
 
 class Ask(NamedTuple):
-    """A wish for a sample at ``theta`` whose criterion is known to about ``accuracy``."""
+    """A wish for a sample at ``theta`` whose criterion is known to about ``accuracy``.
+
+    ``tolerance`` is what the inner gradients' norm must fall to in any case, relative to the start.
+    """
 
     theta: Vector
     accuracy: float = float("inf")
+    tolerance: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ FIRST_RADIUS = 2.0
 SHARE_OF_GAIN = 0.1
 # A secant through points further apart than this is no ground to stop on.
 NEAR = 1.0
+# Where values decide against derivatives, the inner gradients fall to this before they may.
+VALUE_TOLERANCE = 2e-5
 # Without reliable derivatives, the parabola's points stand no further from its middle than this.
 PARABOLA = 0.5
 
@@ -146,12 +152,14 @@ def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
         middle = search.middle
         negligible = tol**2 * abs(middle.value)
         wanted = max(SHARE_OF_GAIN * move.gain, negligible)
-        if middle.error > wanted and not middle.final:
-            search.add((yield Ask(middle.theta, wanted)))
+        tolerance = np.inf if search.reliable or not search.rejected else VALUE_TOLERANCE
+        short = middle.error > wanted or middle.tolerance > tolerance
+        if short and not middle.final:
+            search.add((yield Ask(middle.theta, wanted, tolerance)))
         elif abs(move.target - _at(middle)) <= tol or (move.settled and move.gain <= negligible):
             return search.outcome()
         else:
-            search.add((yield Ask(np.array([move.target]), wanted)))
+            search.add((yield Ask(np.array([move.target]), wanted, tolerance)))
 
 
 class _Move(NamedTuple):
@@ -182,7 +190,7 @@ class _Search:
 
     def add(self, sample: Sample) -> None:
         self.samples = [s for s in self.samples if _at(s) != _at(sample)]
-        if self.samples and not _at(self.samples[0]) < _at(sample) < _at(self.samples[-1]):
+        if self.samples and abs(_at(sample) - _at(self.latest)) > 0.99 * self.radius:
             self.radius *= 2.0
         insort(self.samples, sample, key=_at)
         self.latest = sample
@@ -200,6 +208,11 @@ class _Search:
     @property
     def reliable(self) -> bool:
         return all(sample.reliable for sample in self.samples)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the lowest sample is not the latest, so that a value has spoken."""
+        return self.best is not self.latest
 
     def outcome(self) -> Outcome:
         x, slope = _at(self.middle), _slope(self.middle)
@@ -243,11 +256,15 @@ class _Search:
 
     def _extrapolate(self, slope: float, step: float | None) -> _Move:
         x = _at(self.middle)
-        settled = step is not None and abs(step) < self.radius
-        if step is None or not settled:
+        inside = step is not None and abs(step) < self.radius
+        if step is None or not inside:
             step = -np.sign(slope) * self.radius
         target = min(max(x + step, self.lower), self.upper)
-        return _Move(target, 0.5 * abs(slope * (target - x)), settled)
+        return _Move(target, 0.5 * abs(slope * (target - x)), inside or self._levels_off(slope))
+
+    def _levels_off(self, slope: float) -> bool:
+        """Whether the criterion has run out into a plain, rather than not yet left one."""
+        return any(abs(_slope(s)) > 10.0 * abs(slope) for s in self.samples)
 
     def _by_value(self) -> _Move:
         i, x = self.samples.index(self.best), _at(self.best)

@@ -14,7 +14,7 @@ and the hypergradient applies it. Layout and conventions:
 from __future__ import annotations
 
 from copy import copy
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,18 @@ from scipy.sparse.linalg import LinearOperator
 
 from .. import kernels
 
+if TYPE_CHECKING:
+    _Operator = LinearOperator[np.float64]
+else:
+    _Operator = LinearOperator  # not subscriptable before SciPy 1.15
+
 Vector = NDArray[np.float64]
 
 # A pair whose curvature is below this multiple of |s| |y| says nothing above rounding.
 CURVATURE_FLOOR = 1e-14
 
 
-class InverseHessian(LinearOperator[np.float64]):
+class InverseHessian(_Operator):
     r"""L-BFGS estimate :math:`B \approx H^{-1}` as a symmetric positive definite operator.
 
     With the pairs :math:`(s_i, y_i)`, :math:`\rho_i = 1 / y_i^\top s_i` and the initial matrix
