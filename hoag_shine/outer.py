@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -97,8 +98,9 @@ def hoag(
         The criterion of a set is the mean of its members' outer losses.
     theta : array-like of shape (n_hyperparameters,), optional
         Where to start, as logarithms; zero by default.
-    hypergradient : {"shine", "cg", "jacobian-free", "exact"} or callable, default="shine"
-        See :mod:`hoag_shine.hypergradients`.
+    hypergradient : str or callable, default="shine"
+        ``"shine"``, ``"shine-opa"``, ``"shine-refine"``, ``"cg"``, ``"cg-limited"``,
+        ``"jacobian-free"`` or ``"exact"``; see :mod:`hoag_shine.hypergradients`.
     step : {"auto", "secant", "adaptive"}, default="auto"
         ``"secant"`` searches one hyperparameter and is the default there; ``"adaptive"`` is
         HOAG's projected gradient step. See :mod:`hoag_shine.steps`.
@@ -225,6 +227,9 @@ class _Inner:
         self.n_iter = 0
         self.n_hvp = 0
         self.fold_values = np.full(len(problems), np.nan)
+        probe = getattr(method, "probe", None)
+        self._probes = [probe and probe(problem) for problem in problems]
+        self._along = np.ones_like(theta)
         self._adjoints: list[Vector | None] = [None] * len(problems)
         self._prices: list[Vector] | None = None
         start = [np.zeros(problem.n_params) for problem in problems]
@@ -293,8 +298,9 @@ class _Inner:
                 tol=tolerance * scale,
                 max_iter=max_iter,
                 start=(s.value, s.grad),
+                probe=probe and partial(probe, self.theta, self._along),
             )
-            for s, scale in zip(self.solutions, self._scales, strict=True)
+            for s, scale, probe in zip(self.solutions, self._scales, self._probes, strict=True)
         ]
         self.solutions = run_together(self.problems, self.theta, solvers, map=self.map)
         self.n_iter += max(s.n_iter for s in self.solutions)
@@ -350,6 +356,8 @@ class _Inner:
                 f"The criterion or its hypergradient is not finite at theta={self.theta}: scale "
                 "the features, or narrow the bounds."
             )
+        if grad.any():
+            self._along = grad
         residual = max(answer.residual for answer in answers)
         reliable = residual <= RELIABLE_RESIDUAL
         return Sample(

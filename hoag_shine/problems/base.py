@@ -35,6 +35,9 @@ class Problem(ABC):
         Number of inner variables.
     n_hyperparameters : int
         Length of ``theta``.
+    convex : bool
+        A promise that the Hessian of g in w is positive semidefinite, for every w and theta, and
+        still is without ``penalty_hessian`` where there is one. Bounds on errors rest on it.
     n_passes : float
         Data passes spent so far: one for a value with its gradient or for a Hessian product, a
         half where only one of the two products with the data matrix is needed.
@@ -42,6 +45,7 @@ class Problem(ABC):
 
     n_params: int
     n_hyperparameters: int
+    convex: bool = False
     n_passes: float = 0.0
 
     @abstractmethod
@@ -55,6 +59,15 @@ class Problem(ABC):
     @abstractmethod
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`."""
+
+    def cross_jvp(self, w: Vector, theta: Vector, direction: Vector) -> Vector:
+        r"""Return :math:`(\partial^2 g / \partial\theta \partial w)\, s`, s a direction in theta.
+
+        Only ``hypergradient="shine-opa"`` asks for it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no cross_jvp, which hypergradient='shine-opa' needs."
+        )
 
     @abstractmethod
     def outer_value_and_grad(self, w: Vector) -> tuple[float, Vector]:

@@ -39,6 +39,7 @@ class LinearProblem(Problem):
         self._index = index
         self.n_params = folds.n_params
         self.n_hyperparameters = folds.penalty.n_groups
+        self.convex = folds.loss.convex
 
     @property
     def n_passes(self) -> float:  # type: ignore[override]
@@ -54,6 +55,9 @@ class LinearProblem(Problem):
 
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         return self._folds.penalty.cross_vjp(w, theta, q)
+
+    def cross_jvp(self, w: Vector, theta: Vector, direction: Vector) -> Vector:
+        return self._folds.penalty.cross_jvp(w, theta, direction)
 
     def outer_value_and_grad(self, w: Vector) -> tuple[float, Vector]:
         return self._folds.outer_at({self._index: w})[self._index]

@@ -41,6 +41,11 @@ class L2Penalty:
         strength = self.scale * np.exp(theta)
         return np.where(self._penalised, strength[self.groups], 0.0)
 
+    def cross_jvp(self, w: Vector, theta: Vector, direction: Vector) -> Vector:
+        r"""Return :math:`(\partial^2 g / \partial\theta \partial w)\, s`, s along theta."""
+        along = np.where(self._penalised, direction[self.groups], 0.0)
+        return np.asarray(self.hessian(theta) * w * along)
+
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`, one per group."""
         product = (self.hessian(theta) * w * q)[self._penalised]

@@ -1,0 +1,62 @@
+r"""Hypergradients: the derivative of the outer loss with respect to the hyperparameters.
+
+By the implicit function theorem, at the solution w of the inner problem,
+
+.. math::
+    \frac{df}{d\theta} = -\Big(\frac{\partial^2 g}{\partial\theta\,\partial w}\Big)^{\!\top} q,
+    \qquad q = H^{-1} \nabla f(w), \qquad H = \frac{\partial^2 g}{\partial w^2}.
+
+The methods differ only in how they come by q. Each is a function
+
+    ``method(problem, theta, solution, outer_grad, *, tol, start) -> Hypergradient``
+
+A method may call ``problem.hessp``; or, to have its Hessian products served in the same data pass
+as those of the other folds, be a generator that yields
+:class:`~hoag_shine.inner.requests.HessianProduct` requests. A method of one's own is passed by
+value wherever a name is accepted. One that also wants pairs of its own in the inner solver's
+memory has a ``probe``, see :class:`ShineOPA`.
+"""
+
+from __future__ import annotations
+
+from .base import Hypergradient, Method, as_solvers
+from .conjugate_gradient import cg, cg_limited, shine_refine
+from .exact import exact
+from .shine import jacobian_free, shine
+from .shine_opa import ShineOPA
+
+__all__ = [
+    "METHODS",
+    "Hypergradient",
+    "Method",
+    "ShineOPA",
+    "as_solvers",
+    "cg",
+    "cg_limited",
+    "exact",
+    "jacobian_free",
+    "resolve_method",
+    "shine",
+    "shine_refine",
+]
+
+METHODS: dict[str, Method] = {
+    "shine": shine,
+    "shine-opa": ShineOPA(),
+    "shine-refine": shine_refine,
+    "cg": cg,
+    "cg-limited": cg_limited,
+    "jacobian-free": jacobian_free,
+    "exact": exact,
+}
+
+
+def resolve_method(hypergradient: str | Method) -> Method:
+    """Return the method of that name, or the callable itself."""
+    if callable(hypergradient):
+        return hypergradient
+    if not isinstance(hypergradient, str) or hypergradient not in METHODS:
+        raise ValueError(
+            f"hypergradient must be one of {sorted(METHODS)} or a callable, got {hypergradient!r}."
+        )
+    return METHODS[hypergradient]

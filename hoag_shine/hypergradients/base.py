@@ -1,0 +1,53 @@
+"""What a hypergradient method returns, and what it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inner.requests import Solver
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    r"""An answer to ``H q = outer_grad``.
+
+    Attributes
+    ----------
+    q : ndarray of shape (n_params,)
+        The adjoint vector.
+    n_hvp : int
+        Hessian-vector products spent.
+    residual : float
+        :math:`\|Hq - \nabla f\| / \|\nabla f\|` where the method knows it, else NaN.
+    """
+
+    q: Vector
+    n_hvp: int = 0
+    residual: float = float("nan")
+
+
+Method = Callable[..., Hypergradient | Solver[Hypergradient]]
+
+
+def as_solvers(
+    calls: Sequence[Hypergradient | Solver[Hypergradient]],
+) -> list[Solver[Hypergradient]]:
+    """Return a method's calls as generators, whether or not they were."""
+    return [_finished(call) if isinstance(call, Hypergradient) else call for call in calls]
+
+
+def _finished(answer: Hypergradient) -> Solver[Hypergradient]:
+    return answer
+    yield  # makes this a generator
+
+
+def relative(residual: Vector, outer_grad: Vector) -> float:
+    """Return the norm of a residual relative to that of the right-hand side."""
+    scale = float(np.linalg.norm(outer_grad))
+    return float(np.linalg.norm(residual)) / scale if scale > 0.0 else 0.0

@@ -1,0 +1,117 @@
+"""Conjugate gradient on ``H q = outer_grad``: HOAG's method and its relatives."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..inner.lbfgs import Solution
+from ..inner.requests import HessianProduct, Solver
+from ..problems.base import Problem
+from .base import Hypergradient, Vector, relative
+
+
+def cg(
+    problem: Problem,
+    theta: Vector,
+    solution: Solution,
+    outer_grad: Vector,
+    *,
+    tol: float,
+    start: Vector | None,
+    max_iter: int = 1000,
+) -> Solver[Hypergradient]:
+    r"""Solve :math:`Hq = \nabla f` by conjugate gradient, to the outer iteration's tolerance.
+
+    Preconditioned by the initial matrix of the inverse-Hessian estimate, which is a multiple of
+    the identity where the diagonal of H is not known, and started from the last iteration's q.
+
+    Parameters
+    ----------
+    tol : float
+        Stop when :math:`\|Hq - \nabla f\| \le` ``tol`` :math:`\|\nabla f\|`.
+    start : ndarray of shape (n_params,) or None
+        First guess of q.
+    max_iter : int, default=1000
+        Largest number of Hessian products. The residual is reported in any case.
+
+    References
+    ----------
+    .. [1] F. Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016,
+       algorithm 1, step 2.
+    """
+    target = tol * float(np.linalg.norm(outer_grad))
+    preconditioner = solution.inverse_hessian.diagonal
+    q = np.zeros_like(outer_grad)
+    residual = outer_grad.copy()
+    n_hvp = 0
+    if start is not None and start.any():
+        q = start.copy()
+        residual -= yield HessianProduct(solution.w, q)
+        n_hvp = 1
+    direction = np.zeros_like(q)
+    last = np.inf
+    while np.linalg.norm(residual) > target and n_hvp < max_iter:
+        scaled = preconditioner * residual
+        energy = float(residual @ scaled)
+        direction = scaled + (energy / last) * direction
+        product = yield HessianProduct(solution.w, direction)
+        n_hvp += 1
+        curvature = float(direction @ product)
+        if not curvature > 0.0:
+            break
+        step = energy / curvature
+        q += step * direction
+        residual -= step * product
+        last = energy
+    return Hypergradient(q, n_hvp, relative(residual, outer_grad))
+
+
+def cg_limited(
+    problem: Problem,
+    theta: Vector,
+    solution: Solution,
+    outer_grad: Vector,
+    *,
+    tol: float,
+    start: Vector | None,
+    max_iter: int = 20,
+) -> Solver[Hypergradient]:
+    """Run :func:`cg` for at most ``max_iter`` Hessian products, 20 by default.
+
+    HOAG with a limited backward pass, a baseline of the SHINE paper.
+
+    References
+    ----------
+    .. [1] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
+       optimization and implicit models", ICLR 2022, section 3.1.
+    """
+    return cg(problem, theta, solution, outer_grad, tol=tol, start=start, max_iter=max_iter)
+
+
+def shine_refine(
+    problem: Problem,
+    theta: Vector,
+    solution: Solution,
+    outer_grad: Vector,
+    *,
+    tol: float,
+    start: Vector | None,
+    max_iter: int | None = None,
+) -> Solver[Hypergradient]:
+    r"""Start :func:`cg` from the SHINE estimate :math:`B \nabla f` and take a few steps.
+
+    Parameters
+    ----------
+    max_iter : int, optional
+        Largest number of Hessian products. By default five for each decimal digit of ``tol``,
+        so that the share of the refinement grows as the outer iterations become exact.
+
+    References
+    ----------
+    .. [1] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
+       optimization and implicit models", ICLR 2022, section 2.2, "refine".
+    """
+    if max_iter is None:
+        max_iter = max(5, int(np.ceil(-5.0 * np.log10(tol))))
+    estimate = solution.inverse_hessian @ outer_grad
+    return cg(problem, theta, solution, outer_grad, tol=tol, start=estimate, max_iter=max_iter)

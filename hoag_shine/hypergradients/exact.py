@@ -1,0 +1,41 @@
+"""The reference that the other methods are tested against."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from ..inner.lbfgs import Solution
+from ..problems.base import Problem
+from .base import Hypergradient, Vector, relative
+
+
+def exact(
+    problem: Problem,
+    theta: Vector,
+    solution: Solution,
+    outer_grad: Vector,
+    *,
+    tol: float,
+    start: Vector | None,
+) -> Hypergradient:
+    r"""Solve :math:`Hq = \nabla f` by a Cholesky factorisation of the whole Hessian.
+
+    Costs one Hessian product per variable and memory for its square: for small problems, and as
+    the reference that the other methods are tested against.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When the Hessian is not positive definite.
+    """
+    product = problem.hessp(solution.w, theta)
+    H = np.column_stack([product(e) for e in np.eye(problem.n_params)])
+    try:
+        q = cho_solve(cho_factor(H), outer_grad)
+    except LinAlgError as error:
+        raise LinAlgError(
+            "hypergradient='exact' needs a positive definite inner Hessian, and this one is not: "
+            "a larger penalty, or no unpenalised variables without data, would make it so."
+        ) from error
+    return Hypergradient(q, problem.n_params, relative(H @ q - outer_grad, outer_grad))
