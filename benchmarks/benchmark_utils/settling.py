@@ -43,9 +43,9 @@ class Moment:
 
 def explore(criterion, tolerances):
     """Scan a `ConvergedCriterion` in unit steps, refine its minimum, then find the sets' ends."""
-    low = _walk(criterion, 0.0, -1.0)
-    high = _walk(criterion, 0.0, 1.0)
-    centre = min(criterion.values, key=criterion.values.get)
+    left, right = _walk(criterion, 0.0, -1.0), _walk(criterion, 0.0, 1.0)
+    low, high = left[-1], right[-1]
+    centre = min(left + right, key=criterion)
     minimize_scalar(
         criterion,
         bounds=(max(centre - 1.0, low), min(centre + 1.0, high)),
@@ -65,14 +65,14 @@ def explore(criterion, tolerances):
 
 
 def _walk(criterion, theta, step):
-    """Return where the criterion has become high, or the bound."""
-    lowest = criterion(theta)
+    """Return the points to where the criterion has become high, or to the bound."""
+    points = [theta]
     while BOUNDS[0] < theta < BOUNDS[1]:
         theta += step
-        lowest = min(lowest, criterion(theta))
-        if criterion(theta) > HIGH_ENOUGH * lowest:
+        points.append(theta)
+        if criterion(theta) > HIGH_ENOUGH * min(criterion(point) for point in points):
             break
-    return theta
+    return points
 
 
 def _crossing(criterion, level, inside, end):
