@@ -156,7 +156,11 @@ def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
         short = middle.error > wanted or middle.tolerance > tolerance
         if short and not middle.final:
             search.add((yield Ask(middle.theta, wanted, tolerance)))
-        elif abs(move.target - _at(middle)) <= tol or (move.settled and move.gain <= negligible):
+        elif (
+            abs(move.target - _at(middle)) <= tol
+            or (move.settled and move.gain <= negligible)
+            or search.knows(move.target, wanted)
+        ):
             return search.outcome()
         else:
             search.add((yield Ask(np.array([move.target]), wanted, tolerance)))
@@ -209,6 +213,10 @@ class _Search:
     def reliable(self) -> bool:
         return all(sample.reliable for sample in self.samples)
 
+    def knows(self, target: float, accuracy: float) -> bool:
+        """Whether a sample at ``target`` would say nothing new."""
+        return any(_at(s) == target and (s.final or s.error <= accuracy) for s in self.samples)
+
     @property
     def rejected(self) -> bool:
         """Whether the lowest sample is not the latest, so that a value has spoken."""
@@ -258,7 +266,8 @@ class _Search:
         x = _at(self.middle)
         inside = step is not None and abs(step) < self.radius
         if step is None or not inside:
-            step = -np.sign(slope) * self.radius
+            # A derivative of zero that cannot be relied on says nothing; values have to.
+            step = -(np.sign(slope) or float(not self.reliable)) * self.radius
         target = min(max(x + step, self.lower), self.upper)
         return _Move(target, 0.5 * abs(slope * (target - x)), inside or self._levels_off(slope))
 
@@ -309,6 +318,51 @@ def _parabola(left: Sample, middle: Sample, right: Sample) -> tuple[float, float
     if not curvature > 0.0:
         return 0.0, 0.0
     return -(rise_a - 0.5 * curvature * a) / curvature, curvature
+
+
+# Largest change of one log hyperparameter in a step of several: at first, and ever.
+VECTOR_RADIUS = (1.0, 4.0)
+# Pairs that the quasi-Newton model of the criterion keeps.
+VECTOR_MEMORY = 10
+
+
+def trust_region(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
+    r"""Search one common shift of all hyperparameters, then each of them.
+
+    The first stage is :func:`secant` along :math:`\theta + t\,(1, \dots, 1)`, to a tenth in t. The
+    second is a quasi-Newton method whose model has the memory of L-BFGS, so that its cost is
+    linear in the number of hyperparameters. No hyperparameter moves by more than the radius in one
+    step; the radius shrinks where the criterion does not fall and grows where it falls as the
+    model says. A hyperparameter on a bound that its derivative points out of stays there.
+
+    Ends when a step changes no hyperparameter by more than ``tol``, or should gain no more than
+    ``tol**2`` of the criterion.
+    """
+    sample = yield from _common_shift(theta, lower, upper, COMMON_TOL)
+    model = InverseHessian(theta.size, VECTOR_MEMORY)
+    radius, largest = VECTOR_RADIUS
+    while True:
+        step, slope = _model_step(model, sample, lower, upper, radius)
+        gain, length = -0.5 * slope, float(np.abs(step).max())
+        wanted = max(SHARE_OF_GAIN * gain, tol**2 * abs(sample.value))
+        if sample.error > wanted and not sample.final:
+            sample = yield Ask(sample.theta, wanted)
+            continue
+        if length <= tol or gain <= tol**2 * abs(sample.value):
+            return _ending(sample, lower, upper)
+        trial = yield Ask(sample.theta + step, wanted)
+        model.append(trial.theta - sample.theta, trial.grad - sample.grad)
+        fall = sample.value - trial.value
+        if fall > 0.5 * gain:
+            radius = min(max(radius, 2.0 * length), largest)
+        elif fall <= 0.0:
+            radius = length * min(max(gain / (2.0 * gain - fall), 0.1), 0.5)
+        if fall > 0.0:
+            sample = trial
+
+
+def _common_shift(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
+    """Run :func:`secant` on the common shift of all hyperparameters; return the last best sample."""
 
 
 RULES: dict[str, Callable[[Vector, Vector, Vector, float], StepRule]] = {

@@ -1,0 +1,358 @@
+"""The step rules on functions of which everything is known, and told lies about them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hoag_shine import Outcome
+from hoag_shine.steps import Sample, adaptive, resolve_step, secant
+
+# name: value, derivative, minimum within (-18, 18)
+CURVES = {
+    "parabola": (lambda t: 1 + (t - 1.3) ** 2, lambda t: 2 * (t - 1.3), 1.3),
+    # A held-out loss: level where the penalty is weak, then rising to another level.
+    "held-out": (
+        lambda t: 0.3 + 0.4 / (1 + np.exp(-(t - 2))) + 0.1 / (1 + np.exp(t + 3)),
+        lambda t: (
+            0.4 * np.exp(-(t - 2)) / (1 + np.exp(-(t - 2))) ** 2
+            - 0.1 * np.exp(t + 3) / (1 + np.exp(t + 3)) ** 2
+        ),
+        None,
+    ),
+    "steep to the right": (lambda t: 2 + np.exp(t) - t, lambda t: np.exp(t) - 1, 0.0),
+    "steep to the left": (lambda t: 2 + np.exp(-t) + t, lambda t: 1 - np.exp(-t), 0.0),
+    "flat": (lambda t: 1 + 1e-3 * (t - 2) ** 4, lambda t: 4e-3 * (t - 2) ** 3, 2.0),
+    "kink": (lambda t: 1 + np.hypot(t + 4, 0.01), lambda t: (t + 4) / np.hypot(t + 4, 0.01), -4.0),
+}
+LOWER, UPPER = np.array([-18.0]), np.array([18.0])
+
+
+def minimum_of(name):
+    function, _, known = CURVES[name]
+    if known is not None:
+        return function(known)
+    grid = np.linspace(-18, 18, 100_001)
+    return function(grid).min()
+
+
+def drive(
+    rule,
+    value,
+    grad,
+    start,
+    *,
+    lower=LOWER,
+    upper=UPPER,
+    tol=1e-3,
+    residual=0.0,
+    error=lambda theta: 0.0,
+    limit=300,
+):
+    """Answer a rule's wishes as well as can be, and return its outcome and the samples."""
+    generator = rule(np.atleast_1d(np.asarray(start, dtype=float)), lower, upper, tol)
+    samples = []
+    ask = next(generator)
+    while len(samples) < limit:
+        assert (ask.theta >= lower).all()
+        assert (ask.theta <= upper).all()
+        samples.append(
+            Sample(
+                theta=ask.theta,
+                value=float(value(ask.theta)),
+                grad=np.atleast_1d(np.asarray(grad(ask.theta), dtype=float)),
+                error=error(ask.theta),
+                residual=residual,
+                final=True,
+                tolerance=0.0,
+            )
+        )
+        try:
+            ask = generator.send(samples[-1])
+        except StopIteration as stop:
+            return stop.value, samples
+    raise AssertionError(f"the rule did not end; its last wish was {ask}")
+
+
+def in_one_dimension(function):
+    return lambda theta: function(theta[0])
+
+
+def best_of(samples):
+    return min(sample.value for sample in samples)
+
+
+every_curve = pytest.mark.parametrize("name", CURVES)
+every_start = pytest.mark.parametrize("start", [-17.0, -5.0, 0.4, 3.0, 12.0])
+
+
+# --- the secant rule ---------------------------------------------------------------------------
+
+
+@every_start
+@every_curve
+def test_right_derivatives_lead_to_the_minimum(name, start):
+    value, grad, _ = CURVES[name]
+    outcome, samples = drive(secant, in_one_dimension(value), in_one_dimension(grad), start)
+    lowest = minimum_of(name)
+    if name == "held-out" and start == 12.0:
+        # So far out, the derivative is 2e-5: the next step is worth less than the tolerance.
+        assert outcome is Outcome.CONVERGED
+        return
+    assert outcome is Outcome.CONVERGED
+    assert best_of(samples) - lowest <= 1e-5 * lowest
+    assert len(samples) <= 30
+
+
+LIES = {
+    "wrong sign": lambda slope, rng: -slope,
+    "zero": lambda slope, rng: 0.0,
+    "noise": lambda slope, rng: rng.normal(),
+    "far too large": lambda slope, rng: 1e6 * slope,
+    "far too small": lambda slope, rng: 1e-6 * slope,
+    "always left": lambda slope, rng: 1.0,
+    "always right": lambda slope, rng: -1.0,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("start", [-3.0, 0.4, 4.0])
+@pytest.mark.parametrize("name", ["parabola", "held-out", "steep to the right", "flat"])
+def test_values_decide_where_derivatives_lie(name, start, lie):
+    value, grad, _ = CURVES[name]
+    rng = np.random.default_rng(0)
+    outcome, samples = drive(
+        secant,
+        in_one_dimension(value),
+        lambda theta: LIES[lie](grad(theta[0]), rng),
+        start,
+        residual=np.nan,
+    )
+    assert outcome is Outcome.CONVERGED
+    assert best_of(samples) - minimum_of(name) <= 1e-3 * minimum_of(name)
+    assert len(samples) <= 60
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    start=st.floats(-18, 18),
+    residual=st.sampled_from([0.0, np.nan, 1.0]),
+    scale=st.sampled_from([1e-8, 1.0, 1e8]),
+    size=st.sampled_from([0.0, 1e-3, 10.0]),
+    fixed=st.booleans(),
+)
+def test_it_ends_whatever_it_is_told(seed, start, residual, scale, size, fixed):
+    """Values, derivatives and errors that have nothing to do with each other, nor with theta.
+
+    They are another draw every time, or else stay what they are at each theta.
+    """
+    stream = np.random.default_rng(seed)
+
+    def rng(theta):
+        return np.random.default_rng([seed, *theta.view(np.uint32)]) if fixed else stream
+
+    outcome, _ = drive(
+        secant,
+        lambda theta: rng(theta).normal(),
+        lambda theta: scale * rng(theta).normal(),
+        start,
+        residual=residual,
+        error=lambda theta: size * rng(theta).random(),
+    )
+    assert outcome in (Outcome.CONVERGED, Outcome.BOUND)
+
+
+@given(start=st.floats(-18, 18), residual=st.sampled_from([0.0, np.nan]))
+def test_a_constant_is_left_alone(start, residual):
+    outcome, samples = drive(secant, lambda t: 1.0, lambda t: 0.0, start, residual=residual)
+    assert outcome in (Outcome.CONVERGED, Outcome.BOUND)
+    assert len(samples) <= (1 if residual == 0.0 else 30)
+
+
+@pytest.mark.parametrize("residual", [0.0, np.nan])
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+@pytest.mark.parametrize("start", [-18.0, -2.0, 18.0])
+def test_an_optimum_on_a_bound_is_said_to_be_one(start, direction, residual):
+    outcome, samples = drive(
+        secant,
+        lambda t: 10.0 + direction * t[0] / 18.0,
+        lambda t: direction / 18.0,
+        start,
+        residual=residual,
+    )
+    assert outcome is Outcome.BOUND
+    assert best_of(samples) == 9.0
+    assert min(samples, key=lambda s: s.value).theta[0] == -18.0 * direction
+
+
+def test_a_minimum_inside_narrow_bounds_is_not_on_them():
+    value, grad, _ = CURVES["parabola"]
+    outcome, samples = drive(
+        secant,
+        in_one_dimension(value),
+        in_one_dimension(grad),
+        1.0,
+        lower=np.array([0.9]),
+        upper=np.array([1.4]),
+    )
+    assert outcome is Outcome.CONVERGED
+    assert best_of(samples) - 1.0 <= 1e-6
+
+
+def test_at_the_minimum_there_is_nothing_to_do():
+    value, grad, minimum = CURVES["parabola"]
+    outcome, samples = drive(secant, in_one_dimension(value), in_one_dimension(grad), minimum)
+    assert outcome is Outcome.CONVERGED
+    assert len(samples) == 1
+
+
+def test_a_smaller_tolerance_comes_nearer():
+    value, grad, minimum = CURVES["steep to the right"]
+    errors = []
+    for tol in (1e-1, 1e-3, 1e-5):
+        _, samples = drive(secant, in_one_dimension(value), in_one_dimension(grad), 4.0, tol=tol)
+        errors.append(abs(min(samples, key=lambda s: s.value).theta[0] - minimum))
+    assert errors[2] < errors[0]
+    assert errors[2] <= 1e-4
+
+
+def test_a_sample_is_refined_where_its_error_could_hide_the_gain():
+    """Errors shrink as asked for; no step may be taken on a value that is worth nothing."""
+    value, grad, _ = CURVES["parabola"]
+    generator = secant(np.array([4.0]), LOWER, UPPER, 1e-3)
+    ask, refined = next(generator), 0
+    history = []
+    with pytest.raises(StopIteration):
+        for _ in range(200):
+            error = min(ask.accuracy, 5.0)
+            history.append((ask.theta[0], error))
+            ask = generator.send(
+                Sample(
+                    ask.theta,
+                    value(ask.theta[0]),
+                    np.array([grad(ask.theta[0])]),
+                    error,
+                    0.0,
+                    False,
+                    1.0,
+                )
+            )
+            refined += ask.theta[0] == history[-1][0]
+            if ask.theta[0] == history[-1][0]:
+                assert ask.accuracy < history[-1][1]
+    assert refined >= 1
+    # Where the last samples stand, a gain is not much and the error less still.
+    assert history[-1][1] <= 1e-4
+    assert abs(history[-1][0] - 1.3) <= 1e-2
+
+
+def test_a_sample_that_cannot_be_refined_is_taken_as_it_is():
+    value, grad, _ = CURVES["parabola"]
+    generator = secant(np.array([4.0]), LOWER, UPPER, 1e-3)
+    ask = next(generator)
+    with pytest.raises(StopIteration):
+        for _ in range(200):
+            theta = ask.theta[0]
+            ask = generator.send(
+                Sample(ask.theta, value(theta), np.array([grad(theta)]), 5.0, 0.0, True, 1.0)
+            )
+            assert ask.theta[0] != theta
+
+
+# --- the adaptive rule -------------------------------------------------------------------------
+
+
+def test_hoags_steps_are_those_of_its_formula():
+    """Written out from the docstring: the first step has length 1, then 1/L adapts."""
+    A, b, start = np.diag([9.0, 0.4]), np.array([1.0, -2.0]), np.array([0.3, -3.0])
+
+    def value(t):
+        return 5 + 0.5 * t @ A @ t - b @ t
+
+    def grad(t):
+        return A @ t - b
+
+    lower, upper = np.full(2, -18.0), np.full(2, 18.0)
+    tolerances = [0.1 / k**2 for k in range(1, 13)]
+    generator = adaptive(start, lower, upper, 1e-6)
+    asked = [next(generator).theta]
+    for tolerance in tolerances:
+        t = asked[-1]
+        sample = Sample(t, value(t), grad(t), 0.0, 0.0, True, tolerance)
+        asked.append(generator.send(sample).theta)
+
+    t, L = start, np.linalg.norm(grad(start))
+    halved = lengthened = 0
+    for k in range(len(tolerances)):
+        np.testing.assert_allclose(asked[k], t, rtol=1e-12)
+        new = np.clip(t - grad(t) / L, lower, upper)
+        if k + 1 < len(tolerances):
+            d = np.linalg.norm(new - t)
+            bound = (
+                value(t) + 0.25 * tolerances[k + 1] + tolerances[k] * (0.25 + 1) * d - L / 2 * d**2
+            )
+            lengthened += value(new) <= bound
+            halved += value(new) > bound
+            L = L / 1.05 if value(new) <= bound else 2 * L
+        t = new
+    assert halved >= 1
+    assert lengthened >= 1
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_adaptive_steps_find_the_minimum_of_a_quadratic(d):
+    rng = np.random.default_rng(d)
+    M = rng.normal(size=(d, d))
+    A, minimum = M @ M.T / d + np.eye(d), rng.normal(size=d)
+    outcome, samples = drive(
+        adaptive,
+        lambda t: 1 + 0.5 * (t - minimum) @ A @ (t - minimum),
+        lambda t: A @ (t - minimum),
+        minimum + 3.0 * rng.normal(size=d),
+        lower=np.full(d, -18.0),
+        upper=np.full(d, 18.0),
+    )
+    assert outcome is Outcome.CONVERGED
+    np.testing.assert_allclose(samples[-1].theta, minimum, atol=1e-2)
+
+
+def test_adaptive_steps_slide_along_a_bound():
+    """The minimum outside is (3, -1); inside, it is (1, -1), on the first one's upper bound."""
+    outcome, samples = drive(
+        adaptive,
+        lambda t: 1 + (t[0] - 3) ** 2 + (t[1] + 1) ** 2,
+        lambda t: np.array([2 * (t[0] - 3), 2 * (t[1] + 1)]),
+        [0.0, 0.5],
+        lower=np.array([-1.0, -4.0]),
+        upper=np.array([1.0, 4.0]),
+    )
+    assert outcome is Outcome.BOUND
+    assert samples[-1].theta[0] == 1.0
+    np.testing.assert_allclose(samples[-1].theta[1], -1.0, atol=1e-2)
+
+
+def test_adaptive_steps_end_where_the_derivative_is_zero():
+    outcome, samples = drive(adaptive, lambda t: 1.0, lambda t: np.zeros(1), 2.0)
+    assert outcome is Outcome.CONVERGED
+    assert len(samples) == 1
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+def test_rules_go_by_name():
+    assert resolve_step("secant", 1) is secant
+    assert resolve_step("adaptive", 1) is adaptive
+    assert resolve_step("auto", 1) is secant
+    assert resolve_step("auto", 4) is adaptive
+
+
+@pytest.mark.parametrize("wrong", ["newton", "", None, 3])
+def test_an_unknown_rule_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"step must be 'auto' or one of .*'secant'"):
+        resolve_step(wrong, 1)
+
+
+def test_the_secant_rule_has_one_dimension():
+    with pytest.raises(ValueError, match="step='secant' tunes one hyperparameter .* has 3"):
+        resolve_step("secant", 3)
