@@ -287,6 +287,8 @@ class _Search:
         if not before or not after:
             return self._inward((after[:1] or before[-1:])[0], 0.0, 0.0)
         step, curvature = _parabola(before[-1], self.best, after[0])
+        # Its minimum is no further, unless an error and not its value makes another point best.
+        step = min(max(step, 0.5 * (_at(before[-1]) - x)), 0.5 * (_at(after[0]) - x))
         far = max(before[-1], after[0], key=lambda s: abs(_at(s) - x))
         return self._inward(far, step, curvature)
 
