@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .outer import HoagResult, hoag
     from .plotting import ShinePathDisplay
     from .problems.base import Problem, ProblemSet
-    from .problems.losses import LogisticLoss, Loss, SquaredLoss
+    from .problems.losses import LogisticLoss, Loss, SigmoidSquaredLoss, SquaredLoss
     from .search import ShineCV
     from .steps import Outcome
 
@@ -33,6 +33,7 @@ _HOMES = {
     "ProblemSet": "problems.base",
     "ShineCV": "search",
     "ShinePathDisplay": "plotting",
+    "SigmoidSquaredLoss": "problems.losses",
     "Solution": "inner.lbfgs",
     "SquaredLoss": "problems.losses",
     "Status": "inner.lbfgs",
@@ -53,6 +54,7 @@ __all__ = [
     "ProblemSet",
     "ShineCV",
     "ShinePathDisplay",
+    "SigmoidSquaredLoss",
     "Solution",
     "SquaredLoss",
     "Status",

@@ -84,7 +84,11 @@ class Problem(ABC):
         return None
 
     def data_diagonal(self, w: Vector) -> Vector | None:
-        """Return the Hessian's diagonal at w without ``penalty_hessian``, if it can be had."""
+        """Return the Hessian's diagonal at w without ``penalty_hessian``, if it can be had.
+
+        It scales the variables, so that it must not be negative: a problem that is not convex
+        answers with magnitudes.
+        """
         return None
 
 

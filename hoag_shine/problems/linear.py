@@ -189,11 +189,15 @@ class LinearProblems(ProblemSet):
         return {k: (float(values[c]), G[:, c].copy()) for c, k in enumerate(folds)}
 
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:
-        """Return the diagonal of the loss term's Hessian for each fold, in half a pass."""
+        """Return the diagonal of the loss term's Hessian for each fold, in half a pass.
+
+        Where a loss is not convex, samples of opposite curvature do not cancel but add up: the
+        sum scales a variable, and one near zero would say that nothing holds it.
+        """
         D = np.column_stack([self._curvature_at(k, w) for k, w in ws.items()])
         G = np.zeros((self.n_params, len(ws)))
         for block in self.design.blocks:
-            self._add_backward(block, D[block], G, squared=True)
+            self._add_backward(block, np.abs(D[block]), G, squared=True)
         self._n_passes += 0.5
         return {k: G[:, c].copy() for c, k in enumerate(ws)}
 

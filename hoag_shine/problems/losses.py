@@ -27,9 +27,15 @@ class Loss(ABC):
     ----------
     scoring : str or None
         Name of the scikit-learn scorer whose negative is the mean of this loss.
+    convex : bool
+        A promise that the second derivative is nowhere negative. Bounds on errors rest on it.
+    target_range : pair of float
+        The smallest and the largest target that the loss is made for.
     """
 
     scoring: ClassVar[str | None] = None
+    convex: ClassVar[bool] = False
+    target_range: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
 
     @abstractmethod
     def value(self, y: Array, z: Array) -> Array:
@@ -69,6 +75,8 @@ class LogisticLoss(Loss):
     """
 
     scoring = "neg_log_loss"
+    convex = True
+    target_range = (0.0, 1.0)
 
     def value(self, y: Array, z: Array) -> Array:
         return self.value_and_gradient(y, z)[0]
@@ -82,8 +90,7 @@ class LogisticLoss(Loss):
         return value, gradient
 
     def hessian(self, y: Array, z: Array) -> Array:
-        e = np.exp(-np.abs(z))
-        return np.asarray(e / (1.0 + e) ** 2)
+        return _sigmoid_slope(z)
 
     def inverse_link(self, z: Array) -> Array:
         return np.asarray(expit(z))
@@ -93,6 +100,7 @@ class SquaredLoss(Loss):
     r""":math:`\ell(y, z) = (z - y)^2`."""
 
     scoring = "neg_mean_squared_error"
+    convex = True
 
     def value(self, y: Array, z: Array) -> Array:
         return np.asarray((z - y) ** 2)
@@ -102,3 +110,32 @@ class SquaredLoss(Loss):
 
     def hessian(self, y: Array, z: Array) -> Array:
         return np.full_like(z, 2.0)
+
+
+class SigmoidSquaredLoss(Loss):
+    r""":math:`\ell(y, z) = \frac{1}{2} (y - \sigma(z))^2`, for :math:`y \in \{0, 1\}`.
+
+    With :math:`\sigma(z) = 1 / (1 + e^{-z})`. The nonlinear least squares of the HOAG and SHINE
+    experiments: bounded, so that a wrong label costs no more than 1/2, and not convex.
+    """
+
+    target_range = (0.0, 1.0)
+
+    def value(self, y: Array, z: Array) -> Array:
+        return np.asarray(0.5 * (expit(z) - y) ** 2)
+
+    def gradient(self, y: Array, z: Array) -> Array:
+        return np.asarray((expit(z) - y) * _sigmoid_slope(z))
+
+    def hessian(self, y: Array, z: Array) -> Array:
+        p, slope = expit(z), _sigmoid_slope(z)
+        return np.asarray(slope * (slope + (p - y) * (1.0 - 2.0 * p)))
+
+    def inverse_link(self, z: Array) -> Array:
+        return np.asarray(expit(z))
+
+
+def _sigmoid_slope(z: Array) -> Array:
+    """Return the derivative of the sigmoid, without cancellation where it is small."""
+    e = np.exp(-np.abs(z))
+    return np.asarray(e / (1.0 + e) ** 2)
