@@ -87,6 +87,7 @@ def hoag(
     max_iter: int = 50,
     memory: int = 30,
     max_inner_iter: int = 2000,
+    shrinkage: float = 0.0,
     n_jobs: int | None = None,
     callback: Callback | None = None,
 ) -> HoagResult:
@@ -101,9 +102,9 @@ def hoag(
     hypergradient : str or callable, default="shine"
         ``"shine"``, ``"shine-opa"``, ``"shine-refine"``, ``"cg"``, ``"cg-limited"``,
         ``"jacobian-free"`` or ``"exact"``; see :mod:`hoag_shine.hypergradients`.
-    step : {"auto", "secant", "adaptive"}, default="auto"
-        ``"secant"`` searches one hyperparameter and is the default there; ``"adaptive"`` is
-        HOAG's projected gradient step. See :mod:`hoag_shine.steps`.
+    step : {"auto", "secant", "trust-region", "adaptive"}, default="auto"
+        ``"secant"`` searches one hyperparameter and is the default there, ``"trust-region"`` is
+        the default for several; ``"adaptive"`` is HOAG's projected gradient step. See :mod:`hoag_shine.steps`.
     tolerance : {"adjoint", "quadratic", "cubic", "exponential", "exact"} or callable, \
             default="adjoint"
         How accurately the inner problems are solved. ``"adjoint"`` solves until the inner error,
@@ -120,6 +121,10 @@ def hoag(
         Pairs that L-BFGS keeps.
     max_inner_iter : int, default=2000
         Largest number of inner iterations in one solve.
+    shrinkage : float, default=0.0
+        Pulls many hyperparameters together, so that they do not fit the noise of the held-out
+        data: :math:`\frac{s}{2} \sum_i (\theta_i - \bar\theta)^2` is added to what is
+        minimised. It is a Gaussian prior of variance :math:`1 / (n s)` for n held-out samples.
     n_jobs : int, optional
         Threads in which the solvers of a set's members advance between two data passes, as joblib
         counts them. The result does not depend on it. Pays where the members are many and large.
@@ -163,7 +168,7 @@ def hoag(
     method = resolve_method(hypergradient)
     with ThreadPoolExecutor(min(effective_n_jobs(n_jobs), len(problems))) as pool:
         parallel = pool.map if effective_n_jobs(n_jobs) > 1 else map
-        inner = _Inner(problems, method, start, memory, max_inner_iter, parallel)
+        inner = _Inner(problems, method, start, memory, max_inner_iter, shrinkage, parallel)
         trace = _Trace(inner)
         try:
             outcome = _search(rule, inner, trace, schedule, max_iter, callback)
@@ -217,12 +222,14 @@ class _Inner:
         theta: Vector,
         memory: int,
         max_iter: int,
+        shrinkage: float,
         map: Callable[..., Iterable[Any]],  # noqa: A002
     ) -> None:
         self.problems = problems
         self.method = method
         self.theta = theta
         self.max_iter = max_iter
+        self.shrinkage = shrinkage
         self.map = map
         self.n_iter = 0
         self.n_hvp = 0
@@ -360,12 +367,15 @@ class _Inner:
             self._along = grad
         residual = max(answer.residual for answer in answers)
         reliable = residual <= RELIABLE_RESIDUAL
+        spread = self.theta - self.theta.mean()
+        prior = 0.5 * self.shrinkage * float(spread @ spread)
         return Sample(
             theta=self.theta,
-            value=float(self.fold_values.mean()) + (change if reliable else 0.0),
-            grad=grad,
+            value=float(self.fold_values.mean()) + (change if reliable else 0.0) + prior,
+            grad=grad + self.shrinkage * spread,
             error=abs(change),
             residual=residual,
+            prior=prior,
             final=self._final,
             tolerance=self.tolerance,
         )
@@ -426,7 +436,7 @@ class _Trace:
     def _facts(self, sample: Sample) -> dict[str, Any]:
         return {
             "theta": sample.theta.copy(),
-            "criterion": sample.value,
+            "criterion": sample.value - sample.prior,
             "fold_criteria": self._inner.fold_values.copy(),
             "error": sample.error,
             "hypergradient": sample.grad,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .inner.inverse_hessian import InverseHessian
 
 Vector = NDArray[np.float64]
 
@@ -51,13 +53,16 @@ class Sample:
     ----------
     theta : ndarray of shape (d,)
     value : float
-        Criterion, corrected for the inner error where the adjoint is good enough to do so.
+        What is minimised: the criterion, corrected for the inner error where the adjoint is good
+        enough to do so, plus ``prior``.
     grad : ndarray of shape (d,)
-        Hypergradient.
+        Hypergradient, of the prior too.
     error : float
         What the remaining inner error is worth in the criterion, by the adjoint.
     residual : float
         Relative residual of the hypergradient's linear systems; NaN where it is not known.
+    prior : float
+        What shrinkage adds to the criterion at this theta.
     final : bool
         Whether the inner solves have given all they can.
     tolerance : float
@@ -69,6 +74,7 @@ class Sample:
     grad: Vector
     error: float
     residual: float
+    prior: float
     final: bool
     tolerance: float
 
@@ -326,6 +332,8 @@ def _parabola(left: Sample, middle: Sample, right: Sample) -> tuple[float, float
 VECTOR_RADIUS = (1.0, 4.0)
 # Pairs that the quasi-Newton model of the criterion keeps.
 VECTOR_MEMORY = 10
+# Accuracy of the common shift before they part.
+COMMON_TOL = 0.05
 
 
 def trust_region(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
@@ -363,25 +371,62 @@ def trust_region(theta: Vector, lower: Vector, upper: Vector, tol: float) -> Ste
             sample = trial
 
 
-def _common_shift(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
-    """Run :func:`secant` on the common shift of all hyperparameters; return the last best sample."""
+def _common_shift(
+    theta: Vector, lower: Vector, upper: Vector, tol: float
+) -> Generator[Ask, Sample, Sample]:
+    """Run :func:`secant` on a common shift of all hyperparameters; return the best sample."""
+    reach = (lower - theta).min(), (upper - theta).max()
+    search = secant(np.zeros(1), np.array(reach[:1]), np.array(reach[1:]), tol)
+    ask = next(search)
+    best: Sample | None = None
+    while True:
+        shifted = np.clip(theta + ask.theta, lower, upper)
+        sample = yield ask._replace(theta=shifted)
+        if best is None or sample.value + sample.error < best.value + best.error:
+            best = sample
+        total = np.array([sample.grad.sum()])
+        try:
+            ask = search.send(replace(sample, theta=ask.theta, grad=total))
+        except StopIteration:
+            return best
+
+
+def _model_step(
+    model: InverseHessian, sample: Sample, lower: Vector, upper: Vector, radius: float
+) -> tuple[Vector, float]:
+    """Return the model's step within radius and bounds, and the criterion's slope along it."""
+    blocked = ((sample.theta <= lower) & (sample.grad > 0.0)) | (
+        (sample.theta >= upper) & (sample.grad < 0.0)
+    )
+    grad = np.where(blocked, 0.0, sample.grad)
+    candidates = [grad * radius / max(float(np.abs(grad).max()), np.finfo(float).tiny)]
+    if model.n_pairs:
+        candidates.insert(0, np.where(blocked, 0.0, model @ grad))
+    for candidate in candidates:
+        target = sample.theta - np.clip(candidate, -radius, radius)
+        step = np.clip(target, lower, upper) - sample.theta
+        slope = float(step @ grad)
+        if slope < 0.0:
+            break
+    return step, slope
 
 
 RULES: dict[str, Callable[[Vector, Vector, Vector, float], StepRule]] = {
     "adaptive": adaptive,
     "secant": secant,
+    "trust-region": trust_region,
 }
 
 
 def resolve_step(step: str, n_hyperparameters: int) -> Callable[..., StepRule]:
     """Return the step rule of that name; ``"auto"`` chooses by the number of hyperparameters."""
     if step == "auto":
-        return secant if n_hyperparameters == 1 else adaptive
+        return secant if n_hyperparameters == 1 else trust_region
     if step not in RULES:
         raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {step!r}.")
     if step == "secant" and n_hyperparameters > 1:
         raise ValueError(
             f"step='secant' tunes one hyperparameter and the problem has {n_hyperparameters}; "
-            "use step='adaptive'."
+            "use step='trust-region'."
         )
     return RULES[step]
