@@ -104,10 +104,11 @@ def hoag(
         ``"jacobian-free"`` or ``"exact"``; see :mod:`hoag_shine.hypergradients`.
     step : {"auto", "secant", "trust-region", "adaptive"}, default="auto"
         ``"secant"`` searches one hyperparameter and is the default there, ``"trust-region"`` is
-        the default for several; ``"adaptive"`` is HOAG's projected gradient step. See :mod:`hoag_shine.steps`.
-    tolerance : {"adjoint", "quadratic", "cubic", "exponential", "exact"} or callable, \
-            default="adjoint"
-        How accurately the inner problems are solved. ``"adjoint"`` solves until the inner error,
+        the default for several; ``"adaptive"`` is HOAG's projected gradient step. See
+        :mod:`hoag_shine.steps`.
+    tolerance : str or callable, default="adjoint"
+        ``"adjoint"``, ``"quadratic"``, ``"cubic"``, ``"exponential"`` or ``"exact"``: how
+        accurately the inner problems are solved. ``"adjoint"`` solves until the inner error,
         priced by :math:`q^\top \nabla g`, is small against the gain that the step rule expects;
         the others are HOAG's sequences, relative to the norm of the first inner gradient; a
         callable maps the outer iteration 1, 2, ... to such a number.

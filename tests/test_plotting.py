@@ -68,7 +68,7 @@ def test_horizontal_axis_is_what_was_spent_so_far(search, x, key, label):
 
 def test_regression_on_one_split_without_refit():
     X, y = load_diabetes(return_X_y=True)
-    cv = PredefinedSplit(np.repeat([-1, 0], [400, 42]))
+    cv = PredefinedSplit(np.repeat([0, -1], [100, 342]))
     search = ShineCV(Ridge(), cv=cv, refit=False).fit(scale(X), y)
     upper, lower = ShinePathDisplay.from_estimator(search).axes_
     assert upper.get_ylabel() == "held-out mean squared error"

@@ -25,7 +25,7 @@ from .. import kernels
 if TYPE_CHECKING:
     _Operator = LinearOperator[np.float64]
 else:
-    _Operator = LinearOperator  # not subscriptable before SciPy 1.15
+    _Operator = LinearOperator  # not subscriptable in older releases of SciPy
 
 Vector = NDArray[np.float64]
 

@@ -1,0 +1,48 @@
+r"""Step rules: which hyperparameters to look at next, and how closely.
+
+A rule is a generator. It yields an :class:`Ask` and is sent the :class:`Sample` taken there; when
+it has seen enough it returns an :class:`Outcome`. Asking again for the theta just sampled, with a
+smaller ``accuracy``, continues the inner solves where they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .adaptive import adaptive
+from .base import RELIABLE_RESIDUAL, Ask, Outcome, Sample, StepRule, Vector
+from .secant import secant
+from .trust_region import trust_region
+
+__all__ = [
+    "RELIABLE_RESIDUAL",
+    "RULES",
+    "Ask",
+    "Outcome",
+    "Sample",
+    "StepRule",
+    "adaptive",
+    "resolve_step",
+    "secant",
+    "trust_region",
+]
+
+RULES: dict[str, Callable[[Vector, Vector, Vector, float], StepRule]] = {
+    "adaptive": adaptive,
+    "secant": secant,
+    "trust-region": trust_region,
+}
+
+
+def resolve_step(step: str, n_hyperparameters: int) -> Callable[..., StepRule]:
+    """Return the step rule of that name; ``"auto"`` chooses by the number of hyperparameters."""
+    if step == "auto":
+        return secant if n_hyperparameters == 1 else trust_region
+    if step not in RULES:
+        raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {step!r}.")
+    if step == "secant" and n_hyperparameters > 1:
+        raise ValueError(
+            f"step='secant' tunes one hyperparameter and the problem has {n_hyperparameters}; "
+            "use step='trust-region'."
+        )
+    return RULES[step]

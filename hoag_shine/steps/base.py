@@ -1,0 +1,89 @@
+"""What a step rule asks, what it is told, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+
+# A value of the criterion is asked for to this share of the gain that is expected of a step.
+SHARE_OF_GAIN = 0.1
+# A hypergradient whose linear system is solved to this relative residual is taken at its word.
+RELIABLE_RESIDUAL = 0.1
+
+
+class Outcome(Enum):
+    """Why the outer loop ended."""
+
+    CONVERGED = "the next step would change the criterion or theta by less than the tolerance"
+    BOUND = "the best hyperparameter lies on a bound, and the criterion falls beyond it"
+    MAX_ITER = "the limit of outer iterations was reached"
+    CALLBACK = "the callback asked to stop"
+    INTERRUPTED = "the search was interrupted"
+
+
+class Ask(NamedTuple):
+    """A wish for a sample at ``theta`` whose criterion is known to about ``accuracy``.
+
+    ``tolerance`` is what the inner gradients' norm must fall to in any case, relative to the start.
+    """
+
+    theta: Vector
+    accuracy: float = float("inf")
+    tolerance: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The outer problem at one theta, as far as the inner solves tell.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (d,)
+    value : float
+        What is minimised: the criterion, corrected for the inner error where the adjoint is good
+        enough to do so, plus ``prior``.
+    grad : ndarray of shape (d,)
+        Hypergradient, of the prior too.
+    error : float
+        What the remaining inner error is worth in the criterion, by the adjoint.
+    residual : float
+        Relative residual of the hypergradient's linear systems; NaN where it is not known.
+    final : bool
+        Whether the inner solves have given all they can.
+    tolerance : float
+        Largest norm of an inner gradient, relative to that at the start.
+    prior : float
+        What shrinkage adds to the criterion at this theta.
+    """
+
+    theta: Vector
+    value: float
+    grad: Vector
+    error: float
+    residual: float
+    final: bool
+    tolerance: float
+    prior: float = 0.0
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the hypergradient may be trusted against the values."""
+        return self.residual <= RELIABLE_RESIDUAL
+
+
+StepRule = Generator[Ask, Sample, Outcome]
+
+
+def ending(sample: Sample, lower: Vector, upper: Vector) -> Outcome:
+    """Return how a search ends here: on a bound that the derivative points out of, or not."""
+    outward = ((sample.theta <= lower) & (sample.grad > 0.0)) | (
+        (sample.theta >= upper) & (sample.grad < 0.0)
+    )
+    return Outcome.BOUND if outward.any() else Outcome.CONVERGED
