@@ -66,22 +66,24 @@ class Run:
 def main():
     args = parse_arguments()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with threadpool_limits(args.threads):
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    found = {}
+    with (
+        threadpool_limits(args.threads),
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
         environment = describe_environment(args)
         console.print(environment)
-        found = {}
-        with status() as progress:
-            for seed in args.seeds:
-                task = progress.add_task("")
+        for seed in args.seeds:
+            task = bar.add_task("")
 
-                def say(text, task=task, seed=seed):
-                    progress.update(task, description=f"seed {seed}: {text}")
+            def say(text, task=task, seed=seed):
+                bar.update(task, description=f"seed {seed}: {text}")
 
-                found[seed] = measure(args, seed, say)
-                say("done")
-    for seed, (landscape, runs) in found.items():
-        console.print(describe_landscape(seed, landscape))
-        console.print(table(seed, runs))
+            landscape, runs = found[seed] = measure(args, seed, say)
+            bar.remove_task(task)
+            console.print(describe_landscape(seed, landscape), soft_wrap=True)
+            console.print(table(seed, runs))
     if args.json:
         args.json.write_text(json.dumps(as_json(environment, found), indent=1))
 
@@ -273,11 +275,6 @@ def as_json(environment, found):
             for seed, (landscape, runs) in found.items()
         },
     }
-
-
-def status():
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 if __name__ == "__main__":
