@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -262,8 +262,8 @@ class _Inner:
             outer = self._iterate(max(scheduled, FLOOR), self.max_iter)
             return self._sample(self._hypergradients(outer, scheduled))
         sample = None
-        for _ in range(self.max_iter // CHUNK):
-            outer = self._iterate(FLOOR, CHUNK)
+        for done in range(0, self.max_iter, CHUNK):
+            outer = self._iterate(FLOOR, min(CHUNK, self.max_iter - done))
             settled = self._error(outer) <= ask.accuracy and self.tolerance <= ask.tolerance
             if settled or self._final:
                 sample = self._sample(self._hypergradients(outer, LINEAR_TOLERANCE))
@@ -348,7 +348,11 @@ class _Inner:
         ]
         answers = run_together(self.problems, self.theta, as_solvers(calls), map=self.map)
         self._adjoints = [answer.q for answer in answers]
-        self._prices = [answer.q for answer in answers]
+        # A q that nobody vouches for prices nothing; the solver's own estimate still does.
+        self._prices = [
+            answer.q if answer.residual <= RELIABLE_RESIDUAL else s.inverse_hessian @ grad
+            for answer, s, grad in zip(answers, self.solutions, outer_grads, strict=True)
+        ]
         self.n_hvp += max(answer.n_hvp for answer in answers)
         return answers
 
@@ -356,10 +360,13 @@ class _Inner:
         n = len(answers)
         grad = np.zeros_like(self.theta)
         change = 0.0
-        for problem, solution, answer in zip(self.problems, self.solutions, answers, strict=True):
+        for problem, solution, answer, price in zip(
+            self.problems, self.solutions, answers, self._prices or (), strict=True
+        ):
             grad -= problem.cross_vjp(solution.w, self.theta, answer.q) / n
-            change -= float(answer.q @ solution.grad) / n
-        if not (np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
+            change -= float(price @ solution.grad) / n
+        solved = all(s.status is not Status.NON_FINITE for s in self.solutions)
+        if not (solved and np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
             raise ValueError(
                 f"The criterion or its hypergradient is not finite at theta={self.theta}: scale "
                 "the features, or narrow the bounds."
@@ -418,21 +425,34 @@ class _Trace:
     def polish(self) -> None:
         """Solve accurately at the best theta, so that its criterion can be taken at its word.
 
-        What looked best may no longer do so then; the next best is tried in its place.
+        What looked best may no longer do so then; the next best is tried in its place, and so is
+        the start where its error leaves open which is lower.
         """
-        polished: set[int] = set()
-        while (index := self.best_index) not in polished:
-            polished.add(index)
-            theta = self.best.theta
-            if not np.array_equal(theta, self._inner.theta):
-                self._inner.restart(theta, [s.w for s in self.solutions])
-            ask = Ask(theta, FINAL_ACCURACY * abs(self.best.value), FINAL_TOLERANCE)
-            self._samples[index] = sample = self._inner.sample(ask)
-            short = sample.error > ask.accuracy or sample.tolerance > ask.tolerance
-            self.unsolved = short and not sample.final
-            self.solutions = self._inner.solutions
+        solved: dict[int, list[Solution]] = {}
+        while (index := self._doubtful(solved)) is not None:
+            ask = self._accurately(index)
+            if not np.array_equal(ask.theta, self._inner.theta):
+                self._inner.restart(ask.theta, [s.w for s in self.solutions])
+            self._samples[index] = self._inner.sample(ask)
+            self.solutions = solved[index] = self._inner.solutions
             record = self.history[index]
             record.update(self._facts(self._samples[index]), **self._costs(record))
+        self.solutions = solved[self.best_index]
+        ask = self._accurately(self.best_index)
+        short = self.best.error > ask.accuracy or self.best.tolerance > ask.tolerance
+        self.unsolved = short and not self.best.final
+
+    def _accurately(self, index: int) -> Ask:
+        sample = self._samples[index]
+        return Ask(sample.theta, FINAL_ACCURACY * abs(sample.value), FINAL_TOLERANCE)
+
+    def _doubtful(self, solved: Container[int]) -> int | None:
+        """Return the record that is to be solved accurately next."""
+        best, start = self.best, self._samples[0]
+        if self.best_index not in solved:
+            return self.best_index
+        open_question = start.value - start.error <= best.value + best.error
+        return 0 if open_question and 0 not in solved else None
 
     def _facts(self, sample: Sample) -> dict[str, Any]:
         return {

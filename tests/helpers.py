@@ -253,7 +253,7 @@ class Quadratic(Problem):
         return -self.cross_vjp(w, theta, q)
 
 
-def quadratic_with_minimum_at(theta, *, n=12, residual=0.3, promise=True, diagonal=False, seed=3):
+def quadratic_with_minimum_at(theta, *, n=12, residual=1.5, promise=True, diagonal=False, seed=3):
     """Return a quadratic bilevel problem whose criterion has its minimum at ``theta``.
 
     The target is w*(theta) and something orthogonal to what w* can do around theta, to second
