@@ -1,11 +1,11 @@
 """The configurations of `hoag_shine.hoag` that are compared, by name."""
 
+from hoag_shine.hypergradients import METHODS as HYPERGRADIENTS
+
 METHODS = {
-    "shine": {"hypergradient": "shine"},
-    "cg": {"hypergradient": "cg"},
-    "jacobian-free": {"hypergradient": "jacobian-free"},
-    "exact": {"hypergradient": "exact"},
-    # As published: the paper's adaptive step and exponential schedule, and its code's memory.
+    # Every hypergradient, with the default step rule and tolerance ...
+    **{name: {"hypergradient": name} for name in HYPERGRADIENTS},
+    # ... and HOAG with the paper's step and exponential schedule, and a memory of 10.
     "hoag-published": {
         "hypergradient": "cg",
         "step": "adaptive",
