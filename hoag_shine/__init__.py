@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from .outer import HoagResult, hoag
     from .plotting import ShinePathDisplay
     from .problems.base import Problem, ProblemSet
-    from .problems.losses import LogisticLoss, Loss, SigmoidSquaredLoss, SquaredLoss
+    from .problems.losses import (
+        LogisticLoss,
+        Loss,
+        MultinomialLoss,
+        SigmoidSquaredLoss,
+        SquaredLoss,
+    )
     from .search import ShineCV
     from .steps import Outcome
 
@@ -28,6 +34,7 @@ _HOMES = {
     "InverseHessian": "inner.inverse_hessian",
     "LogisticLoss": "problems.losses",
     "Loss": "problems.losses",
+    "MultinomialLoss": "problems.losses",
     "Outcome": "steps",
     "Problem": "problems.base",
     "ProblemSet": "problems.base",
@@ -49,6 +56,7 @@ __all__ = [
     "InverseHessian",
     "LogisticLoss",
     "Loss",
+    "MultinomialLoss",
     "Outcome",
     "Problem",
     "ProblemSet",

@@ -20,7 +20,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
-from .problems.losses import LogisticLoss, Loss, SquaredLoss
+from .problems.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 
 Vector = NDArray[np.float64]
 
@@ -38,6 +38,9 @@ class Model(ABC):
     parameter : str
         Name of the estimator's penalty parameter.
     loss : Loss
+        Known once y is.
+    n_outputs : int
+        Linear predictors of a sample: one for each class where there are more than two.
     classes_ : ndarray or None
         The classes of y, for a classifier, once y is known.
     penalty_scale : float
@@ -45,9 +48,10 @@ class Model(ABC):
     """
 
     parameter: ClassVar[str]
-    loss: ClassVar[Loss]
+    loss: Loss
     penalty_scale: ClassVar[float]
     classifier: ClassVar[bool] = False
+    n_outputs: int = 1
     classes_: NDArray[Any]
 
     def __init__(self, estimator: Any) -> None:
@@ -69,8 +73,12 @@ class Model(ABC):
         return float(np.exp(theta))
 
     def encode(self, y: NDArray[Any]) -> Vector:
-        """Return targets as the loss expects them, after checking that they can be learned."""
+        """Return targets as numbers, class codes for a classifier, after checking them."""
         return np.asarray(y, dtype=np.float64)
+
+    def targets(self, y: Vector) -> Vector:
+        """Return encoded targets as the loss expects them, (n,) or (n, n_outputs)."""
+        return y
 
     def decode(self, y: Vector) -> NDArray[Any]:
         """Return encoded targets as the user gave them."""
@@ -84,23 +92,33 @@ class Model(ABC):
         """Return the weights of the training losses, class weights included."""
         return weight
 
-    def fitted(self, value: float, w: Vector, n_iter: int, dtype: Any) -> Any:
-        """Return a fitted clone of the estimator with coefficients and intercept ``w``."""
-        fitted = clone(self.estimator).set_params(**{self.parameter: value})
-        coef, intercept = (w[:-1], w[-1]) if self.estimator.fit_intercept else (w, 0.0)
-        self._set_fitted(fitted, coef.astype(dtype), dtype.type(intercept), n_iter)
+    def fitted(self, value: Any, w: Vector, n_iter: int, dtype: Any) -> Any:
+        """Return a fitted clone of the estimator with coefficients and intercept ``w``.
+
+        Its parameter is set to ``value`` where that is a single number; several penalties have no
+        place in the estimator.
+        """
+        fitted = clone(self.estimator)
+        if np.ndim(value) == 0:
+            fitted.set_params(**{self.parameter: value})
+        W = w.reshape(-1, self.n_outputs).astype(dtype)
+        coef, intercept = W, np.zeros(self.n_outputs, dtype)
+        if self.estimator.fit_intercept:
+            coef, intercept = W[:-1], W[-1]
+        self._set_fitted(fitted, np.ascontiguousarray(coef.T), intercept, n_iter)
         return fitted
 
     @abstractmethod
-    def _set_fitted(self, fitted: Any, coef: NDArray[Any], intercept: Any, n_iter: int) -> None:
-        """Set the estimator's fitted attributes."""
+    def _set_fitted(
+        self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
+    ) -> None:
+        """Set the fitted attributes, given (n_outputs, n_features) and (n_outputs,)."""
 
 
 class LogisticModel(Model):
-    """Binary ``LogisticRegression`` with an L2 penalty."""
+    """``LogisticRegression`` with an L2 penalty, of two classes or, by a softmax, of more."""
 
     parameter = "C"
-    loss = LogisticLoss()
     penalty_scale = 1.0
     classifier = True
 
@@ -111,6 +129,11 @@ class LogisticModel(Model):
             raise ValueError(
                 "estimator has an l1 or no penalty, but only the L2 penalty can be tuned: use "
                 "LogisticRegression() with its default penalty."
+            )
+        if options.get("multi_class", "auto") not in ("auto", "deprecated"):
+            raise ValueError(
+                f"estimator has multi_class={options['multi_class']!r}, which scikit-learn has "
+                "deprecated and which is not supported: leave it at its default."
             )
         if options["solver"] == "liblinear" and options["fit_intercept"]:
             raise ValueError(
@@ -128,12 +151,23 @@ class LogisticModel(Model):
         check_classification_targets(y)
         encoder = LabelEncoder().fit(y)
         self.classes_ = encoder.classes_
-        if self.classes_.size != 2:
+        n_classes = self.classes_.size
+        if n_classes < 2:
             raise ValueError(
-                f"y must have 2 classes for LogisticRegression to be tuned, but it has "
-                f"{self.classes_.size} class{'es' if self.classes_.size != 1 else ''}."
+                "y must have at least 2 classes for LogisticRegression to be tuned, but it has "
+                f"only {self.classes_[0]!r}."
             )
+        if n_classes > 2 and self.estimator.solver == "liblinear":
+            raise ValueError(
+                f"estimator has solver='liblinear', which does not couple the {n_classes} classes "
+                "of y: use solver='lbfgs'."
+            )
+        self.n_outputs = 1 if n_classes == 2 else n_classes
+        self.loss = LogisticLoss() if n_classes == 2 else MultinomialLoss()
         return np.asarray(encoder.transform(y), dtype=np.float64)
+
+    def targets(self, y: Vector) -> Vector:
+        return y if self.n_outputs == 1 else np.eye(self.n_outputs)[y.astype(int)]
 
     def decode(self, y: Vector) -> NDArray[Any]:
         return np.asarray(self.classes_[y.astype(int)])
@@ -157,10 +191,12 @@ class LogisticModel(Model):
             )
         return np.asarray(weight * per_class[codes])
 
-    def _set_fitted(self, fitted: Any, coef: NDArray[Any], intercept: Any, n_iter: int) -> None:
+    def _set_fitted(
+        self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
+    ) -> None:
         fitted.classes_ = self.classes_
-        fitted.coef_ = coef[None, :]
-        fitted.intercept_ = np.array([intercept])
+        fitted.coef_ = coef
+        fitted.intercept_ = intercept
         fitted.n_iter_ = np.array([n_iter], dtype=np.int32)
 
 
@@ -178,9 +214,11 @@ class RidgeModel(Model):
                 "Ridge(positive=False)."
             )
 
-    def _set_fitted(self, fitted: Any, coef: NDArray[Any], intercept: Any, n_iter: int) -> None:
-        fitted.coef_ = coef
-        fitted.intercept_ = intercept
+    def _set_fitted(
+        self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
+    ) -> None:
+        fitted.coef_ = coef[0]
+        fitted.intercept_ = intercept[0]
         fitted.n_iter_ = np.array([n_iter], dtype=np.int32)
         fitted.solver_ = "lbfgs"
 

@@ -17,6 +17,7 @@ from .problems.linear import LinearProblems
 from .problems.penalties import L2Penalty
 
 Vector = NDArray[np.float64]
+Array = NDArray[np.float64]
 Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 
@@ -28,7 +29,7 @@ class Data:
     ----------
     X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
     y : ndarray of shape (n_samples,), float64
-        Targets as the loss expects them.
+        Targets, or codes of the classes.
     weight : ndarray of shape (n_samples,), float64
     """
 
@@ -83,9 +84,21 @@ def problems_of(model: Model, data: Data, splits: Splits, penalty: Any) -> Linea
         train_weight[:, k] = model.training_weight(data.y, drawn)
         held_out = np.bincount(test, minlength=data.y.size) * data.weight
         test_weight[:, k] = held_out / held_out.sum()
+    return _linear_problems(model, data, penalty, train_weight, test_weight)
+
+
+def whole_problem(model: Model, data: Data, penalty: Any) -> LinearProblems:
+    """Return the problem of the final fit: all rows train, none is held out."""
+    train_weight = model.training_weight(data.y, data.weight)[:, None]
+    return _linear_problems(model, data, penalty, train_weight, np.zeros_like(train_weight))
+
+
+def _linear_problems(
+    model: Model, data: Data, penalty: Any, train_weight: Array, test_weight: Array
+) -> LinearProblems:
     return LinearProblems(
         data.X,
-        data.y,
+        model.targets(data.y),
         model.loss,
         penalty_of(model, data.X.shape[1], penalty),
         train_weight,
@@ -94,27 +107,13 @@ def problems_of(model: Model, data: Data, splits: Splits, penalty: Any) -> Linea
     )
 
 
-def whole_problem(model: Model, data: Data, penalty: Any) -> LinearProblems:
-    """Return the problem of the final fit: all rows train, none is held out."""
-    train_weight = model.training_weight(data.y, data.weight)[:, None]
-    return LinearProblems(
-        data.X,
-        data.y,
-        model.loss,
-        penalty_of(model, data.X.shape[1], penalty),
-        train_weight,
-        np.zeros_like(train_weight),
-        fit_intercept=model.estimator.fit_intercept,
-    )
-
-
 def penalty_of(model: Model, n_features: int, penalty: Any) -> L2Penalty:
-    """Return the penalty that ``penalty`` describes, over all features and the intercept."""
+    """Return the penalty that ``penalty`` describes, over all variables in their flat layout."""
     if not isinstance(penalty, str) or penalty != "shared":
         raise ValueError(f"penalty must be 'shared', got {penalty!r}.")
     groups = np.zeros(n_features + int(model.estimator.fit_intercept), dtype=np.intp)
     groups[n_features:] = -1
-    return L2Penalty(groups, model.penalty_scale)
+    return L2Penalty(np.repeat(groups, model.n_outputs), model.penalty_scale)
 
 
 def fold_problems(

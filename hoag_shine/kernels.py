@@ -122,11 +122,41 @@ def two_loop(S, Y, first, count, rho, shift, diagonal, v):
 
 @njit(cache=True, nogil=True)
 def logistic(y, z, value, gradient):
-    """Logistic loss and its derivative in ``z``, sharing one exponential; all (n, k), y (n, 1)."""
-    n, k = z.shape
+    """Logistic loss and its derivative in ``z``, sharing one exponential.
+
+    ``z``, ``value`` and ``gradient`` are of shape (n, k * m), ``y`` of shape (n, m).
+    """
+    n, m = y.shape
     for i in range(n):
-        for c in range(k):
+        target = y[i, 0]
+        for c in range(z.shape[1]):
+            if m > 1:
+                target = y[i, c % m]
             t = z[i, c]
             e = np.exp(-abs(t))
-            value[i, c] = max(t, 0.0) - y[i, 0] * t + np.log1p(e)
-            gradient[i, c] = (1.0 if t >= 0.0 else e) / (1.0 + e) - y[i, 0]
+            value[i, c] = max(t, 0.0) - target * t + np.log1p(e)
+            gradient[i, c] = (1.0 if t >= 0.0 else e) / (1.0 + e) - target
+
+
+@njit(cache=True, nogil=True)
+def multinomial(y, z, value, gradient):
+    """Softmax loss and its derivative in ``z``, sharing the exponentials.
+
+    ``z`` and ``gradient`` are of shape (n, k * m), ``y`` of shape (n, m) with rows that sum to
+    one, ``value`` of shape (n, k).
+    """
+    n, m = y.shape
+    for i in range(n):
+        for p in range(value.shape[1]):
+            row, slope = z[i, p * m : (p + 1) * m], gradient[i, p * m : (p + 1) * m]
+            top = row.max()
+            total = 0.0
+            fit = 0.0
+            for c in range(m):
+                slope[c] = np.exp(row[c] - top)
+                total += slope[c]
+                # Measured from the top, so that a class of probability one costs exactly nothing.
+                fit += y[i, c] * (row[c] - top)
+            value[i, p] = np.log(total) - fit
+            for c in range(m):
+                slope[c] = slope[c] / total - y[i, c]

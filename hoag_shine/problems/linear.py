@@ -2,20 +2,30 @@ r"""Penalised linear models on the folds of one data set.
 
 The inner problem of fold k is
 
-.. math:: g_k(w, \theta) = \sum_i s_{ik}\, \ell(y_i, x_i^\top w + b)
+.. math:: g_k(w, \theta) = \sum_i s_{ik}\, \ell(y_i, W^\top x_i + b)
           + \frac{1}{2} w^\top \mathrm{diag}(h(\theta)) w
 
-and its outer loss is :math:`f_k(w) = \sum_i v_{ik}\, \ell(y_i, x_i^\top w + b)`. A fold is nothing
+and its outer loss is :math:`f_k(w) = \sum_i v_{ik}\, \ell(y_i, W^\top x_i + b)`. A fold is nothing
 but two columns of weights, :math:`s_{\cdot k}` for training and :math:`v_{\cdot k}` for the
 held-out rows, so that all folds share one X, and one pass over X serves them all.
 
-Layout: ``w`` of a fold is a vector of ``n_features`` coefficients, then the intercept if there is
-one. Where several folds are served, their vectors stand side by side as columns.
+Layout: ``w`` of a fold is an array of shape (``n_rows``, ``n_outputs``), flattened: a row for each
+feature, then one for the intercept if there is one. Where several folds are served, their arrays
+stand side by side in the middle axis of three: (row, fold, output), and likewise linear predictors
+(sample, fold, output).
+
+A softmax does not feel a constant that is added to all of its outputs. In a row of W that no
+penalty feels either, such as the intercepts', the Hessian would be singular along it. There
+:math:`g_k` has the further term :math:`\frac{1}{2} \rho_{jk} (\sum_c W_{jc})^2` with
+:math:`\rho_{jk} = \sum_i s_{ik} x_{ij}^2 / m^2` for m outputs, of the size of the loss's own
+curvature. It makes the Hessian positive definite and changes nothing else: every solution can be
+shifted to one with :math:`\sum_c W_{jc} = 0`, where the term vanishes. That one has the smallest
+norm, and it is where scikit-learn's solver ends, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,11 +86,11 @@ class LinearProblems(ProblemSet):
     ----------
     X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
         Data, validated and finite. Not copied.
-    y : ndarray of shape (n_samples,), float64
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
         Targets as the loss expects them.
     loss : Loss
     penalty : L2Penalty
-        Over ``n_features`` variables, plus one for the intercept.
+        Over the variables in their flat layout.
     train_weight, test_weight : ndarray of shape (n_samples, n_folds), float64
         :math:`s` and :math:`v` above.
     fit_intercept : bool, default=True
@@ -103,18 +113,20 @@ class LinearProblems(ProblemSet):
         fit_intercept: bool = True,
     ) -> None:
         self.design = as_design(X)
-        self.y = y[:, None]
+        self.y = y.reshape(len(y), 1, -1)
         self.loss = loss
         self.penalty = penalty
         self.train_weight = train_weight
         self.test_weight = test_weight
         self.fit_intercept = fit_intercept
         self.n_features = X.shape[1]
-        self.n_params = self.n_features + int(fit_intercept)
+        self.n_outputs = self.y.shape[2]
+        self.n_params = (self.n_features + int(fit_intercept)) * self.n_outputs
         self._n_passes = 0.0
         # Each fold's last linear predictor and curvature, with the w they belong to.
-        self._predictor: dict[int, tuple[Vector, Vector]] = {}
-        self._curvature: dict[int, tuple[Vector, Vector]] = {}
+        self._predictor: dict[int, tuple[Vector, Array]] = {}
+        self._curvature: dict[int, tuple[Vector, Array]] = {}
+        self._centring = self._make_centring()
         super().__init__([LinearProblem(self, k) for k in range(train_weight.shape[1])])
 
     @property
@@ -133,24 +145,22 @@ class LinearProblems(ProblemSet):
         if not ws:
             return {}
         folds = list(ws)
-        W = np.column_stack(list(ws.values()))
-        Z = np.empty((self.design.shape[0], len(folds)))
+        W = self._side_by_side(ws.values())
+        Z = np.empty((self.design.shape[0], *W.shape[1:]))
         values = np.zeros(len(folds))
         G = np.zeros_like(W)
         for block in self.design.blocks:
             Z[block] = self._forward(block, W)
-            loss, slope = self.loss.value_and_gradient(self.y[block], Z[block])
             weight = self._columns(self.train_weight[block], folds)
-            values += np.einsum("ik,ik->k", weight, loss)
-            slope *= weight
-            self._add_backward(block, slope, G)
+            values += self._add_losses(block, Z[block], weight, G)
         self._n_passes += 1.0
-        for column, k in enumerate(folds):
-            self._predictor[k] = ws[k].copy(), Z[:, column]
-        H = self.penalty.hessian(theta)[:, None] * W
-        values += 0.5 * np.einsum("jk,jk->k", W, H)
-        G += H
-        return {k: (float(values[c]), G[:, c].copy()) for c, k in enumerate(folds)}
+        h = self.penalty.hessian(theta)
+        answers = {}
+        for c, k in enumerate(folds):
+            self._predictor[k] = ws[k].copy(), Z[:, c]
+            push = self._quadratic_product(k, h, ws[k])
+            answers[k] = float(values[c] + 0.5 * ws[k] @ push), G[:, c].ravel() + push
+        return answers
 
     def hessian_products(
         self, points: Mapping[int, tuple[Vector, Vector]], theta: Vector
@@ -158,14 +168,20 @@ class LinearProblems(ProblemSet):
         """Return the Hessian of :math:`g_k` at w times v, for each fold's (w, v), in one pass."""
         if not points:
             return {}
-        V = np.column_stack([v for _, v in points.values()])
-        D = np.column_stack([self._curvature_at(k, w) for k, (w, _) in points.items()])
+        folds = list(points)
+        V = self._side_by_side(v for _, v in points.values())
+        D = np.stack([self._curvature_at(k, w) for k, (w, _) in points.items()], axis=1)
         G = np.zeros_like(V)
         for block in self.design.blocks:
-            self._add_backward(block, D[block] * self._forward(block, V), G)
+            U = self.loss.hessian_product(D[block], self._forward(block, V))
+            weight = self._columns(self.train_weight[block], folds)
+            self._add_backward(block, U * weight[:, :, None], G)
         self._n_passes += 1.0
-        G += self.penalty.hessian(theta)[:, None] * V
-        return {k: G[:, c].copy() for c, k in enumerate(points)}
+        h = self.penalty.hessian(theta)
+        return {
+            k: G[:, c].ravel() + self._quadratic_product(k, h, v)
+            for c, (k, (_, v)) in enumerate(points.items())
+        }
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
         return list(self.outer_at(dict(enumerate(ws))).values())
@@ -176,17 +192,14 @@ class LinearProblems(ProblemSet):
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
         folds = list(ws)
-        Z = np.column_stack([self._predictor_at(k, w) for k, w in ws.items()])
+        Z = np.stack([self._predictor_at(k, w) for k, w in ws.items()], axis=1)
         values = np.zeros(len(folds))
-        G = np.zeros((self.n_params, len(folds)))
+        G = self._zeros(len(folds))
         for block in self.design.blocks:
-            loss, slope = self.loss.value_and_gradient(self.y[block], Z[block])
             weight = self._columns(self.test_weight[block], folds)
-            values += np.einsum("ik,ik->k", weight, loss)
-            slope *= weight
-            self._add_backward(block, slope, G)
+            values += self._add_losses(block, Z[block], weight, G)
         self._n_passes += 0.5
-        return {k: (float(values[c]), G[:, c].copy()) for c, k in enumerate(folds)}
+        return {k: (float(values[c]), G[:, c].flatten()) for c, k in enumerate(folds)}
 
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:
         """Return the diagonal of the loss term's Hessian for each fold, in half a pass.
@@ -194,44 +207,82 @@ class LinearProblems(ProblemSet):
         Where a loss is not convex, samples of opposite curvature do not cancel but add up: the
         sum scales a variable, and one near zero would say that nothing holds it.
         """
-        D = np.column_stack([self._curvature_at(k, w) for k, w in ws.items()])
-        G = np.zeros((self.n_params, len(ws)))
+        folds = list(ws)
+        D = np.stack([self._curvature_at(k, w) for k, w in ws.items()], axis=1)
+        G = self._zeros(len(folds))
         for block in self.design.blocks:
-            self._add_backward(block, np.abs(D[block]), G, squared=True)
+            diagonal = np.abs(self.loss.hessian_diagonal(D[block]))
+            weight = self._columns(self.train_weight[block], folds)
+            self._add_backward(block, diagonal * weight[:, :, None], G, squared=True)
         self._n_passes += 0.5
-        return {k: G[:, c].copy() for c, k in enumerate(ws)}
+        if self._centring is not None:
+            G += self._centring[:, folds, None]
+        return {k: G[:, c].flatten() for c, k in enumerate(folds)}
+
+    def _zeros(self, n_folds: int) -> Array:
+        return np.zeros((self.n_params // self.n_outputs, n_folds, self.n_outputs))
+
+    def _side_by_side(self, ws: Iterable[Vector]) -> Array:
+        return np.stack([w.reshape(-1, self.n_outputs) for w in ws], axis=1)
+
+    def _add_losses(self, block: slice, Z: Array, weight: Array, G: Array) -> Array:
+        """Add the gradients of a block's weighted losses to G; return the sums of the losses."""
+        loss, slope = self.loss.value_and_gradient(self.y[block], Z)
+        self._add_backward(block, slope * weight[:, :, None], G)
+        return np.asarray(np.einsum("ik,ikm->k", weight, loss))
 
     def _forward(self, block: slice, W: Array) -> Array:
         """Return the linear predictors of a block of rows."""
-        Z = self.design.matmul(block, W[: self.n_features])
+        columns = W.reshape(len(W), -1)
+        Z = self.design.matmul(block, columns[: self.n_features])
         if self.fit_intercept:
-            Z += W[-1]
-        return Z
+            Z += columns[-1]
+        return Z.reshape(-1, *W.shape[1:])
 
     def _add_backward(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
         """Add the transposed product of :meth:`_forward` to G."""
-        self.design.add_rmatmul(block, U, G[: self.n_features], squared=squared)
+        U, columns = U.reshape(len(U), -1), G.reshape(len(G), -1)
+        self.design.add_rmatmul(block, U, columns[: self.n_features], squared=squared)
         if self.fit_intercept:
-            G[-1] += U.sum(axis=0)
+            columns[-1] += np.einsum("ic->c", U)  # faster than a sum over few columns
 
-    def _predictor_at(self, k: int, w: Vector) -> Vector:
+    def _predictor_at(self, k: int, w: Vector) -> Array:
         known = self._predictor.get(k)
         if known is not None and np.array_equal(known[0], w):
             return known[1]
-        Z = np.concatenate([self._forward(block, w[:, None]) for block in self.design.blocks])
+        W = self._side_by_side([w])
+        Z = np.concatenate([self._forward(block, W) for block in self.design.blocks])[:, 0]
         self._n_passes += 0.5
-        self._predictor[k] = w.copy(), Z[:, 0]
-        return Z[:, 0]
+        self._predictor[k] = w.copy(), Z
+        return Z
 
-    def _curvature_at(self, k: int, w: Vector) -> Vector:
-        """Return fold k's weighted second derivatives of the loss, kept for the next product."""
+    def _curvature_at(self, k: int, w: Vector) -> Array:
+        """Return the loss's second derivatives at fold k's w, kept for the next product."""
         known = self._curvature.get(k)
         if known is not None and np.array_equal(known[0], w):
             return known[1]
         z = self._predictor_at(k, w)[:, None]
-        curvature = self.train_weight[:, k] * self.loss.hessian(self.y, z)[:, 0]
+        curvature = self.loss.hessian(self.y, z)[:, 0]
         self._curvature[k] = w.copy(), curvature
         return curvature
+
+    def _quadratic_product(self, k: int, h: Vector, v: Vector) -> Vector:
+        """Return fold k's Hessian of all that is not the loss, times v."""
+        if self._centring is None:
+            return h * v
+        sums = v.reshape(-1, self.n_outputs).sum(axis=1)
+        return np.asarray(h * v + np.repeat(self._centring[:, k] * sums, self.n_outputs))
+
+    def _make_centring(self) -> Array | None:
+        """Return each fold's rho, row by row, for a loss that needs it; see the module."""
+        free = np.all(self.penalty.groups.reshape(-1, self.n_outputs) < 0, axis=1)
+        if not (self.loss.shift_invariant and free.any()):
+            return None
+        squares = np.zeros((free.size, self.train_weight.shape[1], 1))
+        for block in self.design.blocks:
+            self._add_backward(block, self.train_weight[block][:, :, None], squares, squared=True)
+        self._n_passes += 0.5
+        return np.where(free[:, None], squares[:, :, 0], 0.0) / self.n_outputs**2
 
     @staticmethod
     def _columns(weight: Array, folds: Sequence[int]) -> Array:

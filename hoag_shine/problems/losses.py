@@ -1,19 +1,24 @@
-r"""Losses: functions of a target and a linear predictor, point by point.
+r"""Losses: functions of a target and a linear predictor.
 
-A loss never sees the data matrix. It gets targets ``y`` of shape (n, 1) and linear predictors
-:math:`z = Xw + b` of shape (n, k), one column per problem, and answers with arrays of z's shape,
+A loss never sees the data matrix. It gets linear predictors :math:`z = Xw + b` of shape (n, k, m),
+for n samples, k problems side by side and m outputs, and targets ``y`` of shape (n, 1, m); all are
 float64. Everything about folds, weights, sparsity and precision is the problem's affair, so that
 a new loss is one class with a value and two derivatives.
+
+Most losses are *pointwise*: formulas of y and z that numpy applies to every element, whatever the
+shapes, as long as they broadcast; several outputs then simply add up. A loss that couples the
+outputs, as the softmax does, also says how its second derivative multiplies.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from .. import kernels
 
@@ -31,27 +36,42 @@ class Loss(ABC):
         A promise that the second derivative is nowhere negative. Bounds on errors rest on it.
     target_range : pair of float
         The smallest and the largest target that the loss is made for.
+    shift_invariant : bool
+        Whether a constant that is added to all outputs of a sample changes nothing.
     """
 
     scoring: ClassVar[str | None] = None
     convex: ClassVar[bool] = False
     target_range: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
+    shift_invariant: ClassVar[bool] = False
 
     @abstractmethod
     def value(self, y: Array, z: Array) -> Array:
-        """Return the loss of each sample."""
+        """Return the loss of each element, or of each sample: z's shape, or (n, k, 1)."""
 
     @abstractmethod
     def gradient(self, y: Array, z: Array) -> Array:
-        """Return the derivative with respect to ``z``."""
+        """Return the derivative with respect to ``z``, of z's shape."""
 
     @abstractmethod
     def hessian(self, y: Array, z: Array) -> Array:
-        """Return the second derivative with respect to ``z``."""
+        """Return the second derivative with respect to ``z``, of z's shape.
+
+        A loss that couples the outputs returns what :meth:`hessian_product` and
+        :meth:`hessian_diagonal` make theirs of.
+        """
 
     def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
         """Return both; worth overriding where the two share work."""
         return self.value(y, z), self.gradient(y, z)
+
+    def hessian_product(self, hessian: Array, v: Array) -> Array:
+        """Return the second derivative times ``v``, of z's shape, given :meth:`hessian`."""
+        return hessian * v
+
+    def hessian_diagonal(self, hessian: Array) -> Array:
+        """Return the second derivative's diagonal, of z's shape, given :meth:`hessian`."""
+        return hessian
 
     def inverse_link(self, z: Array) -> Array:
         """Return the expected target at linear predictor ``z``."""
@@ -85,9 +105,7 @@ class LogisticLoss(Loss):
         return self.value_and_gradient(y, z)[1]
 
     def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
-        value, gradient = np.empty_like(z), np.empty_like(z)
-        kernels.logistic(y, z, value, gradient)
-        return value, gradient
+        return _compiled(kernels.logistic, y, z, z.shape)
 
     def hessian(self, y: Array, z: Array) -> Array:
         return _sigmoid_slope(z)
@@ -133,6 +151,51 @@ class SigmoidSquaredLoss(Loss):
 
     def inverse_link(self, z: Array) -> Array:
         return np.asarray(expit(z))
+
+
+class MultinomialLoss(Loss):
+    r""":math:`\ell(y, z) = \log \sum_c e^{z_c} - \sum_c y_c z_c`, for :math:`\sum_c y_c = 1`.
+
+    The negative log-likelihood of a class with probabilities
+    :math:`p_c = e^{z_c} / \sum_d e^{z_d}`; y is 1 in the column of the class and 0 elsewhere, with
+    an output for each class. The second derivative is :math:`\mathrm{diag}(p) - p p^\top`.
+    """
+
+    scoring = "neg_log_loss"
+    convex = True
+    target_range = (0.0, 1.0)
+    shift_invariant = True
+
+    def value(self, y: Array, z: Array) -> Array:
+        return self.value_and_gradient(y, z)[0]
+
+    def gradient(self, y: Array, z: Array) -> Array:
+        return self.value_and_gradient(y, z)[1]
+
+    def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
+        return _compiled(kernels.multinomial, y, z, (*z.shape[:-1], 1))
+
+    def hessian(self, y: Array, z: Array) -> Array:
+        return self.inverse_link(z)
+
+    def hessian_product(self, hessian: Array, v: Array) -> Array:
+        p = hessian
+        return np.asarray(p * (v - (p * v).sum(axis=-1, keepdims=True)))
+
+    def hessian_diagonal(self, hessian: Array) -> Array:
+        return hessian * (1.0 - hessian)
+
+    def inverse_link(self, z: Array) -> Array:
+        return np.asarray(softmax(z, axis=-1))
+
+
+def _compiled(
+    kernel: Callable[..., None], y: Array, z: Array, value_shape: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """Return value and gradient by a kernel, which takes two axes, the first for the samples."""
+    value, gradient = np.empty(value_shape), np.empty(z.shape)
+    kernel(*(a.reshape(len(z), -1) for a in (y, z, value, gradient)))
+    return value, gradient
 
 
 def _sigmoid_slope(z: Array) -> Array:
