@@ -189,6 +189,11 @@ class LogisticModel(Model):
             per_class = compute_class_weight(
                 self.estimator.class_weight, classes=self.classes_, y=self.classes_
             )
+        if not (per_class > 0.0).all() or not np.isfinite(per_class).all():
+            raise ValueError(
+                "estimator.class_weight must be positive and finite for every class, got "
+                f"{self.estimator.class_weight!r}."
+            )
         return np.asarray(weight * per_class[codes])
 
     def _set_fitted(

@@ -53,13 +53,29 @@ def validate(owner: BaseEstimator, model: Model, X: Any, y: Any, sample_weight: 
     return Data(X, model.encode(y), weight)
 
 
+def _rows(part: Any, n_samples: int) -> NDArray[np.intp]:
+    """Return the rows of one part of a fold, which may be indices or a mask."""
+    part = np.asarray(part)
+    try:
+        rows = np.arange(n_samples)[part if part.size else part.astype(np.intp)]
+    except IndexError as error:
+        raise ValueError(
+            "cv must give the rows of a fold as indices or masks that fit the "
+            f"{n_samples} samples, got {part!r}: {error}."
+        ) from error
+    return np.asarray(rows, dtype=np.intp)
+
+
 def split(model: Model, data: Data, cv: Any, groups: Any, random_state: Any) -> Splits:
     """Return the (train, test) indices of every fold, after checking that each can be used."""
     if random_state is not None and (cv is None or isinstance(cv, numbers.Integral)):
         kind = StratifiedKFold if model.classifier else KFold
         cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=random_state)
     splitter = check_cv(cv, data.y, classifier=model.classifier)
-    splits = list(splitter.split(data.X, data.y, groups))
+    splits = [
+        (_rows(train, data.y.size), _rows(test, data.y.size))
+        for train, test in splitter.split(data.X, data.y, groups)
+    ]
     if not splits:
         raise ValueError("cv has no folds: at least one (train, test) split is needed.")
     for k, (train, test) in enumerate(splits):

@@ -29,7 +29,8 @@ def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
 
     A sample is refined until its error is at most a tenth of the gain expected of the next step.
     Ends when that step is at most ``tol`` long, or should gain no more than ``tol**2`` of the
-    criterion: near its minimum a function is known to the square of what its argument is.
+    criterion, or a tenth of that where only values tell: near its minimum a function is known to
+    the square of what its argument is.
     """
     search = _Search(float(lower[0]), float(upper[0]))
     search.add((yield Ask(theta)))
@@ -38,13 +39,15 @@ def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
         middle = search.middle
         negligible = tol**2 * abs(middle.value)
         wanted = max(SHARE_OF_GAIN * move.gain, negligible)
+        # The parabola through three values says less of a gain than two derivatives do.
+        enough = negligible if search.reliable else SHARE_OF_GAIN * negligible
         tolerance = np.inf if search.reliable or not search.rejected else VALUE_TOLERANCE
         short = middle.error > wanted or middle.tolerance > tolerance
         if short and not middle.final:
             search.add((yield Ask(middle.theta, wanted, tolerance)))
         elif (
             abs(move.target - _at(middle)) <= tol
-            or (move.settled and move.gain <= negligible)
+            or (move.settled and move.gain <= enough)
             or search.knows(move.target, wanted)
         ):
             return search.outcome()
@@ -75,10 +78,13 @@ class _Search:
         self.lower, self.upper = lower, upper
         self.samples: list[Sample] = []
         self.latest: Sample
+        self.start: float
         self.radius = FIRST_RADIUS
         self.widths: list[float] = []
 
     def add(self, sample: Sample) -> None:
+        if not self.samples:
+            self.start = _at(sample)
         self.samples = [s for s in self.samples if _at(s) != _at(sample)]
         if self.samples and abs(_at(sample) - _at(self.latest)) > 0.99 * self.radius:
             self.radius *= 2.0
@@ -87,8 +93,8 @@ class _Search:
 
     @property
     def best(self) -> Sample:
-        """The sample that is lowest even if its error is against it."""
-        return min(self.samples, key=lambda s: s.value + s.error)
+        """The sample that is lowest even if its error is against it, of equals near the start."""
+        return min(self.samples, key=lambda s: (s.value + s.error, abs(_at(s) - self.start)))
 
     @property
     def middle(self) -> Sample:
