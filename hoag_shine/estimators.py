@@ -68,9 +68,9 @@ class Model(ABC):
         """Return log alpha for a value of the estimator's parameter."""
         return float(np.log(value))
 
-    def value(self, theta: float) -> float:
-        """Return the estimator's parameter for log alpha."""
-        return float(np.exp(theta))
+    def value(self, theta: Vector) -> Vector:
+        """Return the estimator's parameter for each log alpha."""
+        return np.exp(theta)
 
     def encode(self, y: NDArray[Any]) -> Vector:
         """Return targets as numbers, class codes for a classifier, after checking them."""
@@ -144,8 +144,8 @@ class LogisticModel(Model):
     def theta(self, value: float) -> float:
         return -float(np.log(value))
 
-    def value(self, theta: float) -> float:
-        return float(np.exp(-theta))
+    def value(self, theta: Vector) -> Vector:
+        return np.exp(-theta)
 
     def encode(self, y: NDArray[Any]) -> Vector:
         check_classification_targets(y)

@@ -13,6 +13,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from .estimators import Model, as_model
+from .groups import UNPENALISED, Groups, column_groups
 from .problems.linear import LinearProblems
 from .problems.penalties import L2Penalty
 
@@ -90,7 +91,7 @@ def split(model: Model, data: Data, cv: Any, groups: Any, random_state: Any) -> 
     return splits
 
 
-def problems_of(model: Model, data: Data, splits: Splits, penalty: Any) -> LinearProblems:
+def problems_of(model: Model, data: Data, splits: Splits, groups: Groups) -> LinearProblems:
     """Return the inner problems of all folds, which share X."""
     shape = data.y.size, len(splits)
     train_weight, test_weight = np.zeros(shape), np.zeros(shape)
@@ -100,36 +101,34 @@ def problems_of(model: Model, data: Data, splits: Splits, penalty: Any) -> Linea
         train_weight[:, k] = model.training_weight(data.y, drawn)
         held_out = np.bincount(test, minlength=data.y.size) * data.weight
         test_weight[:, k] = held_out / held_out.sum()
-    return _linear_problems(model, data, penalty, train_weight, test_weight)
+    return _linear_problems(model, data, groups, train_weight, test_weight)
 
 
-def whole_problem(model: Model, data: Data, penalty: Any) -> LinearProblems:
+def whole_problem(model: Model, data: Data, groups: Groups) -> LinearProblems:
     """Return the problem of the final fit: all rows train, none is held out."""
     train_weight = model.training_weight(data.y, data.weight)[:, None]
-    return _linear_problems(model, data, penalty, train_weight, np.zeros_like(train_weight))
+    return _linear_problems(model, data, groups, train_weight, np.zeros_like(train_weight))
 
 
 def _linear_problems(
-    model: Model, data: Data, penalty: Any, train_weight: Array, test_weight: Array
+    model: Model, data: Data, groups: Groups, train_weight: Array, test_weight: Array
 ) -> LinearProblems:
     return LinearProblems(
         data.X,
         model.targets(data.y),
         model.loss,
-        penalty_of(model, data.X.shape[1], penalty),
+        penalty_of(model, groups),
         train_weight,
         test_weight,
         fit_intercept=model.estimator.fit_intercept,
     )
 
 
-def penalty_of(model: Model, n_features: int, penalty: Any) -> L2Penalty:
-    """Return the penalty that ``penalty`` describes, over all variables in their flat layout."""
-    if not isinstance(penalty, str) or penalty != "shared":
-        raise ValueError(f"penalty must be 'shared', got {penalty!r}.")
-    groups = np.zeros(n_features + int(model.estimator.fit_intercept), dtype=np.intp)
-    groups[n_features:] = -1
-    return L2Penalty(np.repeat(groups, model.n_outputs), model.penalty_scale)
+def penalty_of(model: Model, groups: Groups) -> L2Penalty:
+    """Return the penalty of groups of columns, over all variables in their flat layout."""
+    intercept = [UNPENALISED] * int(model.estimator.fit_intercept)
+    of_variable = np.concatenate([groups.of_column, np.array(intercept, dtype=np.intp)])
+    return L2Penalty(np.repeat(of_variable, model.n_outputs), model.penalty_scale)
 
 
 def fold_problems(
@@ -166,5 +165,8 @@ def fold_problems(
         For bad input; the message names the argument.
     """
     model = as_model(estimator)
-    data = validate(BaseEstimator(), model, X, y, sample_weight)
-    return problems_of(model, data, split(model, data, cv, groups, random_state), penalty)
+    owner = BaseEstimator()
+    data = validate(owner, model, X, y, sample_weight)
+    names = getattr(owner, "feature_names_in_", None)
+    splits = split(model, data, cv, groups, random_state)
+    return problems_of(model, data, splits, column_groups(penalty, data.X.shape[1], names))

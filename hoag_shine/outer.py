@@ -178,7 +178,7 @@ def hoag(
             if not trace.history:
                 raise
             outcome = Outcome.INTERRUPTED
-    _warn(outcome, trace)
+    _warn(outcome, trace, lower, upper)
     return HoagResult(
         theta=trace.best.theta,
         value=trace.history[trace.best_index]["criterion"],
@@ -506,9 +506,12 @@ _ADVICE = {
 }
 
 
-def _warn(outcome: Outcome, trace: _Trace) -> None:
+def _warn(outcome: Outcome, trace: _Trace, lower: Vector, upper: Vector) -> None:
     """Say what the caller should know about the result."""
-    if outcome in _ADVICE:
+    # Among many penalties, some on a bound are no surprise: columns of noise want the largest.
+    theta = trace.best.theta
+    expected = outcome is Outcome.BOUND and bool(((lower < theta) & (theta < upper)).any())
+    if outcome in _ADVICE and not expected:
         _convergence_warning(f"The outer search ended because {outcome.value}: {_ADVICE[outcome]}.")
     if trace.unsolved:
         _convergence_warning(

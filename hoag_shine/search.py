@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import time
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import folds
 from .estimators import Model, as_model, check_positive
 from .folds import Data, Splits
+from .groups import Groups, column_groups
 from .inner.lbfgs import Solution, minimize_lbfgs
 from .outer import HoagResult, hoag
 
@@ -64,8 +66,16 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         fits themselves, at no cost; ``"cg"`` solves the linear system by conjugate gradient
         (HOAG); ``"exact"`` factorises the Hessian, for small problems; ``"jacobian-free"`` is a
         baseline. See :mod:`hoag_shine.hypergradients`.
-    penalty : {"shared"}, default="shared"
-        One penalty for all coefficients.
+    penalty : {"shared", "feature"}, array-like of shape (n_features,), or dict, default="shared"
+        One penalty for all coefficients, one for each feature, or one for each group of features:
+        a label for every column of X, or ``{name: columns}`` with indices, slices, masks or
+        feature names; the ``output_indices_`` of a fitted
+        :class:`~sklearn.compose.ColumnTransformer` are of this form. Columns labelled -1 or None
+        are not penalised.
+    shrinkage : float, default=0.0
+        Keeps several penalties from fitting the noise of the held-out data, by pulling their
+        logarithms towards each other; see :func:`hoag`. ``1 / n_samples`` is a good first guess
+        for many penalties, 0 for a few.
     init : float, optional
         Where to start, instead of the estimator's own ``C`` or ``alpha``.
     bounds : pair of float, default=(1e-8, 1e8)
@@ -95,7 +105,10 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     best_params_ : dict
-        The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``.
+        The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``. With several penalties, an
+        ndarray of shape (n_penalties,), in the order of ``penalty_names_``.
+    penalty_names_ : tuple
+        The name of each penalty: the groups' labels, or the features' names or indices.
     best_score_ : float
         Mean over the folds of the negative held-out loss at ``best_params_``, equal to
         ``mean_test_score`` of ``GridSearchCV(scoring="neg_log_loss")`` (or
@@ -103,7 +116,9 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
     best_index_ : int
         The outer iteration that found it.
     best_estimator_ : estimator
-        The fitted estimator, of the user's class. Only with ``refit=True``.
+        The fitted estimator, of the user's class. Only with ``refit=True``. It predicts with
+        coefficients fitted under ``best_params_``; where these are several penalties, which its
+        class does not know, its own parameter stays as it was.
     cv_results_ : dict of ndarray
         A row for each outer iteration in the layout of GridSearchCV. Test scores are as known in
         that iteration: accurate at ``best_index_``, and elsewhere only as accurate as the search
@@ -112,6 +127,8 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         A record for each outer iteration, see :func:`hoag`, with ``params`` added.
     outcome_ : Outcome
         Why the search ended; ``Outcome.BOUND`` for an optimum on a bound.
+    n_iter_ : int
+        Number of outer iterations.
     n_splits_ : int
         Number of folds.
     scorer_ : callable
@@ -158,6 +175,7 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         cv: Any = None,
         hypergradient: Any = "shine",
         penalty: Any = "shared",
+        shrinkage: float = 0.0,
         init: float | None = None,
         bounds: tuple[float, float] = (1e-8, 1e8),
         tol: float = 1e-3,
@@ -173,6 +191,7 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         self.cv = cv
         self.hypergradient = hypergradient
         self.penalty = penalty
+        self.shrinkage = shrinkage
         self.init = init
         self.bounds = bounds
         self.tol = tol
@@ -214,26 +233,35 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         scorer = None if self.scoring is None else check_scoring(self.estimator, self.scoring)
         data = folds.validate(self, model, X, y, sample_weight)
         splits = folds.split(model, data, self.cv, groups, self.random_state)
-        problems = folds.problems_of(model, data, splits, self.penalty)
+        groups_ = column_groups(
+            self.penalty, data.X.shape[1], getattr(self, "feature_names_in_", None)
+        )
+        self.penalty_names_ = groups_.names
+        problems = folds.problems_of(model, data, splits, groups_)
         report = _Report(self, model, data, splits, scorer)
         result = hoag(
             problems,
-            [theta],
+            np.full(problems.n_hyperparameters, theta),
             hypergradient=self.hypergradient,
             bounds=bounds,
             tol=self.tol,
             max_iter=self.max_iter,
+            shrinkage=self.shrinkage,
             n_jobs=self.n_jobs,
             callback=report,
         )
         self._store(model, result, report, len(splits))
         self.scorer_ = scorer or check_scoring(self.estimator)
         if self.refit:
-            self._fit_best(model, data, result)
+            self._fit_best(model, data, groups_, result)
         return self
 
     def _check_limits(self) -> None:
         check_positive("tol", self.tol)
+        if isinstance(self.shrinkage, bool) or not isinstance(self.shrinkage, numbers.Real):
+            raise TypeError(f"shrinkage must be a non-negative number, got {self.shrinkage!r}.")
+        if not 0.0 <= float(self.shrinkage) < np.inf:
+            raise ValueError(f"shrinkage must be at least 0 and finite, got {self.shrinkage!r}.")
         if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, (int, np.integer)):
             raise TypeError(f"max_iter must be a positive integer, got {self.max_iter!r}.")
         if self.max_iter < 1:
@@ -263,16 +291,17 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         self.best_index_ = result.best_index
         self.best_params_ = result.history[result.best_index]["params"]
         self.outcome_ = result.outcome
+        self.n_iter_ = len(result.history)
         self.n_splits_ = n_splits
         if model.classifier:
             self.classes_ = model.classes_
         self.cv_results_ = _cv_results(model, result, report.scores)
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
 
-    def _fit_best(self, model: Model, data: Data, result: HoagResult) -> None:
+    def _fit_best(self, model: Model, data: Data, groups: Groups, result: HoagResult) -> None:
         """Fit on all rows, starting from the mean of the folds' solutions."""
         begin = time.perf_counter()
-        problem = folds.whole_problem(model, data, self.penalty)[0]
+        problem = folds.whole_problem(model, data, groups)[0]
         zero = np.zeros(problem.n_params)
         scale = float(np.linalg.norm(problem.value_and_grad(zero, result.theta)[1]))
         w = np.mean([s.w for s in result.solutions], axis=0)
@@ -368,10 +397,11 @@ class _Report:
             print(_line(record, self.model), flush=True)  # noqa: T201
         return bool(self.search.callback is not None and self.search.callback(record))
 
-    def params(self, record: dict[str, Any]) -> dict[str, float]:
+    def params(self, record: dict[str, Any]) -> dict[str, Any]:
         # Going through the logarithm may leave the bounds by a rounding.
-        value = np.clip(self.model.value(float(record["theta"][0])), *self.search.bounds)
-        return {self.model.parameter: float(value)}
+        values = np.clip(self.model.value(record["theta"]), *self.search.bounds)
+        shared = isinstance(self.search.penalty, str) and self.search.penalty == "shared"
+        return {self.model.parameter: float(values[0]) if shared else values}
 
     def _score(self, record: dict[str, Any], solutions: list[Solution]) -> list[float]:
         value = record["params"][self.model.parameter]
@@ -384,10 +414,11 @@ class _Report:
 
 
 def _line(record: dict[str, Any], model: Model) -> str:
-    (value,) = record["params"].values()
+    values = np.atleast_1d(record["params"][model.parameter])
+    spread = f"{values.min():.4g}" + (f" to {values.max():.4g}" if values.size > 1 else "")
     return (
-        f"[ShineCV] iteration {record['iteration']}: {model.parameter}={value:.4g}, "
-        f"{model.loss.scoring}={-record['criterion']:.6g} (+- {record['error']:.1g}), "
+        f"[ShineCV] iteration {record['iteration']}: {model.parameter}={spread}, "
+        f"{model.loss.scoring or 'score'}={-record['criterion']:.6g} (+- {record['error']:.1g}), "
         f"{record['data_passes']:g} data passes, {record['seconds']:.2f} s"
     )
 
@@ -405,7 +436,7 @@ def _cv_results(
         "std_fit_time": np.zeros_like(seconds),
         "mean_score_time": np.zeros_like(seconds),
         "std_score_time": np.zeros_like(seconds),
-        f"param_{model.parameter}": np.ma.masked_array([p[model.parameter] for p in params]),
+        f"param_{model.parameter}": _param_column([p[model.parameter] for p in params]),
         "params": params,
     }
     table |= _score_columns("score", -np.array([r["fold_criteria"] for r in history]))
@@ -416,6 +447,15 @@ def _cv_results(
     if scores:
         table |= _score_columns("scoring", np.array(scores))
     return table
+
+
+def _param_column(values: list[Any]) -> Any:
+    """Return a parameter's column as GridSearchCV has it: of objects, unless of numbers."""
+    if np.ndim(values[0]) == 0:
+        return np.ma.masked_array(values)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return np.ma.masked_array(column)
 
 
 def _score_columns(name: str, scores: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -1,0 +1,126 @@
+"""Which coefficients share a penalty: what ``penalty=`` of :class:`ShineCV` may say."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The label of columns without a penalty, beside None.
+UNPENALISED = -1
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A partition of the columns of X.
+
+    Attributes
+    ----------
+    names : tuple
+        The name of each hyperparameter.
+    of_column : ndarray of shape (n_features,), dtype intp
+        For each column the index of its hyperparameter, or -1 for no penalty.
+    """
+
+    names: tuple[Hashable, ...]
+    of_column: NDArray[np.intp]
+
+
+def column_groups(penalty: Any, n_features: int, feature_names: Any = None) -> Groups:
+    """Return the groups that ``penalty`` describes.
+
+    Parameters
+    ----------
+    penalty : {"shared", "feature"}, array-like of shape (n_features,), or dict
+        One penalty for all columns; one for each; the label of each column's group, with None or
+        -1 for no penalty; or ``{name: columns}``, where columns are an integer, a slice, a mask, a
+        list of integers, or one or several feature names, and the name None means no penalty. The
+        ``output_indices_`` of a fitted :class:`~sklearn.compose.ColumnTransformer` have that form.
+    n_features : int
+    feature_names : array-like of shape (n_features,), optional
+
+    Raises
+    ------
+    ValueError, TypeError
+        Where the groups are not a partition of the columns, or no column is penalised.
+    """
+    if isinstance(penalty, str):
+        if penalty == "shared":
+            return Groups(("shared",), np.zeros(n_features, dtype=np.intp))
+        if penalty == "feature":
+            names = range(n_features) if feature_names is None else map(str, feature_names)
+            return Groups(tuple(names), np.arange(n_features, dtype=np.intp))
+        raise ValueError(
+            f"penalty must be 'shared', 'feature', a label for each column or a dict of columns, "
+            f"got {penalty!r}."
+        )
+    if isinstance(penalty, Mapping):
+        return _from_labels(_labels(penalty, n_features, feature_names))
+    labels = np.asarray(penalty, dtype=object)
+    if labels.shape != (n_features,):
+        raise ValueError(
+            f"penalty must have a label for each of the {n_features} columns of X, but its shape "
+            f"is {labels.shape}."
+        )
+    return _from_labels(list(labels))
+
+
+def _labels(columns: Mapping[Any, Any], n_features: int, feature_names: Any) -> list[Any]:
+    """Return the group's name of each column, after checking that every column has one."""
+    labels: list[Any] = [None] * n_features
+    times = np.zeros(n_features, dtype=int)
+    for name, chosen in columns.items():
+        for column in _indices(name, chosen, n_features, feature_names):
+            labels[column] = name
+            times[column] += 1
+    if (times != 1).any():
+        wrong = np.flatnonzero(times != 1)
+        raise ValueError(
+            f"penalty must put every column of X into exactly one group; columns {wrong[:5]} are "
+            f"in {times[wrong[:5]]} groups. Columns under the name None have no penalty."
+        )
+    return labels
+
+
+def _indices(name: Any, chosen: Any, n_features: int, feature_names: Any) -> NDArray[np.intp]:
+    positions = np.arange(n_features, dtype=np.intp)
+    wanted = [chosen] if isinstance(chosen, str | int) else chosen
+    if not isinstance(wanted, slice):
+        wanted = np.asarray(wanted)
+        if wanted.dtype.kind in "UO":
+            wanted = _named(name, wanted, feature_names)
+        if wanted.size == 0:
+            return positions[:0]
+    try:
+        return np.atleast_1d(positions[wanted])
+    except IndexError as error:
+        raise ValueError(f"penalty[{name!r}] does not fit {n_features} columns: {error}.") from None
+
+
+def _named(name: Any, wanted: NDArray[Any], feature_names: Any) -> NDArray[np.intp]:
+    if feature_names is None:
+        raise ValueError(
+            f"penalty[{name!r}] has names of columns, but X has none: pass a DataFrame or indices."
+        )
+    position = {feature: i for i, feature in enumerate(feature_names)}
+    unknown = [feature for feature in wanted if feature not in position]
+    if unknown:
+        raise ValueError(f"penalty[{name!r}] names columns that X does not have: {unknown}.")
+    return np.array([position[feature] for feature in wanted], dtype=np.intp)
+
+
+def _from_labels(labels: list[Any]) -> Groups:
+    penalised = [label for label in labels if not _is_unpenalised(label)]
+    names = tuple(dict.fromkeys(penalised))
+    if not names:
+        raise ValueError("penalty leaves every column without a penalty: there is nothing to tune.")
+    index = {name: i for i, name in enumerate(names)}
+    of_column = [UNPENALISED if _is_unpenalised(label) else index[label] for label in labels]
+    return Groups(names, np.array(of_column, dtype=np.intp))
+
+
+def _is_unpenalised(label: Any) -> bool:
+    return label is None or (not isinstance(label, str) and bool(label == UNPENALISED))
