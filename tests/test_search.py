@@ -767,8 +767,8 @@ def test_rows_that_do_not_exist_are_refused(part):
     [
         ({"hypergradient": "newton"}, "hypergradient must be one of .*'shine'"),
         ({"hypergradient": None}, "hypergradient must be one of"),
-        ({"penalty": "l1"}, "penalty must be"),
-        ({"penalty": None}, "penalty must be"),
+        ({"penalty": "l1"}, "penalty must"),
+        ({"penalty": None}, "penalty must"),
         ({"init": 0.0}, "init must be positive"),
         ({"init": -1.0}, "init must be positive"),
         ({"init": np.nan}, "init must be positive"),
