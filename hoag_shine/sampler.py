@@ -1,0 +1,203 @@
+"""The inner side of the outer loop: solves all inner problems and takes samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .hypergradients import Hypergradient, Method, as_solvers
+from .inner.inverse_hessian import InverseHessian
+from .inner.lbfgs import Solution, Status, lbfgs
+from .inner.requests import Evaluate, run_together
+from .problems.base import ProblemSet
+from .steps import RELIABLE_RESIDUAL, Ask, Sample
+from .tolerances import FLOOR
+
+Vector = NDArray[np.float64]
+
+# Inner iterations between two looks at what the inner error is worth.
+CHUNK = 4
+
+# Relative residual that is enough for linear systems of the hypergradient, unless scheduled.
+LINEAR_TOLERANCE = 1e-4
+
+
+class Sampler:
+    """All inner problems, at one theta after the other, with what each solve leaves to the next."""
+
+    def __init__(
+        self,
+        problems: ProblemSet,
+        method: Method,
+        theta: Vector,
+        memory: int,
+        max_iter: int,
+        shrinkage: float,
+        map: Callable[..., Iterable[Any]],  # noqa: A002
+    ) -> None:
+        self.problems = problems
+        self.method = method
+        self.theta = theta
+        self.max_iter = max_iter
+        self.shrinkage = shrinkage
+        self.map = map
+        self.n_iter = 0
+        self.n_hvp = 0
+        self.fold_values = np.full(len(problems), np.nan)
+        probe = getattr(method, "probe", None)
+        self._probes = [probe and probe(problem) for problem in problems]
+        self._along = np.ones_like(theta)
+        self._adjoints: list[Vector | None] = [None] * len(problems)
+        self._prices: list[Vector] | None = None
+        start = [np.zeros(problem.n_params) for problem in problems]
+        self._estimates = [InverseHessian(w.size, memory) for w in start]
+        self.restart(theta, start)
+        self._scales = [float(np.linalg.norm(s.grad)) for s in self.solutions]
+
+    def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
+        """Go to inner variables ``ws`` and ``theta``; the pairs stay."""
+        self.theta = theta
+        answers = self.problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
+        self.solutions = [
+            Solution(w, answers[k][0], answers[k][1], estimate, 0, 1, Status.MAX_ITER)
+            for k, (w, estimate) in enumerate(zip(ws, self._estimates, strict=True))
+        ]
+        self._set_penalties()
+
+    def sample(self, ask: Ask, scheduled: float | None = None) -> Sample:
+        """Solve at ``ask.theta`` as scheduled, or else until as accurate as asked for."""
+        self._move(ask.theta)
+        if scheduled is not None:
+            outer = self._iterate(max(scheduled, FLOOR), self.max_iter)
+            return self._sample(self._hypergradients(outer, scheduled))
+        sample = None
+        for done in range(0, self.max_iter, CHUNK):
+            outer = self._iterate(FLOOR, min(CHUNK, self.max_iter - done))
+            settled = self._error(outer) <= ask.accuracy and self.tolerance <= ask.tolerance
+            if settled or self._final:
+                sample = self._sample(self._hypergradients(outer, LINEAR_TOLERANCE))
+                if sample.error <= ask.accuracy or sample.final:
+                    return sample
+        return sample or self._sample(self._hypergradients(outer, LINEAR_TOLERANCE))
+
+    def _move(self, theta: Vector) -> None:
+        """Change the penalty under the solutions; value and gradient follow without a pass."""
+        if np.array_equal(theta, self.theta):
+            return
+        old = [problem.penalty_hessian(self.theta) for problem in self.problems]
+        new = [problem.penalty_hessian(theta) for problem in self.problems]
+        moved = []
+        for solution, before, after in zip(self.solutions, old, new, strict=True):
+            if before is None or after is None:
+                self.restart(theta, [s.w for s in self.solutions])
+                return
+            push = (after - before) * solution.w
+            value = solution.value + 0.5 * float(solution.w @ push)
+            moved.append(replace(solution, value=value, grad=solution.grad + push))
+        self.solutions = moved
+        self.theta = theta
+        self._prices = None
+        self._set_penalties()
+
+    def _set_penalties(self) -> None:
+        diagonals = self.problems.data_diagonals([s.w for s in self.solutions])
+        for problem, estimate, diagonal in zip(
+            self.problems, self._estimates, diagonals, strict=True
+        ):
+            estimate.set_penalty(problem.penalty_hessian(self.theta), diagonal)
+
+    def _iterate(self, tolerance: float, max_iter: int) -> list[Vector]:
+        """Bring the inner problems nearer to their solutions; return the outer gradients there."""
+        solvers = [
+            lbfgs(
+                s.w,
+                s.inverse_hessian,
+                tol=tolerance * scale,
+                max_iter=max_iter,
+                start=(s.value, s.grad),
+                probe=probe and partial(probe, self.theta, self._along),
+            )
+            for s, scale, probe in zip(self.solutions, self._scales, self._probes, strict=True)
+        ]
+        self.solutions = run_together(self.problems, self.theta, solvers, map=self.map)
+        self.n_iter += max(s.n_iter for s in self.solutions)
+        outer = self.problems.outer_values_and_grads([s.w for s in self.solutions])
+        self.fold_values = np.array([value for value, _ in outer])
+        return [grad for _, grad in outer]
+
+    def _error(self, outer_grads: Sequence[Vector]) -> float:
+        """Price the inner error with the last adjoint here, or else with the one that is free."""
+        if self._prices is not None:
+            changes = [q @ s.grad for q, s in zip(self._prices, self.solutions, strict=True)]
+        else:
+            changes = [
+                grad @ (s.inverse_hessian @ s.grad)
+                for grad, s in zip(outer_grads, self.solutions, strict=True)
+            ]
+        return float(np.mean(np.abs(changes)))
+
+    @property
+    def _final(self) -> bool:
+        return all(s.status is not Status.MAX_ITER for s in self.solutions)
+
+    @property
+    def tolerance(self) -> float:
+        """The largest inner gradient norm, relative to that at the start."""
+        return max(
+            float(np.linalg.norm(s.grad)) / (scale or 1.0)
+            for s, scale in zip(self.solutions, self._scales, strict=True)
+        )
+
+    def _hypergradients(self, outer_grads: Sequence[Vector], tol: float) -> list[Hypergradient]:
+        calls = [
+            self.method(problem, self.theta, s, grad, tol=tol, start=adjoint)
+            for problem, s, grad, adjoint in zip(
+                self.problems, self.solutions, outer_grads, self._adjoints, strict=True
+            )
+        ]
+        answers = run_together(self.problems, self.theta, as_solvers(calls), map=self.map)
+        self._adjoints = [answer.q for answer in answers]
+        # A q that nobody vouches for prices nothing; the solver's own estimate still does.
+        self._prices = [
+            answer.q if answer.residual <= RELIABLE_RESIDUAL else s.inverse_hessian @ grad
+            for answer, s, grad in zip(answers, self.solutions, outer_grads, strict=True)
+        ]
+        self.n_hvp += max(answer.n_hvp for answer in answers)
+        return answers
+
+    def _sample(self, answers: Sequence[Hypergradient]) -> Sample:
+        n = len(answers)
+        grad = np.zeros_like(self.theta)
+        change = 0.0
+        for problem, solution, answer, price in zip(
+            self.problems, self.solutions, answers, self._prices or (), strict=True
+        ):
+            grad -= problem.cross_vjp(solution.w, self.theta, answer.q) / n
+            change -= float(price @ solution.grad) / n
+        solved = all(s.status is not Status.NON_FINITE for s in self.solutions)
+        if not (solved and np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
+            raise ValueError(
+                f"The criterion or its hypergradient is not finite at theta={self.theta}: scale "
+                "the features, or narrow the bounds."
+            )
+        if grad.any():
+            self._along = grad
+        residual = max(answer.residual for answer in answers)
+        reliable = residual <= RELIABLE_RESIDUAL
+        spread = self.theta - self.theta.mean()
+        prior = 0.5 * self.shrinkage * float(spread @ spread)
+        return Sample(
+            theta=self.theta,
+            value=float(self.fold_values.mean()) + (change if reliable else 0.0) + prior,
+            grad=grad + self.shrinkage * spread,
+            error=abs(change),
+            residual=residual,
+            prior=prior,
+            final=self._final,
+            tolerance=self.tolerance,
+        )

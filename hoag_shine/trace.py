@@ -1,0 +1,109 @@
+"""The record of a search, and the best of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container
+from typing import Any
+
+import numpy as np
+
+from .inner.lbfgs import Solution
+from .sampler import Sampler
+from .steps import Ask, Sample
+
+# Relative accuracy of the criterion at the hyperparameters that are returned, and the relative
+# inner gradient that guards it where the adjoint is poor.
+FINAL_ACCURACY = 1e-6
+FINAL_TOLERANCE = 1e-5
+
+
+class Trace:
+    """The record of the search, and the best of it."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.solutions: list[Solution] = []
+        self.unsolved = False
+        self._samples: list[Sample] = []
+        self._sampler = sampler
+        self._spent = self._counters()
+
+    def add(self, sample: Sample) -> dict[str, Any]:
+        """Record a sample; one at the theta of the last record takes its place."""
+        if not (self._samples and np.array_equal(self._samples[-1].theta, sample.theta)):
+            self.history.append({"iteration": len(self.history)})
+            self._samples.append(sample)
+        self._samples[-1] = sample
+        record = self.history[-1]
+        record.update(self._facts(sample), **self._costs(record))
+        if self.best_index == len(self.history) - 1:
+            self.solutions = self._sampler.solutions
+        return record
+
+    @property
+    def best_index(self) -> int:
+        """The record that is lowest even if its error is against it; what is newer replaces."""
+        newest = {sample.theta.tobytes(): i for i, sample in enumerate(self._samples)}
+        return min(newest.values(), key=lambda i: self._samples[i].value + self._samples[i].error)
+
+    @property
+    def best(self) -> Sample:
+        return self._samples[self.best_index]
+
+    def polish(self) -> None:
+        """Solve accurately at the best theta, so that its criterion can be taken at its word.
+
+        What looked best may no longer do so then; the next best is tried in its place, and so is
+        the start where its error leaves open which is lower.
+        """
+        solved: dict[int, list[Solution]] = {}
+        while (index := self._doubtful(solved)) is not None:
+            ask = self._accurately(index)
+            if not np.array_equal(ask.theta, self._sampler.theta):
+                self._sampler.restart(ask.theta, [s.w for s in self.solutions])
+            self._samples[index] = self._sampler.sample(ask)
+            self.solutions = solved[index] = self._sampler.solutions
+            record = self.history[index]
+            record.update(self._facts(self._samples[index]), **self._costs(record))
+        self.solutions = solved[self.best_index]
+        ask = self._accurately(self.best_index)
+        short = self.best.error > ask.accuracy or self.best.tolerance > ask.tolerance
+        self.unsolved = short and not self.best.final
+
+    def _accurately(self, index: int) -> Ask:
+        sample = self._samples[index]
+        return Ask(sample.theta, FINAL_ACCURACY * abs(sample.value), FINAL_TOLERANCE)
+
+    def _doubtful(self, solved: Container[int]) -> int | None:
+        """Return the record that is to be solved accurately next."""
+        best, start = self.best, self._samples[0]
+        if self.best_index not in solved:
+            return self.best_index
+        open_question = start.value - start.error <= best.value + best.error
+        return 0 if open_question and 0 not in solved else None
+
+    def _facts(self, sample: Sample) -> dict[str, Any]:
+        return {
+            "theta": sample.theta.copy(),
+            "criterion": sample.value - sample.prior,
+            "fold_criteria": self._sampler.fold_values.copy(),
+            "error": sample.error,
+            "hypergradient": sample.grad,
+            "hypergradient_norm": float(np.linalg.norm(sample.grad)),
+            "residual": sample.residual,
+            "inner_tolerance": sample.tolerance,
+        }
+
+    def _costs(self, record: dict[str, Any]) -> dict[str, float]:
+        """Add what was spent since the last record to what this one had cost before."""
+        spent, self._spent = self._spent, self._counters()
+        return {name: record.get(name, 0) + self._spent[name] - spent[name] for name in spent}
+
+    def _counters(self) -> dict[str, float]:
+        return {
+            "inner_iterations": self._sampler.n_iter,
+            "hessian_products": self._sampler.n_hvp,
+            "data_passes": self._sampler.problems.n_passes,
+            "seconds": time.perf_counter(),
+        }
