@@ -107,7 +107,7 @@ def test_an_unpenalised_group_is_fitted_without_a_penalty(diabetes):
 
 
 def test_one_penalty_for_each_feature_survives_noise():
-    """Shrunk together, they serve new data better than one penalty, and noise gets the strongest."""
+    """Shrunk together, they serve new data better than one, and noise gets the strongest."""
     X, y = load_breast_cancer(return_X_y=True)
     X = np.hstack([scale(X), np.random.default_rng(1).standard_normal((len(y), 100))])
     X, X_new, y, y_new = train_test_split(X, y, test_size=0.4, stratify=y, random_state=0)
