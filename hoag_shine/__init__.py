@@ -12,6 +12,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .datasets import load_dataset
     from .folds import fold_problems
+    from .generalized_linear import GeneralizedLinear
     from .hypergradients import Hypergradient
     from .inner.inverse_hessian import InverseHessian
     from .inner.lbfgs import Solution, Status, minimize_lbfgs
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .steps import Outcome
 
 _HOMES = {
+    "GeneralizedLinear": "generalized_linear",
     "HoagResult": "outer",
     "Hypergradient": "hypergradients",
     "InverseHessian": "inner.inverse_hessian",
@@ -51,6 +53,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "GeneralizedLinear",
     "HoagResult",
     "Hypergradient",
     "InverseHessian",

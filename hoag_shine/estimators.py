@@ -20,6 +20,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+from .generalized_linear import GeneralizedLinear, resolve_loss
 from .problems.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 
 Vector = NDArray[np.float64]
@@ -175,7 +176,7 @@ class LogisticModel(Model):
     def check_fold(self, y: Vector, weight: Vector) -> str | None:
         missing = set(range(self.classes_.size)) - set(y[weight > 0.0].astype(int))
         if missing:
-            label = self.classes_[missing.pop()]
+            label = self.classes_.tolist()[min(missing)]
             return f"its training rows have no sample of class {label!r}"
         return None
 
@@ -228,15 +229,40 @@ class RidgeModel(Model):
         fitted.solver_ = "lbfgs"
 
 
+class GeneralizedLinearModel(Model):
+    """``GeneralizedLinear``, whose loss is the user's."""
+
+    parameter = "alpha"
+    penalty_scale = 1.0
+
+    def _check_options(self) -> None:
+        self.loss = resolve_loss(self.estimator.loss)
+
+    def encode(self, y: NDArray[Any]) -> Vector:
+        self.loss.check_targets(y)
+        return super().encode(y)
+
+    def _set_fitted(
+        self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
+    ) -> None:
+        fitted.coef_ = coef[0]
+        fitted.intercept_ = intercept[0]
+        fitted.n_iter_ = n_iter
+
+
 # By exact class: a subclass may well fit another model.
-MODELS: dict[type, type[Model]] = {LogisticRegression: LogisticModel, Ridge: RidgeModel}
+MODELS: dict[type, type[Model]] = {
+    LogisticRegression: LogisticModel,
+    Ridge: RidgeModel,
+    GeneralizedLinear: GeneralizedLinearModel,
+}
 
 
 def as_model(estimator: Any) -> Model:
     """Return what is known about the estimator, or raise TypeError if that is nothing."""
     model = MODELS.get(type(estimator))
     if model is None:
-        supported = " or ".join(sorted(f"{cls.__name__}()" for cls in MODELS))
+        supported = " or ".join(f"{cls.__name__}()" for cls in MODELS)
         found = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
         hint = f" (an instance, not the class {found})" if isinstance(estimator, type) else ""
         raise TypeError(f"estimator must be {supported}{hint}, got {found}.")

@@ -135,7 +135,9 @@ def logistic(y, z, value, gradient):
             t = z[i, c]
             e = np.exp(-abs(t))
             value[i, c] = max(t, 0.0) - target * t + np.log1p(e)
-            gradient[i, c] = (1.0 if t >= 0.0 else e) / (1.0 + e) - target
+            # Not probability minus target, which would cancel where both are near one.
+            above, below = (1.0, e) if t >= 0.0 else (e, 1.0)
+            gradient[i, c] = ((1.0 - target) * above - target * below) / (1.0 + e)
 
 
 @njit(cache=True, nogil=True)

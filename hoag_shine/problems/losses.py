@@ -77,6 +77,15 @@ class Loss(ABC):
         """Return the expected target at linear predictor ``z``."""
         return z
 
+    def check_targets(self, y: Array) -> None:
+        """Raise ValueError if a target lies outside of ``target_range``."""
+        low, high = self.target_range
+        if y.size and not (low <= y.min() and y.max() <= high):
+            raise ValueError(
+                f"y must lie between {low:g} and {high:g} for {self!r}, but it goes from "
+                f"{y.min():g} to {y.max():g}."
+            )
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
