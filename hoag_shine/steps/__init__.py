@@ -1,8 +1,9 @@
 r"""Step rules: which hyperparameters to look at next, and how closely.
 
-A rule is a generator. It yields an :class:`Ask` and is sent the :class:`Sample` taken there; when
-it has seen enough it returns an :class:`Outcome`. Asking again for the theta just sampled, with a
-smaller ``accuracy``, continues the inner solves where they stand.
+A rule is a generator. It yields an :class:`~hoag_shine.steps.Ask` and is sent the
+:class:`~hoag_shine.steps.Sample` taken there; when it has seen enough it returns an
+:class:`~hoag_shine.Outcome`. Asking again for the theta just sampled, with a smaller ``accuracy``,
+continues the inner solves where they stand.
 """
 
 from __future__ import annotations
