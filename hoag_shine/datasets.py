@@ -23,6 +23,7 @@ Data: TypeAlias = tuple[Matrix, NDArray[Any]]
 
 DATA_VARIABLE = "HOAG_SHINE_DATA"
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+IMAGES = ("mnist", "mnist_test", "usps", "usps_test")
 
 
 def load_dataset(name: str | os.PathLike[str]) -> Data:
@@ -46,7 +47,10 @@ def load_dataset(name: str | os.PathLike[str]) -> Data:
           unit rows; the target is 1 for the last ten classes. HOAG's and SHINE's *20news*;
         - ``"text:imdb"`` and ``"text:imdb_test"``: the train and the test half of the film reviews
           (25,000 each), TF-IDF with sublinear term frequencies and the document frequencies of
-          the train half; the target is 1 for positive reviews.
+          the train half; the target is 1 for positive reviews;
+        - ``"images:mnist"`` and ``"images:usps"``: handwritten digits, a row of pixels between 0
+          and 1 for each image of the official train half; ``"images:mnist_test"`` and
+          ``"images:usps_test"`` for the test half. The target is the digit.
 
     Returns
     -------
@@ -256,6 +260,15 @@ def _load_imdb(*, test: bool) -> Data:
     return tfidf.transform(counts[rows]), y[rows].astype(np.int64)
 
 
+def _load_images(name: str) -> Data:
+    if name not in IMAGES:
+        raise _unknown("images", name, IMAGES)
+    file, _, half = name.partition("_")
+    half = half or "train"
+    pixels, y = _load_arrays(_local("images", f"{file}.npz"), f"X_{half}", f"y_{half}")
+    return pixels.reshape(len(pixels), -1) / 255.0, y.astype(np.int64)
+
+
 _TEXTS: dict[str, Callable[[], Data]] = {
     "20news": _load_20news,
     "imdb": partial(_load_imdb, test=False),
@@ -263,6 +276,7 @@ _TEXTS: dict[str, Callable[[], Data]] = {
 }
 
 _LOADERS: dict[str, Callable[[str], Data]] = {
+    "images": _load_images,
     "libsvm": _load_libsvm,
     "sklearn": _load_sklearn,
     "tabular": _load_tabular,

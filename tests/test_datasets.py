@@ -103,6 +103,8 @@ def test_unknown_names_are_answered_with_known_ones(home):
         load_dataset("libsvm:a9")
     with pytest.raises(ValueError, match="there is 20news, imdb, imdb_test"):
         load_dataset("text:xyz")
+    with pytest.raises(ValueError, match=r"did you mean .*usps"):
+        load_dataset("images:usp")
 
 
 def test_missing_local_set_names_the_variable(home):
@@ -282,3 +284,41 @@ def test_tables(name, shape):
     X, y = load_dataset(f"tabular:{name}")
     assert X.shape == shape
     assert y.shape == shape[:1]
+
+
+def test_images_become_rows_of_pixels_between_0_and_1(home):
+    (home / "images").mkdir()
+    images = np.array([[[0, 255], [51, 102]], [[255, 0], [0, 0]]], dtype=np.uint8)
+    np.savez(
+        home / "images" / "usps.npz",
+        X_train=images,
+        y_train=np.array([7, 3], dtype=np.uint8),
+        X_test=images[:1],
+        y_test=np.array([7], dtype=np.uint8),
+    )
+    X, y = load_dataset("images:usps")
+    np.testing.assert_allclose(X, [[0.0, 1.0, 0.2, 0.4], [1.0, 0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(y, [7, 3])
+    assert load_dataset("images:usps_test")[0].shape == (1, 4)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "n_pixels", "n_train", "n_test", "sizes"),
+    [
+        ("usps", 256, 7291, 2007, [1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644]),
+        (
+            "mnist",
+            784,
+            60_000,
+            10_000,
+            [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+        ),
+    ],
+)
+def test_digits_are_those_that_were_published(name, n_pixels, n_train, n_test, sizes):
+    X, y = load_dataset(f"images:{name}")
+    assert X.shape == (n_train, n_pixels)
+    assert (X.min(), X.max()) == (0.0, 1.0)
+    np.testing.assert_array_equal(np.bincount(y), sizes)
+    assert load_dataset(f"images:{name}_test")[0].shape == (n_test, n_pixels)
