@@ -146,7 +146,7 @@ def fold_problems(
 
     Parameters
     ----------
-    estimator : LogisticRegression or Ridge
+    estimator : LogisticRegression, Ridge or GeneralizedLinear
     X : array-like or sparse matrix of shape (n_samples, n_features)
     y : array-like of shape (n_samples,)
     cv, penalty, random_state

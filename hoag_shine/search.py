@@ -44,16 +44,17 @@ def _estimator_has(name: str) -> Callable[[Any], bool]:
 class ShineCV(MetaEstimatorMixin, BaseEstimator):
     r"""Tune the penalty of a linear model by hypergradients of its cross-validated loss.
 
-    Finds the ``C`` of a :class:`~sklearn.linear_model.LogisticRegression` or the ``alpha`` of a
-    :class:`~sklearn.linear_model.Ridge` that minimises the mean over the folds of each fold's
-    mean held-out loss: the logistic loss, or the squared error. A grid of candidates is not
-    needed: the derivative of that criterion with respect to the logarithm of the penalty (the
-    hypergradient) says where to go, and it costs little more than the fits themselves. All folds
-    are fitted side by side, one pass over X serving them all.
+    Finds the ``C`` of a :class:`~sklearn.linear_model.LogisticRegression`, or the ``alpha`` of a
+    :class:`~sklearn.linear_model.Ridge` or :class:`GeneralizedLinear`, that minimises the mean over
+    the folds of each fold's mean held-out loss: the log loss of two or more classes, the squared
+    error, or the loss of your own. A grid of candidates is not needed: the derivative of that
+    criterion with respect to the logarithm of the penalty (the hypergradient) says where to go,
+    and it costs little more than the fits themselves. All folds are fitted side by side, one pass
+    over X serving them all.
 
     Parameters
     ----------
-    estimator : LogisticRegression or Ridge
+    estimator : LogisticRegression, Ridge or GeneralizedLinear
         The estimator to tune. Its ``C`` or ``alpha`` is where the search starts; its
         ``fit_intercept`` and ``class_weight`` are respected; options of its own solver (``tol``,
         ``max_iter``, ...) are not used. The intercept is never penalised.
@@ -112,7 +113,7 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
     best_score_ : float
         Mean over the folds of the negative held-out loss at ``best_params_``, equal to
         ``mean_test_score`` of ``GridSearchCV(scoring="neg_log_loss")`` (or
-        ``"neg_mean_squared_error"``).
+        ``"neg_mean_squared_error"``) where the loss is such a score.
     best_index_ : int
         The outer iteration that found it.
     best_estimator_ : estimator
@@ -212,7 +213,7 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
             float32 is kept, anything else becomes float64. Sparse formats other than CSR are
             converted. Never copied for the folds.
         y : array-like of shape (n_samples,)
-            Labels of two classes, or real targets.
+            Labels of two or more classes, or real targets.
         sample_weight : array-like of shape (n_samples,), optional
             Non-negative weights, of the training losses and of the held-out losses alike.
         groups : array-like of shape (n_samples,), optional

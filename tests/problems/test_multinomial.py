@@ -1,8 +1,11 @@
 """Softmax regression: all classes of all folds in one pass, against textbook formulas."""
 
+from functools import cache
+
 import numpy as np
 import pytest
-from helpers import LAYOUTS, ask, finite_difference, solve_tightly, thinned
+from helpers import LAYOUTS, ask, finite_difference, needs_data, solve_tightly, thinned
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_wine
@@ -11,7 +14,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-from hoag_shine import MultinomialLoss, ShineCV, fold_problems
+from hoag_shine import MultinomialLoss, ShineCV, fold_problems, load_dataset
 from hoag_shine.hypergradients import METHODS
 from hoag_shine.inner.requests import Evaluate, HessianProduct
 from hoag_shine.problems.linear import LinearProblems
@@ -317,3 +320,30 @@ def test_one_pass_serves_all_classes_and_folds():
     before = problems.n_passes
     problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
     assert problems.n_passes == before + 1.0
+
+
+@cache
+def best_of_scikit_learn(name):
+    """Return the lowest cross-validated loss of converged fits, and its log C."""
+    X, y = load_dataset(name)
+
+    def criterion(log_C):
+        model = LogisticRegression(C=np.exp(log_C), tol=1e-8, max_iter=20_000)
+        return -cross_val_score(model, X, y, cv=StratifiedKFold(3), scoring="neg_log_loss").mean()
+
+    options = {"xatol": 1e-2}
+    best = minimize_scalar(criterion, bounds=(-4.0, 3.0), method="bounded", options=options)
+    return best.fun, best.x
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize("hypergradient", ["shine", "cg"])
+@pytest.mark.parametrize("name", ["libsvm:dna", "images:usps"])
+def test_real_data_agree_with_scikit_learns_best(name, hypergradient):
+    X, y = load_dataset(name)
+    cv = StratifiedKFold(3)
+    search = ShineCV(LogisticRegression(), cv=cv, hypergradient=hypergradient).fit(X, y)
+    loss, log_C = best_of_scikit_learn(name)
+    np.testing.assert_allclose(-search.best_score_, loss, rtol=1e-4)
+    np.testing.assert_allclose(np.log(search.best_params_["C"]), log_C, atol=0.05)
