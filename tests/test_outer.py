@@ -134,6 +134,9 @@ def test_every_combination_ends_no_worse_than_it_started(start, hypergradient, s
     end, begin = criterion_of(case, result.theta), criterion_of(case, np.array([start]))
     assert end <= begin * (1 + 2e-6)
     np.testing.assert_allclose(result.value, end, rtol=2e-5)
+    for fold, solution in zip(case.folds, result.solutions, strict=True):
+        grad = fold.grad(solution.w, result.theta)
+        np.testing.assert_allclose(solution.grad, grad, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("promise", [True, False])
@@ -451,6 +454,9 @@ def test_no_lie_leads_to_anything_worse_than_the_start(kind, step, tolerance):
         )
         begin = criterion_of(case, np.array([start]))
         assert criterion_of(case, result.theta) <= begin * (1 + 1e-5)
+        for fold, solution in zip(case.folds, result.solutions, strict=True):
+            grad = fold.grad(solution.w, result.theta)
+            np.testing.assert_allclose(solution.grad, grad, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

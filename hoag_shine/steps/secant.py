@@ -45,11 +45,7 @@ def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
         short = middle.error > wanted or middle.tolerance > tolerance
         if short and not middle.final:
             search.add((yield Ask(middle.theta, wanted, tolerance)))
-        elif (
-            abs(move.target - _at(middle)) <= tol
-            or (move.settled and move.gain <= enough)
-            or search.knows(move.target, wanted)
-        ):
+        elif abs(move.target - _at(middle)) <= tol or (move.settled and move.gain <= enough):
             return search.outcome()
         else:
             search.add((yield Ask(np.array([move.target]), wanted, tolerance)))
@@ -104,10 +100,6 @@ class _Search:
     @property
     def reliable(self) -> bool:
         return all(sample.reliable for sample in self.samples)
-
-    def knows(self, target: float, accuracy: float) -> bool:
-        """Whether a sample at ``target`` would say nothing new."""
-        return any(_at(s) == target and (s.final or s.error <= accuracy) for s in self.samples)
 
     @property
     def rejected(self) -> bool:

@@ -169,6 +169,15 @@ def test_it_stalls_where_the_gradient_is_wrong():
     np.testing.assert_array_equal(solution.w, np.ones(3))
 
 
+def test_it_stalls_where_all_is_rounding():
+    """Every step is acceptable there, since none changes anything, and none leads anywhere."""
+    rng = np.random.default_rng(0)
+    problem = Function(3, lambda w: (1.0, 1e-15 * rng.normal(size=3)))
+    solution = minimize_lbfgs(problem, NO_THETA, np.ones(3), tol=0.0)
+    assert solution.status is Status.STALLED
+    assert solution.n_iter <= 100
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_it_stops_where_the_objective_is_not_finite(value):
     solution = minimize_lbfgs(Function(2, lambda w: (value, w)), NO_THETA, np.ones(2))
