@@ -1,7 +1,7 @@
 """The converged criterion: held-out loss of inner problems that are solved as good as exactly."""
 
 import numpy as np
-from scipy.sparse import diags_array
+from scipy.sparse import diags
 from scipy.sparse.linalg import LinearOperator, cg
 
 from hoag_shine import InverseHessian, minimize_lbfgs
@@ -94,4 +94,4 @@ def newton_step(problem, theta, w, grad):
     hessian = LinearOperator(shape, problem.hessp(w, theta), dtype=np.float64)
     diagonal = problem.data_diagonal(w) + problem.penalty_hessian(theta)
     target = 1e-3 * np.linalg.norm(grad)
-    return cg(hessian, grad, atol=target, maxiter=1000, M=diags_array(1.0 / diagonal))[0]
+    return cg(hessian, grad, atol=target, maxiter=1000, M=diags(1.0 / diagonal))[0]
