@@ -41,6 +41,8 @@ class Data:
 
 def validate(owner: BaseEstimator, model: Model, X: Any, y: Any, sample_weight: Any) -> Data:
     """Check X, y and the weights, and note the features of X on ``owner``."""
+    if y is None:
+        raise ValueError("y must be given: the labels or targets to learn.")
     X, y = validate_data(
         owner,
         X,

@@ -12,6 +12,7 @@ r"""The outer loop: tune hyperparameters by hypergradients of inexactly solved i
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -149,7 +150,8 @@ def hoag(
     .. [2] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
        optimization and implicit models", ICLR 2022.
     """
-    problems = ProblemSet([problem]) if isinstance(problem, Problem) else problem
+    problems = _problems(problem)
+    _check_limits(tol, shrinkage, max_iter=max_iter, memory=memory, max_inner_iter=max_inner_iter)
     lower, upper = _bounds(bounds, problems.n_hyperparameters)
     start = _start(theta, lower, upper)
     rule = resolve_step(step, start.size)(start, lower, upper, tol)
@@ -201,8 +203,38 @@ def _search(
             return Outcome.MAX_ITER
 
 
+def _problems(problem: Problem | ProblemSet) -> ProblemSet:
+    if isinstance(problem, ProblemSet):
+        return problem
+    if isinstance(problem, Problem):
+        return ProblemSet([problem])
+    raise TypeError(
+        f"problem must be a Problem or a ProblemSet, which holds several; got {problem!r}."
+    )
+
+
+def _check_limits(tol: Any, shrinkage: Any, **counts: Any) -> None:
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral):
+            raise TypeError(f"{name} must be a positive integer, got {count!r}.")
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count!r}.")
+    for name, value in (("tol", tol), ("shrinkage", shrinkage)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} must be a positive number, got {value!r}.")
+    if not 0.0 < tol < np.inf:
+        raise ValueError(f"tol must be positive and finite, got {tol!r}.")
+    if not 0.0 <= shrinkage < np.inf:
+        raise ValueError(f"shrinkage must be at least 0 and finite, got {shrinkage!r}.")
+
+
 def _bounds(bounds: tuple[ArrayLike, ArrayLike], d: int) -> tuple[Vector, Vector]:
-    lower, upper = (np.broadcast_to(np.asarray(b, dtype=np.float64), d).copy() for b in bounds)
+    try:
+        lower, upper = (np.broadcast_to(np.asarray(b, dtype=np.float64), d).copy() for b in bounds)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"bounds must be a pair, each a number or {d} numbers, got {bounds!r}."
+        ) from error
     if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower < upper).all()):
         raise ValueError(
             f"bounds must be finite and increasing, one pair or one for each of the {d} "

@@ -161,6 +161,11 @@ class Sampler:
             )
         ]
         answers = run_together(self.problems, self.theta, as_solvers(calls), map=self.map)
+        for answer, grad in zip(answers, outer_grads, strict=True):
+            if answer.q.shape != grad.shape:
+                raise ValueError(
+                    f"hypergradient must return a q of shape {grad.shape}, got {answer.q.shape}."
+                )
         self._adjoints = [answer.q for answer in answers]
         # A q that nobody vouches for prices nothing; the solver's own estimate still does.
         self._prices = [

@@ -565,12 +565,35 @@ def test_it_is_what_shinecv_solves():
         ({"theta": [1.0, 2.0]}, "theta must hold 1 finite"),
         ({"theta": np.nan}, "theta must hold 1 finite"),
         ({"theta": [np.inf]}, "theta must hold 1 finite"),
-        ({"memory": 0}, "memory must be at least 1"),
+        ({"step": ["secant"]}, "step must be"),
+        ({"bounds": (1.0, 2.0, 3.0)}, "bounds must be a pair"),
+        ({"bounds": 3.0}, "bounds must be a pair"),
+        ({"bounds": ("a", "b")}, "bounds must be a pair"),
+        ({"bounds": ([0.0, 1.0], [2.0, 3.0])}, "bounds must be a pair"),
+        ({"memory": 0}, "memory == 0, must be >= 1"),
+        ({"max_iter": 0}, "max_iter == 0, must be >= 1"),
+        ({"max_iter": 2.5}, "max_iter must be an instance of int"),
+        ({"max_inner_iter": 0}, "max_inner_iter == 0, must be >= 1"),
+        ({"tol": 0.0}, "tol must be positive"),
+        ({"tol": np.nan}, "tol must be positive"),
+        ({"tol": None}, "tol must be an instance of"),
+        ({"shrinkage": -1.0}, "shrinkage must be at least 0"),
+        ({"hypergradient": lambda *args, **options: None}, "hypergradient must return a Hyper"),
+        (
+            {"hypergradient": lambda *args, **options: Hypergradient(np.zeros(3))},
+            r"hypergradient must return a q of shape \(12,\), got \(3,\)",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         hoag(quadratic_with_minimum_at(0.7), **arguments)
+
+
+@pytest.mark.parametrize("problem", [3, None, [quadratic_with_minimum_at(0.7)]])
+def test_a_problem_is_needed(problem):
+    with pytest.raises(TypeError, match="problem must be a Problem or a ProblemSet"):
+        hoag(problem)
 
 
 def test_several_hyperparameters_cannot_be_searched_by_secants():

@@ -342,7 +342,7 @@ def test_rules_go_by_name():
     assert resolve_step("auto", 4) is not secant
 
 
-@pytest.mark.parametrize("wrong", ["newton", "", None, 3])
+@pytest.mark.parametrize("wrong", ["newton", "", None, 3, ["secant"]])
 def test_an_unknown_rule_is_refused(wrong):
     with pytest.raises(ValueError, match=r"step must be 'auto' or one of .*'secant'"):
         resolve_step(wrong, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,12 @@ def as_solvers(
     calls: Sequence[Hypergradient | Solver[Hypergradient]],
 ) -> list[Solver[Hypergradient]]:
     """Return a method's calls as generators, whether or not they were."""
+    for call in calls:
+        if not isinstance(call, (Hypergradient, Generator)):
+            raise TypeError(
+                "hypergradient must return a Hypergradient, or be a generator of requests that "
+                f"does, but it returned {call!r}."
+            )
     return [_finished(call) if isinstance(call, Hypergradient) else call for call in calls]
 
 

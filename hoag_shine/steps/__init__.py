@@ -39,7 +39,7 @@ def resolve_step(step: str, n_hyperparameters: int) -> Callable[..., StepRule]:
     """Return the step rule of that name; ``"auto"`` chooses by the number of hyperparameters."""
     if step == "auto":
         return secant if n_hyperparameters == 1 else trust_region
-    if step not in RULES:
+    if not isinstance(step, str) or step not in RULES:
         raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {step!r}.")
     if step == "secant" and n_hyperparameters > 1:
         raise ValueError(
