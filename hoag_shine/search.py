@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import time
 import warnings
 from collections.abc import Callable
@@ -229,7 +228,6 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
             For bad input; the message names the argument.
         """
         model = as_model(self.estimator)
-        self._check_limits()
         theta, bounds = self._start(model)
         scorer = None if self.scoring is None else check_scoring(self.estimator, self.scoring)
         data = folds.validate(self, model, X, y, sample_weight)
@@ -256,17 +254,6 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         if self.refit:
             self._fit_best(model, data, groups_, result)
         return self
-
-    def _check_limits(self) -> None:
-        check_positive("tol", self.tol)
-        if isinstance(self.shrinkage, bool) or not isinstance(self.shrinkage, numbers.Real):
-            raise TypeError(f"shrinkage must be a non-negative number, got {self.shrinkage!r}.")
-        if not 0.0 <= float(self.shrinkage) < np.inf:
-            raise ValueError(f"shrinkage must be at least 0 and finite, got {self.shrinkage!r}.")
-        if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, (int, np.integer)):
-            raise TypeError(f"max_iter must be a positive integer, got {self.max_iter!r}.")
-        if self.max_iter < 1:
-            raise ValueError(f"max_iter must be at least 1, got {self.max_iter}.")
 
     def _start(self, model: Model) -> tuple[float, tuple[float, float]]:
         """Return log alpha to start from, and its bounds."""
