@@ -93,8 +93,8 @@ def hoag(
         ``"jacobian-free"`` or ``"exact"``; see :mod:`hoag_shine.hypergradients`.
     step : {"auto", "secant", "trust-region", "adaptive"}, default="auto"
         ``"secant"`` searches one hyperparameter and is the default there, ``"trust-region"`` is
-        the default for several; ``"adaptive"`` is HOAG's projected gradient step. See
-        :mod:`hoag_shine.steps`.
+        the default for several; ``"adaptive"`` is HOAG's projected gradient step, and the default
+        with one of HOAG's schedules or a callable as ``tolerance``. See :mod:`hoag_shine.steps`.
     tolerance : str or callable, default="adjoint"
         ``"adjoint"``, ``"quadratic"``, ``"cubic"``, ``"exponential"`` or ``"exact"``: how
         accurately the inner problems are solved. ``"adjoint"`` solves until the inner error,
@@ -154,8 +154,11 @@ def hoag(
     _check_limits(tol, shrinkage, max_iter=max_iter, memory=memory, max_inner_iter=max_inner_iter)
     lower, upper = _bounds(bounds, problems.n_hyperparameters)
     start = _start(theta, lower, upper)
-    rule = resolve_step(step, start.size)(start, lower, upper, tol)
     schedule = resolve_tolerance(tolerance)
+    if step == "auto" and schedule is not None:
+        # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
+        step = "adaptive"
+    rule = resolve_step(step, start.size)(start, lower, upper, tol)
     method = resolve_method(hypergradient)
     with ThreadPoolExecutor(min(effective_n_jobs(n_jobs), len(problems))) as pool:
         parallel = pool.map if effective_n_jobs(n_jobs) > 1 else map

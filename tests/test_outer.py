@@ -10,8 +10,10 @@ from helpers import (
     quadratic_with_minimum_at,
 )
 from scipy.optimize import minimize_scalar
+from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import scale
 
 from hoag_shine import Hypergradient, Outcome, ProblemSet, Status, fold_problems, hoag
 from hoag_shine.hypergradients import METHODS
@@ -599,3 +601,13 @@ def test_a_problem_is_needed(problem):
 def test_several_hyperparameters_cannot_be_searched_by_secants():
     with pytest.raises(ValueError, match="step='secant' tunes one hyperparameter"):
         hoag(quadratic_with_minimum_at([0.0, 1.0]), step="secant")
+
+
+@pytest.mark.parametrize("tolerance", ["quadratic", "cubic", "exponential", lambda k: 0.1 / k**2])
+def test_a_schedule_comes_with_hoags_own_step(tolerance):
+    """Its loose first derivatives would send a search the wrong way for good."""
+    X, y = load_breast_cancer(return_X_y=True)
+    problems = fold_problems(LogisticRegression(), scale(X), y, cv=5)
+    best = hoag(problems, [2.0], hypergradient="cg").value
+    result = hoag(problems, [2.0], hypergradient="cg", tolerance=tolerance, max_iter=500)
+    assert result.value <= 1.001 * best
