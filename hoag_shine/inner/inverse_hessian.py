@@ -134,8 +134,8 @@ class InverseHessian(_Operator):
             False when ``s @ y`` is not safely positive; such a pair would cost positive
             definiteness and is not stored.
         """
-        curvature = float(s @ y)
-        if not curvature > CURVATURE_FLOOR * float(np.linalg.norm(s) * np.linalg.norm(y)):
+        curvature = _safe_curvature(s, y)
+        if curvature == 0.0:
             return False
         if self.n_pairs == self.memory:
             self._first = (self._first + 1) % self.memory
@@ -171,17 +171,16 @@ class InverseHessian(_Operator):
             np.zeros(self.shape[0]) if penalty_hessian is None else penalty_hessian
         )
         self._reset_scale()
-        newest_first = self._rows()[::-1]
-        newest_used = None
-        for row in newest_first:
-            s, y_data = self._s[row], self._y_data[row]
-            y = y_data + self._penalty_hessian * s
-            curvature = float(s @ y)
-            floor = CURVATURE_FLOOR * float(np.linalg.norm(s) * np.linalg.norm(y))
-            self._rho[row] = 1.0 / curvature if curvature > floor else 0.0
-            if newest_used is None and self._rho[row] > 0.0:
-                newest_used = row
-                self._gamma = curvature / float(y @ (self._scale * y))
+        newest: tuple[float, Vector] | None = None
+        for row in self._rows():
+            y = self._y_data[row] + self._penalty_hessian * self._s[row]
+            curvature = _safe_curvature(self._s[row], y)
+            self._rho[row] = 1.0 / curvature if curvature else 0.0
+            if curvature:
+                newest = curvature, y
+        if newest is not None:
+            curvature, y = newest
+            self._gamma = curvature / float(y @ (self._scale * y))
 
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
@@ -222,3 +221,10 @@ class InverseHessian(_Operator):
 
     def _adjoint(self) -> Self:
         return self
+
+
+def _safe_curvature(s: Vector, y: Vector) -> float:
+    """Return ``s @ y`` where it is positive beyond rounding, else 0."""
+    curvature = float(s @ y)
+    floor = CURVATURE_FLOOR * float(np.linalg.norm(s) * np.linalg.norm(y))
+    return curvature if curvature > floor else 0.0

@@ -83,7 +83,11 @@ StepRule = Generator[Ask, Sample, Outcome]
 
 def ending(sample: Sample, lower: Vector, upper: Vector) -> Outcome:
     """Return how a search ends here: on a bound that the derivative points out of, or not."""
-    outward = ((sample.theta <= lower) & (sample.grad > 0.0)) | (
+    return Outcome.BOUND if outward(sample, lower, upper).any() else Outcome.CONVERGED
+
+
+def outward(sample: Sample, lower: Vector, upper: Vector) -> NDArray[np.bool_]:
+    """Return which hyperparameters are on a bound that the criterion falls beyond."""
+    return ((sample.theta <= lower) & (sample.grad > 0.0)) | (
         (sample.theta >= upper) & (sample.grad < 0.0)
     )
-    return Outcome.BOUND if outward.any() else Outcome.CONVERGED

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..inner.inverse_hessian import InverseHessian
-from .base import SHARE_OF_GAIN, Ask, Sample, StepRule, Vector, ending
+from .base import SHARE_OF_GAIN, Ask, Sample, StepRule, Vector, ending, outward
 from .secant import secant
 
 # Largest change of one log hyperparameter in a step of several: at first, and ever.
@@ -22,7 +22,7 @@ COMMON_TOL = 0.05
 def trust_region(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
     r"""Search one common shift of all hyperparameters, then each of them.
 
-    The first stage is :func:`secant` along :math:`\theta + t\,(1, \dots, 1)`, to a tenth in t. The
+    The first stage is :func:`secant` along :math:`\theta + t\,(1, \dots, 1)`, to 0.05 in t. The
     second is a quasi-Newton method whose model has the memory of L-BFGS, so that its cost is
     linear in the number of hyperparameters. No hyperparameter moves by more than the radius in one
     step; the radius shrinks where the criterion does not fall and grows where it falls as the
@@ -78,9 +78,7 @@ def _model_step(
     model: InverseHessian, sample: Sample, lower: Vector, upper: Vector, radius: float
 ) -> tuple[Vector, float]:
     """Return the model's step within radius and bounds, and the criterion's slope along it."""
-    blocked = ((sample.theta <= lower) & (sample.grad > 0.0)) | (
-        (sample.theta >= upper) & (sample.grad < 0.0)
-    )
+    blocked = outward(sample, lower, upper)
     grad = np.where(blocked, 0.0, sample.grad)
     candidates = [grad * radius / max(float(np.abs(grad).max()), np.finfo(float).tiny)]
     if model.n_pairs:
