@@ -1,6 +1,7 @@
 """Measure what each method spends until its penalty is settled where the true criterion is low.
 
     python benchmarks/settle.py text:20news --split holdout --seeds 0 1 2
+    python benchmarks/settle.py sklearn:digits=8 --split holdout --methods all
 
 For each split seed, the converged criterion (held-out loss at tightly solved inner problems) is
 scanned for its optimum and for the sets within 1 % and 0.1 % of it. Then each method runs, and its
@@ -26,7 +27,7 @@ import scipy
 import sklearn
 from benchmark_utils.criterion import ConvergedCriterion
 from benchmark_utils.data import SPLITS
-from benchmark_utils.methods import METHODS
+from benchmark_utils.methods import EXACT_LIMIT, METHODS
 from benchmark_utils.settling import Moment, explore, settled
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -36,7 +37,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import hoag_shine
-from hoag_shine import fold_problems, hoag
+from hoag_shine import fold_problems
 
 TOLERANCES = (1e-2, 1e-3)
 SOLVER_TOLERANCE = 1e-9
@@ -49,13 +50,9 @@ class Run:
     method: str
     seed: int
     theta: float
-    reported: float
     converged: float
     excess: float
-    outcome: str
-    outer_iterations: int
-    inner_iterations: int
-    hessian_products: int
+    capped: bool
     passes: float
     seconds: float
     unit: float
@@ -84,6 +81,8 @@ def main():
             bar.remove_task(task)
             console.print(describe_landscape(seed, landscape), soft_wrap=True)
             console.print(table(seed, runs))
+        if len(args.seeds) > 1:
+            console.print(summary([each for _, runs in found.values() for each in runs]))
     if args.json:
         args.json.write_text(json.dumps(as_json(environment, found), indent=1))
 
@@ -96,7 +95,10 @@ def parse_arguments():
     parser.add_argument("--split", choices=SPLITS, default="folds")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the splits")
     parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=["shine", "cg", "hoag-published"]
+        "--methods",
+        nargs="+",
+        choices=[*METHODS, "all"],
+        default=["shine", "cg", "hoag-published", "brent"],
     )
     parser.add_argument("--repeats", type=int, default=1, help="runs a method, for median times")
     parser.add_argument("--max-seconds", type=float, default=600.0, help="cap of one run")
@@ -123,12 +125,18 @@ def measure(args, seed, say):
     runs = [
         run(method, seed, data, X_train, scan, args.max_seconds, say)
         for _ in range(args.repeats)
-        for method in args.methods
+        for method in chosen(args.methods, X.shape[1])
     ]
     for each in runs:
         each.excess = each.converged / landscape.value - 1.0
         each.settled = {tol: settled(each.trace, landscape.sets[tol]) for tol in TOLERANCES}
     return landscape, runs
+
+
+def chosen(methods, n_features):
+    if "all" not in methods:
+        return methods
+    return [name for name in METHODS if name != "exact" or n_features <= EXACT_LIMIT]
 
 
 class Scan(ConvergedCriterion):
@@ -163,30 +171,25 @@ def run(method, seed, data, X_train, criterion, max_seconds, say):
     start = time.perf_counter()
     spent = (0.0, 0.0)
 
-    def watch(record, solutions):
+    def watch(theta, ws):
         nonlocal spent
-        trace.append(Moment(float(record["theta"][0]), *spent))
+        trace.append(Moment(theta, *spent))
         spent = problems.n_passes, time.perf_counter() - start
-        say(f"{method}, iteration {record['iteration']}, {spent[0]:.0f} passes")
+        say(f"{method}, log alpha = {theta:.3f}, {spent[0]:.0f} passes")
         return spent[1] > max_seconds
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the outcome is in the table
-        result = hoag(problems, np.zeros(1), callback=watch, **METHODS[method])
+        warnings.simplefilter("ignore", ConvergenceWarning)  # how far it came is in the table
+        theta = METHODS[method](problems, watch)
     seconds = time.perf_counter() - start
-    theta = float(result.theta[0])
     trace.append(Moment(theta, *spent))
     return Run(
         method=method,
         seed=seed,
         theta=theta,
-        reported=result.value,
         converged=criterion(theta),
         excess=float("nan"),
-        outcome=result.outcome.name,
-        outer_iterations=len(result.history),
-        inner_iterations=sum(record["inner_iterations"] for record in result.history),
-        hessian_products=sum(record["hessian_products"] for record in result.history),
+        capped=spent[1] > max_seconds,
         passes=problems.n_passes,
         seconds=seconds,
         unit=min(unit, best_pass(X_train)),
@@ -237,7 +240,8 @@ def table(seed, runs):
     unit = median(each.unit for each in runs)
     shown = Table(
         title=f"Seed {seed}: passes (units) until settled within a tolerance, and in total",
-        caption=f"total: with the accurate solves at the end; 1 unit = {1e3 * unit:.3g} ms",
+        caption="total: with the accurate solves at the end; +: out of time; "
+        f"1 unit = {1e3 * unit:.3g} ms",
     )
     shown.add_column("method")
     settled_in = [f"{tol:g}" for tol in TOLERANCES]
@@ -248,7 +252,6 @@ def table(seed, runs):
         "search",
         "total",
         "outer it.",
-        "ended",
     ]:
         shown.add_column(heading, justify="right")
     for method in dict.fromkeys(each.method for each in runs):
@@ -262,8 +265,7 @@ def table(seed, runs):
             *(settled_cell(same, tol) for tol in TOLERANCES),
             f"{first.trace[-1].passes:g}",
             f"{first.passes:g} ({units:.0f})",
-            f"{first.outer_iterations}",
-            first.outcome.lower(),
+            f"{len(first.trace) - 1}" + ("+" if first.capped else ""),
         )
     return shown
 
@@ -273,6 +275,39 @@ def settled_cell(same, tol):
         return "never"
     units = median(each.settled[tol].seconds / each.unit for each in same)
     return f"{same[0].settled[tol].passes:g} ({units:.0f})"
+
+
+def summary(runs):
+    """Return a row a method, with medians over all of its runs."""
+    shown = Table(
+        title="All seeds: median passes (units) until settled within a tolerance",
+        caption=f"excess: of the converged loss at the end, median; inside: runs that end in the "
+        f"{TOLERANCES[-1]:g} set",
+    )
+    shown.add_column("method")
+    for heading in [*(f"{tol:g}" for tol in TOLERANCES), "search", "inside", "excess"]:
+        shown.add_column(heading, justify="right")
+    for method in dict.fromkeys(each.method for each in runs):
+        same = [each for each in runs if each.method == method]
+        inside = [each.settled[TOLERANCES[-1]] is not None for each in same]
+        shown.add_row(
+            method,
+            *(typical(same, [each.settled[tol] for each in same]) for tol in TOLERANCES),
+            typical(same, [each.trace[-1] for each in same]),
+            f"{sum(inside)} of {len(same)}",
+            f"{median(each.excess for each in same):.1e}",
+        )
+    return shown
+
+
+def typical(runs, moments):
+    """Return the median passes and units of a moment of each run; never is later than any."""
+    spent = [
+        (np.inf, np.inf) if moment is None else (moment.passes, moment.seconds / each.unit)
+        for each, moment in zip(runs, moments, strict=True)
+    ]
+    passes, units = np.median(spent, axis=0)
+    return "never" if np.isinf(passes) else f"{passes:g} ({units:.0f})"
 
 
 def as_json(environment, found):

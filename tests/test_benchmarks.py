@@ -1,9 +1,11 @@
-"""The benchmark: its yardstick against scikit-learn, and one run through benchopt."""
+"""The benchmarks: their yardstick against scikit-learn, their searches, and their commands."""
 
 import importlib
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +85,85 @@ def test_a_search_is_settled_from_when_it_stays(settling):
     assert first(0.0, 5.0) is None
 
 
+@pytest.fixture
+def methods():
+    return importlib.import_module("benchmark_utils.methods").METHODS
+
+
+def problems_of(data):
+    return fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+
+
+def test_every_search_reports_its_way_and_what_it_spent(methods, criterion, data):
+    reference = min(criterion(theta) for theta in np.linspace(0.0, 1.5, 16))
+    for name in ("brent", "cg", "shine"):
+        problems = problems_of(data)
+        way, spent = [], [0.0]
+
+        def watch(theta, ws, problems=problems, way=way, spent=spent):
+            way.append(theta)
+            spent.append(problems.n_passes)
+            assert [w.size for w in ws] == [31] * 5
+
+        theta = methods[name](problems, watch)
+        assert len(way) > 3
+        assert np.all(np.diff(spent) > 0)
+        assert way[0] == 0.0
+        assert criterion(theta) <= (1 + 1e-3) * reference
+
+
+def test_brent_holds_on_to_the_best_it_has_seen(methods, criterion, data):
+    way = []
+    theta = methods["brent"](problems_of(data), lambda theta, ws: way.append(theta))
+    values = [criterion(each) for each in [*way[1:], theta]]  # the first is only where all start
+    for before, after in pairwise(values):
+        assert after <= (1 + 1e-3) * before  # as accurate as its fits are
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_a_search_ends_when_the_one_who_watches_has_enough(methods, data):
+    for name in ("brent", "hoag-published", "shine"):
+        way = []
+
+        def watch(theta, ws, way=way):
+            way.append(theta)
+            return len(way) == 2
+
+        methods[name](problems_of(data), watch)
+        assert len(way) == 2
+
+
+def test_one_label_can_be_set_against_the_others():
+    load = importlib.import_module("benchmark_utils.data").load
+    X, y = load("sklearn:digits=8")
+    assert X.shape == (1797, 64)
+    assert dict(zip(*np.unique(y, return_counts=True), strict=True)) == {0: 1623, 1: 174}
+
+
+def test_settle_measures_a_set_in_one_command(tmp_path):
+    output = tmp_path / "settle.json"
+    options = ["--split", "third", "--seeds", "0", "1", "--methods", "brent", "cg"]
+    options += ["--scan-cache", str(tmp_path), "--json", str(output)]
+    command = [sys.executable, str(BENCHMARKS / "settle.py"), "sklearn:breast_cancer", *options]
+    shown = subprocess.run(command, check=True, capture_output=True, timeout=120, text=True).stdout
+    assert "All seeds" in shown
+    found = json.loads(output.read_text())["seeds"]
+    assert list(found) == ["0", "1"]
+    for seed in found.values():
+        ends = seed["landscape"]["sets"]["0.001"]
+        for run in seed["runs"]:
+            assert ends[0] <= run["theta"] <= ends[1]
+            assert 0 < run["settled"]["0.001"]["passes"] < run["passes"]
+
+
 @pytest.mark.skipif(find_spec("benchopt") is None, reason="needs benchopt, of the extra benchmarks")
 def test_benchopt_runs_the_benchmark(tmp_path):
     pandas = pytest.importorskip("pandas")
     output = tmp_path / "result.parquet"
-    options = ["-d", "breast_cancer", "-s", "hoag_shine[hypergradient=cg]", "-s", "GridSearchCV"]
+    options = ["-d", "breast_cancer", "-s", "search[method=cg]", "-s", "GridSearchCV"]
     options += ["--no-cache", "--no-plot", "--no-html", "--output", str(output)]
     command = [sys.executable, "-m", "benchopt", "run", str(BENCHMARKS), *options]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     last = pandas.read_parquet(output).groupby("solver_name")["objective_value"].last()
-    assert last.min() == last["hoag_shine[hypergradient=cg]"]
+    assert last.min() == last["search[method=cg]"]
     assert last.max() < 1.02 * last.min()

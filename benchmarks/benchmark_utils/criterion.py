@@ -8,7 +8,7 @@ from hoag_shine import InverseHessian, minimize_lbfgs
 
 # L-BFGS goes as far as values can guide it, relative to the gradient at w = 0; then comes Newton.
 HANDOVER = 1e-5
-NEWTON_STEPS = 20
+NEWTON_STEPS = 50
 
 
 class ConvergedCriterion:
@@ -63,7 +63,7 @@ class ConvergedCriterion:
         if len(nearest) == 1:
             return self._solutions[nearest[0]]
         a, b = nearest
-        share = (theta - a) / (b - a)
+        share = np.clip((theta - a) / (b - a), -1.0, 1.0)  # a line far out means nothing
         known = zip(self._solutions[a], self._solutions[b], strict=True)
         return [(1.0 - share) * w_a + share * w_b for w_a, w_b in known]
 
@@ -77,11 +77,11 @@ class ConvergedCriterion:
             max_iter=10_000,
             inverse_hessian=self._estimates[fold],
         ).w
+        grad = problem.value_and_grad(w, theta)[1]
         for _ in range(NEWTON_STEPS):
-            grad = problem.value_and_grad(w, theta)[1]
             if np.linalg.norm(grad) <= self.tol * scale:
                 return w
-            w = w - newton_step(problem, theta, w, grad)
+            w, grad = newton_step(problem, theta, w, grad)
         raise RuntimeError(
             f"The inner problem of fold {fold} at log alpha = {theta[0]:.6g} could not be solved "
             f"to a relative gradient of {self.tol:g}; it is {np.linalg.norm(grad) / scale:.1e}."
@@ -89,9 +89,14 @@ class ConvergedCriterion:
 
 
 def newton_step(problem, theta, w, grad):
-    """Return the solution of H step = grad, by preconditioned conjugate gradient."""
+    """Return the w, and the gradient there, of a Newton step that makes the gradient smaller."""
     shape = w.size, w.size
     hessian = LinearOperator(shape, problem.hessp(w, theta), dtype=np.float64)
     diagonal = problem.data_diagonal(w) + problem.penalty_hessian(theta)
     target = 1e-3 * np.linalg.norm(grad)
-    return cg(hessian, grad, atol=target, maxiter=1000, M=diags(1.0 / diagonal))[0]
+    step = cg(hessian, grad, atol=target, maxiter=1000, M=diags(1.0 / diagonal))[0]
+    for length in 0.5 ** np.arange(20):
+        new = problem.value_and_grad(w - length * step, theta)[1]
+        if np.linalg.norm(new) < np.linalg.norm(grad):
+            return w - length * step, new
+    return w, grad
