@@ -1,7 +1,9 @@
 """The benchmarks: their yardstick against scikit-learn, their searches, and their commands."""
 
+import csv
 import importlib
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -154,6 +156,77 @@ def test_settle_measures_a_set_in_one_command(tmp_path):
         for run in seed["runs"]:
             assert ends[0] <= run["theta"] <= ends[1]
             assert 0 < run["settled"]["0.001"]["passes"] < run["passes"]
+
+
+@pytest.fixture
+def inversions(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS / "papers")
+    return importlib.import_module("figure_2_right").inversions
+
+
+def test_opa_inverts_the_hessian_in_the_prescribed_direction(inversions):
+    rows = inversions(40, every=1)
+    median = {
+        (direction, key): np.median([row[key] for row in rows if row["direction"] == direction])
+        for direction in ("prescribed", "Krylov", "random")
+        for key in ("cosine", "ratio")
+    }
+    assert median["prescribed", "cosine"] >= 0.9999
+    assert abs(median["prescribed", "ratio"] - 1) <= 0.01
+    assert median["Krylov", "cosine"] >= 0.9999
+    # ... clearly better than in a direction that nobody asked for.
+    assert 1 - median["random", "cosine"] > 10 * (1 - median["prescribed", "cosine"])
+
+
+def papers(script, *options, **environment):
+    command = [sys.executable, str(BENCHMARKS / "papers" / script), *options]
+    return subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        timeout=120,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def curves(path):
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {}
+    for row in rows:
+        found.setdefault((row["seed"], row["panel"], row["method"]), []).append(row)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "at_zero"), [("figure_2_left", np.log(2)), ("nonlinear_least_squares", 1 / 8)]
+)
+def test_a_figure_of_the_papers_is_one_command(tmp_path, script, at_zero):
+    small = ["--data", "sklearn:digits=8", "--seeds", "2", "--max-seconds", "0.3"]
+    papers(f"{script}.py", *small, "--output", str(tmp_path))
+    first = curves(tmp_path / f"{script}_digits.csv")
+    assert {seed for seed, _, _ in first} == {"0", "1"}
+    for rows in first.values():
+        for key in ("passes", "seconds"):
+            spent = [float(row[key]) for row in rows]
+            assert spent == sorted(spent)
+        assert min(float(row["validation"]) for row in rows) < at_zero
+    for loss in ("validation", "test"):
+        assert (tmp_path / f"{script}_digits_{loss}.png").stat().st_size > 10_000
+    papers(f"{script}.py", *small, "--output", str(tmp_path), "--only", "SHINE")
+    second = curves(tmp_path / f"{script}_digits.csv")
+    assert second.keys() == first.keys()
+    assert second["0", "papers' settings", "HOAG"] == first["0", "papers' settings", "HOAG"]
+
+
+def test_a_set_that_is_not_there_is_left_out_with_the_reason(tmp_path):
+    options = "--data", "text:20news", "--seeds", "1", "--output", str(tmp_path)
+    done = papers("figure_2_left.py", *options, HOAG_SHINE_DATA=str(tmp_path))
+    assert "text:20news is left out" in done.stderr
+    assert "HOAG_SHINE_DATA" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(find_spec("benchopt") is None, reason="needs benchopt, of the extra benchmarks")

@@ -34,6 +34,13 @@ def holdout(name, seed=0):
     return {"X": X[development], "y": y[development], "cv": list(cv.split())}
 
 
+def untouched(name, seed=0):
+    """Return the 5 % of the rows that `holdout` leaves aside."""
+    X, y = load(name)
+    _, test, _ = holdout_split(len(y), random_state=seed)
+    return {"X": X[test], "y": y[test]}
+
+
 def third(name, seed=0):
     """Return all rows, a stratified third of them held out: for sets of which 5 % say little."""
     X, y = load(name)

@@ -96,7 +96,15 @@ def brent(criterion, xatol=1e-3):
 
 
 def as_published(
-    problems, watch, *, decay=0.78, memory=30, step="adaptive", max_iter=1000, **settings
+    problems,
+    watch,
+    *,
+    decay=0.78,
+    tolerance=None,
+    memory=30,
+    step="adaptive",
+    max_iter=1000,
+    **settings,
 ):
     """Run `hoag_shine.hoag` at a paper's settings; return where it ends, not the best it has seen.
 
@@ -112,10 +120,16 @@ def as_published(
         if watch(theta, ws):
             raise Enough
 
-    settings = {"tolerance": lambda k: 0.1 * decay**k, **settings}
     with suppress(Enough):
         by_hypergradient(
-            problems, follow, step=step, tol=1e-5, memory=memory, max_iter=max_iter, **settings
+            problems,
+            follow,
+            step=step,
+            tolerance=tolerance or (lambda k: 0.1 * decay**k),
+            tol=1e-5,
+            memory=memory,
+            max_iter=max_iter,
+            **settings,
         )
     return last
 
