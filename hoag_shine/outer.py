@@ -68,7 +68,7 @@ def hoag(
     problem: Problem | ProblemSet,
     theta: ArrayLike | None = None,
     *,
-    hypergradient: str | Method = "shine",
+    hypergradient: str | Method = "auto",
     step: str = "auto",
     tolerance: str | Schedule = "adjoint",
     bounds: tuple[ArrayLike, ArrayLike] = (-18.0, 18.0),
@@ -88,8 +88,8 @@ def hoag(
         The criterion of a set is the mean of its members' outer losses.
     theta : array-like of shape (n_hyperparameters,), optional
         Where to start, as logarithms; zero by default.
-    hypergradient : str or callable, default="shine"
-        ``"shine"``, ``"shine-opa"``, ``"shine-refine"``, ``"cg"``, ``"cg-limited"``,
+    hypergradient : str or callable, default="auto"
+        ``"auto"``, ``"shine"``, ``"shine-opa"``, ``"shine-refine"``, ``"cg"``, ``"cg-limited"``,
         ``"jacobian-free"`` or ``"exact"``; see :mod:`hoag_shine.hypergradients`.
     step : {"auto", "secant", "trust-region", "adaptive"}, default="auto"
         ``"secant"`` searches one hyperparameter and is the default there, ``"trust-region"`` is
@@ -104,7 +104,8 @@ def hoag(
     bounds : pair of float or array-like, default=(-18.0, 18.0)
         Lower and upper bounds of theta.
     tol : float, default=1e-3
-        Stop when the next step changes theta by at most this much.
+        Stop when the next step changes theta by at most this much, or should gain no more than
+        ``tol**2`` of the criterion.
     max_iter : int, default=50
         Largest number of outer iterations.
     memory : int, default=30
@@ -129,8 +130,11 @@ def hoag(
         Its ``history`` holds, for each outer iteration, a dict of ``iteration``, ``theta``,
         ``criterion`` (corrected for the inner error where the adjoint allows it),
         ``fold_criteria`` (of each problem, uncorrected), ``error`` (the inner error's worth in the
-        criterion), ``hypergradient``, ``hypergradient_norm``, ``residual`` (largest relative
-        residual of :math:`Hq = \nabla f`, NaN where not known), ``inner_tolerance``,
+        criterion), ``hypergradient``, ``hypergradient_norm``, ``hypergradient_error`` (its
+        estimated error, in norm) and ``hypergradient_bound`` (what that error certainly does not
+        exceed at the inner solutions that were reached), ``method`` (what ``"auto"`` did),
+        ``residual`` (largest relative residual of :math:`Hq = \nabla f`, NaN where not known),
+        ``inner_tolerance``,
         ``inner_iterations``, ``hessian_products``, ``data_passes`` and ``seconds`` (of this
         iteration).
 

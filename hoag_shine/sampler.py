@@ -52,8 +52,7 @@ class Sampler:
         probe = getattr(method, "probe", None)
         self._probes = [probe and probe(problem) for problem in problems]
         self._along = np.ones_like(theta)
-        self._adjoints: list[Vector | None] = [None] * len(problems)
-        self._prices: list[Vector] | None = None
+        self._starts: list[Any] = [None] * len(problems)
         start = [np.zeros(problem.n_params) for problem in problems]
         self._estimates = [InverseHessian(w.size, memory) for w in start]
         self.restart(theta, start)
@@ -67,23 +66,24 @@ class Sampler:
             Solution(w, answers[k][0], answers[k][1], estimate, 0, 1, Status.MAX_ITER)
             for k, (w, estimate) in enumerate(zip(ws, self._estimates, strict=True))
         ]
-        self._set_penalties()
+        self._forget()
 
     def sample(self, ask: Ask, scheduled: float | None = None) -> Sample:
         """Solve at ``ask.theta`` as scheduled, or else until as accurate as asked for."""
         self._move(ask.theta)
         if scheduled is not None:
-            outer = self._iterate(max(scheduled, FLOOR), self.max_iter)
-            return self._sample(self._hypergradients(outer, scheduled))
-        sample = None
-        for done in range(0, self.max_iter, CHUNK):
-            outer = self._iterate(FLOOR, min(CHUNK, self.max_iter - done))
-            settled = self._error(outer) <= ask.accuracy and self.tolerance <= ask.tolerance
-            if settled or self._final:
-                sample = self._sample(self._hypergradients(outer, LINEAR_TOLERANCE))
-                if sample.error <= ask.accuracy or sample.final:
-                    return sample
-        return sample or self._sample(self._hypergradients(outer, LINEAR_TOLERANCE))
+            self._iterate(max(scheduled, FLOOR), self.max_iter)
+            accuracy = scheduled * float(np.linalg.norm(self._along))
+            return self._sample(scheduled, accuracy)
+        last = self.n_iter + self.max_iter
+        while True:
+            while not self._accurate(ask) and self.n_iter < last:
+                self._iterate(FLOOR, min(CHUNK, last - self.n_iter))
+                if self._final:
+                    break
+            sample = self._sample(LINEAR_TOLERANCE, ask.grad_accuracy)
+            if sample.error <= ask.accuracy or sample.final or self.n_iter >= last:
+                return sample
 
     def _move(self, theta: Vector) -> None:
         """Change the penalty under the solutions; value and gradient follow without a pass."""
@@ -101,18 +101,20 @@ class Sampler:
             moved.append(replace(solution, value=value, grad=solution.grad + push))
         self.solutions = moved
         self.theta = theta
-        self._prices = None
-        self._set_penalties()
+        self._forget()
 
-    def _set_penalties(self) -> None:
+    def _forget(self) -> None:
+        """Drop what was known at another theta, and set the estimates to the present one."""
+        self._outer_grads: list[Vector] | None = None
+        self._prices: list[Vector] | None = None
         diagonals = self.problems.data_diagonals([s.w for s in self.solutions])
         for problem, estimate, diagonal in zip(
             self.problems, self._estimates, diagonals, strict=True
         ):
             estimate.set_penalty(problem.penalty_hessian(self.theta), diagonal)
 
-    def _iterate(self, tolerance: float, max_iter: int) -> list[Vector]:
-        """Bring the inner problems nearer to their solutions; return the outer gradients there."""
+    def _iterate(self, tolerance: float, max_iter: int) -> None:
+        """Bring the inner problems nearer to their solutions, and see what the outer loss is."""
         solvers = [
             lbfgs(
                 s.w,
@@ -128,7 +130,13 @@ class Sampler:
         self.n_iter += max(s.n_iter for s in self.solutions)
         outer = self.problems.outer_values_and_grads([s.w for s in self.solutions])
         self.fold_values = np.array([value for value, _ in outer])
-        return [grad for _, grad in outer]
+        self._outer_grads = [grad for _, grad in outer]
+
+    def _accurate(self, ask: Ask) -> bool:
+        """Whether the solutions here seem to be as accurate as asked for."""
+        if self._outer_grads is None:
+            return False
+        return self._error(self._outer_grads) <= ask.accuracy and self.tolerance <= ask.tolerance
 
     def _error(self, outer_grads: Sequence[Vector]) -> float:
         """Price the inner error with the last adjoint here, or else with the one that is free."""
@@ -153,11 +161,12 @@ class Sampler:
             for s, scale in zip(self.solutions, self._scales, strict=True)
         )
 
-    def _hypergradients(self, outer_grads: Sequence[Vector], tol: float) -> list[Hypergradient]:
+    def _hypergradients(self, tol: float, accuracy: float) -> list[Hypergradient]:
+        outer_grads = self._outer_grads or []
         calls = [
-            self.method(problem, self.theta, s, grad, tol=tol, start=adjoint)
-            for problem, s, grad, adjoint in zip(
-                self.problems, self.solutions, outer_grads, self._adjoints, strict=True
+            self.method(problem, self.theta, s, grad, tol=tol, accuracy=accuracy, start=start)
+            for problem, s, grad, start in zip(
+                self.problems, self.solutions, outer_grads, self._starts, strict=True
             )
         ]
         answers = run_together(self.problems, self.theta, as_solvers(calls), map=self.map)
@@ -166,16 +175,17 @@ class Sampler:
                 raise ValueError(
                     f"hypergradient must return a q of shape {grad.shape}, got {answer.q.shape}."
                 )
-        self._adjoints = [answer.q for answer in answers]
+        self._starts = [answer.q if answer.state is None else answer.state for answer in answers]
         # A q that nobody vouches for prices nothing; the solver's own estimate still does.
         self._prices = [
-            answer.q if answer.residual <= RELIABLE_RESIDUAL else s.inverse_hessian @ grad
+            answer.q if _vouched(answer) else s.inverse_hessian @ grad
             for answer, s, grad in zip(answers, self.solutions, outer_grads, strict=True)
         ]
         self.n_hvp += max(answer.n_hvp for answer in answers)
         return answers
 
-    def _sample(self, answers: Sequence[Hypergradient]) -> Sample:
+    def _sample(self, tol: float, accuracy: float) -> Sample:
+        answers = self._hypergradients(tol, accuracy)
         n = len(answers)
         grad = np.zeros_like(self.theta)
         change = 0.0
@@ -192,17 +202,27 @@ class Sampler:
             )
         if grad.any():
             self._along = grad
-        residual = max(answer.residual for answer in answers)
-        reliable = residual <= RELIABLE_RESIDUAL
         spread = self.theta - self.theta.mean()
         prior = 0.5 * self.shrinkage * float(spread @ spread)
+        corrected = float(self.fold_values.mean())
+        if all(map(_vouched, answers)):
+            corrected += change
         return Sample(
             theta=self.theta,
-            value=float(self.fold_values.mean()) + (change if reliable else 0.0) + prior,
+            value=corrected + prior,
             grad=grad + self.shrinkage * spread,
             error=abs(change),
-            residual=residual,
+            residual=max(answer.residual for answer in answers),
             prior=prior,
+            grad_error=float(np.mean([answer.error for answer in answers])),
+            grad_bound=float(np.mean([answer.bound for answer in answers])),
+            grad_asked=accuracy,
+            used=max((answer.used for answer in answers), key=len),
             final=self._final,
             tolerance=self.tolerance,
         )
+
+
+def _vouched(answer: Hypergradient) -> bool:
+    """Whether a method stands up for its q, be it by the residual or by an error that it knows."""
+    return answer.residual <= RELIABLE_RESIDUAL or np.isfinite(answer.error)

@@ -61,11 +61,12 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         As in :class:`~sklearn.model_selection.GridSearchCV`: None for five folds, the number of
         folds (stratified for a classifier), a splitter, or an iterable of (train, test) indices.
         A :class:`~sklearn.model_selection.PredefinedSplit` makes a single hold-out.
-    hypergradient : {"shine", "cg", "jacobian-free", "exact"} or callable, default="shine"
-        How the hypergradient is computed. ``"shine"`` uses the inverse-Hessian estimate of the
-        fits themselves, at no cost; ``"cg"`` solves the linear system by conjugate gradient
-        (HOAG); ``"exact"`` factorises the Hessian, for small problems; ``"jacobian-free"`` is a
-        baseline. See :mod:`hoag_shine.hypergradients`.
+    hypergradient : str or callable, default="auto"
+        How the hypergradient is computed. ``"auto"`` takes the estimate that the fits themselves
+        leave behind, measures its error and improves it where that could change the outcome;
+        ``"shine"`` takes it as it is, at no cost; ``"cg"`` solves the linear system by conjugate
+        gradient (HOAG); ``"exact"`` factorises the Hessian, for small problems;
+        ``"jacobian-free"`` is a baseline. See :mod:`hoag_shine.hypergradients` for all.
     penalty : {"shared", "feature"}, array-like of shape (n_features,), or dict, default="shared"
         One penalty for all coefficients, one for each feature, or one for each group of features:
         a label for every column of X, or ``{name: columns}`` with indices, slices, masks or
@@ -173,7 +174,7 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         estimator: Any,
         *,
         cv: Any = None,
-        hypergradient: Any = "shine",
+        hypergradient: Any = "auto",
         penalty: Any = "shared",
         shrinkage: float = 0.0,
         init: float | None = None,

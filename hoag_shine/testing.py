@@ -482,7 +482,7 @@ def _ask(
     arguments = {"theta": theta, "solution.w": solution.w, "outer_grad": outer_grad}
     arguments |= {} if start is None else {"start": start}
     before = {name: a.copy() for name, a in arguments.items()}
-    call = method(counted, theta, solution, outer_grad, tol=tol, start=start)
+    call = method(counted, theta, solution, outer_grad, tol=tol, accuracy=0.0, start=start)
     answer = run_together(ProblemSet([counted]), theta, as_solvers([call]))[0]
     _assert(isinstance(answer, Hypergradient), f"{what} returns {answer!r}, no Hypergradient.")
     _array(f"q of {what}", answer.q, {outer_grad.shape}, _nowhere)

@@ -91,6 +91,9 @@ class Trace:
             "error": sample.error,
             "hypergradient": sample.grad,
             "hypergradient_norm": float(np.linalg.norm(sample.grad)),
+            "hypergradient_error": sample.grad_error,
+            "hypergradient_bound": sample.grad_bound,
+            "method": sample.used,
             "residual": sample.residual,
             "inner_tolerance": sample.tolerance,
         }

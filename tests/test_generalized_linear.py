@@ -66,7 +66,9 @@ def counts():
     return X, np.random.default_rng(0).poisson(np.exp(0.4 * X[:, 2] + 0.3 * X[:, 8]))
 
 
-@parametrize_with_checks([GeneralizedLinear(), GeneralizedLinear(HuberLoss(), alpha=0.1, tol=1e-9)])
+@parametrize_with_checks(
+    [GeneralizedLinear(), GeneralizedLinear(HuberLoss(), alpha=0.1, tol=1e-11)]
+)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learns_checks(estimator, check):
     check(estimator)

@@ -24,7 +24,7 @@ from scipy.linalg import LinAlgError
 from sklearn.linear_model import LogisticRegression
 
 from hoag_shine import Hypergradient, Outcome, Solution, Status, fold_problems, hoag
-from hoag_shine.hypergradients import METHODS, cg, exact, jacobian_free, resolve_method, shine
+from hoag_shine.hypergradients import METHODS, auto, cg, exact, jacobian_free, resolve_method, shine
 from hoag_shine.inner.inverse_hessian import InverseHessian
 from hoag_shine.inner.requests import HessianProduct
 
@@ -281,7 +281,8 @@ def test_methods_leave_their_arguments_alone(quadratic, method):
     for array in (outer_grad, start, solution.w, solution.grad):
         array.flags.writeable = False
     ask(method, quadratic, THETA, solution, outer_grad, start=start)
-    assert solution.inverse_hessian.n_pairs == pairs
+    learnt = solution.inverse_hessian.n_pairs - pairs
+    assert 0 <= learnt <= 2 if method is auto else learnt == 0
 
 
 def test_exact_says_when_the_hessian_is_singular():
@@ -306,7 +307,7 @@ def test_cg_ends_where_the_hessian_is_not_positive():
 # --- a method of one's own ---------------------------------------------------------------------
 
 
-def dense_solve(problem, theta, solution, outer_grad, *, tol, start):
+def dense_solve(problem, theta, solution, outer_grad, *, tol, accuracy, start):
     """A plain function that calls the problem itself."""
     product = problem.hessp(solution.w, theta)
     H = np.column_stack([product(e) for e in np.eye(problem.n_params)])
@@ -314,7 +315,7 @@ def dense_solve(problem, theta, solution, outer_grad, *, tol, start):
     return Hypergradient(q, n_hvp=problem.n_params, residual=0.0)
 
 
-def dense_solve_by_requests(problem, theta, solution, outer_grad, *, tol, start):
+def dense_solve_by_requests(problem, theta, solution, outer_grad, *, tol, accuracy, start):
     """A generator, whose products are served together with those of the other folds."""
     H = np.empty((problem.n_params, problem.n_params))
     for j, e in enumerate(np.eye(problem.n_params)):
@@ -345,9 +346,9 @@ def test_a_method_of_ones_own_works_like_the_named_one():
 def test_a_method_is_told_the_tolerance_and_its_last_answer():
     heard = []
 
-    def listening(problem, theta, solution, outer_grad, *, tol, start):
+    def listening(problem, theta, solution, outer_grad, *, tol, accuracy, start):
         heard.append((tol, start))
-        return exact(problem, theta, solution, outer_grad, tol=tol, start=start)
+        return exact(problem, theta, solution, outer_grad, tol=tol, accuracy=accuracy, start=start)
 
     problem = quadratic_with_minimum_at(0.5)
     hoag(problem, [3.0], hypergradient=listening, tolerance=lambda k: 10.0**-k, step="adaptive")

@@ -412,7 +412,7 @@ def test_unsolved_inner_problems_are_warned_of(max_inner_iter):
 def lying(kind):
     rng = np.random.default_rng(0)
 
-    def method(problem, theta, solution, outer_grad, *, tol, start):
+    def method(problem, theta, solution, outer_grad, *, tol, accuracy, start):
         q = solution.inverse_hessian @ outer_grad
         size = np.linalg.norm(outer_grad)
         return Hypergradient(
@@ -463,7 +463,7 @@ def test_no_lie_leads_to_anything_worse_than_the_start(kind, step, tolerance):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_hypergradient_that_is_not_finite_is_refused(bad):
-    def method(problem, theta, solution, outer_grad, *, tol, start):
+    def method(problem, theta, solution, outer_grad, *, tol, accuracy, start):
         return Hypergradient(np.full_like(outer_grad, bad))
 
     with (

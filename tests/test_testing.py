@@ -249,14 +249,14 @@ def test_a_set_that_disagrees_with_its_members_is_caught():
 # --- hypergradient methods ---------------------------------------------------------------------
 
 
-def direct(problem, theta, solution, outer_grad, *, tol, start):
+def direct(problem, theta, solution, outer_grad, *, tol, accuracy, start):
     """The right answer, as a plain function."""
     product = problem.hessp(solution.w, theta)
     H = np.column_stack([product(e) for e in np.eye(outer_grad.size)])
     return Hypergradient(np.linalg.solve(H, outer_grad), outer_grad.size, 0.0)
 
 
-def by_requests(problem, theta, solution, outer_grad, *, tol, start):
+def by_requests(problem, theta, solution, outer_grad, *, tol, accuracy, start):
     """The same as a generator."""
     H = np.empty((outer_grad.size, outer_grad.size))
     for j, e in enumerate(np.eye(outer_grad.size)):
@@ -296,7 +296,7 @@ def test_a_wrong_method_is_caught(method, message):
 
 
 def test_a_method_that_changes_its_arguments_is_caught():
-    def careless(problem, theta, solution, outer_grad, *, tol, start):
+    def careless(problem, theta, solution, outer_grad, *, tol, accuracy, start):
         outer_grad *= 2.0
         return Hypergradient(outer_grad.copy())
 

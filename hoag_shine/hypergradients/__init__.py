@@ -8,7 +8,12 @@ By the implicit function theorem, at the solution w of the inner problem,
 
 The methods differ only in how they come by q. Each is a function
 
-    ``method(problem, theta, solution, outer_grad, *, tol, start) -> Hypergradient``
+    ``method(problem, theta, solution, outer_grad, *, tol, accuracy, start) -> Hypergradient``
+
+of the inner solution, the gradient of the outer loss there, the relative residual ``tol`` that is
+asked of the linear system, the error of the hypergradient's norm, ``accuracy``, that makes no
+difference to the outer loop (infinity if anything will do), and what the last answer for this
+problem left to ``start`` from, None at first.
 
 A method may call ``problem.hessp``; or, to have its Hessian products served in the same data pass
 as those of the other folds, be a generator that yields
@@ -19,6 +24,7 @@ memory has a ``probe``, see :class:`ShineOPA`.
 
 from __future__ import annotations
 
+from .auto import auto
 from .base import Hypergradient, Method, as_solvers
 from .conjugate_gradient import cg, cg_limited, shine_refine
 from .exact import exact
@@ -31,6 +37,7 @@ __all__ = [
     "Method",
     "ShineOPA",
     "as_solvers",
+    "auto",
     "cg",
     "cg_limited",
     "exact",
@@ -41,6 +48,7 @@ __all__ = [
 ]
 
 METHODS: dict[str, Method] = {
+    "auto": auto,
     "shine": shine,
     "shine-opa": ShineOPA(),
     "shine-refine": shine_refine,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,23 @@ class Hypergradient:
         Hessian-vector products spent.
     residual : float
         :math:`\|Hq - \nabla f\| / \|\nabla f\|` where the method knows it, else NaN.
+    error : float
+        Estimated error of the hypergradient, in norm, where the method has an estimate, else NaN.
+    bound : float
+        What that error certainly does not exceed; infinity where nothing is certain.
+    used : str
+        What was done, in a few words, where the method has a choice.
+    state : object
+        Handed back as ``start`` by the next call for the same problem; q itself if None.
     """
 
     q: Vector
     n_hvp: int = 0
     residual: float = float("nan")
+    error: float = float("nan")
+    bound: float = float("inf")
+    used: str = ""
+    state: Any = None
 
 
 Method = Callable[..., Hypergradient | Solver[Hypergradient]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..inner.lbfgs import Solution
@@ -17,7 +19,8 @@ def cg(
     outer_grad: Vector,
     *,
     tol: float,
-    start: Vector | None,
+    accuracy: float,
+    start: Any,
     max_iter: int = 1000,
 ) -> Solver[Hypergradient]:
     r"""Solve :math:`Hq = \nabla f` by conjugate gradient, to the outer iteration's tolerance.
@@ -73,7 +76,8 @@ def cg_limited(
     outer_grad: Vector,
     *,
     tol: float,
-    start: Vector | None,
+    accuracy: float,
+    start: Any,
     max_iter: int = 20,
 ) -> Solver[Hypergradient]:
     """Run :func:`cg` for at most ``max_iter`` Hessian products, 20 by default.
@@ -85,7 +89,16 @@ def cg_limited(
     .. [1] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
        optimization and implicit models", ICLR 2022, section 3.1.
     """
-    return cg(problem, theta, solution, outer_grad, tol=tol, start=start, max_iter=max_iter)
+    return cg(
+        problem,
+        theta,
+        solution,
+        outer_grad,
+        tol=tol,
+        accuracy=accuracy,
+        start=start,
+        max_iter=max_iter,
+    )
 
 
 def shine_refine(
@@ -95,7 +108,8 @@ def shine_refine(
     outer_grad: Vector,
     *,
     tol: float,
-    start: Vector | None,
+    accuracy: float,
+    start: Any,
     max_iter: int | None = None,
 ) -> Solver[Hypergradient]:
     r"""Start :func:`cg` from the SHINE estimate :math:`B \nabla f` and take a few steps.
@@ -114,4 +128,13 @@ def shine_refine(
     if max_iter is None:
         max_iter = max(5, int(np.ceil(-5.0 * np.log10(tol))))
     estimate = solution.inverse_hessian @ outer_grad
-    return cg(problem, theta, solution, outer_grad, tol=tol, start=estimate, max_iter=max_iter)
+    return cg(
+        problem,
+        theta,
+        solution,
+        outer_grad,
+        tol=tol,
+        accuracy=accuracy,
+        start=estimate,
+        max_iter=max_iter,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
@@ -17,7 +19,8 @@ def exact(
     outer_grad: Vector,
     *,
     tol: float,
-    start: Vector | None,
+    accuracy: float,
+    start: Any,
 ) -> Hypergradient:
     r"""Solve :math:`Hq = \nabla f` by a Cholesky factorisation of the whole Hessian.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..inner.lbfgs import Solution
 from ..problems.base import Problem
 from .base import Hypergradient, Vector
@@ -14,7 +16,8 @@ def shine(
     outer_grad: Vector,
     *,
     tol: float,
-    start: Vector | None,
+    accuracy: float,
+    start: Any,
 ) -> Hypergradient:
     r"""Share the inner solver's inverse-Hessian estimate: :math:`q = B \nabla f`.
 
@@ -36,7 +39,8 @@ def jacobian_free(
     outer_grad: Vector,
     *,
     tol: float,
-    start: Vector | None,
+    accuracy: float,
+    start: Any,
 ) -> Hypergradient:
     r"""Replace the inverse Hessian by the identity: :math:`q = \nabla f`.
 

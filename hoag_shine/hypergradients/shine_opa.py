@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,10 +56,11 @@ class ShineOPA:
         outer_grad: Vector,
         *,
         tol: float,
-        start: Vector | None,
+        accuracy: float,
+        start: Any,
     ) -> Hypergradient:
         """Return the SHINE estimate; what OPA does, it has done in the inner solver."""
-        return shine(problem, theta, solution, outer_grad, tol=tol, start=start)
+        return shine(problem, theta, solution, outer_grad, tol=tol, accuracy=accuracy, start=start)
 
     def probe(
         self, problem: Problem

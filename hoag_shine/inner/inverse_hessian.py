@@ -7,8 +7,8 @@ and the hypergradient applies it. Layout and conventions:
 * A pair is stored as ``s`` and the gradient difference of the *data* term, ``y_data``. The penalty
   is quadratic with a diagonal Hessian ``h``, so that the pair of the whole objective is
   ``y = y_data + h * s`` for every ``h``, exactly. A change of penalty costs no pair.
-* The initial matrix is diagonal: ``gamma / (data_diagonal + h)``, with ``gamma`` from the newest
-  pair. Without knowledge of the data term's diagonal it is ``gamma * I``.
+* The initial matrix is diagonal: ``gamma / (data_diagonal + h) ** (2 / 3)``, with ``gamma`` from
+  the newest pair. Without knowledge of the data term's diagonal it is ``gamma * I``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ else:
 
 Vector = NDArray[np.float64]
 
+# Power of the Hessian's diagonal in the initial matrix. The whole diagonal would equalise columns
+# however badly they are scaled, but slows down the last steps where the curvature is spread over
+# many rare columns, as in text.
+TEMPER = 2.0 / 3.0
 # A pair whose curvature is below this multiple of |s| |y| says nothing above rounding.
 CURVATURE_FLOOR = 1e-14
 
@@ -203,7 +207,8 @@ class InverseHessian(_Operator):
             return
         total = self._data_diagonal + self._penalty_hessian
         # A variable that nothing touches has no curvature at all: leave its scale alone.
-        self._scale = 1.0 / np.where(total > 0.0, total, 1.0)
+        total = np.where(total > 0.0, total, 1.0)
+        self._scale = 1.0 / (total**TEMPER * np.median(total) ** (1.0 - TEMPER))
 
     def _matvec(self, v: Vector) -> Vector:
         out = np.array(v, dtype=np.float64).ravel()

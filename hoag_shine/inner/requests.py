@@ -31,7 +31,7 @@ class Evaluate(NamedTuple):
 
 
 class HessianProduct(NamedTuple):
-    """Ask for ``H(w) @ v``, a vector."""
+    """Ask for ``H(w) @ v``; where ``v`` is of shape (k, n), for that of each row, in one pass."""
 
     w: Vector
     v: Vector

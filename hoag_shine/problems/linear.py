@@ -123,6 +123,8 @@ class LinearProblems(ProblemSet):
         self.n_outputs = self.y.shape[2]
         self.n_params = (self.n_features + int(fit_intercept)) * self.n_outputs
         self._n_passes = 0.0
+        # Only rows that some fold holds out are read for the outer loss.
+        self._share_held_out = float(test_weight.any(axis=1).mean())
         # Each fold's last linear predictor and curvature, with the w they belong to.
         self._predictor: dict[int, tuple[Vector, Array]] = {}
         self._curvature: dict[int, tuple[Vector, Array]] = {}
@@ -165,12 +167,17 @@ class LinearProblems(ProblemSet):
     def hessian_products(
         self, points: Mapping[int, tuple[Vector, Vector]], theta: Vector
     ) -> dict[int, Vector]:
-        """Return the Hessian of :math:`g_k` at w times v, for each fold's (w, v), in one pass."""
+        """Return the Hessian of :math:`g_k` at w times v, for each fold's (w, v), in one pass.
+
+        v may be several vectors, the rows of a matrix.
+        """
         if not points:
             return {}
-        folds = list(points)
-        V = self._side_by_side(v for _, v in points.values())
-        D = np.stack([self._curvature_at(k, w) for k, (w, _) in points.items()], axis=1)
+        rows = {k: np.atleast_2d(v) for k, (_, v) in points.items()}
+        folds = [k for k, v in rows.items() for _ in v]
+        V = self._side_by_side(row for v in rows.values() for row in v)
+        curvatures = {k: self._curvature_at(k, w) for k, (w, _) in points.items()}
+        D = np.stack([curvatures[k] for k in folds], axis=1)
         G = np.zeros_like(V)
         for block in self.design.blocks:
             U = self.loss.hessian_product(D[block], self._forward(block, V))
@@ -178,10 +185,12 @@ class LinearProblems(ProblemSet):
             self._add_backward(block, U * weight[:, :, None], G)
         self._n_passes += 1.0
         h = self.penalty.hessian(theta)
-        return {
-            k: G[:, c].ravel() + self._quadratic_product(k, h, v)
-            for c, (k, (_, v)) in enumerate(points.items())
+        columns = iter(np.moveaxis(G, 1, 0))
+        products = {
+            k: np.stack([next(columns).ravel() + self._quadratic_product(k, h, row) for row in v])
+            for k, v in rows.items()
         }
+        return {k: products[k].reshape(v.shape) for k, (_, v) in points.items()}
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
         return list(self.outer_at(dict(enumerate(ws))).values())
@@ -198,7 +207,7 @@ class LinearProblems(ProblemSet):
         for block in self.design.blocks:
             weight = self._columns(self.test_weight[block], folds)
             values += self._add_losses(block, Z[block], weight, G)
-        self._n_passes += 0.5
+        self._n_passes += 0.5 * self._share_held_out
         return {k: (float(values[c]), G[:, c].flatten()) for c, k in enumerate(folds)}
 
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:

@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
-# A value of the criterion is asked for to this share of the gain that is expected of a step.
-SHARE_OF_GAIN = 0.1
+# A value of the criterion is asked for to this share of the gain that is expected of a step, or to
+# the second where values have to decide because derivatives cannot.
+SHARE_OF_GAIN = 0.3
+SHARE_BY_VALUE = 0.1
+# A hypergradient that knows its error is asked for to this share of itself.
+SHARE_OF_GRADIENT = 0.5
 # A hypergradient whose linear system is solved to this relative residual is taken at its word.
 RELIABLE_RESIDUAL = 0.1
 
@@ -32,11 +36,13 @@ class Ask(NamedTuple):
     """A wish for a sample at ``theta`` whose criterion is known to about ``accuracy``.
 
     ``tolerance`` is what the inner gradients' norm must fall to in any case, relative to the start.
+    ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
     """
 
     theta: Vector
     accuracy: float = float("inf")
     tolerance: float = float("inf")
+    grad_accuracy: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,14 @@ class Sample:
         Largest norm of an inner gradient, relative to that at the start.
     prior : float
         What shrinkage adds to the criterion at this theta.
+    grad_error : float
+        Estimated error of the hypergradient's norm; NaN where it is not known.
+    grad_bound : float
+        What that error certainly does not exceed, given the inner solutions that were reached.
+    grad_asked : float
+        The error that was allowed.
+    used : str
+        How the hypergradient was computed, where its method has a choice.
     """
 
     theta: Vector
@@ -71,11 +85,20 @@ class Sample:
     final: bool
     tolerance: float
     prior: float = 0.0
+    grad_error: float = float("nan")
+    grad_bound: float = float("inf")
+    grad_asked: float = float("inf")
+    used: str = ""
+
+    @property
+    def share(self) -> float:
+        """The share of a step's expected gain that the value's error may amount to."""
+        return SHARE_OF_GAIN if self.reliable else SHARE_BY_VALUE
 
     @property
     def reliable(self) -> bool:
         """Whether the hypergradient may be trusted against the values."""
-        return self.residual <= RELIABLE_RESIDUAL
+        return self.residual <= RELIABLE_RESIDUAL or self.grad_error <= self.grad_asked
 
 
 StepRule = Generator[Ask, Sample, Outcome]

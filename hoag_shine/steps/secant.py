@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .base import SHARE_OF_GAIN, Ask, Outcome, Sample, StepRule, Vector
+from .base import (
+    SHARE_BY_VALUE,
+    SHARE_OF_GAIN,
+    SHARE_OF_GRADIENT,
+    Ask,
+    Outcome,
+    Sample,
+    StepRule,
+    Vector,
+)
 
 FIRST_RADIUS = 2.0
 # A secant through points further apart than this is no ground to stop on.
@@ -38,13 +47,14 @@ def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
         move = search.propose()
         middle = search.middle
         negligible = tol**2 * abs(middle.value)
-        wanted = max(SHARE_OF_GAIN * move.gain, negligible)
+        wanted = max(search.share * move.gain, negligible)
         # The parabola through three values says less of a gain than two derivatives do.
-        enough = negligible if search.reliable else SHARE_OF_GAIN * negligible
+        enough = negligible if search.reliable else SHARE_BY_VALUE * negligible
         tolerance = np.inf if search.reliable or not search.rejected else VALUE_TOLERANCE
+        slope = _slope_that_matters(middle, move, negligible)
         short = middle.error > wanted or middle.tolerance > tolerance
-        if short and not middle.final:
-            search.add((yield Ask(middle.theta, wanted, tolerance)))
+        if (short and not middle.final) or (middle.reliable and middle.grad_error > slope):
+            search.add((yield Ask(middle.theta, wanted, tolerance, slope)))
         elif abs(move.target - _at(middle)) <= tol or (move.settled and move.gain <= enough):
             return search.outcome()
         else:
@@ -65,6 +75,17 @@ def _at(sample: Sample) -> float:
 
 def _slope(sample: Sample) -> float:
     return float(sample.grad[0])
+
+
+def _slope_that_matters(sample: Sample, move: _Move, negligible: float) -> float:
+    """Return the error of the derivative that leaves the decision as it is.
+
+    It is a share of the derivative itself, or what is left of it where too little can be gained.
+    """
+    step = abs(move.target - _at(sample)) or np.inf
+    curvature = 2.0 * move.gain / step**2
+    worthless = float(np.sqrt(2.0 * negligible * curvature))
+    return max(SHARE_OF_GRADIENT * abs(_slope(sample)), worthless)
 
 
 class _Search:
@@ -102,6 +123,11 @@ class _Search:
         return all(sample.reliable for sample in self.samples)
 
     @property
+    def share(self) -> float:
+        """The share of a step's expected gain that a value's error may amount to."""
+        return SHARE_OF_GAIN if self.reliable else SHARE_BY_VALUE
+
+    @property
     def rejected(self) -> bool:
         """Whether the lowest sample is not the latest, so that a value has spoken."""
         return self.best is not self.latest
@@ -122,7 +148,7 @@ class _Search:
             (s for s in self.samples if s is not self.latest), key=lambda s: abs(_at(s) - x)
         )
         ahead = [s for s in others if (_at(s) - x) * slope < 0.0 and _slope(s) * slope < 0.0]
-        step, reach = self._secant_step(others[0]) if others else (None, np.inf)
+        step, reach = self._secant_step(self._distinct(others)) if others else (None, np.inf)
         if not ahead:
             return self._extrapolate(slope, step)
         width = _at(ahead[0]) - x
@@ -135,6 +161,14 @@ class _Search:
             # A line through distant points says little: the derivative grows like exp(theta).
             step = min(max(step / width, 0.25), 0.75) * width
         return _Move(x + step, 0.5 * abs(slope * step), reach <= NEAR)
+
+    def _distinct(self, others: list[Sample]) -> Sample:
+        """Return the nearest sample whose derivative differs by more than both errors."""
+        for other in others:
+            difference = abs(_slope(other) - _slope(self.latest))
+            if not difference < np.nan_to_num(other.grad_error + self.latest.grad_error):
+                return other
+        return others[-1]
 
     def _secant_step(self, other: Sample) -> tuple[float | None, float]:
         """Return the step to the minimum of the parabola with both derivatives, if it has one.

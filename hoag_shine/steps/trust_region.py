@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..inner.inverse_hessian import InverseHessian
-from .base import SHARE_OF_GAIN, Ask, Sample, StepRule, Vector, ending, outward
+from .base import SHARE_OF_GRADIENT, Ask, Sample, StepRule, Vector, ending, outward
 from .secant import secant
 
 # Largest change of one log hyperparameter in a step of several: at first, and ever.
@@ -37,9 +37,11 @@ def trust_region(theta: Vector, lower: Vector, upper: Vector, tol: float) -> Ste
     while True:
         step, slope = _model_step(model, sample, lower, upper, radius)
         gain, length = -0.5 * slope, float(np.abs(step).max())
-        wanted = max(SHARE_OF_GAIN * gain, tol**2 * abs(sample.value))
-        if sample.error > wanted and not sample.final:
-            sample = yield Ask(sample.theta, wanted)
+        wanted = max(sample.share * gain, tol**2 * abs(sample.value))
+        grad = SHARE_OF_GRADIENT * float(np.linalg.norm(sample.grad))
+        short = sample.error > wanted and not sample.final
+        if short or (sample.reliable and sample.grad_error > grad):
+            sample = yield Ask(sample.theta, wanted, grad_accuracy=grad)
             continue
         if length <= tol or gain <= tol**2 * abs(sample.value):
             return ending(sample, lower, upper)

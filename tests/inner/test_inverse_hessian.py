@@ -13,10 +13,11 @@ def dense_estimate(pairs, diagonal=None):
     """Return B from its recursion, oldest pair first; ``diagonal`` is that of the Hessian.
 
     B_0 = gamma D^-1, where gamma makes the newest pair's secant equation hold in the least-squares
-    sense of D (Nocedal and Wright, 2nd ed., equation 7.20, for D = I).
+    sense of D (Nocedal and Wright, 2nd ed., equation 7.20, for D = I). D is the power 2/3 of the
+    diagonal.
     """
     n = pairs[-1][0].size
-    D_inv = np.eye(n) if diagonal is None else np.diag(1 / diagonal)
+    D_inv = np.eye(n) if diagonal is None else np.diag(diagonal ** (-2 / 3))
     s, y = pairs[-1]
     B = (s @ y) / (y @ D_inv @ y) * D_inv
     for s, y in pairs:
@@ -46,12 +47,14 @@ def test_without_pairs_it_is_its_initial_matrix():
     v, d, h = rng.random((3, 5)) + 0.1
     np.testing.assert_array_equal(InverseHessian(5) @ v, v)
     scaled = InverseHessian(5, penalty_hessian=h, data_diagonal=d)
-    np.testing.assert_allclose(scaled @ v, v / (d + h), rtol=1e-15)
+    middle = np.median(d + h)  # the variable whose scale is that of its curvature
+    np.testing.assert_allclose(scaled @ v, v / middle * (middle / (d + h)) ** (2 / 3), rtol=1e-14)
 
 
-def test_variables_without_any_curvature_keep_the_scale_of_one():
-    B = InverseHessian(2, penalty_hessian=np.zeros(2), data_diagonal=np.array([4.0, 0.0]))
-    np.testing.assert_array_equal(B.diagonal, [0.25, 1.0])
+def test_a_variable_without_any_curvature_counts_as_one_of_curvature_one():
+    h, d = np.zeros(3), np.array([8.0, 0.0, 1.0])
+    B = InverseHessian(3, penalty_hessian=h, data_diagonal=d)
+    np.testing.assert_allclose(B.diagonal, [0.25, 1.0, 1.0], rtol=1e-14)
 
 
 @pytest.mark.parametrize("with_diagonal", [False, True])

@@ -1,0 +1,215 @@
+"""The SHINE estimate, with a certified error, and improved where the error matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inner.lbfgs import Solution
+from ..inner.requests import HessianProduct, Solver
+from ..problems.base import Problem
+from .base import Hypergradient, Vector, relative
+from .linear_system import LinearSystem, Preconditioner, positive_definite
+
+# Unpenalised variables are eliminated, a column of the Hessian each, up to this number.
+MAX_ELIMINATED = 16
+MAX_STEPS = 200
+
+
+def auto(
+    problem: Problem,
+    theta: Vector,
+    solution: Solution,
+    outer_grad: Vector,
+    *,
+    tol: float,
+    accuracy: float,
+    start: Any,
+) -> Solver[Hypergradient]:
+    r"""Take the SHINE estimate, see how wrong it may be, and work on only as far as that matters.
+
+    Two systems with the same matrix are solved side by side, each data pass serving both: the
+    adjoint :math:`Hq = \nabla f` and the tangent
+    :math:`Hp = c`, with :math:`c = (\partial^2 g / \partial\theta \partial w)\, s` the cross
+    derivative along the hypergradient s. Both start from what L-BFGS knows, :math:`q = B \nabla f`
+    and :math:`p = B c`, and a first pass measures their residuals. Since
+
+    .. math:: c^\top H^{-1} \nabla f = c^\top q + p^\top (\nabla f - H q)
+              + (c - H p)^\top H^{-1} (\nabla f - H q),
+
+    the derivative along s is known up to the product of *both* errors; q is corrected so that
+    :math:`c^\top q` has this value. Conjugate gradient on both systems goes on until the
+    hypergradient changes by less than ``accuracy`` from step to step, or is certain to be within
+    it. The tangent is also how the solution moves with :math:`\theta`, so that the pairs
+    :math:`(q, Hq)` and :math:`(p, Hp)` go into the memory of L-BFGS (outer-problem awareness) and
+    serve its next solve.
+
+    Parameters
+    ----------
+    accuracy : float
+        Error of the hypergradient, in norm, below which no more work is done. With infinity,
+        nothing but the first pass is.
+    start : object
+        The ``state`` of the last answer: asked again at the same solution, it continues there.
+
+    Notes
+    -----
+    The bound of the error follows from Gauss-Radau quadrature, see
+    ``hoag_shine.hypergradients.linear_system``; it is certain where the problem is ``convex`` and
+    has a ``penalty_hessian``, except for at most 16 unpenalised variables, and infinite elsewhere.
+    It concerns the linear system at the w that was reached, not the error of w.
+
+    References
+    ----------
+    .. [1] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
+       optimization and implicit models", ICLR 2022, equation 4 and section 2.3.
+    .. [2] G. H. Golub and G. Meurant, *Matrices, Moments and Quadrature with Applications*, 2010.
+    """
+    n_hvp = 0
+    if isinstance(start, _State) and start.belongs_to(theta, solution.w):
+        state = start
+    else:
+        along = start.hypergradient if isinstance(start, _State) else np.ones_like(theta)
+        along = along / (float(np.linalg.norm(along)) or 1.0)
+        state = yield from _begin(problem, theta, solution, outer_grad, along)
+        n_hvp = state.n_products
+    n_steps = 0
+    while state.error > accuracy and n_steps < MAX_STEPS:
+        running = [system for system in state.systems if not system.finished]
+        if not running:
+            break
+        directions = np.stack([system.direction for system in running])
+        products = yield HessianProduct(solution.w, directions)
+        for system, product in zip(running, products, strict=True):
+            system.advance(product)
+        n_hvp += len(running)
+        n_steps += 1
+        state.update()
+    state.n_steps += n_steps
+    state.remember(solution)
+    return Hypergradient(
+        state.q,
+        n_hvp,
+        relative(state.residual, outer_grad),
+        error=state.error,
+        bound=state.bound,
+        used=f"shine, {state.n_steps} steps of cg" if state.n_steps else "shine",
+        state=state,
+    )
+
+
+def _begin(
+    problem: Problem, theta: Vector, solution: Solution, outer_grad: Vector, along: Vector
+) -> Solver[_State]:
+    """Measure the residuals of the SHINE estimates, in one pass."""
+    estimate, w = solution.inverse_hessian, solution.w
+    sides = [outer_grad]
+    cross = _cross(problem, theta, w, along)
+    if cross is not None and cross.any():
+        sides.append(cross)
+    guesses = [estimate @ side for side in sides]
+    free = _free(problem, theta)
+    units = np.zeros((free.size, w.size))
+    units[np.arange(free.size), free] = 1.0
+    products = yield HessianProduct(w, np.stack([*guesses, *units]))
+    columns = products[len(guesses) :]
+    if not positive_definite(columns[:, free]):
+        free, columns = free[:0], columns[:0]
+    penalty = problem.penalty_hessian(theta) if problem.convex else None
+    preconditioner = Preconditioner(estimate.diagonal, penalty, free, columns)
+    systems = [
+        LinearSystem(side, guess, product, preconditioner)
+        for side, guess, product in zip(sides, guesses, products[: len(guesses)], strict=True)
+    ]
+    reach = float(np.sqrt(np.abs(problem.cross_vjp(w, theta, w)).sum()))
+    state = _State(problem, theta, w, systems, along, reach, len(products))
+    plain = -problem.cross_vjp(w, theta, guesses[0])
+    state.changes = (float(np.linalg.norm(state.update() - plain)),) * 2
+    return state
+
+
+def _cross(problem: Problem, theta: Vector, w: Vector, along: Vector) -> Vector | None:
+    try:
+        return problem.cross_jvp(w, theta, along)
+    except NotImplementedError:
+        return None
+
+
+def _free(problem: Problem, theta: Vector) -> NDArray[np.intp]:
+    """Return the variables to eliminate: those without a penalty, if they are few."""
+    penalty = problem.penalty_hessian(theta)
+    none = np.empty(0, dtype=np.intp)
+    if penalty is None or not problem.convex:
+        return none
+    free = np.flatnonzero(penalty == 0.0)
+    return free if free.size <= MAX_ELIMINATED else none
+
+
+class _State:
+    """The two systems at one solution, and the hypergradient that follows from them."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        theta: Vector,
+        w: Vector,
+        systems: list[LinearSystem],
+        along: Vector,
+        reach: float,
+        n_products: int,
+    ) -> None:
+        self.problem, self.theta, self.w = problem, theta, w
+        self.systems = systems
+        self.along = along
+        self.reach = reach
+        self.n_products = n_products
+        self.n_steps = 0
+        self.changes = (np.inf, np.inf)
+        self.hypergradient = np.full_like(theta, np.nan)
+
+    def belongs_to(self, theta: Vector, w: Vector) -> bool:
+        return self.w is w and np.array_equal(self.theta, theta)
+
+    @property
+    def error(self) -> float:
+        """Estimated error of the hypergradient's norm.
+
+        It is what one of the last two steps has changed, or the product of the two systems' errors
+        as it would be if the preconditioner were exact, whichever is more; but not over the bound.
+        """
+        errors = [system.error for system in self.systems]
+        product = float(np.prod(errors)) if len(errors) == 2 else 0.0
+        return min(max(*self.changes, product), self.bound)
+
+    @property
+    def bound(self) -> float:
+        """Upper bound of the error of the hypergradient's norm."""
+        # No cross derivative is longer in the norm of the inverse Hessian than penalty and w say.
+        bounds = [self.reach * self.systems[0].bound]
+        if self.theta.size == 1 and len(self.systems) == 2:
+            bounds.append(self.systems[0].bound * self.systems[1].bound)
+        return min(bounds)
+
+    def update(self) -> Vector:
+        """Correct the adjoint by the tangent; return the hypergradient."""
+        adjoint = self.systems[0]
+        self.q, self.residual = adjoint.x, adjoint.residual
+        for tangent in self.systems[1:]:
+            p, product = tangent.x, tangent.rhs - tangent.residual
+            curvature = float(p @ product)
+            if curvature > 0.0:
+                # The best multiple of p: it cannot enlarge the error in the norm of H.
+                share = float(p @ adjoint.residual) / curvature
+                self.q = self.q + share * p
+                self.residual = self.residual - share * product
+        before = self.hypergradient
+        self.hypergradient = -self.problem.cross_vjp(self.w, self.theta, self.q)
+        self.changes = self.changes[1], float(np.linalg.norm(self.hypergradient - before))
+        return self.hypergradient
+
+    def remember(self, solution: Solution) -> None:
+        """Give the Hessian products along q and p to the memory of L-BFGS."""
+        for system in self.systems:
+            solution.inverse_hessian.append(system.x, system.rhs - system.residual)

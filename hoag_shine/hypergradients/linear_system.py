@@ -1,0 +1,164 @@
+r"""One linear system :math:`Hx = b`, solved by conjugate gradient that knows how wrong it may be.
+
+The Hessian of a convex problem is :math:`H = A + \mathrm{diag}(h)` with a positive semidefinite A,
+the data term, and the known penalty h. In the norm of H, the error of an iterate x with residual r
+is :math:`\epsilon(x) = \sqrt{r^\top H^{-1} r}`. The coefficients that conjugate gradient computes
+anyway define a Gauss-Radau quadrature for it, with a node at a lower bound :math:`\mu` of the
+preconditioned spectrum, which bounds it from above; each step tightens the bound.
+
+The bound needs :math:`\mu > 0`, hence a penalty on every variable. Those that have none (an
+intercept) are eliminated: kept at their optimum given the others, so that the iteration runs on
+the Schur complement of H, which is at least :math:`\mathrm{diag}(h)` of the others.
+
+References
+----------
+.. [1] G. H. Golub and G. Meurant, *Matrices, Moments and Quadrature with Applications*, 2010,
+   chapter 12.
+.. [2] G. Meurant and P. Tichý, "On computing quadrature-based bounds for the A-norm of the error
+   in conjugate gradients", Numerical Algorithms 62, 2013.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+Vector = NDArray[np.float64]
+
+# A bound cannot be smaller than what rounding does to the residual that it is made of.
+ROUNDING = 1e3 * np.finfo(np.float64).eps
+
+
+def positive_definite(block: NDArray[np.float64]) -> bool:
+    """Whether a symmetric matrix, which may be of size zero, has a Cholesky factor."""
+    if not np.isfinite(block).all():
+        return False
+    try:
+        np.linalg.cholesky(block)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+class Preconditioner:
+    r"""A diagonal preconditioner for the penalised variables, and an exact one for the others.
+
+    Parameters
+    ----------
+    scale : ndarray of shape (n,)
+        Inverse of the diagonal M that stands for H.
+    penalty : ndarray of shape (n,) or None
+        The diagonal h; None, where the problem is not known to be convex, leaves errors unbounded.
+    free : ndarray of int of shape (k,)
+        The variables to eliminate.
+    columns : ndarray of shape (k, n)
+        Their columns of H.
+
+    Attributes
+    ----------
+    smallest : float
+        Lower bound :math:`\mu` of the preconditioned spectrum; 0 if none is known.
+    """
+
+    def __init__(
+        self, scale: Vector, penalty: Vector | None, free: NDArray[np.intp], columns: Vector
+    ) -> None:
+        self._scale = scale.copy()
+        self._scale[free] = 0.0
+        self._free = free
+        self._columns = columns
+        self._factor = cho_factor(columns[:, free]) if free.size else None
+        held = np.delete(penalty * scale, free) if penalty is not None else np.zeros(1)
+        self.smallest = float(held.min(initial=np.inf))
+
+    def __call__(self, residual: Vector) -> Vector:
+        """Return a direction: scaled, with the free variables where they belong to it."""
+        direction = self._scale * residual
+        direction[self._free] -= self._solve(self._columns @ direction)
+        return direction
+
+    def _solve(self, side: Vector) -> Vector:
+        if self._factor is None:
+            return side
+        # What is not finite is reported where a hypergradient is made of it.
+        return np.asarray(cho_solve(self._factor, side, check_finite=False))
+
+    def settle(self, x: Vector, residual: Vector) -> None:
+        """Move the free variables, in place, to where their residual is zero."""
+        move = self._solve(residual[self._free])
+        x[self._free] += move
+        residual -= move @ self._columns
+        residual[self._free] = 0.0
+
+
+class LinearSystem:
+    """The state of a conjugate-gradient iteration; somebody else multiplies by H.
+
+    Parameters
+    ----------
+    rhs, x, product : ndarray of shape (n,)
+        Right-hand side, first guess, and H times it.
+    preconditioner : Preconditioner
+
+    Attributes
+    ----------
+    rhs, x, residual : ndarray of shape (n,)
+        Right-hand side, iterate, and ``rhs - H @ x``.
+    direction : ndarray of shape (n,)
+        What :meth:`advance` wants to be multiplied by H.
+    finished : bool
+        Whether rounding is all that is left of the residual, or H is not positive definite.
+    """
+
+    def __init__(
+        self, rhs: Vector, x: Vector, product: Vector, preconditioner: Preconditioner
+    ) -> None:
+        self.rhs, self.x, self.residual = rhs, x.copy(), rhs - product
+        self._precondition = preconditioner
+        preconditioner.settle(self.x, self.residual)
+        self._floor = ROUNDING * float(np.sqrt(abs(rhs @ preconditioner(rhs))))
+        self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
+        self.direction = preconditioner(self.residual)
+        self._energy = float(self.residual @ self.direction)
+        self.finished = bool(self._energy <= self._floor**2)
+
+    @property
+    def error(self) -> float:
+        r"""What :math:`\epsilon(x)` would be if the preconditioner were the inverse of H."""
+        return float(np.sqrt(max(self._energy, 0.0)))
+
+    @property
+    def bound(self) -> float:
+        r"""Upper bound of :math:`\epsilon(x)`; infinite if none is known."""
+        if not np.isfinite(self._radau):
+            return np.inf
+        floor = self._floor / np.sqrt(self._precondition.smallest)
+        return float(np.sqrt(self._radau * max(self._energy, 0.0)) + floor)
+
+    def advance(self, product: Vector) -> None:
+        """Take the step along ``direction``, given H times it."""
+        curvature = float(self.direction @ product)
+        if not curvature > 0.0:
+            self.finished = True
+        if self.finished:
+            return
+        step = self._energy / curvature
+        self.x = self.x + step * self.direction
+        self.residual = self.residual - step * product
+        scaled = self._precondition(self.residual)
+        energy = float(self.residual @ scaled)
+        growth = energy / self._energy
+        self.direction = scaled + growth * self.direction
+        self._energy = energy
+        self.finished = bool(energy <= self._floor**2)
+        self._extend(step, growth)
+
+    def _extend(self, step: float, growth: float) -> None:
+        """Add a coefficient to the quadrature; Meurant and Tichý, section 3."""
+        smallest = self._precondition.smallest
+        excess = self._radau - step
+        if not np.isfinite(excess):
+            return
+        # Rounding can break the recursion; what strong convexity says holds in any case.
+        self._radau = excess / (smallest * excess + growth) if excess > 0.0 else 1.0 / smallest
