@@ -12,11 +12,13 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.interpolate import CubicSpline
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmark_utils.criterion import ConvergedCriterion
 from benchmark_utils.data import holdout, untouched
 from benchmark_utils.methods import METHODS, PUBLISHED, Enough, as_published, by_values
 
@@ -24,6 +26,8 @@ from hoag_shine import LogisticLoss, fold_problems
 
 # The grid of the published code, over log alpha.
 CANDIDATES = (-12.0, 12.0, 10)
+# Where the converged criterion is known, in log alpha.
+LANDSCAPE = np.arange(-9.0, 3.01, 0.25)
 BAND = (0.1, 0.5, 0.9)
 # Below this relative suboptimality, curves are not told apart.
 FLOOR = 1e-5
@@ -66,7 +70,7 @@ MATPLOTLIB = {
     "xtick.top": True,
     "ytick.right": True,
     "legend.frameon": False,
-    "savefig.dpi": 110,
+    "savefig.dpi": 100,
 }
 
 
@@ -117,7 +121,7 @@ def arguments(description):
     return parser
 
 
-def compare(name, description, panels, *, data=("text:20news",), estimator=None):
+def compare(name, description, panels, *, data=("text:20news",), estimator=None, convex=True):
     """Run an experiment from the command line: searches side by side in a few panels.
 
     Parameters
@@ -130,6 +134,8 @@ def compare(name, description, panels, *, data=("text:20news",), estimator=None)
         Names of the sets by default.
     estimator : estimator, optional
         Logistic regression without an intercept, as in the papers, by default.
+    convex : bool
+        Whether each penalty has one solution, at which the searches can be judged.
     """
     parser = arguments(description)
     parser.add_argument("--data", nargs="+", default=list(data), help="names as of settle.py")
@@ -148,21 +154,22 @@ def compare(name, description, panels, *, data=("text:20news",), estimator=None)
             kept = [row for row in rows if row["method"] not in (args.only or ())]
             try:
                 with threadpool_limits(args.threads):
-                    rows = kept + measure(data, panels, args, estimator)
+                    rows = kept + measure(data, panels, args, estimator, convex=convex)
             except OSError as error:
                 print(f"{data} is left out: {error}", file=sys.stderr)
                 continue
             write(f"{stem}.csv", rows)
-        for loss in ("validation", "test"):
+        for loss in ("test", "validation", *(["excess"] if convex else [])):
             save(draw(rows, panels, loss), f"{stem}_{loss}", args)
 
 
-def measure(data, panels, args, estimator):
+def measure(data, panels, args, estimator, *, convex):
     """Return a row for each iteration of each method on each split."""
     estimator = estimator or LogisticRegression(fit_intercept=False)
     rows = []
     for seed in range(args.seeds):
         splits = holdout(data, seed), untouched(data, seed)
+        found = []
         for panel, methods in panels.items():
             for label, method in methods.items():
                 if args.only and label not in args.only:
@@ -170,7 +177,11 @@ def measure(data, panels, args, estimator):
                 print(f"{data}, seed {seed}, {panel}: {label}", file=sys.stderr)
                 same = {"data": data, "seed": seed, "panel": panel, "method": label}
                 curve = follow(method, estimator, *splits, args.max_seconds)
-                rows += [same | {"iteration": i} | point for i, point in enumerate(curve)]
+                found += [same | {"iteration": i} | point for i, point in enumerate(curve)]
+        if convex:
+            print(f"{data}, seed {seed}: converged solutions", file=sys.stderr)
+            judge(found, estimator, splits[0])
+        rows += found
     return rows
 
 
@@ -211,6 +222,22 @@ def follow(method, estimator, known, untouched, max_seconds):
     return curve
 
 
+def judge(rows, estimator, known):
+    """Add to each row how far the converged criterion at its penalty is above the optimum.
+
+    A spline through the logarithms of tight solutions; beyond its ends, their values.
+    """
+    problems = fold_problems(estimator, known["X"], known["y"], cv=known["cv"])
+    criterion = ConvergedCriterion(problems)
+    for theta in sorted(LANDSCAPE, key=abs):
+        criterion(theta)
+    spline = CubicSpline(LANDSCAPE, [np.log(criterion(theta)) for theta in LANDSCAPE])
+    ends = LANDSCAPE[0], LANDSCAPE[-1]
+    lowest = spline(np.linspace(*ends, 10_000)).min()
+    for row in rows:
+        row["excess"] = float(np.expm1(spline(np.clip(row["theta"], *ends)) - lowest))
+
+
 def best_so_far(curve):
     """Let each point of a search by values have the losses of the best candidate until then."""
     best, kept = curve[0], []
@@ -242,10 +269,11 @@ def number(text):
 
 def draw(rows, panels, loss):
     """Return a figure: a column for each panel, above against passes, below against time."""
-    lowest = {}
-    for row in rows:
-        lowest[row["seed"]] = min(row[loss], lowest.get(row["seed"], np.inf))
-    n_seeds = len(lowest)
+    if loss == "excess":
+        rows = [row | {"drawn": row[loss]} for row in rows]
+    else:
+        rows = suboptimal(rows, loss)
+    n_seeds = len({row["seed"] for row in rows})
     with mpl.rc_context(MATPLOTLIB):
         figure = Figure(figsize=(1.2 + 2.9 * len(panels), 4.8), layout="constrained")
         axes = figure.subplots(2, len(panels), sharex="row", sharey=True, squeeze=False)
@@ -255,11 +283,11 @@ def draw(rows, panels, loss):
                 last = max(row[spent] for row in rows)
                 for label in dict.fromkeys(row["method"] for row in shown):
                     curves = by_seed([row for row in shown if row["method"] == label])
-                    add_band(ax, label, curves, spent, loss, lowest, last)
+                    add_band(ax, label, curves, spent, last)
                 ax.set(xscale="log", yscale="log", xlabel=X_LABELS[spent])
             column[0].set_title(panel)
         for ax in axes[:, 0]:
-            ax.set_ylabel(f"{loss} loss above the lowest")
+            ax.set_ylabel(Y_LABELS[loss])
         handles = {}
         for ax in axes[0]:
             handles |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
@@ -270,6 +298,19 @@ def draw(rows, panels, loss):
 
 
 X_LABELS = {"passes": "passes over the data", "seconds": "time (s)"}
+Y_LABELS = {
+    "test": "test loss, above the lowest seen",
+    "validation": "validation loss, above the lowest seen",
+    "excess": "converged validation loss,\nabove the optimum",
+}
+
+
+def suboptimal(rows, loss):
+    """Return the rows with how far each loss is above the lowest that any method saw."""
+    lowest = {}
+    for row in rows:
+        lowest[row["seed"]] = min(row[loss], lowest.get(row["seed"], np.inf))
+    return [row | {"drawn": row[loss] / lowest[row["seed"]] - 1.0} for row in rows]
 
 
 def by_seed(rows):
@@ -279,16 +320,14 @@ def by_seed(rows):
     return curves
 
 
-def add_band(ax, label, curves, spent, loss, lowest, last):
+def add_band(ax, label, curves, spent, last):
     """Draw the median over the seeds and a band of quantiles, from where every seed has a value."""
     first = max(curve[0][spent] for curve in curves.values())
     grid = np.geomspace(first, last, 300)
     values = np.array(
         [
-            in_force(grid, [row[spent] for row in curve], [row[loss] for row in curve])
-            / lowest[seed]
-            - 1.0
-            for seed, curve in curves.items()
+            in_force(grid, [row[spent] for row in curve], [row["drawn"] for row in curve])
+            for curve in curves.values()
         ]
     )
     low, middle, high = np.maximum(np.quantile(values, BAND, axis=0), FLOOR)

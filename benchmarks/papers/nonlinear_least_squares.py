@@ -18,4 +18,4 @@ PANELS = {
 
 if __name__ == "__main__":
     estimator = GeneralizedLinear(loss=SigmoidSquaredLoss(), fit_intercept=False)
-    compare("nonlinear_least_squares", __doc__, PANELS, estimator=estimator)
+    compare("nonlinear_least_squares", __doc__, PANELS, estimator=estimator, convex=False)
