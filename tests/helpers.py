@@ -288,7 +288,9 @@ def solve_tightly(problem, theta, **options) -> Solution:
     return solution
 
 
-def ask(method, problem, theta, solution, outer_grad, *, tol=1e-10, start=None) -> Hypergradient:
+def ask(
+    method, problem, theta, solution, outer_grad, *, tol=1e-10, accuracy=0.0, start=None
+) -> Hypergradient:
     """Call a hypergradient method, be it a function or a generator."""
-    call = method(problem, theta, solution, outer_grad, tol=tol, accuracy=0.0, start=start)
+    call = method(problem, theta, solution, outer_grad, tol=tol, accuracy=accuracy, start=start)
     return run_together(ProblemSet([problem]), theta, as_solvers([call]))[0]

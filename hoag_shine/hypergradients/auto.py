@@ -125,8 +125,11 @@ def _begin(
     ]
     reach = float(np.sqrt(np.abs(problem.cross_vjp(w, theta, w)).sum()))
     state = _State(problem, theta, w, systems, along, reach, len(products))
-    plain = -problem.cross_vjp(w, theta, guesses[0])
-    state.changes = (float(np.linalg.norm(state.update() - plain)),) * 2
+    corrected = state.update()
+    if len(systems) == 2:
+        # Nothing better is known yet than what the tangent has changed of the estimate.
+        plain = -problem.cross_vjp(w, theta, guesses[0])
+        state.changes = (float(np.linalg.norm(corrected - plain)),) * 2
     return state
 
 
@@ -167,7 +170,7 @@ class _State:
         self.n_products = n_products
         self.n_steps = 0
         self.changes = (np.inf, np.inf)
-        self.hypergradient = np.full_like(theta, np.nan)
+        self.hypergradient = np.full_like(theta, np.inf)
 
     def belongs_to(self, theta: Vector, w: Vector) -> bool:
         return self.w is w and np.array_equal(self.theta, theta)
@@ -189,7 +192,8 @@ class _State:
         # No cross derivative is longer in the norm of the inverse Hessian than penalty and w say.
         bounds = [self.reach * self.systems[0].bound]
         if self.theta.size == 1 and len(self.systems) == 2:
-            bounds.append(self.systems[0].bound * self.systems[1].bound)
+            adjoint, tangent = self.systems
+            bounds.append(adjoint.bound * tangent.bound + self.reach * adjoint.rounding)
         return min(bounds)
 
     def update(self) -> Vector:

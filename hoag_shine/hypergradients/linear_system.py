@@ -78,6 +78,11 @@ class Preconditioner:
         direction[self._free] -= self._solve(self._columns @ direction)
         return direction
 
+    def norm(self, side: Vector) -> float:
+        """Return the norm of a right-hand side, in which rounding errors are measured."""
+        free = side[self._free]
+        return float(np.sqrt(side @ (self._scale * side) + free @ self._solve(free)))
+
     def _solve(self, side: Vector) -> Vector:
         if self._factor is None:
             return side
@@ -117,7 +122,7 @@ class LinearSystem:
         self.rhs, self.x, self.residual = rhs, x.copy(), rhs - product
         self._precondition = preconditioner
         preconditioner.settle(self.x, self.residual)
-        self._floor = ROUNDING * float(np.sqrt(abs(rhs @ preconditioner(rhs))))
+        self._floor = ROUNDING * preconditioner.norm(rhs)
         self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
         self.direction = preconditioner(self.residual)
         self._energy = float(self.residual @ self.direction)
@@ -133,8 +138,13 @@ class LinearSystem:
         r"""Upper bound of :math:`\epsilon(x)`; infinite if none is known."""
         if not np.isfinite(self._radau):
             return np.inf
-        floor = self._floor / np.sqrt(self._precondition.smallest)
-        return float(np.sqrt(self._radau * max(self._energy, 0.0)) + floor)
+        return float(np.sqrt(self._radau * max(self._energy, 0.0))) + self.rounding
+
+    @property
+    def rounding(self) -> float:
+        r"""What rounding may have done to :math:`\epsilon(x)`; infinite if no bound is known."""
+        smallest = self._precondition.smallest
+        return self._floor / float(np.sqrt(smallest)) if smallest > 0.0 else np.inf
 
     def advance(self, product: Vector) -> None:
         """Take the step along ``direction``, given H times it."""

@@ -1,0 +1,188 @@
+"""The default hypergradient: what it says of its own error, against a dense solve."""
+
+import numpy as np
+import pytest
+from helpers import LAYOUTS, Quadratic, ask, breast_cancer, make_case, solve_tightly
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.linalg import cho_factor, cho_solve
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit
+
+from hoag_shine import ShineCV, fold_problems, hoag, minimize_lbfgs
+from hoag_shine.hypergradients import METHODS, auto, cg
+from hoag_shine.problems.linear import LinearProblems
+from hoag_shine.problems.losses import LogisticLoss, SquaredLoss
+from hoag_shine.problems.penalties import L2Penalty
+
+
+def hessian(problem, theta, w):
+    product = problem.hessp(w, theta)
+    return np.stack([product(e) for e in np.eye(w.size)])
+
+
+def exact_hypergradient(problem, theta, w):
+    """Return the hypergradient at w by Cholesky and two refinements in extended precision."""
+    H = hessian(problem, theta, w)
+    factor, g = cho_factor((H + H.T) / 2), problem.outer_value_and_grad(w)[1]
+    q = cho_solve(factor, g)
+    for _ in range(2):
+        residual = g.astype(np.longdouble) - H.astype(np.longdouble) @ q
+        q = q + cho_solve(factor, residual.astype(np.float64))
+    return -problem.cross_vjp(w, theta, q)
+
+
+@st.composite
+def problems(draw):
+    """A random problem of one fold, with penalties, at a random point of its inner solve."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, p = draw(st.integers(4, 60)), draw(st.integers(1, 40))
+    condition = 10.0 ** draw(st.floats(0.0, 8.0))
+    X = rng.standard_normal((n, p)) * condition ** (-rng.random(p) / 2)
+    if draw(st.booleans()):
+        X = np.where(rng.random((n, p)) < 0.7, 0.0, X)
+    logistic = draw(st.booleans())
+    z = X @ rng.standard_normal(p) + rng.standard_normal(n)
+    y = (z > 0).astype(float) if logistic else z
+    weight = rng.exponential(size=(n, 1)) if draw(st.booleans()) else np.ones((n, 1))
+    held_out = np.arange(n)[:, None] % 3 == 0
+    n_groups = draw(st.integers(1, min(p, 4)))
+    groups = np.arange(p) % n_groups
+    if draw(st.booleans()) and p > n_groups:
+        groups[-1] = -1
+    intercept = draw(st.booleans())
+    groups = np.append(groups, -1) if intercept else groups
+    return (
+        LinearProblems(
+            LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))](X),
+            y,
+            LogisticLoss() if logistic else SquaredLoss(),
+            L2Penalty(groups),
+            np.where(held_out, 0.0, weight),
+            np.where(held_out, weight, 0.0) / weight[held_out[:, 0]].sum(),
+            fit_intercept=intercept,
+        )[0],
+        rng.uniform(-6.0, 2.0, n_groups),
+        10.0 ** draw(st.floats(-9.0, -1.0)),
+        10.0 ** draw(st.floats(-6.0, 0.0)),
+    )
+
+
+def test_the_error_never_exceeds_the_bound_and_the_cost_is_below_that_of_cg():
+    costs = []
+
+    @settings(max_examples=600, deadline=None, derandomize=True)
+    @given(problems())
+    def holds(case):
+        problem, theta, inner_tol, share = case
+        scale = np.linalg.norm(problem.value_and_grad(np.zeros(problem.n_params), theta)[1])
+        solution = minimize_lbfgs(problem, theta, tol=inner_tol * scale, max_iter=200)
+        outer_grad = problem.outer_value_and_grad(solution.w)[1]
+        # Where an unpenalised column has no data, there is no hypergradient.
+        assume(np.linalg.cond(hessian(problem, theta, solution.w)) < 1e13)
+        true = exact_hypergradient(problem, theta, solution.w)
+        accuracy = share * float(np.linalg.norm(true))
+        passes = []
+        for method, arguments in ((cg, {"tol": 1e-4}), (auto, {"accuracy": accuracy})):
+            before = problem.n_passes
+            answer = ask(method, problem, theta, solution, outer_grad, **arguments)
+            passes.append(problem.n_passes - before)
+        costs.append(passes)
+        found = -problem.cross_vjp(solution.w, theta, answer.q)
+        error = np.linalg.norm(found - true)
+        assert np.isfinite(answer.bound)
+        assert error <= answer.bound
+        assert answer.error <= answer.bound
+
+    holds()
+    assert len(costs) >= 500
+    by_cg, by_auto = np.median(costs, axis=0)
+    assert by_auto < by_cg
+
+
+def solved(case_problem, theta):
+    solution = solve_tightly(case_problem, theta)
+    return solution, case_problem.outer_value_and_grad(solution.w)[1]
+
+
+@pytest.mark.parametrize("n_groups", [1, 3])
+@pytest.mark.parametrize("kind", ["logistic", "squared"])
+def test_it_works_until_it_is_as_accurate_as_asked_and_no_further(kind, n_groups):
+    problem, theta = make_case(kind, n_groups=n_groups).problems[0], np.full(n_groups, 1.0)
+    solution, outer_grad = solved(problem, theta)
+    true = exact_hypergradient(problem, theta, solution.w)
+    spent = []
+    for share in (1e-1, 1e-4, 1e-8):
+        solution = solve_tightly(problem, theta)  # with pairs that know nothing of the last call
+        accuracy = share * float(np.linalg.norm(true))
+        answer = ask(auto, problem, theta, solution, outer_grad, accuracy=accuracy)
+        found = -problem.cross_vjp(solution.w, theta, answer.q)
+        assert np.linalg.norm(found - true) <= accuracy
+        spent.append(answer.n_hvp)
+    assert spent[0] < spent[1] < spent[2]
+
+
+def test_any_error_will_do_where_nothing_is_asked():
+    problem, theta = make_case("logistic").problems[0], np.zeros(1)
+    solution, outer_grad = solved(problem, theta)
+    answer = ask(auto, problem, theta, solution, outer_grad, accuracy=np.inf)
+    assert answer.used == "shine"
+    assert answer.n_hvp == 3  # along the adjoint, the tangent and the intercept
+
+
+def test_asked_again_it_goes_on_where_it_was():
+    problem, theta = make_case("logistic").problems[0], np.full(1, -2.0)
+    solution, outer_grad = solved(problem, theta)
+    first = ask(auto, problem, theta, solution, outer_grad, accuracy=np.inf)
+    again = ask(auto, problem, theta, solution, outer_grad, accuracy=1e-12, start=first.state)
+    solution, outer_grad = solved(problem, theta)
+    at_once = ask(auto, problem, theta, solution, outer_grad, accuracy=1e-12)
+    assert first.n_hvp + again.n_hvp == at_once.n_hvp
+    np.testing.assert_allclose(again.q, at_once.q, rtol=1e-10)
+    assert again.bound < first.bound
+
+
+def test_the_pairs_that_it_leaves_make_the_next_estimate_better():
+    problem, theta = make_case("logistic").problems[0], np.zeros(1)
+    solution, outer_grad = solved(problem, theta)
+    true = exact_hypergradient(problem, theta, solution.w)
+
+    def error_of_shine():
+        q = ask(METHODS["shine"], problem, theta, solution, outer_grad).q
+        return float(np.abs(-problem.cross_vjp(solution.w, theta, q) - true)[0])
+
+    before = error_of_shine()
+    ask(auto, problem, theta, solution, outer_grad, accuracy=1e-10)
+    assert error_of_shine() < 1e-3 * before
+
+
+def test_nothing_is_certain_where_nothing_is_known_to_be_convex():
+    n = 6
+    problem = Quadratic(np.diag(np.arange(1.0, n + 1)), np.ones(n), np.zeros(n), np.zeros(n, int))
+    assert not problem.convex
+    theta = np.zeros(1)
+    solution, outer_grad = solved(problem, theta)
+    answer = ask(auto, problem, theta, solution, outer_grad, accuracy=1e-9)
+    assert answer.bound == np.inf
+    true = exact_hypergradient(problem, theta, solution.w)
+    np.testing.assert_allclose(-problem.cross_vjp(solution.w, theta, answer.q), true, atol=1e-9)
+
+
+def test_the_search_says_what_it_did_and_how_wrong_it_may_be():
+    X, y = breast_cancer()
+    search = ShineCV(LogisticRegression(), cv=5).fit(X, y)
+    for record in search.history_:
+        assert record["method"].startswith("shine")
+        assert 0.0 <= record["hypergradient_error"] <= record["hypergradient_bound"] < np.inf
+
+
+def test_it_settles_in_fewer_passes_than_conjugate_gradient():
+    X, y = breast_cancer()
+    held_out = PredefinedSplit(np.where(np.arange(len(y)) % 3 == 0, 0, -1))
+    spent, ends = {}, {}
+    for method in ("auto", "cg"):
+        problems = fold_problems(LogisticRegression(), X, y, cv=held_out)
+        ends[method] = hoag(problems, hypergradient=method).value
+        spent[method] = problems.n_passes
+    assert spent["auto"] < 0.7 * spent["cg"]
+    np.testing.assert_allclose(ends["auto"], ends["cg"], rtol=1e-5)
