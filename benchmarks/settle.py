@@ -263,8 +263,8 @@ def table(seed, runs):
             f"{first.theta:.4f}",
             f"{first.excess:.1e}",
             *(settled_cell(same, tol) for tol in TOLERANCES),
-            f"{first.trace[-1].passes:g}",
-            f"{first.passes:g} ({units:.0f})",
+            f"{first.trace[-1].passes:,.0f}",
+            f"{first.passes:,.0f} ({units:,.0f})",
             f"{len(first.trace) - 1}" + ("+" if first.capped else ""),
         )
     return shown
@@ -274,7 +274,7 @@ def settled_cell(same, tol):
     if same[0].settled[tol] is None:
         return "never"
     units = median(each.settled[tol].seconds / each.unit for each in same)
-    return f"{same[0].settled[tol].passes:g} ({units:.0f})"
+    return f"{same[0].settled[tol].passes:,.0f} ({units:,.0f})"
 
 
 def summary(runs):
@@ -307,7 +307,7 @@ def typical(runs, moments):
         for each, moment in zip(runs, moments, strict=True)
     ]
     passes, units = np.median(spent, axis=0)
-    return "never" if np.isinf(passes) else f"{passes:g} ({units:.0f})"
+    return "never" if np.isinf(passes) else f"{passes:,.0f} ({units:,.0f})"
 
 
 def as_json(environment, found):

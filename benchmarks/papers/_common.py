@@ -7,11 +7,13 @@ import time
 import warnings
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.interpolate import CubicSpline
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -70,7 +72,7 @@ MATPLOTLIB = {
     "xtick.top": True,
     "ytick.right": True,
     "legend.frameon": False,
-    "savefig.dpi": 100,
+    "savefig.dpi": 120,
 }
 
 
@@ -341,8 +343,10 @@ def in_force(grid, spent, values):
 
 
 def save(figure, stem, args):
+    image = BytesIO()
     with mpl.rc_context(MATPLOTLIB):
-        figure.savefig(f"{stem}.png")
+        figure.savefig(image, format="png")
         if args.pdf:
             figure.savefig(f"{stem}.pdf")
+    Image.open(image).convert("RGB").quantize(128).save(f"{stem}.png", optimize=True)
     print(f"{stem}.png")
