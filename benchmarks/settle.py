@@ -98,7 +98,7 @@ def parse_arguments():
         "--methods",
         nargs="+",
         choices=[*METHODS, "all"],
-        default=["shine", "cg", "hoag-published", "brent"],
+        default=["auto", "cg", "hoag-published", "brent"],
     )
     parser.add_argument("--repeats", type=int, default=1, help="runs a method, for median times")
     parser.add_argument("--max-seconds", type=float, default=600.0, help="cap of one run")

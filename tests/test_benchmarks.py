@@ -98,7 +98,7 @@ def problems_of(data):
 
 def test_every_search_reports_its_way_and_what_it_spent(methods, criterion, data):
     reference = min(criterion(theta) for theta in np.linspace(0.0, 1.5, 16))
-    for name in ("brent", "cg", "shine"):
+    for name in ("auto", "brent", "cg", "shine"):
         problems = problems_of(data)
         way, spent = [], [0.0]
 

@@ -14,7 +14,7 @@ class Solver(BaseSolver):
     sampling_strategy = "callback"
     stopping_criterion = NoCriterion()  # the search has one of its own
     parameters: ClassVar = {
-        "method": ["shine", "cg", "jacobian-free", "exact", "hoag-published", "brent"]
+        "method": ["auto", "shine", "cg", "jacobian-free", "exact", "hoag-published", "brent"]
     }
 
     def skip(self, X, y, cv, estimator):
