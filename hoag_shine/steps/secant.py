@@ -21,6 +21,8 @@ from .base import (
 FIRST_RADIUS = 2.0
 # A secant through points further apart than this is no ground to stop on.
 NEAR = 1.0
+# A search in which newer samples keep contradicting older ones is told lies.
+MAX_CORRECTIONS = 5
 # Where values decide against derivatives, the inner gradients fall to this before they may.
 VALUE_TOLERANCE = 2e-5
 # Without reliable derivatives, the parabola's points stand no further from its middle than this.
@@ -88,6 +90,18 @@ def _slope_that_matters(sample: Sample, move: _Move, negligible: float) -> float
     return max(SHARE_OF_GRADIENT * abs(_slope(sample)), worthless)
 
 
+def _outdated(old: Sample, new: Sample) -> bool:
+    """Whether a newer sample near by shows that the errors of an older one were underestimated.
+
+    Their values then differ by more than twice of what slopes and errors explain. The inner
+    solutions become better as the search goes on, hence the newer one is right.
+    """
+    distance = abs(_at(new) - _at(old))
+    steepest = max(abs(_slope(old)), abs(_slope(new)))
+    explained = steepest * distance + old.error + new.error
+    return new.reliable and distance <= NEAR and abs(new.value - old.value) > 2.0 * explained
+
+
 class _Search:
     """The samples of a search in one dimension, in order of theta, and what follows from them."""
 
@@ -98,11 +112,16 @@ class _Search:
         self.start: float
         self.radius = FIRST_RADIUS
         self.widths: list[float] = []
+        self.corrections = 0
 
     def add(self, sample: Sample) -> None:
         if not self.samples:
             self.start = _at(sample)
         self.samples = [s for s in self.samples if _at(s) != _at(sample)]
+        outdated = any(_outdated(s, sample) for s in self.samples)
+        if outdated and self.corrections < MAX_CORRECTIONS:
+            self.corrections += 1
+            self.samples = [s for s in self.samples if not _outdated(s, sample)]
         if self.samples and abs(_at(sample) - _at(self.latest)) > 0.99 * self.radius:
             self.radius *= 2.0
         insort(self.samples, sample, key=_at)
