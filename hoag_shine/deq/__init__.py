@@ -1,0 +1,41 @@
+"""Deep equilibrium layers for PyTorch, whose backward pass the forward solver has paid for.
+
+:class:`DEQ` is the layer and :func:`fixed_point` the function; :mod:`~hoag_shine.deq.solvers` and
+:mod:`~hoag_shine.deq.backward` hold the algorithms, :mod:`~hoag_shine.deq.mdeq` a model, and
+:mod:`~hoag_shine.deq.training` a way to train it. Needs the extra ``torch``.
+"""
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "hoag_shine.deq needs PyTorch: pip install 'hoag-shine[torch]'.", name="torch"
+    ) from error
+
+from .backward import METHODS, Adjoint, Linearisation, with_fallback, with_refinement
+from .layer import DEQ, BackwardInfo, Info, fixed_point
+from .low_rank import LowRank
+from .regularization import jacobian_penalty, spectral_radius
+from .solvers import SOLVERS, Solution, Status, Stopping
+from .state import FlatMap, Layout
+
+__all__ = [
+    "DEQ",
+    "METHODS",
+    "SOLVERS",
+    "Adjoint",
+    "BackwardInfo",
+    "FlatMap",
+    "Info",
+    "Layout",
+    "Linearisation",
+    "LowRank",
+    "Solution",
+    "Status",
+    "Stopping",
+    "fixed_point",
+    "jacobian_penalty",
+    "spectral_radius",
+    "with_fallback",
+    "with_refinement",
+]

@@ -1,0 +1,33 @@
+"""Backward methods: how the gradient gets through a fixed point.
+
+A method is a function ``method(linearisation, inverse_jacobian, grad) -> Adjoint`` that solves
+:math:`(I - J^T) u = grad`, well or roughly. Options beyond these are keyword arguments, set with
+:func:`functools.partial`.
+"""
+
+from .base import Adjoint, Linearisation, Method
+from .implicit import implicit
+from .jacobian_free import jacobian_free
+from .phantom import phantom
+from .shine import shine
+from .wrappers import with_fallback, with_refinement
+
+METHODS: dict[str, Method] = {
+    "implicit": implicit,
+    "jacobian-free": jacobian_free,
+    "phantom": phantom,
+    "shine": shine,
+}
+
+__all__ = [
+    "METHODS",
+    "Adjoint",
+    "Linearisation",
+    "Method",
+    "implicit",
+    "jacobian_free",
+    "phantom",
+    "shine",
+    "with_fallback",
+    "with_refinement",
+]

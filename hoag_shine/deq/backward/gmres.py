@@ -1,0 +1,90 @@
+"""GMRES for a batch of linear systems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def gmres(
+    matvec: Callable[[Tensor], Tensor],
+    residual: Tensor,
+    *,
+    max_iter: int,
+    tol: Tensor | None = None,
+    check_every: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Find, for every sample, the x in the Krylov space with the smallest ``residual - A x``.
+
+    Parameters
+    ----------
+    matvec : callable
+        Multiplies a tensor of shape (batch, n) by A.
+    residual : Tensor of shape (batch, n)
+        Right-hand side.
+    max_iter : int
+        Dimension of the Krylov space, the number of products.
+    tol : Tensor of shape (batch,), optional
+        Stop when every sample's residual norm is no larger than its entry.
+    check_every : int, optional
+        How often that is looked at, by default at every step on a CPU and at every fifth elsewhere,
+        since it makes the host wait for the device.
+
+    Returns
+    -------
+    x : Tensor of shape (batch, n)
+    norm : Tensor of shape (batch,)
+        Of what is left, according to the projected system.
+
+    References
+    ----------
+    Saad and Schultz (1986), *GMRES*; classical Gram-Schmidt is done twice, so that it costs few
+    large products and stays orthogonal.
+    """
+    batch, n = residual.shape
+    every = check_every or (1 if residual.device.type == "cpu" else 5)
+    basis = residual.new_zeros(batch, max_iter + 1, n)
+    hessenberg = residual.new_zeros(batch, max_iter + 1, max_iter)
+    beta = torch.linalg.vector_norm(residual, dim=1)
+    basis[:, 0] = _unit(residual, beta)
+    k = 0
+    while k < max_iter:
+        w = matvec(basis[:, k])[:, :, None]
+        held = basis[:, : k + 1]
+        for _ in range(2):
+            shares = torch.bmm(held, w)
+            w = torch.baddbmm(w, held.mT, shares, alpha=-1)
+            hessenberg[:, : k + 1, k] += shares.squeeze(2)
+        norm = torch.linalg.vector_norm(w, dim=1)[:, 0]
+        # What rounding leaves of an exhausted Krylov space is no direction.
+        norm = torch.where(norm > _rounding(hessenberg[:, : k + 1, k]), norm, 0)
+        hessenberg[:, k + 1, k] = norm
+        basis[:, k + 1] = _unit(w.squeeze(2), norm)
+        k += 1
+        if tol is not None and k % every == 0:
+            _, left = _project(hessenberg[:, : k + 1, :k], beta)
+            if bool((left <= tol).all()):
+                break
+    y, left = _project(hessenberg[:, : k + 1, :k], beta)
+    return torch.bmm(y[:, None, :], basis[:, :k]).squeeze(1), left
+
+
+def _unit(x: Tensor, norm: Tensor) -> Tensor:
+    return x * torch.where(norm > 0, 1 / norm, 0)[:, None]
+
+
+def _rounding(column: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(column, dim=1)
+    return norm * (10 * torch.finfo(column.dtype).eps)
+
+
+def _project(hessenberg: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least-squares solution of H y = beta e1 and its residual norm."""
+    target = torch.zeros_like(hessenberg[:, :, :1])
+    target[:, 0, 0] = beta
+    inverse = torch.linalg.pinv(hessenberg)  # a space that is exhausted early has zero columns
+    y: Tensor = inverse @ target
+    left = torch.linalg.vector_norm((target - hessenberg @ y).squeeze(2), dim=1)
+    return y.squeeze(2), left

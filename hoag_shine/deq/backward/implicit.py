@@ -1,0 +1,80 @@
+"""The implicit function theorem: the linear system to tolerance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..low_rank import LowRank
+from ..solvers import SOLVERS, Stopping
+from ..state import FlatMap, Layout
+from .base import Adjoint, Linearisation
+from .gmres import gmres
+
+
+def implicit(
+    linearisation: Linearisation,
+    inverse_jacobian: LowRank,
+    grad: Tensor,
+    *,
+    solver: Literal["gmres", "broyden", "anderson", "picard"] = "gmres",
+    max_iter: int = 30,
+    tol: float = 1e-6,
+) -> Adjoint:
+    r"""Solve :math:`(I - J^\top) u = \nabla L`, with one product an iteration.
+
+    Parameters
+    ----------
+    linearisation : Linearisation
+    inverse_jacobian : LowRank
+        Not used.
+    grad : Tensor of shape (batch, n)
+    solver : {"gmres", "broyden", "anderson", "picard"}, default="gmres"
+        GMRES never does worse than the others with as many products.
+    max_iter : int, default=30
+        Largest number of iterations.
+    tol : float, default=1e-6
+        On the residual relative to :math:`\|\nabla L\|`; 0 takes all iterations.
+
+    Returns
+    -------
+    adjoint : Adjoint
+        With the residual.
+
+    References
+    ----------
+    Bai, Kolter and Koltun (2019), *Deep equilibrium models*, theorem 1.
+    """
+    if solver == "gmres":
+        return _by_gmres(linearisation, grad, max_iter, tol)
+    if solver not in ("broyden", "anderson", "picard"):
+        raise ValueError(
+            "the solver of the implicit backward must be gmres, broyden, anderson or picard, got "
+            f"{solver!r}."
+        )
+    # u is the fixed point of u -> grad + J^T u, another batch of fixed points in n unknowns.
+    affine = FlatMap(lambda u: grad + linearisation.vjp(u), Layout.of(grad))
+    solution = SOLVERS[solver](affine, grad, Stopping(max_iter=max_iter, tol=tol))
+    gap = torch.linalg.vector_norm(grad, dim=1)
+    return Adjoint(solution.z, torch.where(gap > 0, solution.residual / gap, 0))
+
+
+def refine(linearisation: Linearisation, grad: Tensor, start: Tensor, steps: int) -> Adjoint:
+    """Improve an estimate by GMRES, whose residual never grows, for ``steps + 1`` products."""
+    residual = linearisation.residual(start, grad)
+    correction, left = gmres(lambda v: v - linearisation.vjp(v), residual, max_iter=steps, tol=None)
+    norm = torch.linalg.vector_norm(grad, dim=1)
+    return Adjoint(start + correction, torch.where(norm > 0, left / norm, 0))
+
+
+def _by_gmres(linearisation: Linearisation, grad: Tensor, max_iter: int, tol: float) -> Adjoint:
+    norm = torch.linalg.vector_norm(grad, dim=1)
+    u, left = gmres(
+        lambda v: v - linearisation.vjp(v),
+        grad,
+        max_iter=max_iter,
+        tol=tol * norm if tol > 0 else None,
+    )
+    return Adjoint(u, torch.where(norm > 0, left / norm, 0))

@@ -1,0 +1,35 @@
+"""Backpropagation through the iterations themselves."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..low_rank import LowRank
+from ..solvers import Monitor, Solution, Stopping
+from ..state import FlatMap
+
+
+def unrolled(f: FlatMap, z0: Tensor, stopping: Stopping) -> tuple[Tensor, Solution]:
+    """Take ``max_iter`` Picard steps that autograd records, with memory for each of them.
+
+    Parameters
+    ----------
+    f : FlatMap
+    z0 : Tensor of shape (batch, n)
+    stopping : Stopping
+        Only its budget counts: the graph is the same for all samples.
+
+    Returns
+    -------
+    z : Tensor of shape (batch, n)
+        With its graph.
+    solution : Solution
+        What is known of the last iterate but one, whose image z is.
+    """
+    monitor = Monitor(z0, Stopping(stopping.max_iter, 0.0, stopping.mode, stopping.divergence))
+    z = z0
+    for _ in range(stopping.max_iter):
+        value = f(z)
+        monitor.update(z.detach(), (value - z).detach(), value.detach())
+        z = value
+    return z, monitor.solution(LowRank.identity(z0))

@@ -1,0 +1,377 @@
+"""Fixed points that gradients flow through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .backward import METHODS, Linearisation, Method, with_fallback, with_refinement
+from .backward.unrolled import unrolled
+from .backward.wrappers import Test
+from .low_rank import LowRank
+from .solvers import SOLVERS, Solution, Solver, Status, Stopping
+from .state import FlatMap, Layout, State
+
+
+@dataclass(frozen=True)
+class BackwardInfo:
+    r"""What is known of a backward pass.
+
+    Attributes
+    ----------
+    residual : Tensor of shape (batch,) or None
+        :math:`\|\nabla L - (I - J^\top) u\| / \|\nabla L\|`, if the method computes it; NaN where
+        it does not.
+    fell_back : bool Tensor of shape (batch,) or None
+        Samples for which the fallback was taken, if there is one.
+    n_vjp : int
+        Products with the transposed Jacobian.
+    """
+
+    residual: Tensor | None
+    fell_back: Tensor | None
+    n_vjp: int
+
+
+@dataclass
+class Info:
+    """What is known of a solve.
+
+    Attributes
+    ----------
+    residual, relative_residual : Tensor of shape (batch,)
+        Norm of z - f(z) at the returned z, and that over the norm of f(z).
+    n_steps : int64 Tensor of shape (batch,)
+        Steps after which z was found.
+    status : int8 Tensor of shape (batch,)
+        Values of :class:`Status`.
+    trace : Tensor of shape (steps + 1, batch)
+        The residual that is compared with the tolerance, at every iterate.
+    inverse_jacobian : LowRank
+        The solver's estimate of the inverse of I - J at z.
+    n_evals : int
+        Calls of f by the solver.
+    backward : BackwardInfo or None
+        None until gradients have gone through z.
+    """
+
+    residual: Tensor
+    relative_residual: Tensor
+    n_steps: Tensor
+    status: Tensor
+    trace: Tensor
+    inverse_jacobian: LowRank
+    n_evals: int
+    backward: BackwardInfo | None = field(default=None)
+
+    @property
+    def converged(self) -> Tensor:
+        """Samples within the tolerance, a bool tensor of shape (batch,)."""
+        return self.status == Status.CONVERGED
+
+    @property
+    def diverged(self) -> Tensor:
+        """Samples given up, a bool tensor of shape (batch,)."""
+        return self.status == Status.DIVERGED
+
+
+def fixed_point(
+    f: Callable[..., State],
+    z0: State,
+    *inputs: Any,
+    solver: str | Solver = "broyden",
+    backward: str | Method = "shine",
+    max_iter: int = 18,
+    tol: float = 1e-4,
+    stop: Literal["relative", "absolute"] = "relative",
+    divergence: float = 1e3,
+    check_every: int | None = None,
+    refine: int = 0,
+    fallback: Test | None = None,
+    state_dtype: torch.dtype | None = None,
+    outer_grad: Callable[[State], State] | None = None,
+) -> tuple[State, Info]:
+    r"""Find z = f(z, \*inputs) for every sample of a batch, differentiably.
+
+    Parameters
+    ----------
+    f : callable or Module
+        Maps a state, and the inputs, to a state of the same shapes. It must be deterministic and
+        treat samples separately. Gradients reach its parameters, and the inputs.
+    z0 : Tensor of shape (batch, ...), or nested tuples or lists of them
+        Where the solver starts, for instance the z of an earlier call. No gradient reaches it.
+    *inputs
+        Passed on to f.
+    solver : {"broyden", "adjoint-broyden", "anderson", "picard"} or callable, default="broyden"
+        See :mod:`hoag_shine.deq.solvers`.
+    backward : {"shine", "implicit", "jacobian-free", "phantom", "unrolled"} or callable, \
+            default="shine"
+        See :mod:`hoag_shine.deq.backward`. ``"unrolled"`` records ``max_iter`` Picard steps.
+    max_iter : int, default=18
+        Largest number of solver steps; f is evaluated once more than that.
+    tol : float, default=1e-4
+        Samples stop there. 0 means that all steps are taken, and the device is never waited for.
+    stop : {"relative", "absolute"}, default="relative"
+        Whether ``tol`` is for the norm of z - f(z) over that of f(z), or for the norm itself.
+    divergence : float, default=1000
+        A sample whose residual grows that many times is given up and flagged.
+    check_every : int, optional
+        See :class:`Stopping`.
+    refine : int, default=0
+        GMRES steps that start from what the backward method gives.
+    fallback : {"residual", "norm-ratio"}, optional
+        Samples that fail this test get the Jacobian-free estimate; see
+        :func:`~hoag_shine.deq.backward.with_fallback`.
+    state_dtype : torch.dtype, optional
+        In which the solver computes, for instance float32 for a bfloat16 state. By default that of
+        z0, also under autocast.
+    outer_grad : callable, optional
+        Gradient of the loss with respect to z, for the outer-problem awareness of
+        ``"adjoint-broyden"``.
+
+    Returns
+    -------
+    z : state
+        Every sample's iterate with the smallest residual.
+    info : Info
+
+    Raises
+    ------
+    TypeError
+        If the state is not made of floating-point tensors of one dtype and device, or f changes its
+        nesting or dtype.
+    ValueError
+        If f changes shapes, or an option is out of range.
+    """
+    options = _Options(
+        solver=solver,
+        backward=backward,
+        stopping=Stopping(max_iter, tol, stop, divergence, check_every),
+        refine=refine,
+        fallback=fallback,
+        state_dtype=state_dtype,
+    )
+    return options.solve(f, z0, inputs, outer_grad)
+
+
+class DEQ(nn.Module):
+    """A layer whose output is the fixed point of a function.
+
+    Parameters
+    ----------
+    f : callable or Module
+        As in :func:`fixed_point`.
+    solver, backward, max_iter, tol, stop, divergence, check_every, refine, fallback, state_dtype
+        As in :func:`fixed_point`.
+    eval_max_iter : int, optional
+        Largest number of steps in evaluation mode, by default ``max_iter``.
+    eval_tol : float, optional
+        Tolerance in evaluation mode, by default ``tol``.
+
+    Notes
+    -----
+    The layer has no state of its own: its ``state_dict`` is that of f under the prefix ``f.``, and
+    a warm start is a z0 that the caller has kept.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., State],
+        *,
+        solver: str | Solver = "broyden",
+        backward: str | Method = "shine",
+        max_iter: int = 18,
+        tol: float = 1e-4,
+        stop: Literal["relative", "absolute"] = "relative",
+        divergence: float = 1e3,
+        check_every: int | None = None,
+        refine: int = 0,
+        fallback: Test | None = None,
+        state_dtype: torch.dtype | None = None,
+        eval_max_iter: int | None = None,
+        eval_tol: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.f = f
+        steps = max_iter if eval_max_iter is None else eval_max_iter
+        eval_tol = tol if eval_tol is None else eval_tol
+        self._train_options, self._eval_options = (
+            _Options(
+                solver=solver,
+                backward=backward,
+                stopping=Stopping(budget, tolerance, stop, divergence, check_every),
+                refine=refine,
+                fallback=fallback,
+                state_dtype=state_dtype,
+            )
+            for budget, tolerance in ((max_iter, tol), (steps, eval_tol))
+        )
+
+    def forward(
+        self, z0: State, *inputs: Any, outer_grad: Callable[[State], State] | None = None
+    ) -> tuple[State, Info]:
+        """Return the fixed point and what is known of it; see :func:`fixed_point`."""
+        options = self._train_options if self.training else self._eval_options
+        return options.solve(self.f, z0, inputs, outer_grad)
+
+    def extra_repr(self) -> str:
+        options = self._train_options
+        return (
+            f"solver={options.solver_name!r}, backward={options.backward_name!r}, "
+            f"max_iter={options.stopping.max_iter}, tol={options.stopping.tol}"
+        )
+
+
+class _Options:
+    """Checked options of a solve and of its backward pass."""
+
+    def __init__(
+        self,
+        solver: str | Solver,
+        backward: str | Method,
+        stopping: Stopping,
+        refine: int,
+        fallback: Test | None,
+        state_dtype: torch.dtype | None,
+    ) -> None:
+        self.solver_name, self.backward_name = _name(solver), _name(backward)
+        self.solver = _look_up("solver", solver, SOLVERS)
+        self.stopping = stopping
+        self.state_dtype = state_dtype
+        self.unrolled = backward == "unrolled"
+        if self.unrolled:
+            if refine or fallback:
+                raise ValueError("backward='unrolled' has nothing to refine or to fall back from.")
+            return
+        self.method = _look_up("backward", backward, METHODS, more=("unrolled",))
+        if backward == "shine" and solver in ("picard", "anderson"):
+            raise ValueError(
+                f"backward='shine' needs a solver that estimates the inverse Jacobian, got "
+                f"{solver!r}: use 'broyden' or 'adjoint-broyden', or backward='jacobian-free', "
+                "which is what it would amount to."
+            )
+        if fallback is not None:
+            self.method = with_fallback(self.method, fallback)
+        if refine != 0:
+            self.method = with_refinement(self.method, refine)
+
+    def solve(
+        self,
+        f: Callable[..., State],
+        z0: State,
+        inputs: tuple[Any, ...],
+        outer_grad: Callable[[State], State] | None,
+    ) -> tuple[State, Info]:
+        if torch.compiler.is_compiling():
+            # A graph break here rather than many inside; f may be compiled by itself.
+            solve = torch.compiler.disable(self.solve)  # type: ignore[no-untyped-call]
+            result: tuple[State, Info] = solve(f, z0, inputs, outer_grad)
+            return result
+        layout = Layout.of(z0, self.state_dtype)
+        flat_f = FlatMap(f, layout, inputs, outer_grad)
+        start = layout.flatten(z0).detach()
+        with torch.autocast(layout.device.type, enabled=False):
+            z, info = self._solve_flat(flat_f, start)
+        return layout.unflatten(z), info
+
+    def _solve_flat(self, f: FlatMap, start: Tensor) -> tuple[Tensor, Info]:
+        if self.unrolled:
+            z, solution = unrolled(f, start, self.stopping)
+            return z, _info(solution, f)
+        with torch.no_grad():
+            solution = self.solver(f, start, self.stopping)
+        info = _info(solution, f)
+        if torch.is_grad_enabled():
+            image = f(solution.z)
+            if image.requires_grad:
+                rule = _Rule(self.method, Linearisation(f, solution.z), info)
+                return _apply(_Reattach, image, solution.z, rule), info
+        return solution.z, info
+
+
+class _Rule:
+    """The backward method with what it needs, for one solve."""
+
+    def __init__(self, method: Method, linearisation: Linearisation, info: Info) -> None:
+        self.method = method
+        self.linearisation = linearisation
+        self.info = info
+
+    def __call__(self, grad: Tensor) -> Tensor:
+        before = self.linearisation.n_vjp
+        with torch.no_grad():
+            adjoint = self.method(self.linearisation, self.info.inverse_jacobian, grad)
+        self.info.backward = BackwardInfo(
+            adjoint.residual, adjoint.fell_back, self.linearisation.n_vjp - before
+        )
+        self.linearisation.free()
+        return adjoint.value
+
+
+class _Reattach(torch.autograd.Function):
+    """Give the value of z the graph of f(z), with a backward rule in between.
+
+    The graph of f(z) does not contain z, so that backward computes no derivative that is thrown
+    away; methods that need J^T build a graph of their own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, z: Tensor, rule: _Rule) -> Tensor:
+        ctx.rule = rule
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        u = ctx.rule(grad)
+        if torch.is_grad_enabled():
+            u = _apply(_SecondDerivative, grad, u)
+        return u, None, None
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """Refuse to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, u: Tensor) -> Tensor:
+        return u.view_as(u)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
+        raise RuntimeError(
+            "second derivatives through a DEQ are not supported, but a graph of its backward pass "
+            "was made (create_graph=True) and differentiated. backward='unrolled' supports them."
+        )
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _info(solution: Solution, f: FlatMap) -> Info:
+    return Info(
+        residual=solution.residual,
+        relative_residual=solution.relative_residual,
+        n_steps=solution.n_steps,
+        status=solution.status,
+        trace=solution.trace,
+        inverse_jacobian=solution.inverse_jacobian,
+        n_evals=f.n_evals,
+    )
+
+
+def _name(choice: Any) -> str:
+    return choice if isinstance(choice, str) else getattr(choice, "__name__", repr(choice))
+
+
+def _look_up(argument: str, choice: Any, table: dict[str, Any], more: tuple[str, ...] = ()) -> Any:
+    if callable(choice):
+        return choice
+    if isinstance(choice, str) and choice in table:
+        return table[choice]
+    names = ", ".join(sorted([*table, *more]))
+    raise ValueError(f"{argument} must be one of {names}, or a function, got {choice!r}.")

@@ -1,0 +1,106 @@
+"""The size of the Jacobian at a fixed point, as a penalty and as a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .state import FlatMap, Layout, State
+
+
+def jacobian_penalty(
+    f: Callable[..., State],
+    z: State,
+    *inputs: Any,
+    n_samples: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Estimate the squared Frobenius norm of the Jacobian over its size, differentiably.
+
+    Parameters
+    ----------
+    f : callable
+    z : state
+        A fixed point; it is taken as a constant.
+    *inputs
+        Passed on to f.
+    n_samples : int, default=1
+        Number of Gaussian vectors :math:`\epsilon` in the estimate
+        :math:`E \|J^\top \epsilon\|^2 / n`, one product with the transposed Jacobian each.
+    generator : torch.Generator, optional
+        Of the random numbers.
+
+    Returns
+    -------
+    penalty : Tensor of shape ()
+        Mean over the batch, with gradients to f's parameters and the inputs; times a small
+        weight, it is added to the loss.
+
+    References
+    ----------
+    Bai, Koltun and Kolter (2021), *Stabilizing equilibrium models by Jacobian regularization*,
+    equation 5.
+    """
+    if n_samples < 1:
+        raise ValueError(f"n_samples must be at least 1, got {n_samples!r}.")
+    layout = Layout.of(z)
+    with torch.enable_grad():
+        point = layout.flatten(z).detach().requires_grad_()
+        value = FlatMap(f, layout, inputs)(point)
+        total = value.new_zeros(())
+        for _ in range(n_samples):
+            noise = torch.randn(
+                value.shape, dtype=value.dtype, device=value.device, generator=generator
+            )
+            (product,) = torch.autograd.grad(
+                value, point, noise, create_graph=True, materialize_grads=True
+            )
+            total = total + product.square().mean()
+    return total / n_samples
+
+
+def spectral_radius(
+    f: Callable[..., State],
+    z: State,
+    *inputs: Any,
+    n_iter: int = 50,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Estimate the spectral radius of the Jacobian by power iteration.
+
+    Below 1, Picard iteration converges near the fixed point, and the Jacobian-free estimate is a
+    descent direction for a contraction in norm.
+
+    Parameters
+    ----------
+    f : callable
+    z : state
+        A fixed point.
+    *inputs
+        Passed on to f.
+    n_iter : int, default=50
+        Number of products with the transposed Jacobian.
+    generator : torch.Generator, optional
+        Of the random start.
+
+    Returns
+    -------
+    radius : Tensor of shape (batch,)
+        Geometric mean of the growth over the last half of the iterations, which is the modulus also
+        when the leading eigenvalues are a complex pair.
+    """
+    if n_iter < 2:
+        raise ValueError(f"n_iter must be at least 2, got {n_iter!r}.")
+    layout = Layout.of(z)
+    point = layout.flatten(z).detach()
+    _, vjp = FlatMap(f, layout, inputs).value_and_vjp(point)
+    v = torch.randn(point.shape, dtype=point.dtype, device=point.device, generator=generator)
+    growth = []
+    for _ in range(n_iter):
+        norm = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+        v = vjp(torch.where(norm > 0, v / norm, 0))
+        growth.append(torch.linalg.vector_norm(v, dim=1))
+    return torch.stack(growth[n_iter // 2 :]).log().mean(0).exp()

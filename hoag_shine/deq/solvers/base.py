@@ -1,0 +1,173 @@
+"""What a forward solver is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..low_rank import LowRank
+from ..state import FlatMap
+
+
+class Status(IntEnum):
+    """How a sample's solve ended."""
+
+    CONVERGED = 0
+    BUDGET = 1  #: ``max_iter`` steps were taken first, or there was no tolerance
+    DIVERGED = 2  #: f was not finite, or the residual grew beyond bounds
+
+
+@dataclass(frozen=True)
+class Stopping:
+    r"""When a solver stops.
+
+    Attributes
+    ----------
+    max_iter : int
+        Largest number of steps; f is evaluated once more than that.
+    tol : float
+        A sample is done when its residual :math:`\|z - f(z)\|`, or that over :math:`\|f(z)\|`, is
+        no larger. 0 means a fixed budget: no sample stops early and the device is never waited for.
+    mode : {"relative", "absolute"}
+        Which residual.
+    divergence : float
+        A sample is given up when its residual is that many times its first one.
+    check_every : int, optional
+        The solver asks every so many steps whether all samples are done, which makes the host wait
+        for the device. By default every step on a CPU, where it costs nothing, and every fifth
+        elsewhere. It does not change the result: samples that are done do not move.
+    """
+
+    max_iter: int = 18
+    tol: float = 1e-4
+    mode: Literal["relative", "absolute"] = "relative"
+    divergence: float = 1e3
+    check_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.max_iter, int) and self.max_iter >= 1):
+            raise ValueError(f"max_iter must be an integer of at least 1, got {self.max_iter!r}.")
+        if not self.tol >= 0:
+            raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}.")
+        if self.mode not in ("relative", "absolute"):
+            raise ValueError(f"stop must be 'relative' or 'absolute', got {self.mode!r}.")
+        if not self.divergence > 1:
+            raise ValueError(f"divergence must be larger than 1, got {self.divergence!r}.")
+        if self.check_every is not None and self.check_every < 1:
+            raise ValueError(f"check_every must be at least 1, got {self.check_every!r}.")
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver found: for every sample the iterate with the smallest residual.
+
+    Attributes
+    ----------
+    z : Tensor of shape (batch, n)
+    residual, relative_residual : Tensor of shape (batch,)
+        Norms at z.
+    n_steps : int64 Tensor of shape (batch,)
+        Number of steps after which z was found.
+    status : int8 Tensor of shape (batch,)
+        Values of :class:`Status`.
+    trace : Tensor of shape (steps + 1, batch)
+        The residual that is compared with the tolerance, at every iterate.
+    inverse_jacobian : LowRank
+        Estimate of the inverse of I - J, the Jacobian of z - f(z), as it was at z.
+    """
+
+    z: Tensor
+    residual: Tensor
+    relative_residual: Tensor
+    n_steps: Tensor
+    status: Tensor
+    trace: Tensor
+    inverse_jacobian: LowRank
+
+
+Solver: TypeAlias = Callable[[FlatMap, Tensor, Stopping], Solution]
+"""``solver(f, z0, stopping)``, where z0 has shape (batch, n); called without gradients."""
+
+
+class Monitor:
+    """Keeps each sample's best iterate, and says which samples go on.
+
+    Nothing here makes the host wait for the device, except :meth:`finished`.
+    """
+
+    def __init__(self, z0: Tensor, stopping: Stopping) -> None:
+        self.stopping = stopping
+        on_cpu = z0.device.type == "cpu"
+        self.check_every = stopping.check_every or (1 if on_cpu else 5)
+        self.active = torch.ones(z0.shape[0], dtype=torch.bool, device=z0.device)
+        self.was_active = self.active
+        self.finite = self.active
+        self._failed = ~self.active
+        self._best = z0.clone()
+        infinite = z0.new_full((z0.shape[0],), torch.inf)
+        self._residual, self._relative = infinite, infinite
+        self.best_step = torch.zeros_like(self.active, dtype=torch.int64)
+        self._trace: list[Tensor] = []
+
+    def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
+        """Take note of an iterate ``z`` with ``g = z - f``, up to sign, and ``f = f(z)``."""
+        residual = torch.linalg.vector_norm(g, dim=1)
+        # A residual of nothing is small, also relative to nothing.
+        scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
+        relative = residual / scale
+        judged, best = (
+            self._judged(residual, relative),
+            self._judged(self._residual, self._relative),
+        )
+        self._trace.append(judged)
+        self.finite = torch.isfinite(residual)
+        better = self.active & (judged < best)
+        self._best = torch.where(better[:, None], z, self._best)
+        self._residual = torch.where(better, residual, self._residual)
+        self._relative = torch.where(better, relative, self._relative)
+        self.best_step = torch.where(better, len(self._trace) - 1, self.best_step)
+        if len(self._trace) == 1:
+            self._first = residual
+        failed = ~self.finite | (residual > self.stopping.divergence * self._first)
+        self._failed = self._failed | (self.active & failed)
+        self.was_active = self.active
+        self.active = self.active & ~failed & ~(judged <= self._tol)
+
+    @property
+    def step(self) -> int:
+        """Number of steps taken before the last iterate."""
+        return len(self._trace) - 1
+
+    def finished(self) -> bool:
+        """Whether no sample is left; looks only every ``check_every`` steps."""
+        if self.stopping.tol == 0 or self.step % self.check_every:
+            return False
+        return not bool(self.active.any())
+
+    def solution(self, inverse_jacobian: LowRank) -> Solution:
+        """Return the best iterates with the estimate that belongs to them."""
+        done = self._judged(self._residual, self._relative) <= self._tol
+        status = torch.full_like(self.best_step, Status.BUDGET, dtype=torch.int8)
+        status = status.masked_fill(self._failed, Status.DIVERGED)
+        status = status.masked_fill(done, Status.CONVERGED)
+        return Solution(
+            z=self._best,
+            residual=self._residual,
+            relative_residual=self._relative,
+            n_steps=self.best_step,
+            status=status,
+            trace=torch.stack(self._trace),
+            inverse_jacobian=inverse_jacobian,
+        )
+
+    @property
+    def _tol(self) -> float:
+        return self.stopping.tol if self.stopping.tol > 0 else -1.0
+
+    def _judged(self, residual: Tensor, relative: Tensor) -> Tensor:
+        return relative if self.stopping.mode == "relative" else residual

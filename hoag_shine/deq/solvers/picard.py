@@ -1,0 +1,40 @@
+"""Picard iteration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..low_rank import LowRank
+from ..state import FlatMap
+from .base import Monitor, Solution, Stopping
+
+
+def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) -> Solution:
+    r"""Iterate :math:`z \leftarrow (1 - \tau) z + \tau f(z)`.
+
+    Parameters
+    ----------
+    f : FlatMap
+    z0 : Tensor of shape (batch, n)
+    stopping : Stopping
+    damping : float, default=1
+        :math:`\tau`, in (0, 1].
+
+    Returns
+    -------
+    solution : Solution
+        Its inverse Jacobian is the identity.
+    """
+    if not 0 < damping <= 1:
+        raise ValueError(f"damping must be in (0, 1], got {damping!r}.")
+    monitor = Monitor(z0, stopping)
+    z = z0
+    for step in range(stopping.max_iter + 1):
+        value = f(z)
+        g = value - z
+        monitor.update(z, g, value)
+        if step == stopping.max_iter or monitor.finished():
+            break
+        z = torch.where(monitor.active[:, None], z + damping * g, z)
+    return monitor.solution(LowRank.identity(z0))

@@ -1,0 +1,266 @@
+"""States of several tensors as one: nested tuples of tensors, flattened to (batch, n)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+State: TypeAlias = Any
+"""A tensor, or a tuple or list of states; the first dimension of every tensor is the batch."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a state lies in a matrix of shape (batch, n).
+
+    Attributes
+    ----------
+    structure : nested tuples and lists of int
+        The state with the number of a leaf in place of each tensor.
+    shapes : tuple of torch.Size
+        Of the leaves.
+    channels_last : tuple of bool
+        Whether a leaf's memory is in PyTorch's ``channels_last`` order, which is kept.
+    leaf_dtype, dtype : torch.dtype
+        Of the tensors that f sees, and of the matrix.
+    device : torch.device
+    """
+
+    structure: Any
+    shapes: tuple[torch.Size, ...]
+    channels_last: tuple[bool, ...]
+    leaf_dtype: torch.dtype
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, z0: State, dtype: torch.dtype | None = None) -> Layout:
+        """Read the layout off an initial state.
+
+        Parameters
+        ----------
+        z0 : state
+        dtype : torch.dtype, optional
+            Of the matrix, by default that of the state.
+
+        Raises
+        ------
+        TypeError
+            If a leaf is not a floating-point tensor, or they differ in dtype or device.
+        ValueError
+            If there is no leaf, a leaf has no batch dimension, or batch sizes differ.
+        """
+        leaves = list(_leaves(z0, "z0"))
+        if not leaves:
+            raise ValueError("z0 must hold at least one tensor, got none.")
+        first = leaves[0]
+        for leaf in leaves:
+            _check_leaf(leaf, first)
+        numbers = iter(range(len(leaves)))
+        return cls(
+            structure=_rebuild(z0, lambda _: next(numbers)),
+            shapes=tuple(leaf.shape for leaf in leaves),
+            channels_last=tuple(_is_channels_last(leaf) for leaf in leaves),
+            leaf_dtype=first.dtype,
+            dtype=dtype or first.dtype,
+            device=first.device,
+        )
+
+    @property
+    def batch(self) -> int:
+        """Number of samples."""
+        return self.shapes[0][0]
+
+    def flatten(self, state: State, name: str = "z0") -> Tensor:
+        """Return a state as a tensor of shape (batch, n), with one copy if it has several leaves.
+
+        Raises
+        ------
+        TypeError
+            If the state is no longer nested as it was, or changed its dtype outside autocast.
+        ValueError
+            If a leaf changed its shape.
+        """
+        if isinstance(state, Tensor) and isinstance(self.structure, int):
+            leaves = [state]
+        else:
+            leaves = list(_leaves(state, name))
+            _check_structure(state, self.structure, name)
+        rows = [self._row(leaf, i, name) for i, leaf in enumerate(leaves)]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+
+    def unflatten(self, flat: Tensor) -> State:
+        """Return the state, as views where dtypes allow, of a matrix of shape (batch, n)."""
+        sizes = [shape[1:].numel() for shape in self.shapes]
+        pieces = torch.split(flat.to(self.leaf_dtype), sizes, dim=1)
+        leaves = [self._leaf(piece, i) for i, piece in enumerate(pieces)]
+        return _rebuild(self.structure, lambda i: leaves[i])
+
+    def _row(self, leaf: Tensor, i: int, name: str) -> Tensor:
+        if leaf.shape != self.shapes[i]:
+            raise ValueError(
+                f"{name} must keep the shapes of the state: leaf {i} has shape "
+                f"{tuple(leaf.shape)} where z0 has {tuple(self.shapes[i])}."
+            )
+        if leaf.dtype != self.leaf_dtype and not torch.is_autocast_enabled(self.device.type):
+            raise TypeError(
+                f"{name} must keep the dtype of the state: leaf {i} has {leaf.dtype} where z0 has "
+                f"{self.leaf_dtype}. Cast inside f, or use autocast."
+            )
+        if self.channels_last[i]:
+            leaf = leaf.movedim(1, -1)
+        return leaf.reshape(leaf.shape[0], self.shapes[i][1:].numel()).to(self.dtype)
+
+    def _leaf(self, row: Tensor, i: int) -> Tensor:
+        shape = self.shapes[i]
+        if not self.channels_last[i]:
+            return row.reshape(shape)
+        return row.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+
+
+class FlatMap:
+    """The function f on matrices of shape (batch, n), as solvers see it.
+
+    It runs under the autocast that was in force when it was made, wherever it is called: solvers
+    compute without autocast, and backward passes run after it has ended.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(z, *inputs)`` returns a state like z.
+    layout : Layout
+    inputs : tuple
+        Passed on to f.
+    outer_grad : callable, optional
+        ``outer_grad(z)``, the gradient of the outer loss with respect to the state, itself a state.
+
+    Attributes
+    ----------
+    n_evals : int
+        Calls of f so far.
+    n_vjp : int
+        Products with the transposed Jacobian so far.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., State],
+        layout: Layout,
+        inputs: tuple[Any, ...] = (),
+        outer_grad: Callable[[State], State] | None = None,
+    ) -> None:
+        self.f = f
+        self.layout = layout
+        self.inputs = inputs
+        self._outer_grad = outer_grad
+        self._autocast = _autocast_as_now(layout.device.type)
+        self.n_evals = 0
+        self.n_vjp = 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return f(z), of shape (batch, n)."""
+        self.n_evals += 1
+        with self._autocast():
+            state = self.f(self.layout.unflatten(z), *self.inputs)
+            return self.layout.flatten(state, "the output of f")
+
+    def value_and_vjp(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return f(z) and the function that multiplies by the transposed Jacobian of f at z."""
+        with torch.enable_grad():
+            point = z.detach().requires_grad_()
+            value = self(point)
+
+        def vjp(v: Tensor) -> Tensor:
+            self.n_vjp += 1
+            if not value.requires_grad:  # f does not depend on z
+                return torch.zeros_like(v)
+            (product,) = torch.autograd.grad(
+                value, point, v, retain_graph=True, materialize_grads=True
+            )
+            return product
+
+        return value.detach(), vjp
+
+    @property
+    def has_outer_grad(self) -> bool:
+        """Whether the gradient of the outer loss can be had."""
+        return self._outer_grad is not None
+
+    def outer_grad(self, z: Tensor) -> Tensor:
+        """Return the gradient of the outer loss at z, of shape (batch, n)."""
+        assert self._outer_grad is not None
+        with torch.enable_grad():
+            gradient = self._outer_grad(self.layout.unflatten(z.detach()))
+        return self.layout.flatten(gradient, "the output of outer_grad").detach()
+
+
+def _autocast_as_now(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    if not torch.is_autocast_enabled(device):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(device)
+    # Without its cache, which keeps the weights that were cast without a graph for calls with one.
+    return lambda: torch.autocast(device, dtype=dtype, cache_enabled=False)
+
+
+def _leaves(state: State, name: str) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, (tuple, list)):
+        for part in state:
+            yield from _leaves(part, name)
+    else:
+        raise TypeError(
+            f"{name} must be a tensor, or nested tuples or lists of tensors, got "
+            f"{type(state).__name__}."
+        )
+
+
+def _rebuild(state: State, leaf: Callable[[Any], Any]) -> State:
+    if isinstance(state, (tuple, list)):
+        return type(state)([_rebuild(part, leaf) for part in state])
+    return leaf(state)
+
+
+def _check_structure(state: State, structure: Any, name: str) -> None:
+    numbers = iter(range(10**9))
+    found = _rebuild(state, lambda _: next(numbers))
+    if _plain(found) != _plain(structure):
+        raise TypeError(
+            f"{name} must be nested as z0 is: expected {_plain(structure)}, got {_plain(found)} "
+            "(numbers stand for tensors)."
+        )
+
+
+def _plain(structure: Any) -> Any:
+    """Return the structure with lists as tuples: f may return either."""
+    if isinstance(structure, (tuple, list)):
+        return tuple(_plain(part) for part in structure)
+    return structure
+
+
+def _check_leaf(leaf: Tensor, first: Tensor) -> None:
+    if not leaf.is_floating_point():
+        raise TypeError(f"z0 must hold floating-point tensors, got {leaf.dtype}.")
+    if leaf.dim() == 0:
+        raise ValueError("z0 must have a batch dimension first, got a tensor without dimensions.")
+    if (leaf.dtype, leaf.device) != (first.dtype, first.device):
+        raise TypeError(
+            "the tensors of z0 must have one dtype and device, got "
+            f"{first.dtype} on {first.device} and {leaf.dtype} on {leaf.device}."
+        )
+    if leaf.shape[0] != first.shape[0]:
+        raise ValueError(
+            "the tensors of z0 must have one batch size, their first dimension, got "
+            f"{first.shape[0]} and {leaf.shape[0]}."
+        )
+
+
+def _is_channels_last(leaf: Tensor) -> bool:
+    if leaf.dim() != 4 or leaf.is_contiguous():
+        return False
+    return leaf.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,408 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+from deq.problems import linear_problem, tanh_problem
+from torch import nn
+
+from hoag_shine.deq import (
+    DEQ,
+    Adjoint,
+    fixed_point,
+    jacobian_penalty,
+    spectral_radius,
+    with_fallback,
+)
+from hoag_shine.deq.backward import implicit, phantom, shine
+
+TIGHT = {"max_iter": 80, "tol": 1e-13}
+EXACT = partial(implicit, tol=1e-13, max_iter=80)
+
+
+def exact_adjoint(z, f, grad):
+    """Dense solves of (I - J^T) u = grad, sample by sample."""
+    rows = []
+    for i in range(len(z)):
+        J = torch.autograd.functional.jacobian(lambda v, i=i: f(v[None], i), z[i])[0]
+        rows.append(torch.linalg.solve((torch.eye(len(J)).to(J) - J).T, grad[i]))
+    return torch.stack(rows)
+
+
+def x_gradient(f, x, grad, **options):
+    """The gradient of grad . z with respect to x, which is u where f is something plus x."""
+    x = x.clone().requires_grad_()
+    z, info = fixed_point(f, torch.zeros_like(x), x, **{**TIGHT, **options})
+    z.backward(grad)
+    return x.grad, z.detach(), info
+
+
+@pytest.mark.parametrize("solver", ["gmres", "broyden", "anderson", "picard"])
+def test_gradcheck(solver):
+    _, x, W = tanh_problem(norm=0.6)
+    backward = partial(implicit, solver=solver, tol=1e-12, max_iter=200)
+
+    def solve(x, W):
+        z, _ = fixed_point(
+            lambda z, x, W: torch.tanh(z @ W.T) + x,
+            torch.zeros_like(x),
+            x,
+            W,
+            backward=backward,
+            **TIGHT,
+        )
+        return z
+
+    assert torch.autograd.gradcheck(solve, (x.requires_grad_(), W.requires_grad_()))
+
+
+def test_gradcheck_of_nested_tuples():
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    w = torch.tensor([0.3, 0.4], dtype=torch.float64, requires_grad=True)
+
+    def f(z, x, w):
+        image, (vector,) = z
+        new_image = torch.tanh(w[0] * image + vector[:, None, :]) + x
+        return new_image, [torch.sin(w[1] * vector + 0.3 * image.mean(1))]
+
+    def solve(x, w):
+        z0 = (torch.zeros_like(x), [torch.zeros_like(x[:, 0])])
+        (image, [vector]), _ = fixed_point(f, z0, x, w, backward=EXACT, **TIGHT)
+        return image, vector
+
+    assert torch.autograd.gradcheck(solve, (x, w))
+
+
+@pytest.mark.parametrize("backward", ["implicit", "shine", "jacobian-free", "phantom"])
+def test_refinement_reaches_the_exact_gradient(backward):
+    f, x, W = tanh_problem(batch=4)
+    grad = torch.randn_like(x)
+    gradient, z, info = x_gradient(f, x, grad, backward=backward, refine=6)
+    exact = exact_adjoint(z, lambda v, i: torch.tanh(v @ W.T), grad)
+    torch.testing.assert_close(gradient, exact)
+    assert (info.backward.residual < 1e-8).all()
+
+
+def test_refinement_does_not_increase_the_residual():
+    f, x, _ = tanh_problem(batch=8, n=20)
+    grad = torch.randn_like(x)
+    residuals = [
+        x_gradient(f, x, grad, backward="shine", refine=k)[2].backward.residual for k in (1, 3, 5)
+    ]
+    first = x_gradient(f, x, grad, backward="shine", fallback="residual")[2].backward.residual
+    assert (residuals[0] <= first).all()
+    assert (residuals[1] < residuals[0]).all()
+    assert (residuals[2] < residuals[1]).all()
+
+
+def test_shine_is_exact_once_the_memory_spans_the_space():
+    f, x, _, inverse = linear_problem(batch=4)
+    grad = torch.randn_like(x)
+    gradient, _, info = x_gradient(f, x, grad, solver="adjoint-broyden", backward="shine")
+    torch.testing.assert_close(gradient, grad @ inverse)
+    assert info.backward.n_vjp == 0
+
+
+def test_shine_with_broyden_is_exact_in_one_dimension():
+    _, x, _ = tanh_problem(batch=5, n=1)
+    gradient, _z, _ = x_gradient(lambda z, x: 0.8 * z + x, x, torch.ones_like(x))
+    torch.testing.assert_close(gradient, torch.full_like(x, 5.0))
+
+
+def test_shine_is_the_transposed_estimate():
+    f, x, _ = tanh_problem()
+    grad = torch.randn_like(x)
+    gradient, _, info = x_gradient(f, x, grad, max_iter=4, tol=0)
+    dense = info.inverse_jacobian.dense()
+    torch.testing.assert_close(gradient, (dense.mT @ grad[:, :, None]).squeeze(2))
+
+
+def test_jacobian_free_is_the_gradient_of_one_step():
+    f, x, W = tanh_problem()
+    W = W.requires_grad_()
+    z, _ = fixed_point(f, torch.zeros_like(x), x, backward="jacobian-free", **TIGHT)
+    (found,) = torch.autograd.grad(z.sum(), W)
+    (expected,) = torch.autograd.grad(f(z.detach(), x).sum(), W)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_phantom_is_the_gradient_of_damped_steps(steps):
+    f, x, W = tanh_problem()
+    W = W.requires_grad_()
+    backward = partial(phantom, steps=steps, damping=0.7)
+    z, _ = fixed_point(f, torch.zeros_like(x), x, backward=backward, **TIGHT)
+    (found,) = torch.autograd.grad(z.sum(), W)
+    unrolled = z.detach()
+    for _ in range(steps):
+        unrolled = 0.3 * unrolled + 0.7 * f(unrolled, x)
+    (expected,) = torch.autograd.grad(unrolled.sum(), W)
+    torch.testing.assert_close(found, expected)
+
+
+def test_unrolled_is_autograd_through_picard():
+    f, x, W = tanh_problem()
+    W = W.requires_grad_()
+    z, _ = fixed_point(f, torch.zeros_like(x), x, backward="unrolled", max_iter=5)
+    expected = torch.zeros_like(x)
+    for _ in range(5):
+        expected = f(expected, x)
+    torch.testing.assert_close(z, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(z.sum(), W), torch.autograd.grad(expected.sum(), W)
+    )
+
+
+@pytest.mark.parametrize("test", ["residual", "norm-ratio"])
+def test_fallback_is_decided_sample_by_sample(test):
+    f, x, _ = tanh_problem(batch=3, norm=0.4)
+    grad = torch.randn_like(x)
+
+    def partly_bad(linearisation, inverse_jacobian, grad):
+        u = shine(linearisation, inverse_jacobian, grad).value.clone()
+        u[1] *= 100
+        return Adjoint(u)
+
+    backward = with_fallback(partly_bad, test, threshold=10 if test == "norm-ratio" else None)
+    gradient, _, info = x_gradient(f, x, grad, backward=backward)
+    good = x_gradient(f, x, grad)[0]
+    assert info.backward.fell_back.tolist() == [False, True, False]
+    assert torch.equal(gradient[1], grad[1])
+    torch.testing.assert_close(gradient[[0, 2]], good[[0, 2]])
+    assert info.backward.n_vjp == (1 if test == "residual" else 0)
+
+
+def test_a_method_of_ones_own():
+    f, x, _ = tanh_problem()
+
+    def twice(linearisation, inverse_jacobian, grad):
+        return Adjoint(2 * grad)
+
+    gradient, _, _ = x_gradient(f, x, torch.ones_like(x), backward=twice)
+    torch.testing.assert_close(gradient, torch.full_like(x, 2.0))
+
+
+def test_opa_reaches_the_layer():
+    f, x, _, _inverse = linear_problem(batch=2, n=30)
+    grad = torch.randn_like(x)
+    _, _, info = x_gradient(
+        f, x, grad, solver="adjoint-broyden", outer_grad=lambda z: grad, max_iter=10, tol=0
+    )
+    assert info.inverse_jacobian.rank == 12
+
+
+class Affine(nn.Module):
+    """A contraction with a parameter."""
+
+    def __init__(self, n=4):
+        super().__init__()
+        self.linear = nn.Linear(n, n)
+        with torch.no_grad():
+            self.linear.weight *= 0.4
+
+    def forward(self, z, x):
+        return torch.tanh(self.linear(z)) + x
+
+
+def test_layer_is_a_module():
+    deq = DEQ(Affine(), max_iter=30, tol=1e-6, eval_max_iter=2, eval_tol=0.0)
+    assert set(deq.state_dict()) == {"f.linear.weight", "f.linear.bias"}
+    x = torch.randn(3, 4)
+    z, info = deq(torch.zeros_like(x), x)
+    assert info.converged.all()
+    z.sum().backward()
+    assert all(p.grad is not None for p in deq.parameters())
+    assert deq.eval()(torch.zeros_like(x), x)[1].trace.shape[0] == 3
+    again = copy.deepcopy(deq).train()(torch.zeros_like(x), x)[0]
+    assert torch.equal(again, z)
+    assert "solver='broyden'" in repr(deq)
+
+
+def test_no_graph_where_none_is_wanted():
+    deq = DEQ(Affine())
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        assert not deq(torch.zeros_like(x), x)[0].requires_grad
+    deq.requires_grad_(False)
+    assert not deq(torch.zeros_like(x), x)[0].requires_grad
+
+
+def test_warm_start_is_the_z0_of_the_caller():
+    deq = DEQ(Affine(), max_iter=40, tol=1e-5)
+    x = torch.randn(3, 4)
+    z, _ = deq(torch.zeros_like(x), x)
+    warm, info = deq(z, x)
+    assert (info.n_steps == 0).all()
+    assert warm.requires_grad
+    assert torch.equal(warm, z)
+
+
+def test_backward_twice_through_one_graph():
+    f, x, _ = tanh_problem()
+    x.requires_grad_()
+    z, _ = fixed_point(f, torch.zeros_like(x), x, backward="implicit", **TIGHT)
+    (first,) = torch.autograd.grad(z.sum(), x, retain_graph=True)
+    (second,) = torch.autograd.grad(z.sum(), x)
+    assert torch.equal(first, second)
+
+
+def test_second_derivatives_are_refused():
+    f, x, _ = tanh_problem()
+    x.requires_grad_()
+    z, _ = fixed_point(f, torch.zeros_like(x), x, **TIGHT)
+    (gradient,) = torch.autograd.grad(z.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives through a DEQ"):
+        gradient.sum().backward()
+
+
+def test_channels_last_is_kept():
+    seen = []
+
+    def f(z, x):
+        seen.append(z.is_contiguous(memory_format=torch.channels_last))
+        return torch.tanh(z) * 0.5 + x
+
+    x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    z, _ = fixed_point(f, torch.zeros_like(x), x)
+    assert all(seen)
+    assert z.is_contiguous(memory_format=torch.channels_last)
+    plain, _ = fixed_point(f, torch.zeros(2, 3, 4, 5), x.contiguous())
+    torch.testing.assert_close(z, plain)
+
+
+def test_solver_state_in_float32_for_a_bfloat16_state():
+    x = torch.randn(4, 6, dtype=torch.bfloat16, requires_grad=True)
+    dtypes = set()
+
+    def f(z, x):
+        dtypes.add(z.dtype)
+        return 0.5 * torch.tanh(z) + x
+
+    z, info = fixed_point(f, torch.zeros_like(x), x, state_dtype=torch.float32, tol=1e-2)
+    z.sum().backward()
+    assert dtypes == {torch.bfloat16}
+    assert z.dtype == x.grad.dtype == torch.bfloat16
+    assert info.residual.dtype == info.inverse_jacobian.left.dtype == torch.float32
+
+
+@pytest.mark.parametrize("backward", ["shine", "implicit"])
+def test_autocast(backward):
+    deq = DEQ(Affine(), backward=backward, tol=1e-2)
+    x = torch.randn(3, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z, info = deq(torch.zeros_like(x), x)
+    z.sum().backward()
+    assert z.dtype == torch.float32
+    assert info.converged.all()
+    assert torch.isfinite(deq.f.linear.weight.grad).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_compile_of_f_and_of_the_layer():
+    x = torch.randn(3, 4)
+    module = Affine()
+    expected, _ = DEQ(module)(torch.zeros_like(x), x)
+    compiled = torch.compile(module, backend="eager")
+    torch.testing.assert_close(DEQ(compiled)(torch.zeros_like(x), x)[0], expected)
+    layer = torch.compile(DEQ(module), backend="eager")
+    torch.testing.assert_close(layer(torch.zeros_like(x), x)[0], expected)
+
+
+def test_memory_is_that_of_the_factors():
+    """The graph holds no iterates: what backward keeps does not depend on the budget."""
+    x = torch.randn(2, 50)
+    module = Affine(50)
+
+    def saved(max_iter, backward):
+        sizes = []
+
+        def pack(tensor):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            DEQ(module, max_iter=max_iter, tol=0, backward=backward)(torch.zeros_like(x), x)
+        return sum(sizes)
+
+    assert saved(3, "shine") == saved(12, "shine") == saved(12, "implicit")
+    assert saved(12, "unrolled") > 3 * saved(3, "unrolled")
+
+
+@pytest.mark.parametrize(
+    ("f", "error", "message"),
+    [
+        (lambda z: z[:, :2], ValueError, r"leaf 0 has shape \(2, 2\) where z0 has \(2, 3\)"),
+        (lambda z: z.double(), TypeError, "the output of f must keep the dtype"),
+        (lambda z: (z, z), TypeError, "the output of f must be nested as z0 is"),
+        (lambda z: None, TypeError, "the output of f must be a tensor"),
+    ],
+)
+def test_f_must_keep_the_state_as_it_is(f, error, message):
+    with pytest.raises(error, match=message):
+        fixed_point(f, torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("z0", "error", "message"),
+    [
+        (None, TypeError, "z0 must be a tensor"),
+        (3.0, TypeError, "z0 must be a tensor"),
+        ((), ValueError, "at least one tensor"),
+        (torch.ones(2, 3, dtype=torch.int64), TypeError, "floating-point"),
+        (torch.tensor(1.0), ValueError, "batch dimension"),
+        ((torch.ones(2, 3), torch.ones(3, 3)), ValueError, "one batch size.* got 2 and 3"),
+        ((torch.ones(2), torch.ones(2).double()), TypeError, "one dtype and device"),
+    ],
+)
+def test_z0_is_checked(z0, error, message):
+    with pytest.raises(error, match=message):
+        fixed_point(lambda z: z, z0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backward": "exact"}, "backward must be one of implicit, jacobian-free, phantom, shine"),
+        ({"solver": "picard", "backward": "shine"}, "needs a solver that estimates"),
+        ({"backward": "unrolled", "refine": 2}, "nothing to refine"),
+        ({"refine": -1}, "refine must be"),
+        ({"fallback": "norm"}, "fallback must be"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        DEQ(lambda z: z, **options)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize("backward", ["shine", "implicit", "phantom"])
+def test_gradients_of_small_batches(batch, backward):
+    deq = DEQ(Affine(), backward=backward, fallback="residual", refine=1)
+    x = torch.randn(batch, 4)
+    deq(torch.zeros_like(x), x)[0].sum().backward()
+    assert torch.isfinite(deq.f.linear.weight.grad).all()
+
+
+def test_jacobian_penalty_estimates_the_frobenius_norm():
+    W = torch.randn(5, 5, dtype=torch.float64, requires_grad=True)
+    z = torch.randn(2000, 5, dtype=torch.float64)
+    penalty = jacobian_penalty(lambda z: z @ W.T, z, n_samples=5)
+    torch.testing.assert_close(penalty, W.square().sum() / 5, rtol=0.05, atol=0)
+    (gradient,) = torch.autograd.grad(penalty, W)
+    torch.testing.assert_close(gradient, 2 * W.detach() / 5, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1.0])
+def test_spectral_radius(angle):
+    turn = torch.tensor(
+        [
+            [torch.cos(torch.tensor(angle)), -torch.sin(torch.tensor(angle)), 0],
+            [torch.sin(torch.tensor(angle)), torch.cos(torch.tensor(angle)), 0],
+            [0, 0, 0.3],
+        ],
+        dtype=torch.float64,
+    )
+    base = torch.randn(3, 3, dtype=torch.float64)
+    W = 0.7 * torch.linalg.solve(base, turn @ base)
+    radius = spectral_radius(lambda z: z @ W.T, torch.randn(4, 3).double(), n_iter=400)
+    torch.testing.assert_close(radius, torch.full_like(radius, 0.7), rtol=0.02, atol=0)

@@ -1,0 +1,259 @@
+from functools import partial
+
+import pytest
+import torch
+from deq.problems import broyden_by_the_book, linear_problem, tanh_problem
+
+from hoag_shine.deq import SOLVERS, FlatMap, Layout, Status, Stopping, fixed_point
+from hoag_shine.deq.solvers import adjoint_broyden, anderson, broyden, picard
+
+
+def solve(solver, f, z0, *inputs, outer_grad=None, **stopping):
+    flat = FlatMap(f, Layout.of(z0), inputs, outer_grad)
+    with torch.no_grad():
+        return solver(flat, z0, Stopping(**stopping))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("mode", ["relative", "absolute"])
+def test_every_solver_finds_the_solution(name, mode):
+    f, x, solution, _ = linear_problem()
+    found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=200, tol=1e-10, mode=mode)
+    assert (found.status == Status.CONVERGED).all()
+    torch.testing.assert_close(found.z, solution, rtol=1e-7, atol=1e-7)
+    residual = (found.z - f(found.z, x)).norm(dim=1)
+    torch.testing.assert_close(found.residual, residual, rtol=1e-3, atol=1e-13)
+    relative = residual / f(found.z, x).norm(dim=1)
+    torch.testing.assert_close(found.relative_residual, relative, rtol=1e-3, atol=1e-13)
+
+
+@pytest.mark.parametrize("damping", [1.0, 0.5])
+def test_picard_is_damped(damping):
+    f, x, _W = tanh_problem()
+    found = solve(partial(picard, damping=damping), f, x, x, max_iter=4, tol=0)
+    z = x
+    for _ in range(4):
+        z = (1 - damping) * z + damping * f(z, x)
+    torch.testing.assert_close(found.z, z)
+
+
+def test_anderson_on_a_linear_problem_is_gmres():
+    # With full memory, after k + 1 steps it stands one Picard step behind the k-th GMRES iterate
+    # (Walker and Ni, 2011), here found by dense least squares in the Krylov space.
+    f, x, _, inverse = linear_problem(batch=1, n=8)
+    A = torch.linalg.inv(inverse)
+    k = 4
+    krylov = torch.stack([torch.linalg.matrix_power(A, i) @ x[0] for i in range(k)], dim=1)
+    z = krylov @ torch.linalg.lstsq(A @ krylov, x[0]).solution
+    anderson_k = partial(anderson, memory=20, regularization=0.0)
+    found = solve(anderson_k, f, torch.zeros_like(x), x, max_iter=k + 1, tol=0)
+    torch.testing.assert_close(found.z[0], f(z[None], x)[0], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 6])
+def test_broyden_is_the_textbook_method(n_steps):
+    f, x, _ = tanh_problem()
+    found = solve(broyden, f, torch.zeros_like(x), x, max_iter=n_steps, tol=0)
+    for i in range(len(x)):
+        zs, Bs = broyden_by_the_book(lambda z, i=i: z - f(z, x[i]), torch.zeros_like(x[i]), n_steps)
+        best = int(found.n_steps[i])
+        torch.testing.assert_close(found.z[i], zs[best])
+        torch.testing.assert_close(found.inverse_jacobian.dense()[i], Bs[best])
+
+
+def growing_residual(z, x):
+    """Contracts near x and expands elsewhere, so that residuals go up and down."""
+    return x + torch.sin(3 * (z - x)) * 0.8
+
+
+@pytest.mark.parametrize("solver", [broyden, adjoint_broyden])
+def test_factors_belong_to_the_chosen_iterate(solver):
+    """A run that is stopped at the chosen iterate has the same factors."""
+    x = torch.randn(16, 4, dtype=torch.float64)
+    start = x + 1.5 * torch.randn_like(x)
+    found = solve(solver, growing_residual, start, x, max_iter=7, tol=0)
+    early = found.n_steps < 7
+    assert early.any()
+    for i in early.nonzero().ravel().tolist():
+        steps = int(found.n_steps[i])
+        if steps == 0:
+            expected = torch.eye(4, dtype=torch.float64)
+        else:
+            again = solve(
+                solver, growing_residual, start[i : i + 1], x[i : i + 1], max_iter=steps, tol=0
+            )
+            assert int(again.n_steps[0]) == steps
+            expected = again.inverse_jacobian.dense()[0]
+        torch.testing.assert_close(found.inverse_jacobian.dense()[i], expected)
+
+
+@pytest.mark.parametrize("memory", [1, 2, 3, 5])
+def test_broyden_keeps_the_secant_equation_and_the_memory(memory):
+    f, x, _ = tanh_problem(norm=0.5)
+    iterates = []
+
+    def recorded(z, x):
+        iterates.append(z.clone())
+        return f(z, x)
+
+    limited = partial(broyden, memory=memory)
+    found = solve(limited, recorded, torch.zeros_like(x), x, max_iter=9, tol=0)
+    assert found.inverse_jacobian.rank <= memory
+    for i, last in enumerate(found.n_steps.tolist()):
+        if last % (memory + 1) == 0:
+            continue  # found where the memory was full: the last pair had no room
+        new, old = iterates[last][i], iterates[last - 1][i]
+        y = (new - f(new, x[i])) - (old - f(old, x[i]))
+        product = found.inverse_jacobian.matvec(y.expand_as(x))[i]
+        torch.testing.assert_close(product, new - old)
+
+
+@pytest.mark.parametrize("memory", [2, 3])
+def test_adjoint_broyden_with_little_memory(memory):
+    f, x, solution, _ = linear_problem(norm=0.5)
+    limited = partial(adjoint_broyden, memory=memory)
+    found = solve(limited, f, torch.zeros_like(x), x, max_iter=60, tol=1e-9)
+    assert found.inverse_jacobian.rank <= memory
+    torch.testing.assert_close(found.z, solution, rtol=1e-7, atol=1e-7)
+
+
+def test_adjoint_broyden_learns_a_linear_problem_exactly():
+    f, x, solution, inverse = linear_problem()
+    found = solve(adjoint_broyden, f, torch.zeros_like(x), x, max_iter=20, tol=1e-12)
+    assert (found.n_steps <= x.shape[1] + 1).all()
+    torch.testing.assert_close(found.z, solution)
+    torch.testing.assert_close(found.inverse_jacobian.dense(), inverse.expand(3, -1, -1))
+
+
+def test_opa_makes_the_estimate_exact_for_the_outer_gradient():
+    """After an extra pair in the direction B^T grad, B^T (J^T B^T grad) = B^T grad."""
+    f, x, _, inverse = linear_problem(batch=4, n=40)
+    target = torch.randn(4, 40, dtype=torch.float64)
+    plain = solve(adjoint_broyden, f, torch.zeros_like(x), x, max_iter=8, tol=0)
+    aware = solve(
+        partial(adjoint_broyden, opa_every=2),
+        f,
+        torch.zeros_like(x),
+        x,
+        outer_grad=lambda z: target,
+        max_iter=8,
+        tol=0,
+    )
+
+    def error(found):
+        return (found.inverse_jacobian.rmatvec(target) - target @ inverse).norm(dim=1)
+
+    assert (error(aware) < 0.7 * error(plain)).all()
+
+
+def test_opa_needs_the_outer_gradient():
+    f, x, _, _ = linear_problem()
+    with pytest.raises(ValueError, match="opa_every needs outer_grad"):
+        solve(partial(adjoint_broyden, opa_every=2), f, x, x)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_samples_stop_one_by_one(name):
+    """A sample's result does not depend on what it is batched with, or on when one looks."""
+    f, x, _ = tanh_problem(batch=4)
+    x[0] = 0  # solved at the start
+    x[1] *= 10
+    together = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=60, tol=1e-6)
+    assert together.n_steps[0] == 0
+    assert len(together.n_steps.unique()) > 1
+    rarely = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=60, tol=1e-6, check_every=7)
+    for i in range(4):
+        alone = solve(
+            SOLVERS[name], f, torch.zeros_like(x[i : i + 1]), x[i : i + 1], max_iter=60, tol=1e-6
+        )
+        assert alone.n_steps[0] == together.n_steps[i] == rarely.n_steps[i]
+        torch.testing.assert_close(alone.z[0], together.z[i])
+    assert torch.equal(rarely.z, together.z)
+    assert torch.equal(rarely.inverse_jacobian.dense(), together.inverse_jacobian.dense())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_divergence_is_flagged_and_contained(name):
+    f, x, _ = tanh_problem(batch=3)
+
+    def poisoned(z, x):
+        value = f(z, x)
+        value[1] = z[1] + torch.exp(z[1] ** 2)  # the residual has no root
+        return value
+
+    found = solve(SOLVERS[name], poisoned, torch.zeros_like(x), x, max_iter=60, tol=1e-6)
+    assert found.status.tolist() == [Status.CONVERGED, Status.DIVERGED, Status.CONVERGED]
+    assert torch.isfinite(found.z).all()
+    assert torch.isfinite(found.inverse_jacobian.dense()).all()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("after", [0, 3])
+def test_nan_is_flagged_and_contained(name, after):
+    f, x, _ = tanh_problem(batch=3)
+    calls = []
+
+    def poisoned(z, x):
+        calls.append(0)
+        mask = torch.zeros(3, 1, dtype=x.dtype)
+        mask[2] = torch.nan if len(calls) > after else 0
+        return f(z, x) + mask
+
+    found = solve(SOLVERS[name], poisoned, torch.zeros_like(x), x, max_iter=60, tol=1e-6)
+    assert found.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.DIVERGED]
+    assert torch.isfinite(found.z).all()
+    assert torch.isfinite(found.inverse_jacobian.matvec(x)).all()
+    assert torch.isfinite(found.inverse_jacobian.rmatvec(x)).all()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_fixed_budget_never_waits_for_the_device(name, monkeypatch):
+    def waits(self):
+        raise AssertionError("a tensor's value was asked for")
+
+    f, x, _ = tanh_problem()
+    monkeypatch.setattr(torch.Tensor, "__bool__", waits)
+    monkeypatch.setattr(torch.Tensor, "item", waits)
+    found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=6, tol=0)
+    monkeypatch.undo()
+    assert found.trace.shape == (7, 3)
+    assert (found.status == Status.BUDGET).all()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches(name, batch):
+    f, x, _ = tanh_problem(batch=batch)
+    found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=60, tol=1e-8)
+    assert found.z.shape == x.shape
+    torch.testing.assert_close(found.z, f(found.z, x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["broyden", "adjoint-broyden", "anderson"])
+def test_a_fixed_point_hit_exactly_needs_no_care(name):
+    z0 = torch.randn(2, 3)
+    found = solve(SOLVERS[name], lambda z: z0, z0, max_iter=5, tol=0)
+    assert torch.equal(found.z, z0)
+    assert torch.isfinite(found.inverse_jacobian.dense()).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_iter": 0}, "max_iter must be"),
+        ({"tol": -1.0}, "tol must be"),
+        ({"tol": float("nan")}, "tol must be"),
+        ({"stop": "rel"}, "stop must be"),
+        ({"divergence": 0.5}, "divergence must be"),
+        ({"check_every": 0}, "check_every must be"),
+        ({"solver": "newton"}, "solver must be one of adjoint-broyden, anderson, broyden, picard"),
+        ({"solver": partial(broyden, memory=0)}, "memory must be"),
+        ({"solver": partial(adjoint_broyden, memory=0)}, "memory must be"),
+        ({"solver": partial(anderson, memory=0)}, "memory must be"),
+        ({"solver": partial(anderson, damping=0)}, "damping must be"),
+        ({"solver": partial(picard, damping=2)}, "damping must be"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        fixed_point(lambda z: z / 2, torch.ones(2, 3), **options)
