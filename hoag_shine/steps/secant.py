@@ -38,7 +38,8 @@ def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
     value contradicts them, parabolas through the values take their place, so that a wrong
     derivative costs iterations but not the optimum.
 
-    A sample is refined until its error is at most a tenth of the gain expected of the next step.
+    A sample is refined until its error is at most 0.3 of the gain expected of the next step (a tenth
+    where only values tell), and its derivative good to half of itself where its error is known.
     Ends when that step is at most ``tol`` long, or should gain no more than ``tol**2`` of the
     criterion, or a tenth of that where only values tell: near its minimum a function is known to
     the square of what its argument is.
