@@ -81,10 +81,10 @@ def main():
             bar.remove_task(task)
             console.print(describe_landscape(seed, landscape), soft_wrap=True)
             console.print(table(seed, runs))
+            if args.json:
+                args.json.write_text(json.dumps(as_json(environment, found), indent=1))
         if len(args.seeds) > 1:
             console.print(summary([each for _, runs in found.values() for each in runs]))
-    if args.json:
-        args.json.write_text(json.dumps(as_json(environment, found), indent=1))
 
 
 def parse_arguments():
