@@ -102,6 +102,7 @@ def parse_arguments():
     )
     parser.add_argument("--repeats", type=int, default=1, help="runs a method, for median times")
     parser.add_argument("--max-seconds", type=float, default=600.0, help="cap of one run")
+    parser.add_argument("--max-passes", type=float, default=np.inf, help="cap of one run")
     parser.add_argument("--threads", type=int, default=1, help="of BLAS and OpenMP")
     parser.add_argument("--scan-cache", type=Path, default=default_cache(), metavar="FOLDER")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -123,7 +124,7 @@ def measure(args, seed, say):
     trained_on = np.unique(np.concatenate([train for train, _ in splits]))
     X_train = X if trained_on.size == X.shape[0] else X[trained_on]
     runs = [
-        run(method, seed, data, X_train, scan, args.max_seconds, say)
+        run(method, seed, data, X_train, scan, args, say)
         for _ in range(args.repeats)
         for method in chosen(args.methods, X.shape[1])
     ]
@@ -162,21 +163,22 @@ def problems_of(data):
     return fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
 
 
-def run(method, seed, data, X_train, criterion, max_seconds, say):
+def run(method, seed, data, X_train, criterion, args, say):
     """Run one method and judge what it returns."""
     say(method)
     problems = problems_of(data)
     unit = best_pass(X_train)
     trace = []
     start = time.perf_counter()
-    spent = (0.0, 0.0)
+    spent, capped = (0.0, 0.0), False
 
     def watch(theta, ws):
-        nonlocal spent
+        nonlocal spent, capped
         trace.append(Moment(theta, *spent))
         spent = problems.n_passes, time.perf_counter() - start
         say(f"{method}, log alpha = {theta:.3f}, {spent[0]:.0f} passes")
-        return spent[1] > max_seconds
+        capped = spent[0] > args.max_passes or spent[1] > args.max_seconds
+        return capped
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # how far it came is in the table
@@ -189,7 +191,7 @@ def run(method, seed, data, X_train, criterion, max_seconds, say):
         theta=theta,
         converged=criterion(theta),
         excess=float("nan"),
-        capped=spent[1] > max_seconds,
+        capped=capped,
         passes=problems.n_passes,
         seconds=seconds,
         unit=min(unit, best_pass(X_train)),
@@ -221,6 +223,7 @@ def describe_environment(args):
         "cores": os.cpu_count(),
         "threads": pools,
         "max_seconds": args.max_seconds,
+        "max_passes": args.max_passes,
         "repeats": args.repeats,
     }
 
@@ -240,7 +243,7 @@ def table(seed, runs):
     unit = median(each.unit for each in runs)
     shown = Table(
         title=f"Seed {seed}: passes (units) until settled within a tolerance, and in total",
-        caption="total: with the accurate solves at the end; +: out of time; "
+        caption="total: with the accurate solves at the end; +: capped; "
         f"1 unit = {1e3 * unit:.3g} ms",
     )
     shown.add_column("method")
