@@ -51,17 +51,17 @@ def gmres(
     basis[:, 0] = _unit(residual, beta)
     k = 0
     while k < max_iter:
-        w = matvec(basis[:, k])[:, :, None]
+        w = matvec(basis[:, k])[:, None, :]
         held = basis[:, : k + 1]
         for _ in range(2):
-            shares = torch.bmm(held, w)
-            w = torch.baddbmm(w, held.mT, shares, alpha=-1)
-            hessenberg[:, : k + 1, k] += shares.squeeze(2)
-        norm = torch.linalg.vector_norm(w, dim=1)[:, 0]
+            shares = torch.bmm(w, held.mT)
+            w = torch.baddbmm(w, shares, held, alpha=-1)
+            hessenberg[:, : k + 1, k] += shares.squeeze(1)
+        norm = torch.linalg.vector_norm(w, dim=2)[:, 0]
         # What rounding leaves of an exhausted Krylov space is no direction.
         norm = torch.where(norm > _rounding(hessenberg[:, : k + 1, k]), norm, 0)
         hessenberg[:, k + 1, k] = norm
-        basis[:, k + 1] = _unit(w.squeeze(2), norm)
+        basis[:, k + 1] = _unit(w.squeeze(1), norm)
         k += 1
         if tol is not None and k % every == 0:
             _, left = _project(hessenberg[:, : k + 1, :k], beta)

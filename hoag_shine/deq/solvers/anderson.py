@@ -61,7 +61,7 @@ def anderson(
         new, held = step % memory, min(step + 1, memory)
         iterates[:, new] = z
         residuals[:, new] = g
-        products = torch.bmm(residuals[:, :held], g[:, :, None]).squeeze(2)
+        products = torch.bmm(g[:, None, :], residuals[:, :held].mT).squeeze(1)
         gram[:, new, :held] = products
         gram[:, :held, new] = products
         weights = _weights(gram[:, :held, :held], new, regularization)[:, None, :]

@@ -108,8 +108,8 @@ class _Steps:
         """Add row i of M; return what combines the rows into the next step, (batch, 1, i + 2)."""
         rows, middle = self.rows[:, : i + 1], self.middle[:, :i, :i]
         # Products with the step and with the residual, which lies in the row after it.
-        products = torch.bmm(rows, self.rows[:, i : i + 2].mT)
-        with_step, with_residual = products[:, :, 0], products[:, :, 1]
+        products = torch.bmm(self.rows[:, i : i + 2], rows.mT)
+        with_step, with_residual = products[:, 0], products[:, 1]
         coefficients = torch.bmm(middle, with_residual[:, :i, None]).squeeze(2)
         square = with_step[:, i]
         moved = alive & (square > torch.finfo(square.dtype).tiny)

@@ -1,0 +1,6 @@
+"""Multiscale deep equilibrium models for image classification."""
+
+from .config import CONFIGS, MDEQConfig
+from .model import MDEQ, MDEQTransform
+
+__all__ = ["CONFIGS", "MDEQ", "MDEQConfig", "MDEQTransform"]

@@ -1,0 +1,206 @@
+"""The multiscale DEQ for classification of Bai, Koltun and Kolter (2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..backward import implicit
+from ..layer import DEQ, Info
+from .config import MDEQConfig
+from .layers import Fuse, Head, ResidualBlock, WeightNormConv2d, frozen_statistics, stem
+
+
+class Fixed(NamedTuple):
+    """What stays the same while the solver iterates.
+
+    Attributes
+    ----------
+    block_weights : tuple of pairs of Tensor
+        Normalised weights of the residual block of each resolution.
+    post_weights : tuple of Tensor
+        Those of the last convolution of each resolution.
+    masks : tuple of Tensor or None
+        Dropout masks, scaled.
+    """
+
+    block_weights: tuple[tuple[Tensor, Tensor], ...]
+    post_weights: tuple[Tensor, ...]
+    masks: tuple[Tensor | None, ...]
+
+
+class MDEQTransform(nn.Module):
+    """The f of a multiscale DEQ: a residual block for each resolution, then all are fused."""
+
+    def __init__(self, config: MDEQConfig) -> None:
+        super().__init__()
+        channels, groups = config.channels, config.groups
+        self.channels = channels
+        self.dropout = config.dropout
+        self.blocks = nn.ModuleList(ResidualBlock(c, config.expansion, groups) for c in channels)
+        pairs = [(s, t) for t in range(len(channels)) for s in range(len(channels)) if s != t]
+        self.fuse = nn.ModuleDict({f"{s}to{t}": Fuse(channels, s, t, groups) for s, t in pairs})
+        self.post = nn.ModuleList(WeightNormConv2d(c, c, 1) for c in channels)
+        self.post_norms = nn.ModuleList(
+            nn.GroupNorm(groups // 2, c, affine=config.post_affine) for c in channels
+        )
+
+    def zeros(self, injection: Tensor) -> tuple[Tensor, ...]:
+        """Return a state of zeros for an injection of shape (batch, channels, height, width)."""
+        # Under autocast the injection is of a lower precision than the state should be.
+        dtype = torch.promote_types(injection.dtype, torch.float32)
+        finest = torch.zeros_like(injection, dtype=dtype)  # in the same memory format
+        state = []
+        for level, channels in enumerate(self.channels):
+            scale = 2**level
+            part = finest[:, :1, ::scale, ::scale].expand(-1, channels, -1, -1)
+            state.append(torch.zeros_like(part, memory_format=_memory_format(finest)))
+        return tuple(state)
+
+    def fix(self, state: tuple[Tensor, ...]) -> Fixed:
+        """Draw the dropout masks and compute the weights for one solve."""
+        return Fixed(
+            tuple((b.conv1.weight(), b.conv2.weight()) for b in self.blocks),  # type: ignore[union-attr,operator]
+            tuple(conv.weight() for conv in self.post),  # type: ignore[operator]
+            tuple(self._mask(z) for z in state),
+        )
+
+    def _mask(self, z: Tensor) -> Tensor | None:
+        if self.dropout == 0 or not self.training:
+            return None
+        keep = 1 - self.dropout
+        return torch.empty_like(z).bernoulli_(keep).div_(keep)
+
+    def forward(self, z: tuple[Tensor, ...], injection: Tensor, fixed: Fixed) -> tuple[Tensor, ...]:
+        injections = [injection] + [None] * (len(z) - 1)
+        parts = zip(self.blocks, z, fixed.block_weights, fixed.masks, injections, strict=True)
+        blocks = [block(*arguments) for block, *arguments in parts]
+        return tuple(self._fused(blocks, target, fixed) for target in range(len(blocks)))
+
+    def _fused(self, blocks: list[Tensor], target: int, fixed: Fixed) -> Tensor:
+        out = blocks[target]
+        for source, block in enumerate(blocks):
+            if source != target:
+                out = out + self.fuse[f"{source}to{target}"](block)
+        out = self.post[target](out.relu(), fixed.post_weights[target])
+        normed: Tensor = self.post_norms[target](out)
+        return normed
+
+
+class MDEQ(nn.Module):
+    r"""A multiscale deep equilibrium classifier.
+
+    Parameters
+    ----------
+    config : MDEQConfig
+        For instance ``CONFIGS["cifar10-tiny"]``.
+    **options
+        Of :class:`~hoag_shine.deq.DEQ`, over what ``config`` says.
+
+    Notes
+    -----
+    Bai, Koltun and Kolter (2020), *Multiscale deep equilibrium models*. The state has a tensor for
+    each resolution; only the finest sees the image.
+    """
+
+    def __init__(self, config: MDEQConfig, **options: Any) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        extra = config.downsamplings > 0 or len(channels) > 2
+        self.stem = stem(config.in_channels, channels[0], config.downsamplings, extra=extra)
+        defaults = {"max_iter": config.max_iter, "tol": config.tol, "stop": config.stop}
+        options = defaults | options
+        if options.get("backward") == "implicit":
+            options["backward"] = partial(implicit, max_iter=config.backward_max_iter)
+        self.deq = DEQ(MDEQTransform(config), **options)
+        self.head = Head(channels, config.head_channels, config.final_channels, config.n_classes)
+        self.apply(_initialise)
+
+    @property
+    def transform(self) -> MDEQTransform:
+        """The f of the fixed point."""
+        f = self.deq.f
+        assert isinstance(f, MDEQTransform)
+        return f
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        unroll: int = 0,
+        outer_loss: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Info | None]:
+        """Return class scores and what is known of the solve.
+
+        Parameters
+        ----------
+        images : Tensor of shape (batch, in_channels, height, width)
+            Sides must be divisible by two to the number of halvings.
+        unroll : int, default=0
+            Take that many steps of f from zero, recorded by autograd, instead of solving: the
+            pretraining phase.
+        outer_loss : callable, optional
+            From scores to the summed loss, for the outer-problem awareness of
+            ``solver="adjoint-broyden"``.
+
+        Returns
+        -------
+        scores : Tensor of shape (batch, n_classes)
+        info : Info or None
+            None if unrolled.
+        """
+        z0, injection, fixed = self.problem(images)
+        if unroll:
+            z = z0
+            for _ in range(unroll):
+                z = self.transform(z, injection, fixed)
+            return self.head(z), None
+        outer_grad = None if outer_loss is None else partial(self._outer_grad, outer_loss)
+        z, info = self.deq(z0, injection, fixed, outer_grad=outer_grad)
+        return self.head(z), info
+
+    def problem(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Fixed]:
+        """Return z0 and the inputs of f for a batch: all that :func:`fixed_point` needs."""
+        self._check(images)
+        injection = self.stem(images)
+        z0 = self.transform.zeros(injection)
+        return z0, injection, self.transform.fix(z0)
+
+    def _outer_grad(
+        self, outer_loss: Callable[[Tensor], Tensor], z: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        leaves = tuple(part.detach().requires_grad_() for part in z)
+        with frozen_statistics(self.head):
+            loss = outer_loss(self.head(leaves))
+        return torch.autograd.grad(loss, leaves)
+
+    def _check(self, images: Tensor) -> None:
+        if images.dim() != 4 or images.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"images must have shape (batch, {self.config.in_channels}, height, width), got "
+                f"{tuple(images.shape)}."
+            )
+        halvings = self.config.downsamplings + len(self.config.channels) - 1
+        if images.shape[2] % 2**halvings or images.shape[3] % 2**halvings:
+            raise ValueError(
+                f"the sides of images must be divisible by {2**halvings}, got "
+                f"{tuple(images.shape[2:])}."
+            )
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    if x.is_contiguous():
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.01)
+        if module.bias is not None:
+            nn.init.normal_(module.bias, std=0.01)
