@@ -2,8 +2,8 @@
 
     python benchmarks/deq/speed.py [--config cifar10-tiny] [--batch 32] [--device cpu] [--amp bf16]
 
-Every round runs everything in turn; medians over the rounds are printed, as ratios. On a CPU the clock
-is the processor time of one thread, so that other processes count less.
+Every round runs everything in turn; medians over the rounds are printed, as ratios. On a CPU the
+clock is the processor time of one thread, so that other processes count less.
 """
 
 import argparse
@@ -149,7 +149,8 @@ def report(rounds, options):
     unit = middle(lambda one, _: one["broyden"][1].seconds / one["broyden"][1].calls)
     print(
         f"{options.config}, batch {options.batch}, {options.steps} steps, {options.threads} "
-        f"thread(s), {options.device}{', channels last' * options.channels_last}; unit: one f without graph, {1e3 * unit:.1f} ms"
+        f"thread(s), {options.device}{', channels last' * options.channels_last}; "
+        f"unit: one f without graph, {1e3 * unit:.1f} ms"
     )
     print(f"{'forward':20} {'units':>8} {'calls of f':>11} {'overhead':>9}  over broyden")
     for name in rounds[0][0]:

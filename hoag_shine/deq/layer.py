@@ -218,6 +218,11 @@ class DEQ(nn.Module):
         options = self._train_options if self.training else self._eval_options
         return options.solve(self.f, z0, inputs, outer_grad)
 
+    @property
+    def solver_name(self) -> str:
+        """Name of the solver, as it was given or that of the function."""
+        return self._train_options.solver_name
+
     def extra_repr(self) -> str:
         options = self._train_options
         return (

@@ -1,0 +1,221 @@
+"""The command ``hoag-shine-deq``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..backward import METHODS
+from ..mdeq import CONFIGS, MDEQ
+from ..solvers import SOLVERS
+from .checkpoint import load_checkpoint
+from .data import load_images
+from .loop import Recipe, Trainer
+
+DATA_HELP = (
+    "sklearn:digits, a .npz file with X_train, y_train, X_test and y_test (MNIST), a folder of "
+    "CIFAR-10 sheets (train_*.webp), cifar-10-batches-py, or a folder with train/CLASS/*.png and "
+    "test/CLASS/*.png"
+)
+ERROR, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments, by default those of the process.
+
+    Returns
+    -------
+    code : int
+        0 for success, 2 for an error that is told in one line on standard error, 130 after Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt:
+        _say("interrupted; --resume goes on from the last checkpoint")
+        return INTERRUPTED
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        _say(f"error: {error}")
+        return ERROR
+    return 0
+
+
+def _say(message: str) -> None:
+    print("hoag-shine-deq:", " ".join(message.split()), file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hoag-shine-deq", description="Train multiscale deep equilibrium classifiers."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = commands.add_parser(
+        "train", help="train a model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    train.set_defaults(command=_train)
+    _add_model(train)
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="test the newest checkpoint of a run",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    evaluate.set_defaults(command=_evaluate)
+    _add_model(evaluate)
+    _add_training(train)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", choices=list(CONFIGS), default="small")
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--output", type=Path, default=Path("deq-run"), help="folder of the run")
+    parser.add_argument("--solver", choices=list(SOLVERS), default="broyden")
+    parser.add_argument("--backward", choices=[*METHODS, "unrolled"], default="shine")
+    parser.add_argument("--refine", type=int, default=0, help="GMRES steps that refine it")
+    parser.add_argument("--fallback", choices=["residual", "norm-ratio"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--amp", choices=["no", "bf16", "fp16"], default="no")
+    parser.add_argument("--limit", type=int, help="use only the first images of each set")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    for name, kind in {
+        "epochs": int,
+        "batch-size": int,
+        "lr": float,
+        "pretrain-steps": int,
+        "max-iter": int,
+        "dropout": float,
+    }.items():
+        parser.add_argument(f"--{name}", type=kind, help="over the config's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
+    parser.add_argument("--jacobian-weight", type=float, default=0.0)
+    parser.add_argument("--no-augment", action="store_true", help="leave images as they are")
+    parser.add_argument("--no-flip", action="store_true", help="never mirror images")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
+    parser.add_argument("--log-every", type=int, default=20, metavar="STEPS")
+    parser.add_argument("--no-tensorboard", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if distributed:
+        _join(arguments)
+    try:
+        _run(arguments)
+    finally:
+        if distributed:
+            torch.distributed.destroy_process_group()
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    """Join the processes that torchrun has started, one device each."""
+    on_cpu = arguments.device == "cpu"
+    if not on_cpu:
+        arguments.device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(arguments.device)
+    torch.distributed.init_process_group("gloo" if on_cpu else "nccl")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    trainer = _trainer(arguments)
+    if arguments.resume:
+        trainer.resume()
+    elif (trainer.folder / "checkpoints").exists():
+        raise ValueError(
+            f"{trainer.folder} holds another run: add --resume to go on with it, or choose another "
+            "--output."
+        )
+    console = Console(stderr=True, quiet=trainer.rank != 0)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=trainer.rank != 0) as bar:
+        task = bar.add_task("training", total=trainer.total_steps, completed=trainer.step)
+
+        def show(step: int, row: dict[str, Any]) -> None:
+            bar.update(task, completed=step)
+            if "test_accuracy" in row:
+                epoch, accuracy = int(row["epoch"]), row["test_accuracy"]
+                bar.update(task, description=f"epoch {epoch}: accuracy {accuracy:.4f}")
+
+        trainer.run(show)
+    if trainer.rank == 0:
+        _print_scores(trainer.evaluate())
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    train, test = (part.first(arguments.limit) for part in load_images(arguments.data))
+    config = dataclasses.replace(
+        CONFIGS[arguments.config], in_channels=train.pixels.shape[1], n_classes=_n_classes(train)
+    )
+    model = MDEQ(config, solver=arguments.solver, backward="jacobian-free")
+    if load_checkpoint(arguments.output / "checkpoints", model) is None:
+        raise FileNotFoundError(f"there is no checkpoint in {arguments.output}.")
+    recipe = Recipe(device=arguments.device, amp=arguments.amp, tensorboard=False)
+    _print_scores(Trainer(model, train, test, recipe, arguments.output).evaluate())
+
+
+def _trainer(arguments: argparse.Namespace) -> Trainer:
+    train, test = (part.first(arguments.limit) for part in load_images(arguments.data))
+    overrides = {
+        name: value
+        for name in ("epochs", "batch_size", "lr", "pretrain_steps", "max_iter", "dropout")
+        if (value := getattr(arguments, name)) is not None
+    }
+    config = dataclasses.replace(
+        CONFIGS[arguments.config],
+        in_channels=train.pixels.shape[1],
+        n_classes=_n_classes(train),
+        **overrides,
+    )
+    torch.manual_seed(arguments.seed)
+    model = MDEQ(
+        config,
+        solver=arguments.solver,
+        backward=arguments.backward,
+        refine=arguments.refine,
+        fallback=arguments.fallback,
+    )
+    recipe = Recipe(
+        seed=arguments.seed,
+        device=arguments.device,
+        amp=arguments.amp,
+        clip=arguments.clip,
+        jacobian_weight=arguments.jacobian_weight,
+        augment=not arguments.no_augment,
+        flip=not arguments.no_flip,
+        channels_last=arguments.channels_last,
+        log_every=arguments.log_every,
+        checkpoint_every=arguments.checkpoint_every,
+        tensorboard=not arguments.no_tensorboard,
+    )
+    return Trainer(model, train, test, recipe, arguments.output)
+
+
+def _n_classes(train: Any) -> int:
+    return int(train.labels.max()) + 1
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    print(" ".join(f"{name}={value:.4f}" for name, value in scores.items()))

@@ -1,0 +1,355 @@
+"""Training a multiscale DEQ: every step is a function of the weights, the seed and its number."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from ..layer import Info
+from ..mdeq import MDEQ, MDEQConfig
+from ..regularization import jacobian_penalty
+from .checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from .data import Images, Normalizer, augment, batches, seed_of, shuffled_batches
+
+COLUMNS = [
+    "step",
+    "epoch",
+    "lr",
+    "loss",
+    "grad_norm",
+    "solver_steps",
+    "residual",
+    "diverged",
+    "backward_residual",
+    "fell_back",
+    "seconds",
+    "test_loss",
+    "test_accuracy",
+]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, beside what the model's config says.
+
+    Attributes
+    ----------
+    seed : int
+    device : str
+    amp : {"no", "bf16", "fp16"}
+        Automatic mixed precision; the solver's state stays in float32.
+    clip : float
+        Largest norm of the gradient; 0 does not clip.
+    jacobian_weight : float
+        Weight of :func:`~hoag_shine.deq.jacobian_penalty`.
+    augment, flip : bool
+        Whether to shift images by up to an eighth of their size, and to mirror half of them.
+    channels_last : bool
+        Memory format of images and convolutions.
+    log_every, checkpoint_every : int
+        In steps.
+    tensorboard : bool
+        Whether to write TensorBoard's event files beside ``log.csv``.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    amp: str = "no"
+    clip: float = 1.0
+    jacobian_weight: float = 0.0
+    augment: bool = True
+    flip: bool = True
+    channels_last: bool = False
+    log_every: int = 20
+    checkpoint_every: int = 500
+    tensorboard: bool = True
+
+
+class Trainer:
+    """A training run that can be left and taken up again.
+
+    Parameters
+    ----------
+    model : MDEQ
+    train, test : Images
+    recipe : Recipe
+    folder : Path
+        Where ``log.csv``, checkpoints and TensorBoard's files go.
+
+    Notes
+    -----
+    The order of the images is drawn from the seed and the epoch, and masks and augmentation from
+    the seed, the step and the rank, so that no random state has to be kept: on a CPU, a run that
+    was killed and resumed ends in the same bits.
+    """
+
+    def __init__(
+        self, model: MDEQ, train: Images, test: Images, recipe: Recipe, folder: Path
+    ) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.config: MDEQConfig = model.config
+        self.recipe = recipe
+        self.folder = folder
+        self.train_set, self.test_set = train, test
+        self.normalize = Normalizer(train)
+        self.steps_per_epoch = len(train) // self.config.batch_size
+        self.total_steps = self.steps_per_epoch * self.config.epochs
+        self.module = self._placed(model)
+        self.parallel: nn.Module = self.module
+        if self.world_size > 1:
+            self.parallel = DistributedDataParallel(self.module, find_unused_parameters=False)
+        self.optimizer = _optimizer(self.module, self.config)
+        self.scaler = torch.amp.GradScaler(recipe.device, enabled=recipe.amp == "fp16")
+        self.step = 0
+        self.log = Log(folder, recipe.tensorboard) if self.rank == 0 else None
+
+    def resume(self) -> bool:
+        """Take up the newest checkpoint; return whether there was one."""
+        found = load_checkpoint(self.folder / "checkpoints", self.module, self.optimizer)
+        if found is None:
+            return False
+        self.step, notes = found
+        wanted = self._notes()
+        changed = [key for key in wanted if key != "scaler" and notes.get(key) != wanted[key]]
+        if changed:
+            raise ValueError(
+                f"the checkpoint in {self.folder} was made with other values of "
+                f"{', '.join(changed)}; resume with the same options or choose another folder."
+            )
+        self.scaler.load_state_dict(notes["scaler"])
+        if self.log is not None:
+            self.log.forget_after(self.step)
+        return True
+
+    def run(self, progress: Callable[[int, dict[str, Any]], None] | None = None) -> dict[str, Any]:
+        """Train to the end; return the last row of the log."""
+        row: dict[str, Any] = {}
+        while self.step < self.total_steps:
+            epoch = self.step // self.steps_per_epoch
+            order = shuffled_batches(
+                len(self.train_set),
+                self.config.batch_size,
+                epoch,
+                self.recipe.seed,
+                self.rank,
+                self.world_size,
+            )
+            for indices in order[self.step % self.steps_per_epoch :]:
+                row = self._one_step(epoch, indices)
+                if progress is not None:
+                    progress(self.step, row)
+        if self.rank == 0 and self.log is not None:
+            self.log.close()
+        return row
+
+    def _one_step(self, epoch: int, indices: Tensor) -> dict[str, Any]:
+        started = time.perf_counter()
+        row: dict[str, Any] = {"epoch": epoch, **self.train_step(indices)}
+        row |= {"step": self.step, "seconds": time.perf_counter() - started}
+        end_of_epoch = self.step % self.steps_per_epoch == 0
+        if end_of_epoch:
+            row |= self.evaluate()
+        if self.rank == 0:
+            if self.log and (end_of_epoch or self.step % self.recipe.log_every == 0):
+                self.log.write({k: float(v) for k, v in row.items()})
+            if end_of_epoch or self.step % self.recipe.checkpoint_every == 0:
+                self.save()
+        return row
+
+    def train_step(self, indices: Tensor) -> dict[str, Any]:
+        """Take one step on the given training images; return what there is to log."""
+        torch.manual_seed(seed_of(self.recipe.seed, self.step, self.rank))
+        self.parallel.train()
+        lr = self._learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        images, labels = self._batch(indices)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, info = self._loss(images, labels)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        limit = self.recipe.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), limit)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"the gradient of step {self.step} is not finite: try a smaller lr, more solver "
+                "steps, jacobian_weight or fallback='residual'."
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        return {"lr": lr, "loss": loss.detach(), "grad_norm": norm} | _summary(info)
+
+    def evaluate(self, batch_size: int = 500) -> dict[str, Any]:
+        """Return loss and accuracy on the test set."""
+        self.module.eval()
+        loss, right = 0.0, 0
+        with torch.no_grad():
+            for pixels, labels in batches(self.test_set, batch_size):
+                with self._autocast():
+                    scores, _ = self.module(self._placed_images(self.normalize(pixels)))
+                scores, labels = scores.float(), labels.to(self.recipe.device)
+                loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
+                right += int((scores.argmax(1) == labels).sum())
+        n = len(self.test_set)
+        return {"test_loss": loss / n, "test_accuracy": right / n}
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(
+            self.folder / "checkpoints", self.step, self.module, self.optimizer, self._notes()
+        )
+
+    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Info | None]:
+        pretraining = self.step < self.config.pretrain_steps
+        with self._autocast():
+            scores, info = self.parallel(
+                images,
+                unroll=self.config.pretrain_depth if pretraining else 0,
+                outer_loss=None
+                if self.module.deq.solver_name != "adjoint-broyden"
+                else lambda s: functional.cross_entropy(s.float(), labels, reduction="sum"),
+            )
+        loss = functional.cross_entropy(scores.float(), labels)
+        if self.recipe.jacobian_weight and info is not None:
+            z0, *inputs = self.module.problem(images)
+            with torch.no_grad():
+                z, _ = self.module.deq(z0, *inputs)
+            penalty = jacobian_penalty(self.module.transform, z, *inputs)
+            loss = loss + self.recipe.jacobian_weight * penalty
+        return loss, info
+
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = self.train_set.pixels[indices].to(self.recipe.device)
+        if self.recipe.augment:
+            pixels = augment(pixels, flip=self.recipe.flip)
+        labels = self.train_set.labels[indices].to(self.recipe.device)
+        return self._placed_images(self.normalize(pixels)), labels
+
+    def _learning_rate(self) -> float:
+        share = self.step / self.total_steps
+        return self.config.lr * 0.5 * (1 + math.cos(math.pi * share))
+
+    def _autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self.recipe.amp == "fp16" else torch.bfloat16
+        return torch.autocast(
+            torch.device(self.recipe.device).type, dtype=dtype, enabled=self.recipe.amp != "no"
+        )
+
+    def _placed(self, model: MDEQ) -> MDEQ:
+        model = model.to(self.recipe.device)
+        if self.recipe.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.world_size > 1 and self.recipe.device != "cpu":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return model
+
+    def _placed_images(self, images: Tensor) -> Tensor:
+        images = images.to(self.recipe.device)
+        if self.recipe.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _notes(self) -> dict[str, Any]:
+        config = dataclasses.asdict(self.config)
+        recipe = dataclasses.asdict(self.recipe)
+        for key in ("device", "log_every", "checkpoint_every", "tensorboard"):
+            del recipe[key]  # may change on the way
+        deq = self.module.deq.extra_repr()
+        return {
+            # As JSON has it, to compare with what was read.
+            **{key: list(v) if isinstance(v, tuple) else v for key, v in config.items()},
+            **recipe,
+            "deq": deq,
+            "world_size": self.world_size,
+            "n_train": len(self.train_set),
+            "scaler": self.scaler.state_dict(),
+        }
+
+
+class Log:
+    """Rows in ``log.csv`` and, if wanted, in TensorBoard's files."""
+
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "log.csv"
+        self._events: Any = None
+        self._tensorboard = folder / "tensorboard" if tensorboard else None
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row."""
+        if not self.path.exists():
+            self.path.write_text(_csv([COLUMNS]))
+        with self.path.open("a") as file:
+            file.write(_csv([[row.get(name, "") for name in COLUMNS]]))
+        if self._tensorboard is None:
+            return
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(  # type: ignore[no-untyped-call]
+                str(self._tensorboard), purge_step=int(row["step"])
+            )
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                self._events.add_scalar(name, value, int(row["step"]))
+
+    def forget_after(self, step: int) -> None:
+        """Drop rows that a resumed run will write again."""
+        if not self.path.exists():
+            return
+        with self.path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        # The last line may have been cut by a kill.
+        kept = [r for r in rows[1:] if len(r) == len(COLUMNS) and float(r[0]) <= step]
+        write_atomically(self.path, _csv([COLUMNS, *kept]).encode())
+
+    def close(self) -> None:
+        """Flush what is buffered."""
+        if self._events is not None:
+            self._events.close()
+
+
+def _csv(rows: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _summary(info: Info | None) -> dict[str, Any]:
+    """Return what to log of a solve, as tensors on its device."""
+    if info is None:
+        return {}
+    summary: dict[str, Any] = {
+        "solver_steps": info.n_steps.float().mean(),
+        "residual": info.relative_residual.mean(),
+        "diverged": info.diverged.float().mean(),
+    }
+    if info.backward is not None and info.backward.residual is not None:
+        summary["backward_residual"] = info.backward.residual.nanmean()
+    if info.backward is not None and info.backward.fell_back is not None:
+        summary["fell_back"] = info.backward.fell_back.float().mean()
+    return summary
+
+
+def _optimizer(model: nn.Module, config: MDEQConfig) -> torch.optim.Optimizer:
+    parameters = list(model.parameters())
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )
