@@ -20,12 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-import joblib
 import numba
 import numpy as np
 import scipy
 import sklearn
-from benchmark_utils.criterion import ConvergedCriterion
+from benchmark_utils.criterion import KeptCriterion, default_cache
 from benchmark_utils.data import SPLITS
 from benchmark_utils.methods import EXACT_LIMIT, METHODS
 from benchmark_utils.settling import Moment, explore, settled
@@ -40,7 +39,6 @@ import hoag_shine
 from hoag_shine import fold_problems
 
 TOLERANCES = (1e-2, 1e-3)
-SOLVER_TOLERANCE = 1e-9
 
 
 @dataclass
@@ -109,17 +107,12 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def default_cache():
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "hoag_shine" / "scans"
-
-
 def measure(args, seed, say):
     """Scan one split and run every method on it, in turn."""
     say("loading")
     data = SPLITS[args.split](args.data, seed)
     X, splits = data["X"], data["cv"]
-    scan = Scan(args.scan_cache, data, say)
+    scan = KeptCriterion(problems_of(data), data, args.scan_cache, say)
     landscape = explore(scan, TOLERANCES)
     trained_on = np.unique(np.concatenate([train for train, _ in splits]))
     X_train = X if trained_on.size == X.shape[0] else X[trained_on]
@@ -138,25 +131,6 @@ def chosen(methods, n_features):
     if "all" not in methods:
         return methods
     return [name for name in METHODS if name != "exact" or n_features <= EXACT_LIMIT]
-
-
-class Scan(ConvergedCriterion):
-    """The converged criterion of one data set and split, with its values kept in a file."""
-
-    def __init__(self, folder, data, say):
-        self.file = folder / f"{joblib.hash([data, SOLVER_TOLERANCE])}.json"
-        self.say = say
-        known = json.loads(self.file.read_text()) if self.file.exists() else {}
-        values = {float(theta): value for theta, value in known.items()}
-        super().__init__(problems_of(data), tol=SOLVER_TOLERANCE, values=values)
-
-    def __call__(self, theta):
-        if float(theta) not in self.values:
-            self.say(f"solving tightly at log alpha = {theta:.4f}")
-            super().__call__(theta)
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.write_text(json.dumps(self.values))
-        return super().__call__(theta)
 
 
 def problems_of(data):

@@ -65,6 +65,14 @@ def test_known_values_are_not_computed_again(criterion, data):
     assert known(0.5) == 42.0
 
 
+def test_values_can_be_kept_in_a_file(criterion, data, tmp_path):
+    module = importlib.import_module("benchmark_utils.criterion")
+    first = module.KeptCriterion(criterion.problems, data, tmp_path)
+    value = first(0.5)
+    assert module.KeptCriterion(criterion.problems, data, tmp_path).values == {0.5: value}
+    assert module.KeptCriterion(criterion.problems, [data, "other"], tmp_path).values == {}
+
+
 def test_the_landscape_is_that_of_newton_fits(settling, criterion, data):
     landscape = settling.explore(criterion, (1e-2, 1e-3))
     grid = [scikit_learn_criterion(**data, theta=theta) for theta in np.linspace(-3, 3, 25)]
@@ -178,8 +186,9 @@ def test_opa_inverts_the_hessian_in_the_prescribed_direction(inversions):
     assert 1 - median["random", "cosine"] > 10 * (1 - median["prescribed", "cosine"])
 
 
-def papers(script, *options, **environment):
+def papers(script, folder, *options, **environment):
     command = [sys.executable, str(BENCHMARKS / "papers" / script), *options]
+    command += ["--output", str(folder), "--scan-cache", str(folder / "scans")]
     return subprocess.run(
         command,
         check=True,
@@ -205,7 +214,7 @@ def curves(path):
 )
 def test_a_figure_of_the_papers_is_one_command(tmp_path, script, at_zero):
     small = ["--data", "sklearn:digits=8", "--seeds", "2", "--max-seconds", "0.3"]
-    papers(f"{script}.py", *small, "--output", str(tmp_path))
+    papers(f"{script}.py", tmp_path, *small)
     first = curves(tmp_path / f"{script}_digits.csv")
     assert {seed for seed, _, _ in first} == {"0", "1"}
     for rows in first.values():
@@ -215,15 +224,15 @@ def test_a_figure_of_the_papers_is_one_command(tmp_path, script, at_zero):
         assert min(float(row["validation"]) for row in rows) < at_zero
     for loss in ("validation", "test"):
         assert (tmp_path / f"{script}_digits_{loss}.png").stat().st_size > 10_000
-    papers(f"{script}.py", *small, "--output", str(tmp_path), "--only", "SHINE")
+    papers(f"{script}.py", tmp_path, *small, "--only", "SHINE")
     second = curves(tmp_path / f"{script}_digits.csv")
     assert second.keys() == first.keys()
     assert second["0", "papers' settings", "HOAG"] == first["0", "papers' settings", "HOAG"]
 
 
 def test_a_set_that_is_not_there_is_left_out_with_the_reason(tmp_path):
-    options = "--data", "text:20news", "--seeds", "1", "--output", str(tmp_path)
-    done = papers("figure_2_left.py", *options, HOAG_SHINE_DATA=str(tmp_path))
+    options = "--data", "text:20news", "--seeds", "1"
+    done = papers("figure_2_left.py", tmp_path, *options, HOAG_SHINE_DATA=str(tmp_path))
     assert "text:20news is left out" in done.stderr
     assert "HOAG_SHINE_DATA" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,10 @@
 """The converged criterion: held-out loss of inner problems that are solved as good as exactly."""
 
+import json
+import os
+from pathlib import Path
+
+import joblib
 import numpy as np
 from scipy.sparse import diags
 from scipy.sparse.linalg import LinearOperator, cg
@@ -8,6 +13,7 @@ from hoag_shine import InverseHessian, minimize_lbfgs
 
 # L-BFGS goes as far as values can guide it, relative to the gradient at w = 0; then comes Newton.
 HANDOVER = 1e-5
+TOLERANCE = 1e-9
 NEWTON_STEPS = 50
 
 
@@ -28,7 +34,7 @@ class ConvergedCriterion:
         Values that are known already, by theta.
     """
 
-    def __init__(self, problems, *, tol=1e-9, values=None):
+    def __init__(self, problems, *, tol=TOLERANCE, values=None):
         self.problems = problems
         self.values = dict(values or {})
         self._solutions = {}
@@ -86,6 +92,41 @@ class ConvergedCriterion:
             f"The inner problem of fold {fold} at log alpha = {theta[0]:.6g} could not be solved "
             f"to a relative gradient of {self.tol:g}; it is {np.linalg.norm(grad) / scale:.1e}."
         )
+
+
+class KeptCriterion(ConvergedCriterion):
+    """A converged criterion that keeps its values in a file.
+
+    Parameters
+    ----------
+    problems : ProblemSet
+    key : object
+        What the values depend on: the data with its split, the estimator.
+    folder : Path
+        Where the file lies, under a hash of the key.
+    say : callable, optional
+        Told what is being solved.
+    """
+
+    def __init__(self, problems, key, folder, say=lambda text: None):
+        self.file = folder / f"{joblib.hash([key, TOLERANCE])}.json"
+        self.say = say
+        known = json.loads(self.file.read_text()) if self.file.exists() else {}
+        values = {float(theta): value for theta, value in known.items()}
+        super().__init__(problems, tol=TOLERANCE, values=values)
+
+    def __call__(self, theta):
+        if float(theta) not in self.values:
+            self.say(f"solving tightly at log alpha = {theta:.4f}")
+            super().__call__(theta)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(self.values))
+        return super().__call__(theta)
+
+
+def default_cache():
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "hoag_shine" / "scans"
 
 
 def newton_step(problem, theta, w, grad):

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmark_utils.criterion import ConvergedCriterion
+from benchmark_utils.criterion import KeptCriterion, default_cache
 from benchmark_utils.data import holdout, untouched
 from benchmark_utils.methods import METHODS, PUBLISHED, Enough, as_published, by_values
 
@@ -145,6 +145,7 @@ def compare(name, description, panels, *, data=("text:20news",), estimator=None,
     parser.add_argument("--max-seconds", type=float, default=60.0, help="cap of one search")
     parser.add_argument("--only", nargs="+", metavar="LABEL", help="renew these curves in the CSV")
     parser.add_argument("--threads", type=int, default=1, help="of BLAS and OpenMP")
+    parser.add_argument("--scan-cache", type=Path, default=default_cache(), metavar="FOLDER")
     args = parser.parse_args()
     if args.quick:
         args.data, args.seeds, args.max_seconds = ["sklearn:digits=8"], 2, 2.0
@@ -182,7 +183,7 @@ def measure(data, panels, args, estimator, *, convex):
                 found += [same | {"iteration": i} | point for i, point in enumerate(curve)]
         if convex:
             print(f"{data}, seed {seed}: converged solutions", file=sys.stderr)
-            judge(found, estimator, splits[0])
+            judge(found, estimator, splits[0], args.scan_cache)
         rows += found
     return rows
 
@@ -224,13 +225,13 @@ def follow(method, estimator, known, untouched, max_seconds):
     return curve
 
 
-def judge(rows, estimator, known):
+def judge(rows, estimator, known, cache):
     """Add to each row how far the converged criterion at its penalty is above the optimum.
 
     A spline through the logarithms of tight solutions; beyond its ends, their values.
     """
     problems = fold_problems(estimator, known["X"], known["y"], cv=known["cv"])
-    criterion = ConvergedCriterion(problems)
+    criterion = KeptCriterion(problems, [known, repr(estimator)], cache)
     for theta in sorted(LANDSCAPE, key=abs):
         criterion(theta)
     spline = CubicSpline(LANDSCAPE, [np.log(criterion(theta)) for theta in LANDSCAPE])
