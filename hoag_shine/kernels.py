@@ -70,8 +70,22 @@ def csr_rmatmul(data, indices, indptr, start, stop, U, G, squared):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def two_loop(S, Y, first, count, rho, shift, diagonal, v):
-    """Overwrite ``v`` by the L-BFGS inverse-Hessian estimate applied to it.
+def csr_add_gram(data, indices, indptr, start, stop, u, G):
+    """Add the lower triangle of ``X[start:stop].T @ diag(u) @ X[start:stop]`` to ``G``.
+
+    The column indices of a row ascend.
+    """
+    for i in range(stop - start):
+        for j in range(indptr[start + i], indptr[start + i + 1]):
+            x = u[i] * data[j]
+            row = G[indices[j]]
+            for k in range(indptr[start + i], j + 1):
+                row[indices[k]] += x * data[k]
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def two_loop_down(S, Y, first, count, rho, shift, coefficient, v):
+    """Run the first loop of the L-BFGS recursion, from the newest pair to the oldest, on ``v``.
 
     Nocedal and Wright, *Numerical Optimization*, 2nd ed., algorithm 7.4, with two changes. Pair
     ``i`` of ``count``, oldest first, stands in row ``(first + i) % len(S)``. Its gradient
@@ -86,13 +100,14 @@ def two_loop(S, Y, first, count, rho, shift, diagonal, v):
         Row of the oldest pair and number of pairs.
     rho : ndarray of shape (memory,), float64
         One over the curvature of each row's pair, or 0.
-    shift, diagonal : ndarray of shape (n,), float64
-        Diagonal of the penalty's Hessian; diagonal of the initial inverse-Hessian matrix.
+    shift : ndarray of shape (n,), float64
+        Diagonal of the penalty's Hessian.
+    coefficient : ndarray of shape (memory,), float64
+        Written here, read by :func:`two_loop_up`.
     v : ndarray of shape (n,), float64
         The vector, overwritten.
     """
     memory, n = S.shape
-    coefficient = np.empty(memory)
     for i in range(count - 1, -1, -1):
         row = (first + i) % memory
         if rho[row] == 0.0:
@@ -105,8 +120,12 @@ def two_loop(S, Y, first, count, rho, shift, diagonal, v):
         coefficient[row] = a
         for j in range(n):
             v[j] -= a * (y[j] + shift[j] * s[j])
-    for j in range(n):
-        v[j] *= diagonal[j]
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def two_loop_up(S, Y, first, count, rho, shift, coefficient, v):
+    """Run the second loop, from the oldest pair to the newest; see :func:`two_loop_down`."""
+    memory, n = S.shape
     for i in range(count):
         row = (first + i) % memory
         if rho[row] == 0.0:
@@ -120,11 +139,12 @@ def two_loop(S, Y, first, count, rho, shift, diagonal, v):
             v[j] += a * s[j]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=_SUMS)
 def logistic(y, z, value, gradient):
-    """Logistic loss and its derivative in ``z``, sharing one exponential.
+    """Turn log(1 + e) and e, with e = exp(-abs(z)), into the logistic loss and its derivative.
 
-    ``z``, ``value`` and ``gradient`` are of shape (n, k * m), ``y`` of shape (n, m).
+    ``z``, ``value`` (log(1 + e) on entry) and ``gradient`` (e on entry) are of shape (n, k * m),
+    ``y`` of shape (n, m).
     """
     n, m = y.shape
     for i in range(n):
@@ -133,10 +153,11 @@ def logistic(y, z, value, gradient):
             if m > 1:
                 target = y[i, c % m]
             t = z[i, c]
-            e = np.exp(-abs(t))
-            value[i, c] = max(t, 0.0) - target * t + np.log1p(e)
+            e = gradient[i, c]
+            value[i, c] += max(t, 0.0) - target * t
             # Not probability minus target, which would cancel where both are near one.
-            above, below = (1.0, e) if t >= 0.0 else (e, 1.0)
+            above = 1.0 if t >= 0.0 else e
+            below = e if t >= 0.0 else 1.0
             gradient[i, c] = ((1.0 - target) * above - target * below) / (1.0 + e)
 
 

@@ -107,11 +107,13 @@ class Sampler:
         """Drop what was known at another theta, and set the estimates to the present one."""
         self._outer_grads: list[Vector] | None = None
         self._prices: list[Vector] | None = None
-        diagonals = self.problems.data_diagonals([s.w for s in self.solutions])
+        ws = [s.w for s in self.solutions]
+        diagonals = self.problems.data_diagonals(ws)
+        solver = self.problems.preconditioner(ws, self.theta)
         for problem, estimate, diagonal in zip(
             self.problems, self._estimates, diagonals, strict=True
         ):
-            estimate.set_penalty(problem.penalty_hessian(self.theta), diagonal)
+            estimate.set_penalty(problem.penalty_hessian(self.theta), diagonal, solver)
 
     def _iterate(self, tolerance: float, max_iter: int) -> None:
         """Bring the inner problems nearer to their solutions, and see what the outer loss is."""

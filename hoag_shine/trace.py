@@ -80,7 +80,8 @@ class Trace:
         best, start = self.best, self._samples[0]
         if self.best_index not in solved:
             return self.best_index
-        open_question = start.value - start.error <= best.value + best.error
+        # Errors are estimates: they may be wrong by a factor.
+        open_question = start.value - 2.0 * start.error <= best.value + 2.0 * best.error
         return 0 if open_question and 0 not in solved else None
 
     def _facts(self, sample: Sample) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import LAYOUTS, Quadratic, ask, breast_cancer, make_case, solve_tightly
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.linear_model import LogisticRegression
@@ -71,15 +71,21 @@ def problems(draw):
 def test_the_error_never_exceeds_the_bound_and_the_cost_is_below_that_of_cg():
     costs = []
 
-    @settings(max_examples=600, deadline=None, derandomize=True)
+    @settings(
+        max_examples=600,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     @given(problems())
     def holds(case):
         problem, theta, inner_tol, share = case
         scale = np.linalg.norm(problem.value_and_grad(np.zeros(problem.n_params), theta)[1])
         solution = minimize_lbfgs(problem, theta, tol=inner_tol * scale, max_iter=200)
         outer_grad = problem.outer_value_and_grad(solution.w)[1]
-        # Where an unpenalised column has no data, there is no hypergradient.
-        assume(np.linalg.cond(hessian(problem, theta, solution.w)) < 1e13)
+        # Where an unpenalised column has no data, there is no hypergradient; and beyond this,
+        # rounding in the products with H decides, for the reference too.
+        assume(np.linalg.cond(hessian(problem, theta, solution.w)) < 1e10)
         true = exact_hypergradient(problem, theta, solution.w)
         accuracy = share * float(np.linalg.norm(true))
         passes = []

@@ -8,11 +8,14 @@ and the hypergradient applies it. Layout and conventions:
   is quadratic with a diagonal Hessian ``h``, so that the pair of the whole objective is
   ``y = y_data + h * s`` for every ``h``, exactly. A change of penalty costs no pair.
 * The initial matrix is diagonal: ``gamma / (data_diagonal + h) ** (2 / 3)``, with ``gamma`` from
-  the newest pair. Without knowledge of the data term's diagonal it is ``gamma * I``.
+  the newest pair. Without knowledge of the data term's diagonal it is ``gamma * I``. Where the
+  problem has so few variables that a factorised approximation of the Hessian is cheap, that takes
+  the diagonal's place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING, Self
 
@@ -94,6 +97,7 @@ class InverseHessian(_Operator):
         self._y_data = np.empty((memory, n))
         self._rho = np.zeros(memory)
         self._gamma = 1.0
+        self._solver: Callable[[Vector], Vector] | None = None
         self._data_diagonal = data_diagonal
         self._penalty_hessian = np.zeros(n) if penalty_hessian is None else penalty_hessian
         self._reset_scale()
@@ -149,11 +153,14 @@ class InverseHessian(_Operator):
         self._s[row] = s
         self._y_data[row] = y - self._penalty_hessian * s
         self._rho[row] = 1.0 / curvature
-        self._gamma = curvature / float(y @ (self._scale * y))
+        self._gamma = curvature / float(y @ self._initial(y))
         return True
 
     def set_penalty(
-        self, penalty_hessian: Vector | None, data_diagonal: Vector | None = None
+        self,
+        penalty_hessian: Vector | None,
+        data_diagonal: Vector | None = None,
+        solver: Callable[[Vector], Vector] | None = None,
     ) -> None:
         """Move to another penalty: the same pairs, exact for the new objective.
 
@@ -163,6 +170,9 @@ class InverseHessian(_Operator):
             Diagonal of the new penalty's Hessian; None for zero.
         data_diagonal : ndarray of shape (n,), dtype float64, optional
             A newer diagonal of the data term's Hessian.
+        solver : callable, optional
+            Multiplies by an approximate inverse of the whole Hessian at the new penalty, which
+            replaces the diagonal in the initial matrix.
 
         Notes
         -----
@@ -175,6 +185,7 @@ class InverseHessian(_Operator):
             np.zeros(self.shape[0]) if penalty_hessian is None else penalty_hessian
         )
         self._reset_scale()
+        self._solver = solver
         newest: tuple[float, Vector] | None = None
         for row in self._rows():
             y = self._y_data[row] + self._penalty_hessian * self._s[row]
@@ -184,7 +195,7 @@ class InverseHessian(_Operator):
                 newest = curvature, y
         if newest is not None:
             curvature, y = newest
-            self._gamma = curvature / float(y @ (self._scale * y))
+            self._gamma = curvature / float(y @ self._initial(y))
 
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
@@ -212,17 +223,16 @@ class InverseHessian(_Operator):
 
     def _matvec(self, v: Vector) -> Vector:
         out = np.array(v, dtype=np.float64).ravel()
-        kernels.two_loop(
-            self._s,
-            self._y_data,
-            self._first,
-            self.n_pairs,
-            self._rho,
-            self._penalty_hessian,
-            self.diagonal,
-            out,
-        )
+        coefficient = np.empty(self.memory)
+        pairs = self._s, self._y_data, self._first, self.n_pairs, self._rho
+        kernels.two_loop_down(*pairs, self._penalty_hessian, coefficient, out)
+        out = self._gamma * self._initial(out)
+        kernels.two_loop_up(*pairs, self._penalty_hessian, coefficient, out)
         return out
+
+    def _initial(self, v: Vector) -> Vector:
+        """Return the product with the initial matrix, but for gamma."""
+        return self._scale * v if self._solver is None else self._solver(v)
 
     def _adjoint(self) -> Self:
         return self

@@ -189,10 +189,12 @@ def minimize_lbfgs(
     from ..problems.base import ProblemSet
 
     w = np.zeros(problem.n_params) if w is None else np.array(w, dtype=np.float64)
+    solver = None
     if inverse_hessian is None:
+        solver = problem.preconditioner(w, theta)
         inverse_hessian = InverseHessian(
             problem.n_params, memory, data_diagonal=problem.data_diagonal(w)
         )
-    inverse_hessian.set_penalty(problem.penalty_hessian(theta))
-    solver = lbfgs(w, inverse_hessian, tol=tol, max_iter=max_iter, probe=probe)
-    return run_together(ProblemSet([problem]), theta, [solver])[0]
+    inverse_hessian.set_penalty(problem.penalty_hessian(theta), solver=solver)
+    run = lbfgs(w, inverse_hessian, tol=tol, max_iter=max_iter, probe=probe)
+    return run_together(ProblemSet([problem]), theta, [run])[0]

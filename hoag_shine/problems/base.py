@@ -91,6 +91,13 @@ class Problem(ABC):
         """
         return None
 
+    def preconditioner(self, w: Vector, theta: Vector) -> Callable[[Vector], Vector] | None:
+        """Return the product with an approximate inverse of the Hessian at w.
+
+        None, the default, if there is none that is worth its cost.
+        """
+        return None
+
 
 class ProblemSet(Sequence[Problem]):
     """Problems that share theta; their mean outer loss is the criterion.
@@ -141,6 +148,15 @@ class ProblemSet(Sequence[Problem]):
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
         """Return every member's outer value and gradient at its own w."""
         return [problem.outer_value_and_grad(w) for problem, w in zip(self, ws, strict=True)]
+
+    def preconditioner(
+        self, ws: Sequence[Vector], theta: Vector
+    ) -> Callable[[Vector], Vector] | None:
+        """Return the product with an approximate inverse of the members' Hessians, one for all.
+
+        None, the default, if there is none that is worth its cost.
+        """
+        return None
 
     def data_diagonals(self, ws: Sequence[Vector]) -> list[Vector | None]:
         """Return every member's ``data_diagonal`` at its own w."""

@@ -15,6 +15,7 @@ from scipy import sparse
 from .. import kernels
 
 Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 BLOCK_BYTES = 1 << 20
 
@@ -36,6 +37,15 @@ class _Design:
         """Add ``X[block].T @ U`` to G; with ``squared``, square the entries of X first."""
         raise NotImplementedError
 
+    def add_gram(self, block: slice, u: Vector, G: Array) -> None:
+        """Add the lower triangle of ``X[block].T @ diag(u) @ X[block]`` to G."""
+        raise NotImplementedError
+
+    @property
+    def gram_cost(self) -> float:
+        """Multiplications for a Gram matrix, divided by those for a product with a vector."""
+        raise NotImplementedError
+
 
 class DenseDesign(_Design):
     """A numpy array in C or Fortran order, float32 or float64."""
@@ -53,6 +63,15 @@ class DenseDesign(_Design):
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
         X = self._block(block)
         G += (X * X if squared else X).T @ U
+
+    def add_gram(self, block: slice, u: Vector, G: Array) -> None:
+        X = self._block(block)
+        G += (X.T * u) @ X
+
+    @property
+    def gram_cost(self) -> float:
+        # Products of matrices run several times faster than those with a vector.
+        return self.shape[1] / 8
 
 
 class CSRDesign(_Design):
@@ -73,6 +92,14 @@ class CSRDesign(_Design):
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
         kernels.csr_rmatmul(*self._csr, block.start, block.stop, U, G, squared)
+
+    def add_gram(self, block: slice, u: Vector, G: Array) -> None:
+        kernels.csr_add_gram(*self._csr, block.start, block.stop, u, G)
+
+    @property
+    def gram_cost(self) -> float:
+        lengths = np.diff(self._csr[2]).astype(np.float64)
+        return float(lengths @ lengths / max(lengths.sum(), 1.0) / 2.0)
 
 
 def _unsigned(a: NDArray[Any]) -> NDArray[Any]:

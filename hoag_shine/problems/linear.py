@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from ..inner.requests import Evaluate, HessianProduct, Request
 from .base import Problem, ProblemSet
@@ -39,6 +40,11 @@ from .penalties import L2Penalty
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
+
+# A factorised Hessian is worth it up to this many variables, and where its data term costs no more
+# than so many products with the data.
+MAX_FACTORISED = 1000
+MAX_GRAM_COST = 40.0
 
 
 class LinearProblem(Problem):
@@ -74,6 +80,9 @@ class LinearProblem(Problem):
 
     def penalty_hessian(self, theta: Vector) -> Vector:
         return self._folds.penalty.hessian(theta)
+
+    def preconditioner(self, w: Vector, theta: Vector) -> Callable[[Vector], Vector] | None:
+        return self._folds.preconditioner([w], theta)
 
     def data_diagonal(self, w: Vector) -> Vector:
         return self._folds.diagonals_at({self._index: w})[self._index]
@@ -227,6 +236,39 @@ class LinearProblems(ProblemSet):
         if self._centring is not None:
             G += self._centring[:, folds, None]
         return {k: G[:, c].flatten() for c, k in enumerate(folds)}
+
+    def preconditioner(
+        self, ws: Sequence[Vector], theta: Vector
+    ) -> Callable[[Vector], Vector] | None:
+        """Return the inverse of the folds' mean Hessian at their mean w, where that is cheap.
+
+        The folds share most of their rows, so that one factorisation does for all.
+        """
+        cheap = self.n_params <= MAX_FACTORISED and self.design.gram_cost <= MAX_GRAM_COST
+        if self.n_outputs > 1 or not cheap:
+            return None
+        H = self._mean_curvature(np.mean(ws, axis=0)) + np.diag(self.penalty.hessian(theta))
+        try:
+            factor = cho_factor(H, lower=True)
+        except (LinAlgError, ValueError):
+            return None
+        return lambda v: np.asarray(cho_solve(factor, v, check_finite=False))
+
+    def _mean_curvature(self, w: Vector) -> Array:
+        """Return the lower triangle of the mean over folds of the loss terms' Hessians at w."""
+        z = np.concatenate([self._forward(block, w[:, None, None]) for block in self.design.blocks])
+        u = np.abs(self.loss.hessian(self.y, z)[:, 0, 0]) * self.train_weight.mean(axis=1)
+        H = np.zeros((self.n_params, self.n_params))
+        p = self.n_features
+        G = np.zeros((p, p))
+        for block in self.design.blocks:
+            self.design.add_gram(block, u[block], G)
+            if self.fit_intercept:
+                self.design.add_rmatmul(block, u[block, None], H[p:, :p].T)
+        H[:p, :p] = G
+        H[p:, p:] = u.sum()
+        self._n_passes += 1.0
+        return H
 
     def _zeros(self, n_folds: int) -> Array:
         return np.zeros((self.n_params // self.n_outputs, n_folds, self.n_outputs))

@@ -235,7 +235,8 @@ def test_accepted_steps_satisfy_the_strong_wolfe_conditions(name):
         case = make_case(name)
         problem, theta = case.problems[0], np.array([-2.0])
         start = np.random.default_rng(0).normal(size=problem.n_params)
-    solution, iterates = recorded(problem, theta, start, tol=1e-5)
+    plain = InverseHessian(problem.n_params)
+    solution, iterates = recorded(problem, theta, start, tol=1e-5, inverse_hessian=plain)
     assert solution.converged
     points = [w for w, _ in iterates]
     assert len(points) == solution.n_iter + 1 > 10
@@ -346,13 +347,16 @@ def test_pairs_from_another_penalty_save_passes(kind, direction):
     problem = case.problems[0]
     tol = 1e-4 * np.linalg.norm(case.folds[0].grad(np.zeros(problem.n_params), np.zeros(1)))
     path = direction * np.arange(0.0, 3.01, 0.5)[:, None]
-    start = minimize_lbfgs(problem, path[0], tol=tol)
+    diagonal = problem.data_diagonal(np.zeros(problem.n_params))
+    pairs = InverseHessian(problem.n_params, data_diagonal=diagonal)
+    start = minimize_lbfgs(problem, path[0], tol=tol, inverse_hessian=pairs)
     pairs = start.inverse_hessian.copy()
     passes = {}
     for memory in (None, pairs):
         solution, passes[memory] = start, 0
         for theta in path[1:]:
-            solution = minimize_lbfgs(problem, theta, solution.w, tol=tol, inverse_hessian=memory)
+            estimate = memory or InverseHessian(problem.n_params, data_diagonal=diagonal)
+            solution = minimize_lbfgs(problem, theta, solution.w, tol=tol, inverse_hessian=estimate)
             assert solution.converged
             passes[memory] += solution.n_passes
             if memory is not None:
