@@ -1,0 +1,304 @@
+import csv
+import dataclasses
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load, load_file
+
+from hoag_shine.deq.mdeq import CONFIGS, MDEQ
+from hoag_shine.deq.training import Recipe, Trainer, load_checkpoint, load_images
+from hoag_shine.deq.training.cli import main
+from hoag_shine.deq.training.data import augment, channel_statistics, shuffled_batches
+
+COMMAND = "import sys; from hoag_shine.deq.training.cli import main; sys.exit(main())"
+QUICK = ["--data", "sklearn:digits", "--limit", "320", "--epochs", "2", "--pretrain-steps", "2"]
+QUICK += ["--max-iter", "4", "--device", "cpu", "--no-tensorboard"]
+
+
+def trained(folder, *options):
+    assert main(["train", "--output", str(folder), *QUICK, *options]) == 0
+    return newest(folder)
+
+
+def newest(folder):
+    return load((max((folder / "checkpoints").glob("*.safetensors"))).read_bytes())
+
+
+def start(folder, *options, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "train", "--output", str(folder), *QUICK, *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_killed_run_ends_in_the_same_bits(tmp_path):
+    options = ["--checkpoint-every", "3", "--log-every", "1", "--dropout", "0.3"]
+    expected = trained(tmp_path / "whole", *options)
+    folder = tmp_path / "killed"
+    process = start(folder, *options)
+    while not list((folder / "checkpoints").glob("step-00000003.json")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    resumed_from = max((folder / "checkpoints").glob("*.json")).stem
+    assert resumed_from < "step-00000010"
+    assert same(trained(folder, *options, "--resume"), expected)
+    with (folder / "log.csv").open() as file:
+        steps = [int(float(row["step"])) for row in csv.DictReader(file)]
+    assert steps == list(range(1, 11))
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    options = ["--checkpoint-every", "4"]
+    expected = trained(tmp_path, *options)
+    files = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
+    content = bytearray(files[-1].read_bytes())
+    content[len(content) // 2] ^= 1  # one bit, in a tensor
+    files[-1].write_bytes(content)
+    with pytest.warns(UserWarning, match="step-00000010.json is damaged"):
+        again = trained(tmp_path, *options, "--resume")
+    assert same(again, expected)
+
+
+def test_nothing_but_damaged_checkpoints(tmp_path, capsys):
+    trained(tmp_path)
+    for file in (tmp_path / "checkpoints").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    model = MDEQ(dataclasses.replace(CONFIGS["small"], in_channels=1))
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(ValueError, match="none of the 2 checkpoints"),
+    ):
+        load_checkpoint(tmp_path / "checkpoints", model)
+
+
+def test_options_may_not_change_on_the_way(tmp_path, capsys):
+    trained(tmp_path)
+    arguments = ["train", "--output", str(tmp_path), *QUICK, "--resume", "--lr", "0.1"]
+    assert main(arguments) == 2
+    assert "other values of lr" in capsys.readouterr().err
+    assert main(["train", "--output", str(tmp_path), *QUICK]) == 2
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_evaluate_repeats_the_last_scores(tmp_path, capsys):
+    trained(tmp_path)
+    first = capsys.readouterr().out
+    data = ["--data", "sklearn:digits", "--limit", "320", "--device", "cpu"]
+    assert main(["evaluate", "--output", str(tmp_path), *data]) == 0
+    again = capsys.readouterr().out
+    assert first.startswith("test_loss=")
+    assert again.startswith("test_loss=")
+
+
+def test_training_learns(tmp_path):
+    train, test = load_images("sklearn:digits")
+    config = dataclasses.replace(
+        CONFIGS["small"], in_channels=1, epochs=4, pretrain_steps=30, lr=5e-3
+    )
+    recipe = Recipe(augment=False, tensorboard=False)
+    row = Trainer(MDEQ(config), train, test, recipe, tmp_path).run()
+    assert row["test_accuracy"] > 0.85
+
+
+def test_tensorboard_files_are_written(tmp_path):
+    arguments = [o for o in QUICK if o != "--no-tensorboard"]
+    assert main(["train", "--output", str(tmp_path), *arguments]) == 0
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+PROCESS = """
+import dataclasses, os, sys
+from pathlib import Path
+import torch
+from torch import nn
+from safetensors.torch import save_file
+from hoag_shine.deq.mdeq import CONFIGS, MDEQ
+from hoag_shine.deq.training import Recipe, Trainer, load_images
+from hoag_shine.deq.training.data import shuffled_batches
+
+folder = Path(sys.argv[1])
+world = int(os.environ.get("WORLD_SIZE", "1"))
+if world > 1:
+    torch.distributed.init_process_group("gloo")
+train, test = load_images("sklearn:digits")
+config = dataclasses.replace(CONFIGS["small"], in_channels=1, pretrain_steps=0, max_iter=8)
+recipe = Recipe(augment=False, tensorboard=False, clip=0.0)
+
+def gradients(backward):
+    torch.manual_seed(0)
+    trainer = Trainer(MDEQ(config, backward=backward).double(), train, test, recipe, folder)
+    trainer.normalize = lambda pixels: pixels.double() / 255
+    train_mode = trainer.parallel.train
+
+    def train_all_but_batch_norms():  # they see only their process' share; all else must agree
+        train_mode()
+        for module in trainer.module.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    trainer.parallel.train = train_all_but_batch_norms
+    trainer.train_step(shuffled_batches(len(train), 64, 0, 0, trainer.rank, world)[0])
+    named = trainer.module.named_parameters()
+    return {f"{backward} {name}": p.grad.contiguous() for name, p in named}
+
+found = gradients("shine") | gradients("implicit")
+if int(os.environ.get("RANK", "0")) == 0:
+    save_file(found, folder / f"{world}.safetensors")
+if world > 1:
+    torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    environments = [{"OMP_NUM_THREADS": "1"}]
+    environments += [{**common, "WORLD_SIZE": "2", "RANK": rank} for rank in ("0", "1")]
+    processes = [subprocess.Popen(command, env=os.environ | e) for e in environments]
+    assert [process.wait(timeout=200) for process in processes] == [0, 0, 0]
+    one, two = (load_file(tmp_path / f"{n}.safetensors") for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-10)
+
+
+def test_every_image_once_an_epoch_and_the_shares_add_up():
+    whole = shuffled_batches(103, 10, epoch=3, seed=5)
+    assert len(whole) == 10
+    assert len(set(torch.cat(whole).tolist())) == 100
+    shares = [shuffled_batches(103, 10, 3, 5, rank, 2) for rank in range(2)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(batch, torch.cat(parts))
+    assert not torch.equal(whole[0], shuffled_batches(103, 10, 4, 5)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [((103, 9, 0, 0, 0, 2), "divisible"), ((5, 10, 0, 0), "fewer than")]
+)
+def test_bad_batches(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        shuffled_batches(*arguments)
+
+
+def test_augmentation_shifts_and_mirrors():
+    pixels = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(64, 1, 8, 8)
+    shifted = augment(pixels, flip=False)
+    padded = torch.nn.functional.pad(pixels[0, 0], (1, 1, 1, 1))
+    possible = [padded[i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    for image in shifted[:, 0]:
+        assert any(torch.equal(image, p) for p in possible)
+    assert len({tuple(image.flatten().tolist()) for image in shifted}) > 5
+    possible += [p.flip(1) for p in possible]
+    mirrored = augment(pixels, flip=True)[:, 0]
+    assert all(any(torch.equal(image, p) for p in possible) for image in mirrored)
+
+
+def test_channel_statistics():
+    pixels = torch.randint(0, 256, (10, 3, 5, 4), dtype=torch.uint8)
+    mean, std = channel_statistics(pixels)
+    values = pixels.double().transpose(0, 1).flatten(1) / 255
+    torch.testing.assert_close(mean.ravel().double(), values.mean(1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        std.ravel().double(), values.std(1, correction=0), rtol=1e-6, atol=1e-6
+    )
+
+
+def random_images(n, size=32, channels=3):
+    rng = np.random.default_rng(n)
+    return rng.integers(0, 256, (n, size, size, channels), dtype=np.uint8), np.arange(n) % 2
+
+
+def test_npz(tmp_path):
+    pixels, labels = random_images(6, size=28, channels=1)
+    for shape in ((6, 28, 28), (6, 784)):
+        flat = pixels.reshape(shape)
+        np.savez(
+            tmp_path / "m.npz", x_train=flat, y_train=labels, x_test=flat[:2], y_test=labels[:2]
+        )
+        train, test = load_images(str(tmp_path / "m.npz"))
+        assert train.pixels.shape == (6, 1, 28, 28)
+        assert np.array_equal(train.pixels[:, 0], pixels[..., 0])
+        assert len(test) == 2
+
+
+def test_plain_folder(tmp_path):
+    pixels, labels = random_images(6)
+    for part in ("train", "test"):
+        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            folder = tmp_path / part / f"class{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{i}.png")
+    train, test = load_images(str(tmp_path))
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert np.array_equal(test.pixels[0].permute(1, 2, 0), pixels[0])
+    assert np.array_equal(train.pixels[3].permute(1, 2, 0), pixels[1])
+
+
+def test_sheets(tmp_path):
+    pixels, labels = random_images(1000)
+    sheet = pixels.reshape(25, 40, 32, 32, 3).transpose(0, 2, 1, 3, 4).reshape(800, 1280, 3)
+    for part in ("train", "test"):
+        Image.fromarray(sheet).save(tmp_path / f"{part}_00.webp", lossless=True)
+        np.save(tmp_path / f"{part}_labels.npy", labels)
+    train, _ = load_images(str(tmp_path))
+    assert np.array_equal(train.pixels.permute(0, 2, 3, 1), pixels)
+    assert np.array_equal(train.labels, labels)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_torchvision_folder(tmp_path, protocol):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels, labels = random_images(4)
+    content = {b"data": pixels.transpose(0, 3, 1, 2).reshape(4, -1), b"labels": labels.tolist()}
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        (folder / name).write_bytes(pickle.dumps(content, protocol))
+    for source in (folder, tmp_path):
+        train, test = load_images(str(source))
+        assert len(train) == 20
+        assert np.array_equal(test.pixels.permute(0, 2, 3, 1), pixels)
+
+
+def test_a_pickle_that_does_more_than_hold_arrays_is_refused(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "evil"),))
+
+    (folder / "data_batch_1").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match="which is not an array"):
+        load_images(str(folder))
+    assert not (tmp_path / "evil").exists()
+
+
+def test_bad_sources(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no images"):
+        load_images(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="holds neither"):
+        load_images(str(tmp_path))
+    np.savez(tmp_path / "m.npz", x=np.zeros(3))
+    with pytest.raises(ValueError, match="must hold x_train"):
+        load_images(str(tmp_path / "m.npz"))
