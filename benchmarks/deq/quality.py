@@ -1,0 +1,133 @@
+"""How well each backward method estimates the implicit one, on a trained multiscale DEQ.
+
+    python benchmarks/deq/quality.py --run FOLDER --data DATA [--config small]
+
+FOLDER is the --output of `hoag-shine-deq train`. For test images, every solver finds a z; there u
+solves (I - J^T) u = dL/dz by GMRES to 1e-6, and every estimate of u is compared with it, sample by
+sample, by the cosine and by the ratio of norms; medians and quartiles over the samples are printed.
+"""
+
+import argparse
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from hoag_shine.deq import FlatMap, Layout, Linearisation, Stopping, spectral_radius
+from hoag_shine.deq.backward import (
+    implicit,
+    jacobian_free,
+    phantom,
+    shine,
+    with_fallback,
+    with_refinement,
+)
+from hoag_shine.deq.mdeq import CONFIGS, MDEQ
+from hoag_shine.deq.solvers import adjoint_broyden, broyden
+from hoag_shine.deq.training import load_checkpoint, load_images
+from hoag_shine.deq.training.data import Normalizer
+
+FORWARDS = {
+    "Broyden": (broyden, False),
+    "adjoint Broyden": (adjoint_broyden, False),
+    "adjoint Broyden, OPA 5": (partial(adjoint_broyden, opa_every=5), True),
+    "adjoint Broyden, OPA 1": (partial(adjoint_broyden, opa_every=1), True),
+}
+METHODS = {
+    "jacobian-free": jacobian_free,
+    "phantom 5": phantom,
+    "shine": shine,
+    "shine, fallback": with_fallback(shine),
+    "jacobian-free, refine 5": with_refinement(jacobian_free, 5),
+    "shine, refine 5": with_refinement(shine, 5),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--config", choices=CONFIGS, default="small")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--max-iter", type=int)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model, pixels, labels = load(options)
+    steps = options.max_iter or model.config.max_iter
+    print(f"{options.config}, {options.data}, {steps} solver steps, {options.samples} test images")
+    for name, (solver, aware) in FORWARDS.items():
+        rows, facts = {m: [] for m in METHODS}, []
+        for start in range(0, options.samples, options.batch):
+            part = slice(start, start + options.batch)
+            one = compare(model, pixels[part], labels[part], solver, aware, steps)
+            facts.append(one.pop("facts"))
+            for method, pair in one.items():
+                rows[method].append(pair)
+        report(name, {m: torch.cat(pairs, 1) for m, pairs in rows.items()}, torch.cat(facts, 1))
+
+
+def load(options):
+    train, test = load_images(options.data)
+    config = dataclasses.replace(
+        CONFIGS[options.config],
+        in_channels=train.pixels.shape[1],
+        n_classes=int(train.labels.max()) + 1,
+    )
+    model = MDEQ(config).to(options.device).eval()
+
+    if load_checkpoint(Path(options.run) / "checkpoints", model) is None:
+        raise SystemExit(f"there is no checkpoint in {options.run}")
+    model.requires_grad_(False)
+    test = test.first(options.samples)
+    pixels = Normalizer(train)(test.pixels).to(options.device)
+    return model, pixels, test.labels.to(options.device)
+
+
+def compare(model, images, labels, solver, aware, steps):
+    def loss(scores):
+        return functional.cross_entropy(scores, labels, reduction="sum")
+
+    z0, *inputs = model.problem(images)
+    layout = Layout.of(z0)
+    outer_grad = partial(model._outer_grad, loss)
+    f = FlatMap(model.transform, layout, tuple(inputs), outer_grad if aware else None)
+    with torch.no_grad():
+        solution = solver(f, layout.flatten(z0), Stopping(steps, 0.0))
+    grad = layout.flatten(outer_grad(layout.unflatten(solution.z)))
+    f = FlatMap(model.transform, layout, tuple(inputs))
+    linearisation = Linearisation(f, solution.z)
+    with torch.no_grad():
+        exact = implicit(linearisation, solution.inverse_jacobian, grad, max_iter=100, tol=1e-6)
+        found = {
+            name: against(method(linearisation, solution.inverse_jacobian, grad).value, exact.value)
+            for name, method in METHODS.items()
+        }
+    radius = spectral_radius(model.transform, layout.unflatten(solution.z), *inputs, n_iter=30)
+    found["facts"] = torch.stack([solution.relative_residual, exact.residual, radius])
+    return found
+
+
+def against(u, exact):
+    cosine = functional.cosine_similarity(u, exact, dim=1)
+    return torch.stack([cosine, u.norm(dim=1) / exact.norm(dim=1)])
+
+
+def report(name, rows, facts):
+    residual, solved, radius = facts.median(dim=1).values.tolist()
+    print(
+        f"\n{name}: residual of z {residual:.1e}, of the reference {solved:.1e}, spectral radius "
+        f"{radius:.2f} (medians)"
+    )
+    print(f"{'':26}{'cosine':>8} {'[quartiles]':>14} {'norm ratio':>12} {'[quartiles]':>14}")
+    quarters = torch.tensor([0.25, 0.5, 0.75])
+    for method, values in rows.items():
+        (c1, c, c3), (r1, r, r3) = values.cpu().quantile(quarters, dim=1).T.tolist()
+        print(f"{method:26}{c:8.3f} [{c1:5.2f}, {c3:5.2f}] {r:12.3f} [{r1:5.2f}, {r3:5.2f}]")
+
+
+if __name__ == "__main__":
+    main()
