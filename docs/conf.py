@@ -19,7 +19,7 @@ templates_path = ["_templates"]
 default_role = "py:obj"
 nitpicky = True
 # Building needs no network, so names of other packages are not links.
-nitpick_ignore_regex = [("py:.*", r"(numpy|scipy|sklearn|matplotlib|joblib|rich)\..*")]
+nitpick_ignore_regex = [("py:.*", r"(numpy|scipy|sklearn|matplotlib|joblib|rich|torch)\..*")]
 
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc docstrings state types, with shapes

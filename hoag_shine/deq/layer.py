@@ -95,7 +95,7 @@ def fixed_point(
     state_dtype: torch.dtype | None = None,
     outer_grad: Callable[[State], State] | None = None,
 ) -> tuple[State, Info]:
-    r"""Find z = f(z, \*inputs) for every sample of a batch, differentiably.
+    r"""Find the fixed point z of f for every sample of a batch, differentiably.
 
     Parameters
     ----------
@@ -108,9 +108,9 @@ def fixed_point(
         Passed on to f.
     solver : {"broyden", "adjoint-broyden", "anderson", "picard"} or callable, default="broyden"
         See :mod:`hoag_shine.deq.solvers`.
-    backward : {"shine", "implicit", "jacobian-free", "phantom", "unrolled"} or callable, \
-            default="shine"
-        See :mod:`hoag_shine.deq.backward`. ``"unrolled"`` records ``max_iter`` Picard steps.
+    backward : str or callable, default="shine"
+        ``"shine"``, ``"implicit"``, ``"jacobian-free"``, ``"phantom"`` or a function, see
+        :mod:`hoag_shine.deq.backward`; or ``"unrolled"``, which records ``max_iter`` Picard steps.
     max_iter : int, default=18
         Largest number of solver steps; f is evaluated once more than that.
     tol : float, default=1e-4

@@ -2,7 +2,7 @@
 
 A method is a function ``method(linearisation, inverse_jacobian, grad) -> Adjoint`` that solves
 :math:`(I - J^T) u = grad`, well or roughly. Options beyond these are keyword arguments, set with
-:func:`functools.partial`.
+``functools.partial``.
 """
 
 from .base import Adjoint, Linearisation, Method

@@ -165,7 +165,7 @@ class MDEQ(nn.Module):
         return self.head(z), info
 
     def problem(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Fixed]:
-        """Return z0 and the inputs of f for a batch: all that :func:`fixed_point` needs."""
+        """Return z0 and the inputs of f for a batch: all that a solve needs."""
         self._check(images)
         injection = self.stem(images)
         z0 = self.transform.zeros(injection)

@@ -3,7 +3,7 @@
 A solver is a function ``solver(f, z0, stopping) -> Solution`` of a
 :class:`~hoag_shine.deq.FlatMap`, a tensor of shape (batch, n) and a
 :class:`~hoag_shine.deq.Stopping`; options beyond these are keyword arguments, set with
-:func:`functools.partial`.
+``functools.partial``.
 """
 
 from .adjoint_broyden import adjoint_broyden

@@ -18,8 +18,8 @@ class Status(IntEnum):
     """How a sample's solve ended."""
 
     CONVERGED = 0
-    BUDGET = 1  #: ``max_iter`` steps were taken first, or there was no tolerance
-    DIVERGED = 2  #: f was not finite, or the residual grew beyond bounds
+    BUDGET = 1  #: All ``max_iter`` steps were taken, or there was no tolerance
+    DIVERGED = 2  #: The function was not finite, or the residual grew beyond bounds
 
 
 @dataclass(frozen=True)
