@@ -1,6 +1,6 @@
 """Test accuracy of a multiscale DEQ trained with each backward method, over seeds.
 
-    python benchmarks/deq/accuracy.py --data DATA [--config small] [--limit 3000] [--seeds 3]
+    python benchmarks/deq/accuracy.py --data DATA [--config small] [--limit 2000] [--seeds 3]
 
 All runs have the same steps, and differ in the backward method and the seed alone. Seconds are the
 median of the steps after the pretraining phase, over that of "implicit".
@@ -33,7 +33,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--config", choices=CONFIGS, default="small")
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--limit", type=int, help="number of training images")
+    parser.add_argument("--test-limit", type=int)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--pretrain-steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
@@ -42,7 +43,7 @@ def main():
     parser.add_argument("--methods", nargs="+", choices=BACKWARDS, default=list(BACKWARDS))
     options = parser.parse_args()
     train, test = load_images(options.data)
-    train, test = train.first(options.limit), test.first(options.limit)
+    train, test = train.first(options.limit), test.first(options.test_limit)
     config = dataclasses.replace(
         CONFIGS[options.config],
         in_channels=train.pixels.shape[1],

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from hoag_shine.deq import jacobian_penalty
 from hoag_shine.deq.backward import implicit
 from hoag_shine.deq.mdeq import CONFIGS, MDEQ, MDEQConfig
 
@@ -62,7 +63,7 @@ def test_parameter_counts_are_about_the_published_ones(name, published, toleranc
 def test_forward_and_backward():
     model = MDEQ(TOY, tol=1e-3, max_iter=40)
     images = torch.randn(4, 3, 8, 8)
-    scores, info = model(images)
+    scores, info, _ = model(images)
     assert scores.shape == (4, 3)
     assert info.n_evals > 1
     functional.cross_entropy(scores, torch.tensor([0, 1, 2, 0])).backward()
@@ -94,7 +95,7 @@ def test_dropout_is_the_same_at_every_iteration_and_off_in_evaluation():
 def test_pretraining_unrolls():
     model = MDEQ(TOY).eval()
     images = torch.randn(2, 3, 8, 8)
-    scores, info = model(images, unroll=3)
+    scores, info, _ = model(images, unroll=3)
     z, *inputs = model.problem(images)
     for _ in range(3):
         z = model.transform(z, *inputs)
@@ -107,7 +108,7 @@ def test_gradient_is_that_of_a_dense_solve():
     backward = partial(implicit, tol=1e-11, max_iter=300)
     model = MDEQ(TOY, backward=backward, tol=0, max_iter=10).double().eval()
     images = torch.randn(1, 3, 4, 4, dtype=torch.float64)
-    scores, info = model(images)
+    scores, info, _ = model(images)
     weight = model.stem[0][0].weight
     (found,) = torch.autograd.grad(scores.square().sum(), weight)
     assert info.backward.residual < 1e-10
@@ -140,7 +141,7 @@ def test_outer_problem_awareness_leaves_the_statistics_alone():
         return functional.cross_entropy(scores, labels, reduction="sum")
 
     model = MDEQ(TOY, solver="adjoint-broyden", max_iter=6, tol=0)
-    _, info = model(images, outer_loss=loss)
+    _, info, _ = model(images, outer_loss=loss)
     assert info.inverse_jacobian.rank == 7  # one pair more than steps
     counts = [v for k, v in model.state_dict().items() if "num_batches_tracked" in k]
     assert counts
@@ -170,9 +171,23 @@ def test_bad_configs(change, message):
 def test_channels_last():
     model = MDEQ(TOY, tol=0, max_iter=4)
     images = torch.randn(2, 3, 8, 8)
-    expected, _ = model.eval()(images)
+    expected = model.eval()(images).scores
     model = model.to(memory_format=torch.channels_last)
     images = images.contiguous(memory_format=torch.channels_last)
     z0, *_ = model.problem(images)
     assert all(z.is_contiguous(memory_format=torch.channels_last) for z in z0)
-    torch.testing.assert_close(model(images)[0], expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model(images).scores, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_penalty_is_that_of_the_fixed_point():
+    model = MDEQ(TOY, tol=0, max_iter=4)
+    images = torch.randn(2, 3, 8, 8)
+    torch.manual_seed(5)
+    _, _, penalty = model(images, penalty=True)
+    z0, *inputs = model.problem(images)
+    z, _ = model.deq(z0, *inputs)
+    torch.manual_seed(5)
+    expected = jacobian_penalty(model.transform, z, *inputs)
+    torch.testing.assert_close(penalty, expected)
+    penalty.backward()
+    assert model.transform.blocks[0].conv1.direction.grad.abs().sum() > 0

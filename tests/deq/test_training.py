@@ -118,6 +118,18 @@ def test_training_learns(tmp_path):
     assert row["test_accuracy"] > 0.85
 
 
+def test_every_option_of_the_command_line(tmp_path):
+    options = ["--solver", "adjoint-broyden", "--refine", "1", "--fallback", "residual"]
+    options += ["--amp", "bf16", "--channels-last", "--jacobian-weight", "0.1", "--clip", "0"]
+    options += ["--no-augment", "--batch-size", "160", "--log-every", "1"]
+    trained(tmp_path, *options)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert float(rows[-1]["backward_residual"]) >= 0
+    assert 0 <= float(rows[-1]["fell_back"]) <= 1
+
+
 def test_tensorboard_files_are_written(tmp_path):
     arguments = [o for o in QUICK if o != "--no-tensorboard"]
     assert main(["train", "--output", str(tmp_path), *arguments]) == 0

@@ -1,6 +1,6 @@
 """Multiscale deep equilibrium models for image classification."""
 
 from .config import CONFIGS, MDEQConfig
-from .model import MDEQ, MDEQTransform
+from .model import MDEQ, MDEQTransform, Output
 
-__all__ = ["CONFIGS", "MDEQ", "MDEQConfig", "MDEQTransform"]
+__all__ = ["CONFIGS", "MDEQ", "MDEQConfig", "MDEQTransform", "Output"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..backward import implicit
 from ..layer import DEQ, Info
+from ..regularization import jacobian_penalty
 from .config import MDEQConfig
 from .layers import Fuse, Head, ResidualBlock, WeightNormConv2d, frozen_statistics, stem
 
@@ -31,6 +32,23 @@ class Fixed(NamedTuple):
     block_weights: tuple[tuple[Tensor, Tensor], ...]
     post_weights: tuple[Tensor, ...]
     masks: tuple[Tensor | None, ...]
+
+
+class Output(NamedTuple):
+    """What the model returns.
+
+    Attributes
+    ----------
+    scores : Tensor of shape (batch, n_classes)
+    info : Info or None
+        What is known of the solve; None if unrolled.
+    penalty : Tensor of shape () or None
+        :func:`~hoag_shine.deq.jacobian_penalty` at the fixed point, if asked for.
+    """
+
+    scores: Tensor
+    info: Info | None
+    penalty: Tensor | None = None
 
 
 class MDEQTransform(nn.Module):
@@ -134,8 +152,9 @@ class MDEQ(nn.Module):
         *,
         unroll: int = 0,
         outer_loss: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[Tensor, Info | None]:
-        """Return class scores and what is known of the solve.
+        penalty: bool = False,
+    ) -> Output:
+        """Classify images.
 
         Parameters
         ----------
@@ -147,22 +166,23 @@ class MDEQ(nn.Module):
         outer_loss : callable, optional
             From scores to the summed loss, for the outer-problem awareness of
             ``solver="adjoint-broyden"``.
+        penalty : bool, default=False
+            Whether to compute the Jacobian penalty as well.
 
         Returns
         -------
-        scores : Tensor of shape (batch, n_classes)
-        info : Info or None
-            None if unrolled.
+        output : Output
         """
         z0, injection, fixed = self.problem(images)
         if unroll:
             z = z0
             for _ in range(unroll):
                 z = self.transform(z, injection, fixed)
-            return self.head(z), None
+            return Output(self.head(z), None)
         outer_grad = None if outer_loss is None else partial(self._outer_grad, outer_loss)
         z, info = self.deq(z0, injection, fixed, outer_grad=outer_grad)
-        return self.head(z), info
+        size = jacobian_penalty(self.transform, z, injection, fixed) if penalty else None
+        return Output(self.head(z), info, size)
 
     def problem(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Fixed]:
         """Return z0 and the inputs of f for a batch: all that a solve needs."""

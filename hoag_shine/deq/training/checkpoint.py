@@ -33,9 +33,10 @@ def save_checkpoint(
     checkpoint is there once its JSON is, and then it is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {MODEL + name: value.contiguous() for name, value in model.state_dict().items()}
+    tensors = {MODEL + name: value for name, value in model.state_dict().items()}
     tensors |= _optimizer_tensors(optimizer)
-    content = save({name: value.detach().cpu() for name, value in tensors.items()})
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    content = save(plain)
     record = {"step": step, "sha256": hashlib.sha256(content).hexdigest(), "notes": dict(notes)}
     write_atomically(_tensors_of(folder, step), content)
     write_atomically(_record_of(folder, step), json.dumps(record).encode())

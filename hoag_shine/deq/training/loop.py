@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..layer import Info
 from ..mdeq import MDEQ, MDEQConfig
-from ..regularization import jacobian_penalty
 from .checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from .data import Images, Normalizer, augment, batches, seed_of, shuffled_batches
 
@@ -201,7 +200,7 @@ class Trainer:
         with torch.no_grad():
             for pixels, labels in batches(self.test_set, batch_size):
                 with self._autocast():
-                    scores, _ = self.module(self._placed_images(self.normalize(pixels)))
+                    scores = self.module(self._placed_images(self.normalize(pixels))).scores
                 scores, labels = scores.float(), labels.to(self.recipe.device)
                 loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
                 right += int((scores.argmax(1) == labels).sum())
@@ -217,19 +216,16 @@ class Trainer:
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Info | None]:
         pretraining = self.step < self.config.pretrain_steps
         with self._autocast():
-            scores, info = self.parallel(
+            scores, info, penalty = self.parallel(
                 images,
+                penalty=self.recipe.jacobian_weight > 0,
                 unroll=self.config.pretrain_depth if pretraining else 0,
                 outer_loss=None
                 if self.module.deq.solver_name != "adjoint-broyden"
                 else lambda s: functional.cross_entropy(s.float(), labels, reduction="sum"),
             )
         loss = functional.cross_entropy(scores.float(), labels)
-        if self.recipe.jacobian_weight and info is not None:
-            z0, *inputs = self.module.problem(images)
-            with torch.no_grad():
-                z, _ = self.module.deq(z0, *inputs)
-            penalty = jacobian_penalty(self.module.transform, z, *inputs)
+        if penalty is not None:
             loss = loss + self.recipe.jacobian_weight * penalty
         return loss, info
 
