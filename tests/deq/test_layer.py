@@ -95,6 +95,18 @@ def test_refinement_does_not_increase_the_residual():
     assert (residuals[2] < residuals[1]).all()
 
 
+def test_gmres_stops_when_its_true_residual_is_there():
+    f, x, _, inverse = linear_problem(batch=5, n=30)
+    grad = torch.randn_like(x)
+    for tol in (1e-1, 1e-3, 1e-6):
+        u, _, info = x_gradient(f, x, grad, backward=partial(implicit, tol=tol, max_iter=40))
+        true = (grad - u @ torch.linalg.inv(inverse)).norm(dim=1) / grad.norm(dim=1)
+        torch.testing.assert_close(info.backward.residual, true, rtol=1e-4, atol=1e-12)
+        assert true.max() <= tol
+        fewer = partial(implicit, tol=0, max_iter=info.backward.n_vjp - 1)
+        assert x_gradient(f, x, grad, backward=fewer)[2].backward.residual.max() > tol
+
+
 def test_shine_is_exact_once_the_memory_spans_the_space():
     f, x, _, inverse = linear_problem(batch=4)
     grad = torch.randn_like(x)
@@ -406,3 +418,23 @@ def test_spectral_radius(angle):
     W = 0.7 * torch.linalg.solve(base, turn @ base)
     radius = spectral_radius(lambda z: z @ W.T, torch.randn(4, 3).double(), n_iter=400)
     torch.testing.assert_close(radius, torch.full_like(radius, 0.7), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("backward", ["shine", "implicit", "phantom"])
+def test_a_sample_that_is_not_finite_leaves_the_others_alone(backward):
+    f, x, _ = tanh_problem(batch=3)
+    grad = torch.randn_like(x)
+    options = {"backward": backward, "refine": 2, "fallback": "residual"}
+    poison = torch.zeros_like(x)
+    poison[1] = torch.nan
+    expected = x_gradient(f, x, grad, **options)[0]
+    found, _, info = x_gradient(lambda z, x: f(z, x) + poison * z, x, grad, **options)
+    assert info.diverged.tolist() == [False, True, False]
+    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]])
+
+
+def test_a_warm_start_at_the_solution_is_no_divergence():
+    f, x, _ = tanh_problem()
+    z, _ = fixed_point(f, torch.zeros_like(x), x, **TIGHT)
+    _, info = fixed_point(f, z, x, max_iter=30, tol=0)
+    assert not info.diverged.any()

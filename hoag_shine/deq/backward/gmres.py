@@ -49,6 +49,7 @@ def gmres(
     hessenberg = residual.new_zeros(batch, max_iter + 1, max_iter)
     beta = torch.linalg.vector_norm(residual, dim=1)
     basis[:, 0] = _unit(residual, beta)
+    distance = _Distance(beta, max_iter)
     k = 0
     while k < max_iter:
         w = matvec(basis[:, k])[:, None, :]
@@ -63,12 +64,37 @@ def gmres(
         hessenberg[:, k + 1, k] = norm
         basis[:, k + 1] = _unit(w.squeeze(1), norm)
         k += 1
-        if tol is not None and k % every == 0:
-            _, left = _project(hessenberg[:, : k + 1, :k], beta)
-            if bool((left <= tol).all()):
+        if tol is not None:
+            distance.add(hessenberg[:, : k + 1, k - 1])
+            if k % every == 0 and bool((distance.norm() <= tol).all()):
                 break
     y, left = _project(hessenberg[:, : k + 1, :k], beta)
     return torch.bmm(y[:, None, :], basis[:, :k]).squeeze(1), left
+
+
+class _Distance:
+    """The distance of beta e1 to the range of H, from the vector normal to that range.
+
+    The normal n, with first entry 1, gets an entry a column: its product with the column is zero.
+    So the residual norm of an iteration is known for one small product.
+    """
+
+    def __init__(self, beta: Tensor, max_iter: int) -> None:
+        self.beta = beta
+        self.normal = beta.new_zeros(beta.shape[0], max_iter + 1)
+        self.normal[:, 0] = 1
+        self.exhausted = torch.zeros_like(beta, dtype=torch.bool)
+
+    def add(self, column: Tensor) -> None:
+        k = column.shape[1] - 1
+        product, last = (self.normal[:, :k] * column[:, :k]).sum(1), column[:, k]
+        self.exhausted = self.exhausted | (last == 0)
+        self.normal[:, k] = torch.where(self.exhausted, 0, -product / last)
+
+    def norm(self) -> Tensor:
+        norm = self.beta / torch.linalg.vector_norm(self.normal, dim=1)
+        # A sample that is not finite is not waited for.
+        return torch.where(self.exhausted, 0, torch.nan_to_num(norm))
 
 
 def _unit(x: Tensor, norm: Tensor) -> Tensor:
@@ -82,6 +108,8 @@ def _rounding(column: Tensor) -> Tensor:
 
 def _project(hessenberg: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
     """Return the least-squares solution of H y = beta e1 and its residual norm."""
+    # One sample that is not finite must not end the others' computation.
+    hessenberg = torch.nan_to_num(hessenberg, posinf=0, neginf=0)
     target = torch.zeros_like(hessenberg[:, :, :1])
     target[:, 0, 0] = beta
     inverse = torch.linalg.pinv(hessenberg)  # a space that is exhausted early has zero columns

@@ -133,7 +133,10 @@ class Monitor:
         self.best_step = torch.where(better, len(self._trace) - 1, self.best_step)
         if len(self._trace) == 1:
             self._first = residual
-        failed = ~self.finite | (residual > self.stopping.divergence * self._first)
+        grown = residual > self.stopping.divergence * self._first
+        # From a warm start at the solution, rounding alone may grow that much.
+        grown = grown & (relative > torch.finfo(f.dtype).eps ** 0.5)
+        failed = ~self.finite | grown
         self._failed = self._failed | (self.active & failed)
         self.was_active = self.active
         self.active = self.active & ~failed & ~(judged <= self._tol)
