@@ -41,7 +41,11 @@ class Model(ABC):
     loss : Loss
         Known once y is.
     n_outputs : int
-        Linear predictors of a sample: one for each class where there are more than two.
+        Linear predictors of a sample: one for each target, or class where there are more than two.
+    n_averaged : int
+        Of so many outputs the score is the mean, where the loss is their sum.
+    multi_output : bool
+        Whether y may have several columns.
     classes_ : ndarray or None
         The classes of y, for a classifier, once y is known.
     penalty_scale : float
@@ -52,7 +56,9 @@ class Model(ABC):
     loss: Loss
     penalty_scale: ClassVar[float]
     classifier: ClassVar[bool] = False
+    multi_output: ClassVar[bool] = False
     n_outputs: int = 1
+    n_averaged: int = 1
     classes_: NDArray[Any]
 
     def __init__(self, estimator: Any) -> None:
@@ -64,6 +70,11 @@ class Model(ABC):
     @abstractmethod
     def _check_options(self) -> None:
         """Raise ValueError for options of the estimator that make it another problem."""
+
+    @property
+    def output_names(self) -> tuple[Any, ...]:
+        """A name for each output, once y is known."""
+        return tuple(range(self.n_outputs))
 
     def theta(self, value: float) -> float:
         """Return log alpha for a value of the estimator's parameter."""
@@ -93,14 +104,16 @@ class Model(ABC):
         """Return the weights of the training losses, class weights included."""
         return weight
 
-    def fitted(self, value: Any, w: Vector, n_iter: int, dtype: Any) -> Any:
+    def fitted(
+        self, value: Any, w: Vector, n_iter: int, dtype: Any, *, by_output: bool = False
+    ) -> Any:
         """Return a fitted clone of the estimator with coefficients and intercept ``w``.
 
-        Its parameter is set to ``value`` where that is a single number; several penalties have no
-        place in the estimator.
+        Its parameter is set to ``value`` where that is a single number, or one for each output and
+        the estimator takes those; other penalties have no place in it.
         """
         fitted = clone(self.estimator)
-        if np.ndim(value) == 0:
+        if np.ndim(value) == 0 or (by_output and self.multi_output):
             fitted.set_params(**{self.parameter: value})
         W = w.reshape(-1, self.n_outputs).astype(dtype)
         coef, intercept = W, np.zeros(self.n_outputs, dtype)
@@ -170,6 +183,10 @@ class LogisticModel(Model):
     def targets(self, y: Vector) -> Vector:
         return y if self.n_outputs == 1 else np.eye(self.n_outputs)[y.astype(int)]
 
+    @property
+    def output_names(self) -> tuple[Any, ...]:
+        return tuple(self.classes_.tolist()[-self.n_outputs :])
+
     def decode(self, y: Vector) -> NDArray[Any]:
         return np.asarray(self.classes_[y.astype(int)])
 
@@ -207,11 +224,12 @@ class LogisticModel(Model):
 
 
 class RidgeModel(Model):
-    """``Ridge`` with one target."""
+    """``Ridge`` with one target or several."""
 
     parameter = "alpha"
     loss = SquaredLoss()
     penalty_scale = 2.0
+    multi_output = True
 
     def _check_options(self) -> None:
         if self.estimator.positive:
@@ -220,11 +238,16 @@ class RidgeModel(Model):
                 "Ridge(positive=False)."
             )
 
+    def encode(self, y: NDArray[Any]) -> Vector:
+        self._single = y.ndim == 1 or y.shape[1] == 1
+        self.n_outputs = self.n_averaged = 1 if self._single else y.shape[1]
+        return super().encode(y)
+
     def _set_fitted(
         self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
     ) -> None:
-        fitted.coef_ = coef[0]
-        fitted.intercept_ = intercept[0]
+        fitted.coef_ = coef[0] if self._single else coef
+        fitted.intercept_ = intercept[0] if self._single else intercept
         fitted.n_iter_ = np.array([n_iter], dtype=np.int32)
         fitted.solver_ = "lbfgs"
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from .estimators import Model, as_model
-from .groups import UNPENALISED, Groups, column_groups
+from .groups import UNPENALISED, Groups, coefficient_groups
 from .problems.linear import LinearProblems
 from .problems.penalties import L2Penalty
 
@@ -29,7 +29,7 @@ class Data:
     Attributes
     ----------
     X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
-    y : ndarray of shape (n_samples,), float64
+    y : ndarray of shape (n_samples,) or (n_samples, n_targets), float64
         Targets, or codes of the classes.
     weight : ndarray of shape (n_samples,), float64
     """
@@ -50,6 +50,7 @@ def validate(owner: BaseEstimator, model: Model, X: Any, y: Any, sample_weight: 
         accept_sparse="csr",
         dtype=[np.float64, np.float32],
         y_numeric=not model.classifier,
+        multi_output=model.multi_output,
         ensure_min_samples=2,
     )
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -76,7 +77,7 @@ def split(model: Model, data: Data, cv: Any, groups: Any, random_state: Any) -> 
         cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=random_state)
     splitter = check_cv(cv, data.y, classifier=model.classifier)
     splits = [
-        (_rows(train, data.y.size), _rows(test, data.y.size))
+        (_rows(train, len(data.y)), _rows(test, len(data.y)))
         for train, test in splitter.split(data.X, data.y, groups)
     ]
     if not splits:
@@ -95,14 +96,14 @@ def split(model: Model, data: Data, cv: Any, groups: Any, random_state: Any) -> 
 
 def problems_of(model: Model, data: Data, splits: Splits, groups: Groups) -> LinearProblems:
     """Return the inner problems of all folds, which share X."""
-    shape = data.y.size, len(splits)
+    shape = len(data.y), len(splits)
     train_weight, test_weight = np.zeros(shape), np.zeros(shape)
     for k, (train, test) in enumerate(splits):
         # A row drawn more than once, as by a bootstrap, counts as often.
-        drawn = np.bincount(train, minlength=data.y.size) * data.weight
+        drawn = np.bincount(train, minlength=len(data.y)) * data.weight
         train_weight[:, k] = model.training_weight(data.y, drawn)
-        held_out = np.bincount(test, minlength=data.y.size) * data.weight
-        test_weight[:, k] = held_out / held_out.sum()
+        held_out = np.bincount(test, minlength=len(data.y)) * data.weight
+        test_weight[:, k] = held_out / held_out.sum() / model.n_averaged
     return _linear_problems(model, data, groups, train_weight, test_weight)
 
 
@@ -119,18 +120,19 @@ def _linear_problems(
         data.X,
         model.targets(data.y),
         model.loss,
-        penalty_of(model, groups),
+        penalty_of(model, groups, data.X.shape[1]),
         train_weight,
         test_weight,
         fit_intercept=model.estimator.fit_intercept,
     )
 
 
-def penalty_of(model: Model, groups: Groups) -> L2Penalty:
-    """Return the penalty of groups of columns, over all variables in their flat layout."""
-    intercept = [UNPENALISED] * int(model.estimator.fit_intercept)
-    of_variable = np.concatenate([groups.of_column, np.array(intercept, dtype=np.intp)])
-    return L2Penalty(np.repeat(of_variable, model.n_outputs), model.penalty_scale)
+def penalty_of(model: Model, groups: Groups, n_features: int) -> L2Penalty:
+    """Return the penalty of groups of coefficients, over all variables in their flat layout."""
+    shape = n_features, model.n_outputs
+    intercepts = np.full((int(model.estimator.fit_intercept), model.n_outputs), UNPENALISED)
+    of_variable = np.concatenate([np.broadcast_to(groups.of_coefficient, shape), intercepts])
+    return L2Penalty(of_variable.ravel(), model.penalty_scale)
 
 
 def fold_problems(
@@ -150,7 +152,7 @@ def fold_problems(
     ----------
     estimator : LogisticRegression, Ridge or GeneralizedLinear
     X : array-like or sparse matrix of shape (n_samples, n_features)
-    y : array-like of shape (n_samples,)
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
     cv, penalty, random_state
         As in :class:`ShineCV`.
     sample_weight, groups : array-like of shape (n_samples,), optional
@@ -171,4 +173,5 @@ def fold_problems(
     data = validate(owner, model, X, y, sample_weight)
     names = getattr(owner, "feature_names_in_", None)
     splits = split(model, data, cv, groups, random_state)
-    return problems_of(model, data, splits, column_groups(penalty, data.X.shape[1], names))
+    groups_ = coefficient_groups(penalty, data.X.shape[1], names, model.output_names)
+    return problems_of(model, data, splits, groups_)

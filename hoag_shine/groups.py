@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,32 +15,41 @@ UNPENALISED = -1
 
 @dataclass(frozen=True)
 class Groups:
-    """A partition of the columns of X.
+    """A partition of the coefficients.
 
     Attributes
     ----------
     names : tuple
         The name of each hyperparameter.
-    of_column : ndarray of shape (n_features,), dtype intp
-        For each column the index of its hyperparameter, or -1 for no penalty.
+    of_coefficient : ndarray of shape (n_features, n_outputs), dtype intp
+        For each coefficient the index of its hyperparameter, or -1 for no penalty. Where one of the
+        axes has length 1, it is the same all along it.
     """
 
     names: tuple[Hashable, ...]
-    of_column: NDArray[np.intp]
+    of_coefficient: NDArray[np.intp]
 
 
-def column_groups(penalty: Any, n_features: int, feature_names: Any = None) -> Groups:
+def coefficient_groups(
+    penalty: Any,
+    n_features: int,
+    feature_names: Any = None,
+    output_names: Sequence[Hashable] = (0,),
+) -> Groups:
     """Return the groups that ``penalty`` describes.
 
     Parameters
     ----------
-    penalty : {"shared", "feature"}, array-like of shape (n_features,), or dict
-        One penalty for all columns; one for each; the label of each column's group, with None or
+    penalty : {"shared", "feature", "output"}, array-like of shape (n_features,), or dict
+        One penalty for all coefficients; one for each column; one for each target or class; the
+        label of each column's group, with None or
         -1 for no penalty; or ``{name: columns}``, where columns are an integer, a slice, a mask, a
         list of integers, or one or several feature names, and the name None means no penalty. The
         ``output_indices_`` of a fitted :class:`~sklearn.compose.ColumnTransformer` have that form.
     n_features : int
     feature_names : array-like of shape (n_features,), optional
+    output_names : sequence, default=(0,)
+        The names of the targets or classes that have coefficients of their own.
 
     Raises
     ------
@@ -49,13 +58,15 @@ def column_groups(penalty: Any, n_features: int, feature_names: Any = None) -> G
     """
     if isinstance(penalty, str):
         if penalty == "shared":
-            return Groups(("shared",), np.zeros(n_features, dtype=np.intp))
+            return Groups(("shared",), np.zeros((1, 1), dtype=np.intp))
+        if penalty == "output":
+            return Groups(tuple(output_names), np.arange(len(output_names), dtype=np.intp)[None, :])
         if penalty == "feature":
             names = range(n_features) if feature_names is None else map(str, feature_names)
-            return Groups(tuple(names), np.arange(n_features, dtype=np.intp))
+            return Groups(tuple(names), np.arange(n_features, dtype=np.intp)[:, None])
         raise ValueError(
-            f"penalty must be 'shared', 'feature', a label for each column or a dict of columns, "
-            f"got {penalty!r}."
+            f"penalty must be 'shared', 'feature', 'output', a label for each column or a dict of "
+            f"columns, got {penalty!r}."
         )
     if isinstance(penalty, Mapping):
         return _from_labels(_labels(penalty, n_features, feature_names))
@@ -119,7 +130,7 @@ def _from_labels(labels: list[Any]) -> Groups:
         raise ValueError("penalty leaves every column without a penalty: there is nothing to tune.")
     index = {name: i for i, name in enumerate(names)}
     of_column = [UNPENALISED if _is_unpenalised(label) else index[label] for label in labels]
-    return Groups(names, np.array(of_column, dtype=np.intp))
+    return Groups(names, np.array(of_column, dtype=np.intp)[:, None])
 
 
 def _is_unpenalised(label: Any) -> bool:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import folds
 from .estimators import Model, as_model, check_positive
 from .folds import Data, Splits
-from .groups import Groups, column_groups
+from .groups import Groups, coefficient_groups
 from .inner.lbfgs import Solution, minimize_lbfgs
 from .outer import HoagResult, hoag
 
@@ -67,12 +67,13 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         ``"shine"`` takes it as it is, at no cost; ``"cg"`` solves the linear system by conjugate
         gradient (HOAG); ``"exact"`` factorises the Hessian, for small problems;
         ``"jacobian-free"`` is a baseline. See :mod:`hoag_shine.hypergradients` for all.
-    penalty : {"shared", "feature"}, array-like of shape (n_features,), or dict, default="shared"
-        One penalty for all coefficients, one for each feature, or one for each group of features:
-        a label for every column of X, or ``{name: columns}`` with indices, slices, masks or
-        feature names; the ``output_indices_`` of a fitted
-        :class:`~sklearn.compose.ColumnTransformer` are of this form. Columns labelled -1 or None
-        are not penalised.
+    penalty : str, array-like of shape (n_features,), or dict, default="shared"
+        ``"shared"``: one penalty for all coefficients. ``"feature"``: one for each feature.
+        ``"output"``: one for each target of Ridge, which takes those as ``alpha``, or for each
+        class of more than two. Or one for each group of features: a label for every column of X,
+        or ``{name: columns}`` with indices, slices, masks or feature names; the
+        ``output_indices_`` of a fitted :class:`~sklearn.compose.ColumnTransformer` are of this
+        form. Columns labelled -1 or None are not penalised.
     shrinkage : float, default=0.0
         Keeps several penalties from fitting the noise of the held-out data, by pulling their
         logarithms towards each other; see :func:`hoag`. ``1 / n_samples`` is a good first guess
@@ -109,7 +110,8 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``. With several penalties, an
         ndarray of shape (n_penalties,), in the order of ``penalty_names_``.
     penalty_names_ : tuple
-        The name of each penalty: the groups' labels, or the features' names or indices.
+        The name of each penalty: the groups' labels, the features' names or indices, the targets'
+        indices or the classes.
     best_score_ : float
         Mean over the folds of the negative held-out loss at ``best_params_``, equal to
         ``mean_test_score`` of ``GridSearchCV(scoring="neg_log_loss")`` (or
@@ -212,8 +214,8 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             float32 is kept, anything else becomes float64. Sparse formats other than CSR are
             converted. Never copied for the folds.
-        y : array-like of shape (n_samples,)
-            Labels of two or more classes, or real targets.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels of two or more classes, or real targets; several only for Ridge.
         sample_weight : array-like of shape (n_samples,), optional
             Non-negative weights, of the training losses and of the held-out losses alike.
         groups : array-like of shape (n_samples,), optional
@@ -233,9 +235,8 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         scorer = None if self.scoring is None else check_scoring(self.estimator, self.scoring)
         data = folds.validate(self, model, X, y, sample_weight)
         splits = folds.split(model, data, self.cv, groups, self.random_state)
-        groups_ = column_groups(
-            self.penalty, data.X.shape[1], getattr(self, "feature_names_in_", None)
-        )
+        names = getattr(self, "feature_names_in_", None)
+        groups_ = coefficient_groups(self.penalty, data.X.shape[1], names, model.output_names)
         self.penalty_names_ = groups_.names
         problems = folds.problems_of(model, data, splits, groups_)
         report = _Report(self, model, data, splits, scorer)
@@ -303,7 +304,13 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
                 stacklevel=3,
             )
         value = self.best_params_[model.parameter]
-        self.best_estimator_ = model.fitted(value, solution.w, solution.n_iter, data.X.dtype)
+        self.best_estimator_ = model.fitted(
+            value,
+            solution.w,
+            solution.n_iter,
+            data.X.dtype,
+            by_output=_is(self.penalty, "output"),
+        )
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self, name):
                 setattr(self.best_estimator_, name, getattr(self, name))
@@ -389,17 +396,27 @@ class _Report:
     def params(self, record: dict[str, Any]) -> dict[str, Any]:
         # Going through the logarithm may leave the bounds by a rounding.
         values = np.clip(self.model.value(record["theta"]), *self.search.bounds)
-        shared = isinstance(self.search.penalty, str) and self.search.penalty == "shared"
+        shared = _is(self.search.penalty, "shared")
         return {self.model.parameter: float(values[0]) if shared else values}
 
     def _score(self, record: dict[str, Any], solutions: list[Solution]) -> list[float]:
         value = record["params"][self.model.parameter]
         scores = []
         for (_, test), solution in zip(self.splits, solutions, strict=True):
-            fitted = self.model.fitted(value, solution.w, solution.n_iter, self.data.X.dtype)
+            fitted = self.model.fitted(
+                value,
+                solution.w,
+                solution.n_iter,
+                self.data.X.dtype,
+                by_output=_is(self.search.penalty, "output"),
+            )
             X, y = self.data.X[test], self.model.decode(self.data.y[test])
             scores.append(float(self.scorer(fitted, X, y)))
         return scores
+
+
+def _is(penalty: Any, word: str) -> bool:
+    return isinstance(penalty, str) and penalty == word
 
 
 def _line(record: dict[str, Any], model: Model) -> str:

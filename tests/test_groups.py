@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, train_test_split
 from sklearn.preprocessing import StandardScaler, scale
 
 from hoag_shine import ShineCV, fold_problems, hoag
-from hoag_shine.groups import column_groups
+from hoag_shine.groups import coefficient_groups
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def diabetes():
     ],
 )
 def test_what_penalty_may_say(penalty, names, of_column):
-    groups = column_groups(penalty, 4, np.array(["a", "b", "c", "d"], dtype=object))
+    groups = coefficient_groups(penalty, 4, np.array(["a", "b", "c", "d"], dtype=object))
     assert groups.names == names
-    assert groups.of_column.tolist() == of_column
+    assert np.broadcast_to(groups.of_coefficient[:, 0], 4).tolist() == of_column
 
 
 def test_the_output_of_a_column_transformer_names_groups(diabetes):
@@ -42,9 +42,9 @@ def test_the_output_of_a_column_transformer_names_groups(diabetes):
         [("body", StandardScaler(), [2, 3]), ("blood", "passthrough", slice(4, 10))],
         remainder="drop",
     ).fit(X)
-    groups = column_groups(transformer.output_indices_, 8)
+    groups = coefficient_groups(transformer.output_indices_, 8)
     assert groups.names == ("body", "blood")
-    assert groups.of_column.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert groups.of_coefficient[:, 0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_the_output_of_a_column_transformer_names_groups(diabetes):
 )
 def test_groups_that_are_no_partition_are_refused(penalty, message):
     with pytest.raises(ValueError, match=message):
-        column_groups(penalty, 4, ["a", "b", "c", "d"])
+        coefficient_groups(penalty, 4, ["a", "b", "c", "d"])
 
 
 def test_feature_names_need_a_frame():
     with pytest.raises(ValueError, match="X has none"):
-        column_groups({"x": ["a", "b"]}, 2)
+        coefficient_groups({"x": ["a", "b"]}, 2)
 
 
 @pytest.mark.parametrize("hypergradient", ["shine", "cg"])
