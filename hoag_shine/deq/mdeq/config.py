@@ -130,5 +130,6 @@ CONFIGS: dict[str, MDEQConfig] = {
         pretrain_steps=100,
         epochs=5,
         batch_size=64,
+        lr=5e-3,
     ),
 }
