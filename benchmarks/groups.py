@@ -4,9 +4,9 @@
     python benchmarks/groups.py --quick
 
 On 20news (80 % of the rows to train on, 10 % held out, 10 % untouched): one penalty for all
-columns, one for each of ten groups of columns by the number of documents that they occur in, and one
-for each column, with and without shrinkage. And on random problems whose relevant columns are known:
-the penalty of each group of columns, relevant or not. ``--quick`` is the second part alone.
+columns, one for each of ten groups of columns by the number of documents that they occur in, and
+one for each column, with and without shrinkage. And on random problems whose relevant columns are
+known: the penalty of each group of columns, relevant or not. ``--quick`` is the second part alone.
 """
 
 import argparse
