@@ -1,19 +1,35 @@
-"""From what a user passes to ``fit`` to the inner problems of the folds: validation and weights."""
+"""From what a user passes to ``fit`` to the inner problems of the folds: validation and weights.
+
+Folds that share one design matrix are one :class:`Part`, in which a fold is nothing but weights of
+the rows. Without transformers there is one part for all folds. Transformers are fitted to the
+training rows of a fold, so that behind them each fold has a design of its own: a part for each.
+"""
 
 from __future__ import annotations
 
 import numbers
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from scipy import sparse
+from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    validate_data,
+)
 
 from .estimators import Model, as_model
 from .groups import UNPENALISED, Groups, coefficient_groups
+from .pipelines import Chain
+from .problems.base import JoinedProblems, ProblemSet
 from .problems.linear import LinearProblems
 from .problems.penalties import L2Penalty
 
@@ -23,38 +39,211 @@ Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 
 @dataclass(frozen=True)
-class Data:
-    """Validated data.
+class Part:
+    """Rows with one design matrix, and the folds among them.
 
     Attributes
     ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
-    y : ndarray of shape (n_samples,) or (n_samples, n_targets), float64
+    X : ndarray or CSR matrix of shape (n_rows, n_columns), float32 or float64
+        Validated.
+    y : ndarray of shape (n_rows,) or (n_rows, n_targets), float64
         Targets, or codes of the classes.
-    weight : ndarray of shape (n_samples,), float64
+    weight : ndarray of shape (n_rows,), float64
+    splits : list of (train, test)
+        For each fold the rows of this part.
+    seen : estimator
+        Has noted the number of columns, and their names if X was a data frame.
+    transformers : Pipeline or None
+        What made X, fitted.
     """
 
     X: Any
     y: Vector
     weight: Vector
+    splits: Splits
+    seen: Any
+    transformers: Any = None
+
+    @cached_property
+    def names(self) -> Any:
+        """Names of the columns, or None."""
+        names = getattr(self.seen, "feature_names_in_", None)
+        if names is None and self.transformers is not None:
+            try:
+                names = self.transformers.get_feature_names_out()
+            except (AttributeError, ValueError):
+                return None
+        return names
 
 
-def validate(owner: BaseEstimator, model: Model, X: Any, y: Any, sample_weight: Any) -> Data:
-    """Check X, y and the weights, and note the features of X on ``owner``."""
-    if y is None:
-        raise ValueError("y must be given: the labels or targets to learn.")
-    X, y = validate_data(
-        owner,
-        X,
-        y,
-        accept_sparse="csr",
-        dtype=[np.float64, np.float32],
-        y_numeric=not model.classifier,
-        multi_output=model.multi_output,
-        ensure_min_samples=2,
-    )
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    return Data(X, model.encode(y), weight)
+class FoldedData:
+    """The data of a search: what the user gave, checked, split and transformed.
+
+    Parameters
+    ----------
+    estimator : estimator instance
+        A linear model that can be tuned, or a pipeline that ends in one.
+    X, y, sample_weight
+        As passed to ``fit``.
+    cv, random_state, n_jobs
+        As in :class:`ShineCV`.
+    split_params : mapping, optional
+        What the splitter is to know, such as ``groups``.
+    transform_params : mapping, optional
+        What the transformers are to be fitted with, by the pipeline's names; arrays with a value
+        for each row are split like X.
+
+    Attributes
+    ----------
+    chain : Chain
+    model : Model
+    X, y : as passed, but indexable
+    codes : ndarray of float64
+        y as numbers.
+    weight : ndarray of shape (n_samples,), float64
+    splits : list of (train, test)
+    parts : list of Part
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        cv: Any = None,
+        sample_weight: Any = None,
+        split_params: Mapping[str, Any] | None = None,
+        transform_params: Mapping[str, Any] | None = None,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        if y is None:
+            raise ValueError("y must be given: the labels or targets to learn.")
+        self.chain = Chain(estimator)
+        self.model = as_model(self.chain.model)
+        self._transform_params = dict(transform_params or {})
+        shared = None if self.chain.prefix else self._validated(X)
+        targets = validate_data(
+            BaseEstimator(),
+            y=y,
+            y_numeric=not self.model.classifier,
+            multi_output=self.model.multi_output,
+        )
+        check_consistent_length(X, targets)
+        self.X, self.y = indexable(X, y)
+        self.codes = self.model.encode(targets)
+        self.weight = _check_sample_weight(
+            sample_weight, targets, dtype=np.float64, ensure_non_negative=True
+        )
+        self.splits = self._split(cv, random_state, split_params or {})
+        if shared is not None:
+            matrix, seen = shared
+            self.parts = [Part(matrix, self.codes, self.weight, self.splits, seen)]
+        else:
+            self.parts = Parallel(n_jobs=n_jobs, prefer="threads")(
+                delayed(self._transformed)(*rows) for rows in self.splits
+            )
+
+    def whole(self) -> Part:
+        """Return all rows, for the final fit: none is held out."""
+        if self.chain.prefix:
+            return self._transformed(np.arange(len(self.codes)))
+        return self.parts[0]
+
+    def groups(self, penalty: Any, parts: Sequence[Part]) -> list[Groups]:
+        """Return what ``penalty`` says of the columns of each part, the same names in all."""
+        if not isinstance(penalty, str) or penalty not in ("shared", "output"):
+            _check_same_columns(parts)
+        outputs = self.model.output_names
+        return [coefficient_groups(penalty, p.X.shape[1], p.names, outputs) for p in parts]
+
+    def _validated(self, X: Any) -> tuple[Any, Any]:
+        """Return X as the linear model gets it, and a clone of the model that has noted it."""
+        seen = clone(self.chain.model)
+        matrix = validate_data(
+            seen, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
+        )
+        return matrix, seen
+
+    def _transformed(self, train: NDArray[np.intp], test: NDArray[np.intp] | None = None) -> Part:
+        """Fit transformers to the training rows of a fold; its held-out rows follow them."""
+        transformers = self.chain.transformers()
+        params = {
+            name: _safe_indexing(value, train) if _by_row(value, len(self.codes)) else value
+            for name, value in self._transform_params.items()
+        }
+        X = transformers.fit_transform(
+            _safe_indexing(self.X, train), _safe_indexing(self.y, train), **params
+        )
+        matrix, seen = self._validated(X)
+        if test is None:
+            return Part(matrix, self.codes, self.weight, [], seen, transformers)
+        held_out = validate_data(
+            seen,
+            transformers.transform(_safe_indexing(self.X, test)),
+            reset=False,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32],
+        )
+        stack = sparse.vstack if sparse.issparse(matrix) else np.concatenate
+        rows = np.concatenate([train, test])
+        places = np.arange(train.size), np.arange(train.size, rows.size)
+        return Part(
+            stack([matrix, held_out]),
+            self.codes[rows],
+            self.weight[rows],
+            [places],
+            seen,
+            transformers,
+        )
+
+    def _split(self, cv: Any, random_state: Any, params: Mapping[str, Any]) -> Splits:
+        """Return the (train, test) rows of every fold, after checking that each can be used."""
+        model, n_samples = self.model, len(self.codes)
+        if random_state is not None and (cv is None or isinstance(cv, numbers.Integral)):
+            kind = StratifiedKFold if model.classifier else KFold
+            cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=random_state)
+        splitter = check_cv(cv, self.codes, classifier=model.classifier)
+        splits = [
+            (_rows(train, n_samples), _rows(test, n_samples))
+            for train, test in splitter.split(self.X, self.y, **params)
+        ]
+        if not splits:
+            raise ValueError("cv has no folds: at least one (train, test) split is needed.")
+        for k, (train, test) in enumerate(splits):
+            problem = model.check_fold(self.codes[train], self.weight[train])
+            if not self.weight[test].any():
+                problem = "its held-out rows are empty or have no weight"
+            if problem is not None:
+                raise ValueError(
+                    f"Fold {k} of cv cannot be used, because {problem}: use fewer folds, "
+                    "stratified ones, or other weights."
+                )
+        return splits
+
+
+def _by_row(value: Any, n_samples: int) -> bool:
+    """Whether a fit parameter has a value for each row, as scikit-learn decides it."""
+    if isinstance(value, str | bytes | Mapping):
+        return False
+    shape = getattr(value, "shape", None)
+    size = shape[0] if shape else len(value) if hasattr(value, "__len__") else None
+    return bool(size == n_samples)
+
+
+def _check_same_columns(parts: Sequence[Part]) -> None:
+    """Raise unless a penalty of one column is of the same column in every fold."""
+    sizes = [part.X.shape[1] for part in parts]
+    names = [part.names for part in parts]
+    known = all(name is not None for name in names)
+    if len(set(sizes)) > 1 or (known and len({tuple(name) for name in names}) > 1):
+        raise ValueError(
+            "penalty tells columns apart, but the transformers of the pipeline make other columns "
+            f"of each fold's rows ({min(sizes)} to {max(sizes)}): use penalty='shared', or "
+            "transformers whose columns are the same for all rows, such as a vectorizer with a "
+            "given vocabulary or an encoder with given categories."
+        )
 
 
 def _rows(part: Any, n_samples: int) -> NDArray[np.intp]:
@@ -70,57 +259,39 @@ def _rows(part: Any, n_samples: int) -> NDArray[np.intp]:
     return np.asarray(rows, dtype=np.intp)
 
 
-def split(model: Model, data: Data, cv: Any, groups: Any, random_state: Any) -> Splits:
-    """Return the (train, test) indices of every fold, after checking that each can be used."""
-    if random_state is not None and (cv is None or isinstance(cv, numbers.Integral)):
-        kind = StratifiedKFold if model.classifier else KFold
-        cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=random_state)
-    splitter = check_cv(cv, data.y, classifier=model.classifier)
-    splits = [
-        (_rows(train, len(data.y)), _rows(test, len(data.y)))
-        for train, test in splitter.split(data.X, data.y, groups)
-    ]
-    if not splits:
-        raise ValueError("cv has no folds: at least one (train, test) split is needed.")
-    for k, (train, test) in enumerate(splits):
-        problem = model.check_fold(data.y[train], data.weight[train])
-        if not data.weight[test].any():
-            problem = "its held-out rows are empty or have no weight"
-        if problem is not None:
-            raise ValueError(
-                f"Fold {k} of cv cannot be used, because {problem}: use fewer folds, stratified "
-                "ones, or other weights."
-            )
-    return splits
+def problems_of(model: Model, parts: Sequence[Part], groups: Sequence[Groups]) -> ProblemSet:
+    """Return the inner problems of all folds."""
+    sets = [_part_problems(model, part, own) for part, own in zip(parts, groups, strict=True)]
+    return sets[0] if len(sets) == 1 else JoinedProblems(sets)
 
 
-def problems_of(model: Model, data: Data, splits: Splits, groups: Groups) -> LinearProblems:
-    """Return the inner problems of all folds, which share X."""
-    shape = len(data.y), len(splits)
+def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
+    """Return the inner problems of folds that share X."""
+    shape = len(part.y), len(part.splits)
     train_weight, test_weight = np.zeros(shape), np.zeros(shape)
-    for k, (train, test) in enumerate(splits):
+    for k, (train, test) in enumerate(part.splits):
         # A row drawn more than once, as by a bootstrap, counts as often.
-        drawn = np.bincount(train, minlength=len(data.y)) * data.weight
-        train_weight[:, k] = model.training_weight(data.y, drawn)
-        held_out = np.bincount(test, minlength=len(data.y)) * data.weight
+        drawn = np.bincount(train, minlength=len(part.y)) * part.weight
+        train_weight[:, k] = model.training_weight(part.y, drawn)
+        held_out = np.bincount(test, minlength=len(part.y)) * part.weight
         test_weight[:, k] = held_out / held_out.sum() / model.n_averaged
-    return _linear_problems(model, data, groups, train_weight, test_weight)
+    return _linear_problems(model, part, groups, train_weight, test_weight)
 
 
-def whole_problem(model: Model, data: Data, groups: Groups) -> LinearProblems:
+def whole_problem(model: Model, part: Part, groups: Groups) -> LinearProblems:
     """Return the problem of the final fit: all rows train, none is held out."""
-    train_weight = model.training_weight(data.y, data.weight)[:, None]
-    return _linear_problems(model, data, groups, train_weight, np.zeros_like(train_weight))
+    train_weight = model.training_weight(part.y, part.weight)[:, None]
+    return _linear_problems(model, part, groups, train_weight, np.zeros_like(train_weight))
 
 
 def _linear_problems(
-    model: Model, data: Data, groups: Groups, train_weight: Array, test_weight: Array
+    model: Model, part: Part, groups: Groups, train_weight: Array, test_weight: Array
 ) -> LinearProblems:
     return LinearProblems(
-        data.X,
-        model.targets(data.y),
+        part.X,
+        model.targets(part.y),
         model.loss,
-        penalty_of(model, groups, data.X.shape[1]),
+        penalty_of(model, groups, part.X.shape[1]),
         train_weight,
         test_weight,
         fit_intercept=model.estimator.fit_intercept,
@@ -145,13 +316,15 @@ def fold_problems(
     sample_weight: Any = None,
     groups: Any = None,
     random_state: Any = None,
-) -> LinearProblems:
+) -> ProblemSet:
     """Return the bilevel problem that :class:`ShineCV` solves, to give to :func:`hoag` oneself.
 
     Parameters
     ----------
-    estimator : LogisticRegression, Ridge or GeneralizedLinear
+    estimator : estimator instance
+        One that :class:`ShineCV` can tune.
     X : array-like or sparse matrix of shape (n_samples, n_features)
+        What a pipeline's transformers take, if ``estimator`` is one.
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
     cv, penalty, random_state
         As in :class:`ShineCV`.
@@ -160,7 +333,7 @@ def fold_problems(
 
     Returns
     -------
-    problems : LinearProblems
+    problems : ProblemSet
         Its theta is the logarithm of alpha; alpha is 1/C for LogisticRegression.
 
     Raises
@@ -168,10 +341,13 @@ def fold_problems(
     ValueError, TypeError
         For bad input; the message names the argument.
     """
-    model = as_model(estimator)
-    owner = BaseEstimator()
-    data = validate(owner, model, X, y, sample_weight)
-    names = getattr(owner, "feature_names_in_", None)
-    splits = split(model, data, cv, groups, random_state)
-    groups_ = coefficient_groups(penalty, data.X.shape[1], names, model.output_names)
-    return problems_of(model, data, splits, groups_)
+    data = FoldedData(
+        estimator,
+        X,
+        y,
+        cv=cv,
+        sample_weight=sample_weight,
+        split_params={"groups": groups},
+        random_state=random_state,
+    )
+    return problems_of(data.model, data.parts, data.groups(penalty, data.parts))

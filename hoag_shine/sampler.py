@@ -109,9 +109,9 @@ class Sampler:
         self._prices: list[Vector] | None = None
         ws = [s.w for s in self.solutions]
         diagonals = self.problems.data_diagonals(ws)
-        solver = self.problems.preconditioner(ws, self.theta)
-        for problem, estimate, diagonal in zip(
-            self.problems, self._estimates, diagonals, strict=True
+        solvers = self.problems.preconditioners(ws, self.theta)
+        for problem, estimate, diagonal, solver in zip(
+            self.problems, self._estimates, diagonals, solvers, strict=True
         ):
             estimate.set_penalty(problem.penalty_hessian(self.theta), diagonal, solver)
 

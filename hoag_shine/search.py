@@ -13,14 +13,14 @@ from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
-from sklearn.utils import get_tags
+from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from . import folds
-from .estimators import Model, as_model, check_positive
-from .folds import Data, Splits
-from .groups import Groups, coefficient_groups
+from .estimators import Model, check_positive
+from .folds import FoldedData, Part
+from .groups import Groups
 from .inner.lbfgs import Solution, minimize_lbfgs
 from .outer import HoagResult, hoag
 
@@ -53,10 +53,13 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : LogisticRegression, Ridge or GeneralizedLinear
+    estimator : LogisticRegression, Ridge, GeneralizedLinear, or a Pipeline that ends in one
         The estimator to tune. Its ``C`` or ``alpha`` is where the search starts; its
         ``fit_intercept`` and ``class_weight`` are respected; options of its own solver (``tol``,
-        ``max_iter``, ...) are not used. The intercept is never penalised.
+        ``max_iter``, ...) are not used. The intercept is never penalised. Transformers of a
+        :class:`~sklearn.pipeline.Pipeline` are fitted once for each fold, to its training rows,
+        and once to all rows for the final fit; its ``memory`` is used. The transformed rows of
+        all folds are held at the same time.
     cv : int, cross-validation generator or iterable, default=None
         As in :class:`~sklearn.model_selection.GridSearchCV`: None for five folds, the number of
         folds (stratified for a classifier), a splitter, or an iterable of (train, test) indices.
@@ -73,7 +76,9 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         class of more than two. Or one for each group of features: a label for every column of X,
         or ``{name: columns}`` with indices, slices, masks or feature names; the
         ``output_indices_`` of a fitted :class:`~sklearn.compose.ColumnTransformer` are of this
-        form. Columns labelled -1 or None are not penalised.
+        form. Columns labelled -1 or None are not penalised. Behind transformers, the columns are
+        those that they make, with the names of their ``get_feature_names_out``; where these differ
+        from fold to fold, as do vocabularies, one shared penalty remains.
     shrinkage : float, default=0.0
         Keeps several penalties from fitting the noise of the held-out data, by pulling their
         logarithms towards each other; see :func:`hoag`. ``1 / n_samples`` is a good first guess
@@ -107,8 +112,8 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     best_params_ : dict
-        The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``. With several penalties, an
-        ndarray of shape (n_penalties,), in the order of ``penalty_names_``.
+        The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``, or the pipeline's name of it, as
+        in ``{"logisticregression__C": ...}``. With several penalties, an ndarray of shape (n_penalties,), in the order of ``penalty_names_``.
     penalty_names_ : tuple
         The name of each penalty: the groups' labels, the features' names or indices, the targets'
         indices or the classes.
@@ -206,20 +211,25 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         self.verbose = verbose
         self.callback = callback
 
-    def fit(self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None, **params: Any
+    ) -> Self:
         """Search for the best penalty, then fit the estimator with it.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             float32 is kept, anything else becomes float64. Sparse formats other than CSR are
-            converted. Never copied for the folds.
+            converted. Never copied for the folds. For a pipeline, whatever its first step takes.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Labels of two or more classes, or real targets; several only for Ridge.
         sample_weight : array-like of shape (n_samples,), optional
             Non-negative weights, of the training losses and of the held-out losses alike.
         groups : array-like of shape (n_samples,), optional
             Handed to the splitter.
+        **params : dict of str -> object
+            What the transformers of a pipeline are to be fitted with, each name prefixed by that
+            of the step and two underscores.
 
         Returns
         -------
@@ -230,16 +240,26 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         ValueError, TypeError
             For bad input; the message names the argument.
         """
-        model = as_model(self.estimator)
-        theta, bounds = self._start(model)
+        data = FoldedData(
+            self.estimator,
+            X,
+            y,
+            cv=self.cv,
+            sample_weight=sample_weight,
+            split_params={"groups": groups},
+            transform_params=params,
+            random_state=self.random_state,
+            n_jobs=self.n_jobs,
+        )
+        model = data.model
         scorer = None if self.scoring is None else check_scoring(self.estimator, self.scoring)
-        data = folds.validate(self, model, X, y, sample_weight)
-        splits = folds.split(model, data, self.cv, groups, self.random_state)
-        names = getattr(self, "feature_names_in_", None)
-        groups_ = coefficient_groups(self.penalty, data.X.shape[1], names, model.output_names)
-        self.penalty_names_ = groups_.names
-        problems = folds.problems_of(model, data, splits, groups_)
-        report = _Report(self, model, data, splits, scorer)
+        theta, bounds = self._start(model)
+        whole = data.whole() if self.refit else data.parts[0]
+        *groups_, whole_groups = data.groups(self.penalty, [*data.parts, whole])
+        self.penalty_names_ = whole_groups.names
+        self._note_features(whole)
+        problems = folds.problems_of(model, data.parts, groups_)
+        report = _Report(self, data, scorer)
         result = hoag(
             problems,
             np.full(problems.n_hyperparameters, theta),
@@ -251,11 +271,20 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             callback=report,
         )
-        self._store(model, result, report, len(splits))
+        self._store(data, result, report)
         self.scorer_ = scorer or check_scoring(self.estimator)
         if self.refit:
-            self._fit_best(model, data, groups_, result)
+            self._fit_best(data, whole, whole_groups, result)
         return self
+
+    def _note_features(self, part: Part) -> None:
+        """Say what the first step has seen of the columns of X."""
+        seen = part.seen if part.transformers is None else part.transformers
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                delattr(self, name)
+            if hasattr(seen, name):
+                setattr(self, name, getattr(seen, name))
 
     def _start(self, model: Model) -> tuple[float, tuple[float, float]]:
         """Return log alpha to start from, and its bounds."""
@@ -274,7 +303,7 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         lower, upper = sorted((model.theta(low), model.theta(high)))
         return float(np.clip(model.theta(start), lower, upper)), (lower, upper)
 
-    def _store(self, model: Model, result: HoagResult, report: _Report, n_splits: int) -> None:
+    def _store(self, data: FoldedData, result: HoagResult, report: _Report) -> None:
         for record in result.history:
             record["params"] = report.params(record)
         self.history_ = result.history
@@ -282,19 +311,20 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         self.best_params_ = result.history[result.best_index]["params"]
         self.outcome_ = result.outcome
         self.n_iter_ = len(result.history)
-        self.n_splits_ = n_splits
-        if model.classifier:
-            self.classes_ = model.classes_
-        self.cv_results_ = _cv_results(model, result, report.scores)
+        self.n_splits_ = len(data.splits)
+        if data.model.classifier:
+            self.classes_ = data.model.classes_
+        self.cv_results_ = _cv_results(result, report.scores)
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
 
-    def _fit_best(self, model: Model, data: Data, groups: Groups, result: HoagResult) -> None:
-        """Fit on all rows, starting from the mean of the folds' solutions."""
+    def _fit_best(self, data: FoldedData, whole: Part, groups: Groups, result: HoagResult) -> None:
+        """Fit on all rows, from the mean of the folds' solutions if they have as many columns."""
         begin = time.perf_counter()
-        problem = folds.whole_problem(model, data, groups)[0]
+        problem = folds.whole_problem(data.model, whole, groups)[0]
         zero = np.zeros(problem.n_params)
         scale = float(np.linalg.norm(problem.value_and_grad(zero, result.theta)[1]))
-        w = np.mean([s.w for s in result.solutions], axis=0)
+        alike = all(s.w.size == zero.size for s in result.solutions)
+        w = np.mean([s.w for s in result.solutions], axis=0) if alike else zero
         solution = minimize_lbfgs(problem, result.theta, w, tol=REFIT_TOLERANCE * scale)
         if not solution.converged:
             warnings.warn(
@@ -303,17 +333,9 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        value = self.best_params_[model.parameter]
-        self.best_estimator_ = model.fitted(
-            value,
-            solution.w,
-            solution.n_iter,
-            data.X.dtype,
-            by_output=_is(self.penalty, "output"),
-        )
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(self.best_estimator_, name, getattr(self, name))
+        (value,) = self.best_params_.values()
+        fitted = _fitted(self, data, whole, value, solution)
+        self.best_estimator_ = data.chain.assemble(whole.transformers, fitted)
         self.refit_time_ = time.perf_counter() - begin
 
     @available_if(_estimator_has("predict"))
@@ -371,16 +393,22 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
+def _fitted(search: ShineCV, data: FoldedData, part: Part, value: Any, solution: Solution) -> Any:
+    """Return the linear model with the coefficients of a solution."""
+    by_output = _is(search.penalty, "output")
+    model = data.model.fitted(value, solution.w, solution.n_iter, part.X.dtype, by_output=by_output)
+    for name in ("n_features_in_", "feature_names_in_"):
+        if hasattr(part.seen, name):
+            setattr(model, name, getattr(part.seen, name))
+    return model
+
+
 class _Report:
     """What happens after every sample: scores, a line of text, the user's callback."""
 
-    def __init__(
-        self, search: ShineCV, model: Model, data: Data, splits: Splits, scorer: Any
-    ) -> None:
+    def __init__(self, search: ShineCV, data: FoldedData, scorer: Any) -> None:
         self.search = search
-        self.model = model
         self.data = data
-        self.splits = splits
         self.scorer = scorer
         self.scores: list[list[float]] = []
 
@@ -390,28 +418,25 @@ class _Report:
             del self.scores[record["iteration"] :]
             self.scores.append(self._score(record, solutions))
         if self.search.verbose > 0:
-            print(_line(record, self.model), flush=True)  # noqa: T201
+            print(_line(record, self.data.model), flush=True)  # noqa: T201
         return bool(self.search.callback is not None and self.search.callback(record))
 
     def params(self, record: dict[str, Any]) -> dict[str, Any]:
         # Going through the logarithm may leave the bounds by a rounding.
-        values = np.clip(self.model.value(record["theta"]), *self.search.bounds)
+        values = np.clip(self.data.model.value(record["theta"]), *self.search.bounds)
         shared = _is(self.search.penalty, "shared")
-        return {self.model.parameter: float(values[0]) if shared else values}
+        name = self.data.chain.prefix + self.data.model.parameter
+        return {name: float(values[0]) if shared else values}
 
     def _score(self, record: dict[str, Any], solutions: list[Solution]) -> list[float]:
-        value = record["params"][self.model.parameter]
+        (value,) = record["params"].values()
+        fold_parts = [part for part in self.data.parts for _ in part.splits]
         scores = []
-        for (_, test), solution in zip(self.splits, solutions, strict=True):
-            fitted = self.model.fitted(
-                value,
-                solution.w,
-                solution.n_iter,
-                self.data.X.dtype,
-                by_output=_is(self.search.penalty, "output"),
-            )
-            X, y = self.data.X[test], self.model.decode(self.data.y[test])
-            scores.append(float(self.scorer(fitted, X, y)))
+        for (_, test), part, solution in zip(self.data.splits, fold_parts, solutions, strict=True):
+            model = _fitted(self.search, self.data, part, value, solution)
+            estimator = self.data.chain.assemble(part.transformers, model)
+            X, y = _safe_indexing(self.data.X, test), _safe_indexing(self.data.y, test)
+            scores.append(float(self.scorer(estimator, X, y)))
         return scores
 
 
@@ -420,21 +445,21 @@ def _is(penalty: Any, word: str) -> bool:
 
 
 def _line(record: dict[str, Any], model: Model) -> str:
-    values = np.atleast_1d(record["params"][model.parameter])
+    ((name, value),) = record["params"].items()
+    values = np.atleast_1d(value)
     spread = f"{values.min():.4g}" + (f" to {values.max():.4g}" if values.size > 1 else "")
     return (
-        f"[ShineCV] iteration {record['iteration']}: {model.parameter}={spread}, "
+        f"[ShineCV] iteration {record['iteration']}: {name}={spread}, "
         f"{model.loss.scoring or 'score'}={-record['criterion']:.6g} (+- {record['error']:.1g}), "
         f"{record['data_passes']:g} data passes, {record['seconds']:.2f} s"
     )
 
 
-def _cv_results(
-    model: Model, result: HoagResult, scores: list[list[float]]
-) -> dict[str, NDArray[Any]]:
+def _cv_results(result: HoagResult, scores: list[list[float]]) -> dict[str, NDArray[Any]]:
     """Return the history in the layout of GridSearchCV."""
     history = result.history
     params = [record["params"] for record in history]
+    (name,) = params[0]
     seconds = np.array([record["seconds"] for record in history])
     n_splits = len(history[0]["fold_criteria"])
     table: dict[str, Any] = {
@@ -442,7 +467,7 @@ def _cv_results(
         "std_fit_time": np.zeros_like(seconds),
         "mean_score_time": np.zeros_like(seconds),
         "std_score_time": np.zeros_like(seconds),
-        f"param_{model.parameter}": _param_column([p[model.parameter] for p in params]),
+        f"param_{name}": _param_column([p[name] for p in params]),
         "params": params,
     }
     table |= _score_columns("score", -np.array([r["fold_criteria"] for r in history]))

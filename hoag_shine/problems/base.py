@@ -149,18 +149,69 @@ class ProblemSet(Sequence[Problem]):
         """Return every member's outer value and gradient at its own w."""
         return [problem.outer_value_and_grad(w) for problem, w in zip(self, ws, strict=True)]
 
-    def preconditioner(
+    def preconditioners(
         self, ws: Sequence[Vector], theta: Vector
-    ) -> Callable[[Vector], Vector] | None:
-        """Return the product with an approximate inverse of the members' Hessians, one for all.
-
-        None, the default, if there is none that is worth its cost.
-        """
-        return None
+    ) -> list[Callable[[Vector], Vector] | None]:
+        """Return every member's ``preconditioner`` at its own w; one may serve several."""
+        return [problem.preconditioner(w, theta) for problem, w in zip(self, ws, strict=True)]
 
     def data_diagonals(self, ws: Sequence[Vector]) -> list[Vector | None]:
         """Return every member's ``data_diagonal`` at its own w."""
         return [problem.data_diagonal(w) for problem, w in zip(self, ws, strict=True)]
+
+
+class JoinedProblems(ProblemSet):
+    """Several sets as one, for members that share theta but not all the same data.
+
+    Each set still serves its own members in common.
+
+    Parameters
+    ----------
+    sets : sequence of ProblemSet
+        At least one.
+
+    Attributes
+    ----------
+    n_passes : float
+        Mean over the members of the passes over their own data.
+    """
+
+    def __init__(self, sets: Sequence[ProblemSet]) -> None:
+        super().__init__([problem for members in sets for problem in members])
+        self.sets = tuple(sets)
+        self._places = [(i, k) for i, members in enumerate(sets) for k in range(len(members))]
+
+    @property
+    def n_passes(self) -> float:
+        return sum(len(members) * members.n_passes for members in self.sets) / len(self)
+
+    def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
+        shares: dict[int, dict[int, Request]] = {}
+        for k, request in requests.items():
+            i, local = self._places[k]
+            shares.setdefault(i, {})[local] = request
+        answers = {i: self.sets[i].answer(share, theta) for i, share in shares.items()}
+        return {k: answers[i][local] for k in requests for i, local in [self._places[k]]}
+
+    def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
+        return self._from_each("outer_values_and_grads", ws)
+
+    def preconditioners(
+        self, ws: Sequence[Vector], theta: Vector
+    ) -> list[Callable[[Vector], Vector] | None]:
+        return self._from_each("preconditioners", ws, theta)
+
+    def data_diagonals(self, ws: Sequence[Vector]) -> list[Vector | None]:
+        return self._from_each("data_diagonals", ws)
+
+    def _from_each(self, method: str, ws: Sequence[Vector], *arguments: Any) -> list[Any]:
+        """Ask every set about its own members' w, and list the answers."""
+        own = iter(ws)
+        return [
+            answer
+            for members in self.sets
+            for answer in getattr(members, method)([next(own) for _ in members], *arguments)
+        ]
 
 
 def _answer(problem: Problem, request: Request, theta: Vector) -> Any:

@@ -82,7 +82,7 @@ class LinearProblem(Problem):
         return self._folds.penalty.hessian(theta)
 
     def preconditioner(self, w: Vector, theta: Vector) -> Callable[[Vector], Vector] | None:
-        return self._folds.preconditioner([w], theta)
+        return self._folds.preconditioners([w], theta)[0]
 
     def data_diagonal(self, w: Vector) -> Vector:
         return self._folds.diagonals_at({self._index: w})[self._index]
@@ -237,13 +237,18 @@ class LinearProblems(ProblemSet):
             G += self._centring[:, folds, None]
         return {k: G[:, c].flatten() for c, k in enumerate(folds)}
 
-    def preconditioner(
+    def preconditioners(
         self, ws: Sequence[Vector], theta: Vector
-    ) -> Callable[[Vector], Vector] | None:
+    ) -> list[Callable[[Vector], Vector] | None]:
         """Return the inverse of the folds' mean Hessian at their mean w, where that is cheap.
 
         The folds share most of their rows, so that one factorisation does for all.
         """
+        return [self._preconditioner(ws, theta)] * len(ws)
+
+    def _preconditioner(
+        self, ws: Sequence[Vector], theta: Vector
+    ) -> Callable[[Vector], Vector] | None:
         cheap = self.n_params <= MAX_FACTORISED and self.design.gram_cost <= MAX_GRAM_COST
         if self.n_outputs > 1 or not cheap:
             return None
