@@ -112,8 +112,9 @@ class ShineCV(MetaEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     best_params_ : dict
-        The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``, or the pipeline's name of it, as
-        in ``{"logisticregression__C": ...}``. With several penalties, an ndarray of shape (n_penalties,), in the order of ``penalty_names_``.
+        The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``, or by the pipeline's name of it,
+        ``{"logisticregression__C": ...}``. With several penalties, an ndarray of shape
+        (n_penalties,), in the order of ``penalty_names_``.
     penalty_names_ : tuple
         The name of each penalty: the groups' labels, the features' names or indices, the targets'
         indices or the classes.
