@@ -145,6 +145,23 @@ class FoldedData:
                 delayed(self._transformed)(*rows) for rows in self.splits
             )
 
+    @property
+    def part_of_fold(self) -> list[Part]:
+        """For each fold the part that it belongs to."""
+        return [part for part in self.parts for _ in part.splits]
+
+    @property
+    def local_splits(self) -> Splits:
+        """For each fold its (train, test) rows of its part."""
+        return [split for part in self.parts for split in part.splits]
+
+    def rows_of(self, params: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, Any]:
+        """Return what belongs to some rows of metadata that have a value for each row."""
+        return {
+            name: _safe_indexing(value, rows) if _by_row(value, len(self.codes)) else value
+            for name, value in params.items()
+        }
+
     def whole(self) -> Part:
         """Return all rows, for the final fit: none is held out."""
         if self.chain.prefix:
@@ -169,12 +186,10 @@ class FoldedData:
     def _transformed(self, train: NDArray[np.intp], test: NDArray[np.intp] | None = None) -> Part:
         """Fit transformers to the training rows of a fold; its held-out rows follow them."""
         transformers = self.chain.transformers()
-        params = {
-            name: _safe_indexing(value, train) if _by_row(value, len(self.codes)) else value
-            for name, value in self._transform_params.items()
-        }
         X = transformers.fit_transform(
-            _safe_indexing(self.X, train), _safe_indexing(self.y, train), **params
+            _safe_indexing(self.X, train),
+            _safe_indexing(self.y, train),
+            **self.rows_of(self._transform_params, train),
         )
         matrix, seen = self._validated(X)
         if test is None:
@@ -265,17 +280,19 @@ def problems_of(model: Model, parts: Sequence[Part], groups: Sequence[Groups]) -
     return sets[0] if len(sets) == 1 else JoinedProblems(sets)
 
 
+def training_weights(model: Model, part: Part) -> Array:
+    """Return the weight of each row in the training loss of each fold, (n_rows, n_folds)."""
+    # A row drawn more than once, as by a bootstrap, counts as often.
+    drawn = [np.bincount(train, minlength=len(part.y)) for train, _ in part.splits]
+    return np.stack([model.training_weight(part.y, n * part.weight) for n in drawn], axis=1)
+
+
 def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
     """Return the inner problems of folds that share X."""
-    shape = len(part.y), len(part.splits)
-    train_weight, test_weight = np.zeros(shape), np.zeros(shape)
-    for k, (train, test) in enumerate(part.splits):
-        # A row drawn more than once, as by a bootstrap, counts as often.
-        drawn = np.bincount(train, minlength=len(part.y)) * part.weight
-        train_weight[:, k] = model.training_weight(part.y, drawn)
-        held_out = np.bincount(test, minlength=len(part.y)) * part.weight
-        test_weight[:, k] = held_out / held_out.sum() / model.n_averaged
-    return _linear_problems(model, part, groups, train_weight, test_weight)
+    drawn = [np.bincount(test, minlength=len(part.y)) for _, test in part.splits]
+    held_out = np.stack([n * part.weight for n in drawn], axis=1)
+    test_weight = held_out / held_out.sum(axis=0) / model.n_averaged
+    return _linear_problems(model, part, groups, training_weights(model, part), test_weight)
 
 
 def whole_problem(model: Model, part: Part, groups: Groups) -> LinearProblems:

@@ -13,8 +13,10 @@ r"""The outer loop: tune hyperparameters by hypergradients of inexactly solved i
 from __future__ import annotations
 
 import numbers
+import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
@@ -28,7 +30,7 @@ from .hypergradients import Method, resolve_method
 from .inner.lbfgs import Solution
 from .problems.base import Problem, ProblemSet
 from .sampler import Sampler
-from .steps import Outcome, StepRule, resolve_step
+from .steps import Outcome, StepRule, one_standard_error, resolve_step
 from .tolerances import Schedule, resolve_tolerance
 from .trace import Trace
 
@@ -43,7 +45,7 @@ class HoagResult:
     Attributes
     ----------
     theta : ndarray of shape (n_hyperparameters,)
-        Logarithms of the best hyperparameters seen.
+        Logarithms of the best hyperparameters seen, or of those that ``selection`` prefers.
     value : float
         Criterion there: the mean outer loss.
     solutions : list of Solution
@@ -77,6 +79,9 @@ def hoag(
     memory: int = 30,
     max_inner_iter: int = 2000,
     shrinkage: float = 0.0,
+    selection: str = "min",
+    max_time: float | None = None,
+    start: Sequence[ArrayLike] | None = None,
     n_jobs: int | None = None,
     callback: Callback | None = None,
 ) -> HoagResult:
@@ -116,6 +121,17 @@ def hoag(
         Pulls many hyperparameters together, so that they do not fit the noise of the held-out
         data: :math:`\frac{s}{2} \sum_i (\theta_i - \bar\theta)^2` is added to what is
         minimised. It is a Gaussian prior of variance :math:`1 / (n s)` for n held-out samples.
+    selection : {"min", "one-se"}, default="min"
+        ``"min"`` returns the hyperparameters of the lowest criterion. ``"one-se"`` goes on from
+        there to the strongest penalties whose criterion is within one standard error of it (that
+        of the mean over at least two problems, at the minimum): all hyperparameters are raised by
+        a common factor, found by Newton's method on the criterion's derivative.
+    max_time : float, optional
+        Seconds after which the search ends with the best so far, as accurate as it is by then. At
+        least one sample is taken.
+    start : sequence of array-like, optional
+        Inner variables to start from, for each problem an array of shape (n_params,); zero by
+        default.
     n_jobs : int, optional
         Threads in which the solvers of a set's members advance between two data passes, as joblib
         counts them. The result does not depend on it. Pays where the members are many and large.
@@ -141,7 +157,8 @@ def hoag(
     Warns
     -----
     ConvergenceWarning
-        When ``max_iter`` ends the search, or an inner problem at the result is not solved.
+        When ``max_iter`` or ``max_time`` ends the search, or an inner problem at the result is not
+        solved.
 
     Notes
     -----
@@ -154,34 +171,46 @@ def hoag(
     .. [2] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
        optimization and implicit models", ICLR 2022.
     """
+    deadline = time.perf_counter() + _check_time(max_time)
     problems = _problems(problem)
     _check_limits(tol, shrinkage, max_iter=max_iter, memory=memory, max_inner_iter=max_inner_iter)
+    _check_selection(selection, problems)
     lower, upper = _bounds(bounds, problems.n_hyperparameters)
-    start = _start(theta, lower, upper)
+    origin = _start(theta, lower, upper)
     schedule = resolve_tolerance(tolerance)
     if step == "auto" and schedule is not None:
         # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
         step = "adaptive"
-    rule = resolve_step(step, start.size)(start, lower, upper, tol)
+    rule = resolve_step(step, origin.size)(origin, lower, upper, tol)
     method = resolve_method(hypergradient)
     with ThreadPoolExecutor(min(effective_n_jobs(n_jobs), len(problems))) as pool:
         parallel = pool.map if effective_n_jobs(n_jobs) > 1 else map
-        sampler = Sampler(problems, method, start, memory, max_inner_iter, shrinkage, parallel)
+        sampler = Sampler(problems, method, origin, memory, max_inner_iter, shrinkage, parallel)
+        sampler.deadline = deadline
+        if start is not None:
+            sampler.restart(origin, _variables(start, problems))
         trace = Trace(sampler)
         try:
             outcome = _search(rule, sampler, trace, schedule, max_iter, callback)
-            trace.polish()
+            if not sampler.late:
+                trace.polish()
+            if selection == "one-se" and outcome in _COMPLETE:
+                ask, error = trace.final_ask, trace.standard_error
+                stronger = one_standard_error(trace.best, error, ask, lower, upper, tol)
+                outcome = _search(stronger, sampler, trace, None, sys.maxsize, callback)
+                if outcome in _COMPLETE:
+                    trace.choose_last()
         except KeyboardInterrupt:
             if not trace.history:
                 raise
             outcome = Outcome.INTERRUPTED
     _warn(outcome, trace, lower, upper)
     return HoagResult(
-        theta=trace.best.theta,
-        value=trace.history[trace.best_index]["criterion"],
+        theta=trace.history[trace.result_index]["theta"],
+        value=trace.history[trace.result_index]["criterion"],
         solutions=trace.solutions,
         history=trace.history,
-        best_index=trace.best_index,
+        best_index=trace.result_index,
         outcome=outcome,
     )
 
@@ -202,6 +231,8 @@ def _search(
         record = trace.add(sample)
         if callback is not None and callback(record, sampler.solutions):
             return Outcome.CALLBACK
+        if sampler.late:
+            return Outcome.MAX_TIME
         try:
             ask = rule.send(sample)
         except StopIteration as stop:
@@ -235,6 +266,36 @@ def _check_limits(tol: Any, shrinkage: Any, **counts: Any) -> None:
         raise ValueError(f"shrinkage must be at least 0 and finite, got {shrinkage!r}.")
 
 
+def _check_time(max_time: Any) -> float:
+    if max_time is None:
+        return float("inf")
+    if isinstance(max_time, bool) or not isinstance(max_time, numbers.Real):
+        raise TypeError(f"max_time must be a positive number of seconds, got {max_time!r}.")
+    seconds = float(max_time)
+    if not seconds > 0.0:
+        raise ValueError(f"max_time must be positive, got {max_time!r}.")
+    return seconds
+
+
+def _check_selection(selection: Any, problems: ProblemSet) -> None:
+    if selection not in ("min", "one-se"):
+        raise ValueError(f"selection must be 'min' or 'one-se', got {selection!r}.")
+    if selection == "one-se" and len(problems) < 2:
+        raise ValueError(
+            "selection='one-se' needs at least two problems or folds: one has no standard error."
+        )
+
+
+def _variables(start: Sequence[ArrayLike], problems: ProblemSet) -> list[Vector]:
+    ws = [np.array(w, dtype=np.float64) for w in start]
+    shapes, wanted = [w.shape for w in ws], [(problem.n_params,) for problem in problems]
+    if shapes != wanted or not all(np.isfinite(w).all() for w in ws):
+        raise ValueError(
+            f"start must hold finite arrays of shapes {wanted}, one for each problem; got {shapes}."
+        )
+    return ws
+
+
 def _bounds(bounds: tuple[ArrayLike, ArrayLike], d: int) -> tuple[Vector, Vector]:
     try:
         lower, upper = (np.broadcast_to(np.asarray(b, dtype=np.float64), d).copy() for b in bounds)
@@ -259,8 +320,12 @@ def _start(theta: ArrayLike | None, lower: Vector, upper: Vector) -> Vector:
     return np.clip(start, lower, upper)
 
 
+# Outcomes of a search that has found its minimum.
+_COMPLETE = (Outcome.CONVERGED, Outcome.BOUND)
+
 _ADVICE = {
     Outcome.MAX_ITER: "increase max_iter, or tol if the result is accurate enough",
+    Outcome.MAX_TIME: "the best hyperparameters seen until then are kept; increase max_time",
     Outcome.BOUND: "widen bounds if a better value beyond them would be of use",
     Outcome.INTERRUPTED: "the best hyperparameters seen until then are kept",
 }

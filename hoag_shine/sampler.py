@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -48,6 +49,7 @@ class Sampler:
         self.map = map
         self.n_iter = 0
         self.n_hvp = 0
+        self.deadline = np.inf
         self.fold_values = np.full(len(problems), np.nan)
         probe = getattr(method, "probe", None)
         self._probes = [probe and probe(problem) for problem in problems]
@@ -79,11 +81,17 @@ class Sampler:
         while True:
             while not self._accurate(ask) and self.n_iter < last:
                 self._iterate(FLOOR, min(CHUNK, last - self.n_iter))
-                if self._final:
+                if self._final or self.late:
                     break
             sample = self._sample(LINEAR_TOLERANCE, ask.grad_accuracy)
-            if sample.error <= ask.accuracy or sample.final or self.n_iter >= last:
+            done = sample.error <= ask.accuracy or sample.final or self.n_iter >= last
+            if done or self.late:
                 return sample
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is over: a sample is then as accurate as it has become."""
+        return time.perf_counter() >= self.deadline
 
     def _move(self, theta: Vector) -> None:
         """Change the penalty under the solutions; value and gradient follow without a pass."""

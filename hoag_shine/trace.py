@@ -25,6 +25,7 @@ class Trace:
         self.history: list[dict[str, Any]] = []
         self.solutions: list[Solution] = []
         self.unsolved = False
+        self.chosen: int | None = None
         self._samples: list[Sample] = []
         self._sampler = sampler
         self._spent = self._counters()
@@ -50,6 +51,27 @@ class Trace:
     @property
     def best(self) -> Sample:
         return self._samples[self.best_index]
+
+    @property
+    def result_index(self) -> int:
+        """The record that is returned: the best, unless another was chosen."""
+        return self.best_index if self.chosen is None else self.chosen
+
+    def choose_last(self) -> None:
+        """Return the last sample, whichever is best."""
+        self.chosen = len(self.history) - 1
+        self.solutions = self._sampler.solutions
+
+    @property
+    def standard_error(self) -> float:
+        """The criterion's standard error at the best sample: that of a mean over the problems."""
+        values = self.history[self.best_index]["fold_criteria"]
+        return float(np.std(values, ddof=1) / np.sqrt(values.size))
+
+    @property
+    def final_ask(self) -> Ask:
+        """What makes a sample as accurate as the result must be."""
+        return self._accurately(self.best_index)
 
     def polish(self) -> None:
         """Solve accurately at the best theta, so that its criterion can be taken at its word.

@@ -54,7 +54,9 @@ def test_a_shared_penalty_of_several_targets_agrees_with_grid_search(layout):
         scoring="neg_mean_squared_error",
     ).fit(X, Y)
     np.testing.assert_allclose(
-        search.best_score_, grid.cv_results_["mean_test_score"][1], rtol=1e-6
+        search.cv_results_["mean_test_neg_criterion"][search.best_index_],
+        grid.cv_results_["mean_test_score"][1],
+        rtol=1e-6,
     )
     assert grid.best_index_ == 1
     np.testing.assert_allclose(

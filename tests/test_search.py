@@ -463,16 +463,17 @@ def test_a_score_is_reported_beside_the_criterion(scoring):
     expected = grid(LogisticRegression(), params, X, y, cv=4, scoring="accuracy").fit(X, y)
     i = search.best_index_
     np.testing.assert_allclose(
-        search.cv_results_["mean_test_scoring"][i], expected.cv_results_["mean_test_score"][0]
+        search.cv_results_["mean_test_score"][i], expected.cv_results_["mean_test_score"][0]
     )
     for k in range(4):
-        name = f"split{k}_test_scor"
-        np.testing.assert_allclose(
-            search.cv_results_[name + "ing"][i], expected.cv_results_[name + "e"][0]
-        )
+        name = f"split{k}_test_score"
+        np.testing.assert_allclose(search.cv_results_[name][i], expected.cv_results_[name][0])
     assert search.score(X, y) == accuracy_score(y, search.predict(X))
+    assert search.best_score_ == search.cv_results_["mean_test_score"][i]
     # The criterion is the log loss all the same.
-    assert search.best_score_ == ShineCV(LogisticRegression(), cv=4).fit(X, y).best_score_
+    plain = ShineCV(LogisticRegression(), cv=4).fit(X, y)
+    assert search.cv_results_["mean_test_neg_criterion"][i] == plain.best_score_
+    assert search.best_params_ == plain.best_params_
 
 
 def test_score_is_the_estimators_own_unless_scoring_says_otherwise():

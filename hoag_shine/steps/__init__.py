@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from .adaptive import adaptive
 from .base import RELIABLE_RESIDUAL, Ask, Outcome, Sample, StepRule, Vector
+from .one_standard_error import one_standard_error
 from .secant import secant
 from .trust_region import trust_region
 
@@ -23,6 +24,7 @@ __all__ = [
     "Sample",
     "StepRule",
     "adaptive",
+    "one_standard_error",
     "resolve_step",
     "secant",
     "trust_region",

@@ -28,6 +28,7 @@ class Outcome(Enum):
     CONVERGED = "the next step would change the criterion or theta by less than the tolerance"
     BOUND = "the best hyperparameter lies on a bound, and the criterion falls beyond it"
     MAX_ITER = "the limit of outer iterations was reached"
+    MAX_TIME = "the limit of time was reached"
     CALLBACK = "the callback asked to stop"
     INTERRUPTED = "the search was interrupted"
 

@@ -1,0 +1,94 @@
+"""What happens after every sample of a search: scores, a line of text, callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..folds import FoldedData
+from ..inner.lbfgs import Solution
+from .callbacks import Task
+from .refit import fitted_model
+from .scoring import Scores
+
+
+class Report:
+    """The callback that a search gives to :func:`hoag`.
+
+    Parameters
+    ----------
+    search : ShineCV
+        Its ``verbose``, ``callback``, ``penalty`` and ``bounds`` are used.
+    data : FoldedData
+    scores : Scores
+    task : Task
+        The search, as scikit-learn's callbacks see it.
+    as_if_ended : callable, optional
+        Returns the fitted attributes of the search from the record and the inner solutions, as if
+        it had ended there; for callbacks that ask.
+    """
+
+    def __init__(
+        self,
+        search: Any,
+        data: FoldedData,
+        scores: Scores,
+        task: Task,
+        as_if_ended: Callable[[dict[str, Any], Sequence[Solution]], dict[str, Any]] | None,
+    ) -> None:
+        self.search = search
+        self.data = data
+        self.scores = scores
+        self.task = task
+        self.as_if_ended = as_if_ended
+
+    def __call__(self, record: dict[str, Any], solutions: Sequence[Solution]) -> bool:
+        record["params"] = self.params(record)
+        self.score(record, solutions)
+        if self.search.verbose > 0:
+            print(self._line(record), flush=True)  # noqa: T201
+        fitted = self.as_if_ended and partial(self.as_if_ended, record, solutions)
+        stop = self.task.subtask("iteration").report(fitted)
+        callback = self.search.callback
+        return bool(callback is not None and callback(record)) or stop
+
+    def score(self, record: dict[str, Any], solutions: Sequence[Solution]) -> None:
+        """Score the folds' models, in the place of what was known of this iteration."""
+        (value,) = record["params"].values()
+        models = [
+            fitted_model(self.data, part, value, solution, by_output=self.by_output)
+            for part, solution in zip(self.data.part_of_fold, solutions, strict=True)
+        ]
+        self.scores.record(record["iteration"], models, solutions)
+
+    def params(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the estimator's parameter, as in ``best_params_``."""
+        return self.parameter(record["theta"], self.search.bounds)
+
+    def parameter(self, theta: Any, bounds: Any = (0.0, np.inf)) -> dict[str, Any]:
+        # Going through the logarithm may leave the bounds by a rounding.
+        values = np.clip(self.data.model.value(theta), *bounds)
+        name = self.data.chain.prefix + self.data.model.parameter
+        return {name: float(values[0]) if self._is("shared") else values}
+
+    @property
+    def by_output(self) -> bool:
+        """Whether each output has a penalty of its own."""
+        return self._is("output")
+
+    def _is(self, word: str) -> bool:
+        return isinstance(self.search.penalty, str) and self.search.penalty == word
+
+    def _line(self, record: dict[str, Any]) -> str:
+        ((name, value),) = record["params"].items()
+        values = np.atleast_1d(value)
+        spread = f"{values.min():.4g}" + (f" to {values.max():.4g}" if values.size > 1 else "")
+        scored = self.data.model.loss.scoring or "score"
+        return (
+            f"[ShineCV] iteration {record['iteration']}: {name}={spread}, "
+            f"{scored}={-record['criterion']:.6g} (+- {record['error']:.1g}), "
+            f"{record['data_passes']:g} data passes, {record['seconds']:.2f} s"
+        )

@@ -1,0 +1,197 @@
+"""Scores that are reported beside the criterion, by fold and iteration."""
+
+from __future__ import annotations
+
+import numbers
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from traceback import format_exc
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import check_scoring
+from sklearn.utils import _safe_indexing
+from sklearn.utils.extmath import safe_sparse_dot
+
+from ..folds import FoldedData, Part
+from ..inner.lbfgs import Solution
+
+Array = NDArray[np.float64]
+
+# What the criterion is called among the scores: without others it is the score.
+CRITERION = "neg_criterion"
+
+
+class Scoring:
+    """What ``scoring``, ``return_train_score`` and ``error_score`` ask for.
+
+    Parameters
+    ----------
+    estimator : estimator
+    scoring : None, str, callable, list, tuple or dict
+    return_train_score : bool
+    error_score : "raise" or float
+
+    Attributes
+    ----------
+    scorer : callable
+        Of one or several scores; the estimator's own without ``scoring``.
+    names : tuple of str
+        Of the scores that are reported, so far as they are known before the first.
+    """
+
+    def __init__(
+        self, estimator: Any, scoring: Any, *, return_train_score: bool, error_score: Any
+    ) -> None:
+        if error_score != "raise" and (
+            isinstance(error_score, bool) or not isinstance(error_score, numbers.Real)
+        ):
+            raise ValueError(f"error_score must be 'raise' or a number, got {error_score!r}.")
+        self.error_score = error_score
+        self.return_train_score = return_train_score
+        self.wanted = scoring is not None
+        several = isinstance(scoring, list | tuple | set | Mapping)
+        if several and not scoring:
+            raise ValueError(f"scoring must have at least one score, or be None; got {scoring!r}.")
+        self.scorer = check_scoring(estimator, scoring, raise_exc=error_score == "raise")
+        self.names = tuple(scoring) if several else ("score",)
+        self.open = callable(scoring)  # may return a dict
+        # Such scorers only predict, which can be done from rows that are transformed already.
+        by_name = [scoring] if isinstance(scoring, str) else scoring if several else []
+        self.from_transformed = bool(by_name) and all(isinstance(name, str) for name in by_name)
+        if isinstance(scoring, Mapping):
+            self.from_transformed = all(isinstance(name, str) for name in scoring.values())
+
+    @property
+    def multimetric(self) -> bool:
+        """Whether there are several scores, by name."""
+        return self.names != ("score",)
+
+    def scorers(self) -> Any:
+        """Return the scorer, or a dict of several."""
+        return getattr(self.scorer, "_scorers", self.scorer)
+
+    def evaluate(self, estimator: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
+        """Return a score, or a dict of several; ``error_score`` for what could not be computed."""
+        try:
+            scores = self.scorer(estimator, X, y, **params)
+        except Exception:
+            if self.error_score == "raise":
+                raise
+            self._warn_failed(format_exc())
+            return self.error_score
+        if not isinstance(scores, dict):
+            return self._number("score", scores)
+        return {name: self._number(name, score) for name, score in scores.items()}
+
+    def _number(self, name: str, score: Any) -> float:
+        if (
+            isinstance(score, str) and not self.open
+        ):  # how scikit-learn hands on that one of several has failed
+            self._warn_failed(score)
+            return float(self.error_score)
+        if isinstance(score, np.generic | np.ndarray) and np.ndim(score) == 0:
+            score = score.item()
+        if isinstance(score, bool) or not isinstance(score, numbers.Real):
+            raise ValueError(
+                f"scoring must return numbers, or a dict of numbers by name, got {score!r} for "
+                f"{name!r}."
+            )
+        return float(score)
+
+    def _warn_failed(self, details: str) -> None:
+        warnings.warn(
+            "Scoring failed. The score on this fold will be set to "
+            f"{self.error_score}. Details:\n{details}",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+class Scores:
+    """The scores of every iteration, in the order of the history.
+
+    Parameters
+    ----------
+    scoring : Scoring
+    data : FoldedData
+    params : mapping
+        Metadata for the scorer.
+    """
+
+    def __init__(self, scoring: Scoring, data: FoldedData, params: Mapping[str, Any]) -> None:
+        self.scoring = scoring
+        self.data = data
+        self.params = dict(params)
+        self.test: list[list[Any]] = []
+        self.train: list[list[Any]] = []
+        self.seconds: list[float] = []
+
+    def record(self, i: int, models: Sequence[Any], solutions: Sequence[Solution]) -> None:
+        """Score the folds' models as iteration ``i``, which may be one more or one once more."""
+        begin = time.perf_counter()
+        if self.scoring.wanted:
+            self._put(self.test, i, [self._score(k, model, 1) for k, model in enumerate(models)])
+        if self.scoring.return_train_score:
+            self._put(self.train, i, self._train(models, solutions))
+        self._put(self.seconds, i, time.perf_counter() - begin)
+
+    @staticmethod
+    def _put(rows: list[Any], i: int, row: Any) -> None:
+        rows[i : i + 1] = [row]
+
+    def columns(self, fold_criteria: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return test and train scores by name, each of shape (n_iterations, n_folds)."""
+        if not self.scoring.wanted:
+            return {"score": -fold_criteria}, self._table(self.train)
+        return self._table(self.test) | {CRITERION: -fold_criteria}, self._table(self.train)
+
+    def _table(self, rows: list[list[Any]]) -> dict[str, Array]:
+        if not rows:
+            return {}
+        several = [score for row in rows for score in row if isinstance(score, dict)]
+        names = dict.fromkeys(name for scores in several for name in scores) or ("score",)
+        lost = self.scoring.error_score
+        return {
+            name: np.array(
+                [[s.get(name, lost) if isinstance(s, dict) else s for s in row] for row in rows],
+                dtype=np.float64,
+            )
+            for name in names
+        }
+
+    def _train(self, models: Sequence[Any], solutions: Sequence[Solution]) -> list[Any]:
+        if self.scoring.wanted:
+            return [self._score(k, model, 0) for k, model in enumerate(models)]
+        return [
+            -self._loss(part, rows, solution)
+            for part, (rows, _), solution in zip(
+                self.data.part_of_fold, self.data.local_splits, solutions, strict=True
+            )
+        ]
+
+    def _score(self, k: int, model: Any, side: int) -> Any:
+        """Score fold k's model on its training rows (side 0) or its held-out rows (side 1)."""
+        data, rows = self.data, self.data.splits[k][side]
+        part = data.part_of_fold[k]
+        y = _safe_indexing(data.y, rows)
+        params = data.rows_of(self.params, rows)
+        if part.transformers is not None and self.scoring.from_transformed:
+            X = part.X[data.local_splits[k][side]]
+            return self.scoring.evaluate(model, X, y, params)
+        estimator = data.chain.assemble(part.transformers, model)
+        return self.scoring.evaluate(estimator, _safe_indexing(data.X, rows), y, params)
+
+    def _loss(self, part: Part, rows: NDArray[np.intp], solution: Solution) -> float:
+        """Return the mean loss of a fold's training rows, as the criterion is of the held-out."""
+        model = self.data.model
+        W = solution.w.reshape(-1, model.n_outputs)
+        Z = safe_sparse_dot(part.X[rows], W[: part.X.shape[1]], dense_output=True)
+        if model.estimator.fit_intercept:
+            Z = Z + W[-1]
+        y = model.targets(part.y)[rows].reshape(len(rows), 1, -1)
+        loss, _ = model.loss.value_and_gradient(y, Z[:, None])
+        losses = loss.reshape(len(rows), -1).sum(axis=1)
+        return float(np.average(losses, weights=part.weight[rows])) / model.n_averaged

@@ -1,0 +1,559 @@
+"""ShineCV: cross-validated tuning of a linear model's penalty by hypergradients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.utils import get_tags, metadata_routing
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from ..estimators import Model, as_model, check_positive
+from ..folds import FoldedData, Part, problems_of
+from ..inner.lbfgs import Solution
+from ..outer import HoagResult, hoag
+from ..pipelines import Chain
+from .callbacks import CallbackSupportMixin, Task, with_callbacks
+from .refit import Refit, warn_unless_converged
+from .report import Report
+from .results import results_table, select
+from .routing import Routed, route, router, routing_enabled
+from .scoring import CRITERION, Scores, Scoring
+
+Vector = NDArray[np.float64]
+
+
+def _delegated(name: str) -> Any:
+    """Return the method that calls the best estimator's of the same name, where it has one."""
+
+    def has(search: ShineCV) -> bool:
+        getattr(getattr(search, "best_estimator_", search.estimator), name)
+        return True
+
+    def method(self: ShineCV, X: Any) -> Any:
+        return getattr(self._best(), name)(X)
+
+    method.__name__ = name
+    method.__qualname__ = f"ShineCV.{name}"
+    method.__doc__ = f"""Call ``{name}`` of the best estimator.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Or whatever the first step of a pipeline takes.
+
+        Returns
+        -------
+        result : ndarray
+        """
+    return available_if(has)(method)
+
+
+class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
+    r"""Tune the penalty of a linear model by hypergradients of its cross-validated loss.
+
+    Finds the ``C`` of a :class:`~sklearn.linear_model.LogisticRegression`, or the ``alpha`` of a
+    :class:`~sklearn.linear_model.Ridge` or :class:`GeneralizedLinear`, that minimises the mean over
+    the folds of each fold's mean held-out loss: the log loss of two or more classes, the squared
+    error, or the loss of your own. A grid of candidates is not needed: the derivative of that
+    criterion with respect to the logarithm of the penalty (the hypergradient) says where to go,
+    and it costs little more than the fits themselves. All folds are fitted side by side, one pass
+    over X serving them all.
+
+    Parameters
+    ----------
+    estimator : LogisticRegression, Ridge, GeneralizedLinear, or a Pipeline that ends in one
+        The estimator to tune. Its ``C`` or ``alpha`` is where the search starts; its
+        ``fit_intercept`` and ``class_weight`` are respected; options of its own solver (``tol``,
+        ``max_iter``, ...) are not used. The intercept is never penalised. Transformers of a
+        :class:`~sklearn.pipeline.Pipeline` are fitted once for each fold, to its training rows,
+        and once to all rows for the final fit; its ``memory`` is used. The transformed rows of
+        all folds are held at the same time.
+    cv : int, cross-validation generator or iterable, default=None
+        As in :class:`~sklearn.model_selection.GridSearchCV`: None for five folds, the number of
+        folds (stratified for a classifier), a splitter, or an iterable of (train, test) indices.
+        A :class:`~sklearn.model_selection.PredefinedSplit` makes a single hold-out.
+    hypergradient : str or callable, default="auto"
+        How the hypergradient is computed. ``"auto"`` takes the estimate that the fits themselves
+        leave behind, measures its error and improves it where that could change the outcome;
+        ``"shine"`` takes it as it is, at no cost; ``"cg"`` solves the linear system by conjugate
+        gradient (HOAG); ``"exact"`` factorises the Hessian, for small problems;
+        ``"jacobian-free"`` is a baseline. See :mod:`hoag_shine.hypergradients` for all.
+    penalty : str, array-like of shape (n_features,), or dict, default="shared"
+        ``"shared"``: one penalty for all coefficients. ``"feature"``: one for each feature.
+        ``"output"``: one for each target of Ridge, which takes those as ``alpha``, or for each
+        class of more than two. Or one for each group of features: a label for every column of X,
+        or ``{name: columns}`` with indices, slices, masks or feature names; the
+        ``output_indices_`` of a fitted :class:`~sklearn.compose.ColumnTransformer` are of this
+        form. Columns labelled -1 or None are not penalised. Behind transformers, the columns are
+        those that they make, with the names of their ``get_feature_names_out``; where these differ
+        from fold to fold, as do vocabularies, one shared penalty remains.
+    shrinkage : float, default=0.0
+        Keeps several penalties from fitting the noise of the held-out data, by pulling their
+        logarithms towards each other; see :func:`hoag`. ``1 / n_samples`` is a good first guess
+        for many penalties, 0 for a few.
+    init : float, optional
+        Where to start, instead of the estimator's own ``C`` or ``alpha``.
+    bounds : pair of float, default=(1e-8, 1e8)
+        Smallest and largest value of ``C`` or ``alpha``.
+    tol : float, default=1e-3
+        Stop when the next step changes the logarithm of the penalty by at most ``tol``, or the
+        criterion by at most ``tol**2`` of itself.
+    max_iter : int, default=50
+        Largest number of outer iterations.
+    max_time : float, optional
+        Seconds after which the search ends with the best so far; the final fit is still made.
+    selection : {"min", "one-se"}, default="min"
+        ``"min"`` takes the lowest criterion. ``"one-se"``, the one-standard-error rule, takes the
+        strongest penalty whose criterion is within one standard error of the lowest, for a simpler
+        model that cannot be told from the best: not the strongest of those visited, but where the
+        criterion crosses that line. Several penalties are raised by a common factor.
+    refit : bool, str or callable, default=True
+        Whether to fit the estimator on all data at the best penalty. A string names a score of
+        ``scoring``: of the penalties that the search has visited, the one that is best by it is
+        taken. A function is given ``cv_results_`` and returns the row to take.
+    refit_penalty : {"total", "per-sample"}, default="total"
+        ``"total"`` keeps ``C`` or ``alpha`` as it is for the final fit, as scikit-learn does.
+        ``"per-sample"`` keeps the penalty's weight against that of a sample: K folds have been
+        fitted to (K - 1) / K of the rows, so that all rows get K / (K - 1) times the ``alpha``, or
+        so much less of ``C``. ``best_params_`` is of the folds, ``refit_params_`` of the final fit.
+    scoring : str, callable, list, tuple or dict, optional
+        Scores to report beside the criterion, for each fold and outer iteration, as in
+        :class:`~sklearn.model_selection.GridSearchCV`: one by its name or as a callable, or
+        several. The search itself minimises the criterion, which must be smooth; scores only enter
+        through ``refit``. They are of the fits as they were in that iteration: accurate at
+        ``best_index_``, elsewhere as accurate as the search needed them.
+    return_train_score : bool, default=False
+        Whether to report the scores of the training rows, too.
+    error_score : "raise" or float, default=nan
+        What to report where a scorer raises; ``"raise"`` hands the error on.
+    n_jobs : int, optional
+        Threads for the fits of different folds. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Where ``cv`` is None or a number, a value other than None shuffles the samples before
+        they are split, and this is its seed. Nothing else here is random.
+    verbose : int, default=0
+        Print a line for each outer iteration when positive.
+    callback : callable, optional
+        Called after each outer iteration with its record, a dict as in ``history_``. A true
+        answer ends the search with the best so far. Those of scikit-learn 1.9 are set by
+        ``set_callbacks``: they hear of the task ``search``, its iterations, and
+        ``refit-with-best-params``.
+    warm_start : bool, default=False
+        Whether to start where the last ``fit`` ended, for data that have grown: at its penalties,
+        and where folds and columns are as many as then, from its coefficients.
+
+    Attributes
+    ----------
+    best_params_ : dict
+        The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``, or by the pipeline's name of it,
+        ``{"logisticregression__C": ...}``. With several penalties, an ndarray of shape
+        (n_penalties,), in the order of ``penalty_names_``.
+    penalty_names_ : tuple
+        The name of each penalty: the groups' labels, the features' names or indices, the targets'
+        indices or the classes.
+    best_score_ : float
+        Mean over the folds of the negative held-out loss at ``best_params_``, equal to
+        ``mean_test_score`` of ``GridSearchCV(scoring="neg_log_loss")`` (or
+        ``"neg_mean_squared_error"``) where the loss is such a score. With one score as
+        ``scoring``, or one that ``refit`` names, the mean of that. Not there if ``refit`` is a
+        function.
+    best_index_ : int
+        The row of ``cv_results_``, and the outer iteration, that was taken.
+    best_estimator_ : estimator
+        The fitted estimator, of the user's class. Only with ``refit=True``. It predicts with
+        coefficients fitted under ``best_params_``; where these are several penalties, which its
+        class does not know, its own parameter stays as it was.
+    refit_params_ : dict
+        The parameter of the final fit: ``best_params_`` unless ``refit_penalty`` says otherwise.
+    cv_results_ : dict of ndarray
+        A row for each outer iteration in the layout of GridSearchCV. ``mean_test_score`` and its
+        like are of the negative held-out loss; with ``scoring``, of that score, or by the names of
+        several, and the negative held-out loss is ``mean_test_neg_criterion``. Test scores are as
+        known in that iteration: accurate at ``best_index_``, and elsewhere only as accurate as the
+        search needed them. ``rank_test_...`` of the loss goes by what the search knows of it, its
+        error included.
+    multimetric_ : bool
+        Whether there are several scores.
+    history_ : list of dict
+        A record for each outer iteration, see :func:`hoag`, with ``params`` added.
+    outcome_ : Outcome
+        Why the search ended; ``Outcome.BOUND`` for an optimum on a bound.
+    n_iter_ : int
+        Number of outer iterations.
+    n_splits_ : int
+        Number of folds.
+    scorer_ : callable or dict
+        The scorer, or several by name.
+    refit_time_ : float
+        Seconds for the final fit. Only with ``refit=True``.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X has feature names that are strings.
+    classes_ : ndarray of shape (n_classes,)
+        Only for classifiers.
+
+    Warns
+    -----
+    ConvergenceWarning
+        When the search ends at ``max_iter`` or ``max_time``, on a bound or by an interrupt, or a
+        fit does not converge; the message says what to do.
+
+    References
+    ----------
+    .. [1] F. Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016.
+    .. [2] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
+       optimization and implicit models", ICLR 2022.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from hoag_shine import ShineCV
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = StandardScaler().fit_transform(X)
+    >>> search = ShineCV(LogisticRegression(), cv=5).fit(X, y)
+    >>> round(search.best_params_["C"], 2)
+    0.63
+    >>> search.predict(X[:3])
+    array([0, 0, 0])
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        cv: Any = None,
+        hypergradient: Any = "auto",
+        penalty: Any = "shared",
+        shrinkage: float = 0.0,
+        init: float | None = None,
+        bounds: tuple[float, float] = (1e-8, 1e8),
+        tol: float = 1e-3,
+        max_iter: int = 50,
+        max_time: float | None = None,
+        selection: str = "min",
+        refit: bool | str | Callable[[dict[str, Any]], int] = True,
+        refit_penalty: str = "total",
+        scoring: Any = None,
+        return_train_score: bool = False,
+        error_score: Any = np.nan,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
+        warm_start: bool = False,
+    ) -> None:
+        self.estimator = estimator
+        self.cv = cv
+        self.hypergradient = hypergradient
+        self.penalty = penalty
+        self.shrinkage = shrinkage
+        self.init = init
+        self.bounds = bounds
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_time = max_time
+        self.selection = selection
+        self.refit = refit
+        self.refit_penalty = refit_penalty
+        self.scoring = scoring
+        self.return_train_score = return_train_score
+        self.error_score = error_score
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+        self.callback = callback
+        self.warm_start = warm_start
+
+    @with_callbacks
+    def fit(
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, groups: Any = None, **params: Any
+    ) -> Self:
+        """Search for the best penalty, then fit the estimator with it.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            float32 is kept, anything else becomes float64. Sparse formats other than CSR are
+            converted. Never copied for the folds. For a pipeline, whatever its first step takes.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels of two or more classes, or real targets; several only for Ridge.
+        sample_weight : array-like of shape (n_samples,), optional
+            Non-negative weights, of the training losses and of the held-out losses alike. Scorers
+            that take weights get them, too.
+        groups : array-like of shape (n_samples,), optional
+            Handed to the splitter.
+        **params : dict of str -> object
+            What the transformers of a pipeline are to be fitted with, each name prefixed by that
+            of the step and two underscores. With metadata routing enabled: whatever the
+            estimator, the splitter or the scorers have requested, by the names of the requests.
+
+        Returns
+        -------
+        self : ShineCV
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad input; the message names the argument.
+        """
+        as_model(Chain(self.estimator).model)  # before anything else asks what it can do
+        scoring = self._scoring()
+        self._check_options(scoring)
+        routed = route(self, scoring.scorer, sample_weight, groups, params)
+        with Task.fit(self, 1 + bool(self.refit), X, y, sample_weight) as task:
+            data = FoldedData(
+                self.estimator,
+                X,
+                y,
+                cv=self.cv,
+                sample_weight=routed.weight,
+                split_params=routed.split,
+                transform_params=routed.transform,
+                random_state=self.random_state,
+                n_jobs=self.n_jobs,
+            )
+            self._fit(data, scoring, routed, task)
+        return self
+
+    def _fit(self, data: FoldedData, scoring: Scoring, routed: Routed, task: Task) -> None:
+        whole = data.whole() if self.refit else data.parts[0]
+        *groups, whole_groups = data.groups(self.penalty, [*data.parts, whole])
+        problems = problems_of(data.model, data.parts, groups)
+        theta, bounds = self._start(data.model, problems.n_hyperparameters)
+        self.penalty_names_ = whole_groups.names
+        self._note_features(whole)
+        if data.model.classifier:
+            self.classes_ = data.model.classes_
+        self.scorer_ = scoring.scorers()
+        self.multimetric_ = scoring.multimetric
+        self.n_splits_ = len(data.splits)
+        refit = Refit(data, whole, whole_groups) if self.refit else None
+        with task.subtask("search", None) as search_task:
+            scores = Scores(scoring, data, routed.score)
+            ended = None if refit is None else self._as_if_ended(refit)
+            report = Report(self, data, scores, search_task, ended)
+            result = hoag(
+                problems,
+                theta,
+                hypergradient=self.hypergradient,
+                bounds=bounds,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                max_time=self.max_time,
+                selection=self.selection,
+                start=self._last_solutions([problem.n_params for problem in problems]),
+                shrinkage=self.shrinkage,
+                n_jobs=self.n_jobs,
+                callback=report,
+            )
+        self._store(result, report)
+        if refit is not None:
+            with task.subtask("refit-with-best-params"):
+                self._fit_best(refit, report, result)
+
+    def _scoring(self) -> Scoring:
+        return Scoring(
+            self.estimator,
+            self.scoring,
+            return_train_score=self.return_train_score,
+            error_score=self.error_score,
+        )
+
+    def _check_options(self, scoring: Scoring) -> None:
+        if self.refit_penalty not in ("total", "per-sample"):
+            raise ValueError(
+                f"refit_penalty must be 'total' or 'per-sample', got {self.refit_penalty!r}."
+            )
+        known = (*scoring.names, CRITERION)
+        if isinstance(self.refit, str):
+            if self.refit not in known and not scoring.open:
+                raise ValueError(f"refit must name one of the scores {known}, got {self.refit!r}.")
+        elif not isinstance(self.refit, bool | np.bool_) and not callable(self.refit):
+            raise TypeError(
+                f"refit must be a bool, the name of a score or a function, got {self.refit!r}."
+            )
+
+    def _note_features(self, part: Part) -> None:
+        """Say what the first step has seen of the columns of X."""
+        seen = part.seen if part.transformers is None else part.transformers
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                delattr(self, name)
+            if hasattr(seen, name):
+                setattr(self, name, getattr(seen, name))
+
+    def _start(self, model: Model, n: int) -> tuple[Vector, tuple[float, float]]:
+        """Return log alpha to start from, for each of n penalties, and its bounds."""
+        try:
+            low, high = self.bounds
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"bounds must be a pair of {model.parameter} values, got {self.bounds!r}."
+            ) from None
+        low, high = check_positive("bounds[0]", low), check_positive("bounds[1]", high)
+        if low >= high:
+            raise ValueError(f"bounds must be increasing, got {self.bounds!r}.")
+        start = model.start if self.init is None else check_positive("init", self.init)
+        if self.init is not None and not low <= start <= high:
+            raise ValueError(f"init={self.init!r} lies outside of bounds={self.bounds!r}.")
+        lower, upper = sorted((model.theta(low), model.theta(high)))
+        last = getattr(self, "_last_theta", None) if self.warm_start else None
+        theta = np.full(n, model.theta(start)) if last is None or last.size != n else last
+        return np.clip(theta, lower, upper), (lower, upper)
+
+    def _last_solutions(self, sizes: Sequence[int]) -> list[Vector] | None:
+        """Return the coefficients where the last fit ended, if they are of these sizes."""
+        last = getattr(self, "_last_ws", None) if self.warm_start else None
+        return last if last is not None and [w.size for w in last] == sizes else None
+
+    def _store(self, result: HoagResult, report: Report) -> None:
+        for record in result.history:
+            record["params"] = report.params(record)
+        # The result has been solved more accurately since it was scored.
+        report.score(result.history[result.best_index], result.solutions)
+        table = results_table(result, report.scores, lowest=self.selection == "min")
+        self._check_score_names(table)
+        self.history_ = result.history
+        self.cv_results_ = table
+        self.best_index_ = select(self.refit, table, result)
+        self.best_params_ = result.history[self.best_index_]["params"]
+        self.outcome_ = result.outcome
+        self.n_iter_ = len(result.history)
+        self.__dict__.pop("best_score_", None)
+        if not callable(self.refit):
+            self.best_score_ = float(table[f"mean_test_{self._metric(table)}"][self.best_index_])
+        self._last_theta = result.theta
+        self._last_ws = [solution.w for solution in result.solutions]
+
+    def _check_score_names(self, table: dict[str, Any]) -> None:
+        """Look at the names that a function as ``scoring`` has come up with."""
+        prefix = "mean_test_"
+        names = [key.removeprefix(prefix) for key in table if key.startswith(prefix)]
+        self.multimetric_ = self.scoring is not None and "score" not in names
+        if isinstance(self.refit, str) and self.refit not in names:
+            raise ValueError(f"refit must name one of the scores {names}, got {self.refit!r}.")
+
+    def _metric(self, table: dict[str, Any]) -> str:
+        """Return which score ``best_score_`` is."""
+        if isinstance(self.refit, str):
+            return self.refit
+        return "score" if "mean_test_score" in table else CRITERION
+
+    def _fit_best(self, refit: Refit, report: Report, result: HoagResult) -> None:
+        begin = time.perf_counter()
+        theta = result.history[self.best_index_]["theta"]
+        self.refit_params_ = self.best_params_
+        if self.refit_penalty == "per-sample":
+            theta = theta + refit.per_sample_shift()
+            self.refit_params_ = report.parameter(theta)
+        solution = refit.fit(theta, result.solutions)
+        warn_unless_converged(solution)
+        (value,) = self.refit_params_.values()
+        self.best_estimator_ = refit.estimator(value, solution, by_output=report.by_output)
+        self.refit_time_ = time.perf_counter() - begin
+
+    def _as_if_ended(
+        self, refit: Refit
+    ) -> Callable[[dict[str, Any], Sequence[Solution]], dict[str, Any]]:
+        """Return how to make the fitted attributes of a search that ends at a record."""
+
+        def attributes(record: dict[str, Any], solutions: Sequence[Solution]) -> dict[str, Any]:
+            (value,) = record["params"].values()
+            shift = refit.per_sample_shift() if self.refit_penalty == "per-sample" else 0.0
+            solution = refit.fit(record["theta"] + shift, solutions)
+            by_output = isinstance(self.penalty, str) and self.penalty == "output"
+            return {
+                "best_index_": record["iteration"],
+                "best_params_": record["params"],
+                "best_estimator_": refit.estimator(value, solution, by_output=by_output),
+            }
+
+        return attributes
+
+    predict = _delegated("predict")
+    predict_proba = _delegated("predict_proba")
+    predict_log_proba = _delegated("predict_log_proba")
+    decision_function = _delegated("decision_function")
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, **params: Any) -> float:
+        """Score the best estimator by ``scoring``, or by its own ``score`` without one.
+
+        Of several scores, the one that ``refit`` names.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), optional
+        **params : dict of str -> object
+            With metadata routing enabled, whatever else the scorer has requested.
+
+        Returns
+        -------
+        score : float
+
+        Raises
+        ------
+        ValueError
+            If there are several scores and ``refit`` names none of them.
+        """
+        best = self._best()
+        if sample_weight is not None:
+            params["sample_weight"] = sample_weight
+        if routing_enabled():
+            params = metadata_routing.process_routing(self, "score", **params).scorer.score
+        if not self.multimetric_:
+            return float(self.scorer_(best, X, y, **params))
+        scorers = self.scorer_
+        if not isinstance(self.refit, str) or self.refit == CRITERION:
+            raise ValueError(
+                "score needs one of the scores that scoring has: let refit name it, or call one "
+                "of scorer_."
+            )
+        if isinstance(scorers, dict):
+            return float(scorers[self.refit](best, X, y, **params))
+        return float(scorers(best, X, y, **params)[self.refit])
+
+    def get_metadata_routing(self) -> metadata_routing.MetadataRouter:
+        """Return who is handed what of the metadata.
+
+        Returns
+        -------
+        routing : MetadataRouter
+        """
+        return router(self, self._scoring().scorer)
+
+    def _best(self) -> Any:
+        check_is_fitted(self, "best_index_")
+        if not self.refit:
+            raise AttributeError(
+                "This ShineCV was made with refit=False and has no fitted estimator: fit one with "
+                "best_params_, or use refit=True."
+            )
+        return self.best_estimator_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.classifier_tags = inner.classifier_tags
+        tags.regressor_tags = inner.regressor_tags
+        tags.input_tags = inner.input_tags
+        return tags
+
+    def _sk_visual_block_(self) -> Any:
+        """Return what the HTML representation shows inside: the best estimator, once there is."""
+        from sklearn.utils._repr_html.estimator import _VisualBlock
+
+        key = "best_estimator_" if hasattr(self, "best_estimator_") else "estimator"
+        estimator = getattr(self, key)
+        name = f"{key}: {type(estimator).__name__}"
+        return _VisualBlock("parallel", [estimator], names=[name], name_details=[str(estimator)])
