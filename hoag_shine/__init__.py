@@ -11,8 +11,8 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .datasets import load_dataset
+    from .estimators.generalized_linear import GeneralizedLinear
     from .folds import fold_problems
-    from .generalized_linear import GeneralizedLinear
     from .hypergradients import Hypergradient
     from .inner.inverse_hessian import InverseHessian
     from .inner.lbfgs import Solution, Status, minimize_lbfgs
@@ -20,18 +20,22 @@ if TYPE_CHECKING:
     from .plotting import ShinePathDisplay
     from .problems.base import Problem, ProblemSet
     from .problems.losses import (
+        HuberLoss,
         LogisticLoss,
         Loss,
         MultinomialLoss,
         SigmoidSquaredLoss,
+        SquaredHingeLoss,
         SquaredLoss,
+        TweedieLoss,
     )
     from .search import ShineCV
     from .steps import Outcome
 
 _HOMES = {
-    "GeneralizedLinear": "generalized_linear",
+    "GeneralizedLinear": "estimators.generalized_linear",
     "HoagResult": "outer",
+    "HuberLoss": "problems.losses",
     "Hypergradient": "hypergradients",
     "InverseHessian": "inner.inverse_hessian",
     "LogisticLoss": "problems.losses",
@@ -44,8 +48,10 @@ _HOMES = {
     "ShinePathDisplay": "plotting",
     "SigmoidSquaredLoss": "problems.losses",
     "Solution": "inner.lbfgs",
+    "SquaredHingeLoss": "problems.losses",
     "SquaredLoss": "problems.losses",
     "Status": "inner.lbfgs",
+    "TweedieLoss": "problems.losses",
     "fold_problems": "folds",
     "hoag": "outer",
     "load_dataset": "datasets",
@@ -55,6 +61,7 @@ _HOMES = {
 __all__ = [
     "GeneralizedLinear",
     "HoagResult",
+    "HuberLoss",
     "Hypergradient",
     "InverseHessian",
     "LogisticLoss",
@@ -67,8 +74,10 @@ __all__ = [
     "ShinePathDisplay",
     "SigmoidSquaredLoss",
     "Solution",
+    "SquaredHingeLoss",
     "SquaredLoss",
     "Status",
+    "TweedieLoss",
     "__version__",
     "fold_problems",
     "hoag",

@@ -26,12 +26,13 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from .estimators import Model, as_model
-from .groups import UNPENALISED, Groups, coefficient_groups
+from .estimators.base import Model
+from .estimators.fit import linear_problems
+from .estimators.registry import as_model
+from .groups import Groups, coefficient_groups
 from .pipelines import Chain
 from .problems.base import JoinedProblems, ProblemSet
 from .problems.linear import LinearProblems
-from .problems.penalties import L2Penalty
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -281,10 +282,14 @@ def problems_of(model: Model, parts: Sequence[Part], groups: Sequence[Groups]) -
 
 
 def training_weights(model: Model, part: Part) -> Array:
-    """Return the weight of each row in the training loss of each fold, (n_rows, n_folds)."""
+    """Return the weights of the rows in the training losses of the folds.
+
+    Of shape (n_rows, n_folds), or (n_rows, n_folds, n_outputs) where the model tells outputs apart.
+    """
     # A row drawn more than once, as by a bootstrap, counts as often.
     drawn = [np.bincount(train, minlength=len(part.y)) for train, _ in part.splits]
-    return np.stack([model.training_weight(part.y, n * part.weight) for n in drawn], axis=1)
+    weights = [model.training_weight(part.y, n.astype(np.float64), part.weight) for n in drawn]
+    return np.stack(weights, axis=1)
 
 
 def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
@@ -292,35 +297,8 @@ def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
     drawn = [np.bincount(test, minlength=len(part.y)) for _, test in part.splits]
     held_out = np.stack([n * part.weight for n in drawn], axis=1)
     test_weight = held_out / held_out.sum(axis=0) / model.n_averaged
-    return _linear_problems(model, part, groups, training_weights(model, part), test_weight)
-
-
-def whole_problem(model: Model, part: Part, groups: Groups) -> LinearProblems:
-    """Return the problem of the final fit: all rows train, none is held out."""
-    train_weight = model.training_weight(part.y, part.weight)[:, None]
-    return _linear_problems(model, part, groups, train_weight, np.zeros_like(train_weight))
-
-
-def _linear_problems(
-    model: Model, part: Part, groups: Groups, train_weight: Array, test_weight: Array
-) -> LinearProblems:
-    return LinearProblems(
-        part.X,
-        model.targets(part.y),
-        model.loss,
-        penalty_of(model, groups, part.X.shape[1]),
-        train_weight,
-        test_weight,
-        fit_intercept=model.estimator.fit_intercept,
-    )
-
-
-def penalty_of(model: Model, groups: Groups, n_features: int) -> L2Penalty:
-    """Return the penalty of groups of coefficients, over all variables in their flat layout."""
-    shape = n_features, model.n_outputs
-    intercepts = np.full((int(model.estimator.fit_intercept), model.n_outputs), UNPENALISED)
-    of_variable = np.concatenate([np.broadcast_to(groups.of_coefficient, shape), intercepts])
-    return L2Penalty(of_variable.ravel(), model.penalty_scale)
+    weights = training_weights(model, part), test_weight
+    return linear_problems(model, part.X, part.y, groups, *weights)
 
 
 def fold_problems(

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 # The label of columns without a penalty, beside None.
 UNPENALISED = -1
+# The group of variables that a model does not have: they stay at zero.
+HELD = -2
 
 
 @dataclass(frozen=True)

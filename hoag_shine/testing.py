@@ -54,7 +54,7 @@ def check_loss(
     targets : array-like of shape (n,) or (n, n_outputs), optional
         Targets to check with; drawn from ``loss.target_range`` if not given.
     n_outputs : int, optional
-        Outputs to draw targets for: 1, or 3 for a ``shift_invariant`` loss.
+        Outputs to draw targets for: ``loss.n_predictors``, or 3 for a ``shift_invariant`` loss.
     largest : float, default=30.0
         Largest linear predictor, of either sign, at which the loss has to be finite.
     rtol : float, default=1e-6
@@ -73,7 +73,7 @@ def check_loss(
     >>> check_loss(LogisticLoss())
     """
     rng = check_random_state(random_state)
-    n_outputs = n_outputs or (3 if loss.shift_invariant else 1)
+    n_outputs = n_outputs or (3 if loss.shift_invariant else loss.n_predictors)
     y = _targets(loss, n_outputs, rng) if targets is None else np.asarray(targets, np.float64)
     y = y.reshape(len(y), 1, -1)
     z = _predictors((len(y), 3, y.shape[2]), largest, rng)

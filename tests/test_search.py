@@ -812,7 +812,7 @@ def test_a_penalty_that_has_no_logarithm_is_refused(parameter, value):
 @pytest.mark.parametrize(
     ("estimator", "error", "message"),
     [
-        (Lasso(), TypeError, r"must be LogisticRegression\(\) or Ridge\(\).*got Lasso"),
+        (Lasso(), TypeError, r"must be LogisticRegression\(\) or .* or Ridge\(\) or .*got Lasso"),
         (LinearRegression(), TypeError, "got LinearRegression"),
         (LogisticRegression, TypeError, "an instance, not the class LogisticRegression"),
         (None, TypeError, "estimator must be"),
@@ -820,7 +820,6 @@ def test_a_penalty_that_has_no_logarithm_is_refused(parameter, value):
         (LogisticRegression(penalty="l1", solver="liblinear"), ValueError, "estimator has an l1"),
         (LogisticRegression(l1_ratio=0.5, solver="saga"), ValueError, "estimator has an l1"),
         (LogisticRegression(penalty=None), ValueError, "or no penalty"),
-        (LogisticRegression(solver="liblinear"), ValueError, "liblinear.*intercept"),
         (Ridge(positive=True), ValueError, "positive=True"),
     ],
     ids=str,

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from ..groups import HELD
 from ..inner.requests import Evaluate, HessianProduct, Request
 from .base import Problem, ProblemSet
 from .design import as_design
@@ -101,7 +102,8 @@ class LinearProblems(ProblemSet):
     penalty : L2Penalty
         Over the variables in their flat layout.
     train_weight, test_weight : ndarray of shape (n_samples, n_folds), float64
-        :math:`s` and :math:`v` above.
+        :math:`s` and :math:`v` above. Or of shape (n_samples, n_folds, n_outputs), where a loss
+        that is the sum over the outputs weighs them differently.
     fit_intercept : bool, default=True
 
     Attributes
@@ -137,6 +139,9 @@ class LinearProblems(ProblemSet):
         # Each fold's last linear predictor and curvature, with the w they belong to.
         self._predictor: dict[int, tuple[Vector, Array]] = {}
         self._curvature: dict[int, tuple[Vector, Array]] = {}
+        # Without those variables that the penalty holds at zero.
+        free = (penalty.groups != HELD).reshape(-1, 1, self.n_outputs)
+        self._free = None if free.all() else free
         self._centring = self._make_centring()
         super().__init__([LinearProblem(self, k) for k in range(train_weight.shape[1])])
 
@@ -191,7 +196,7 @@ class LinearProblems(ProblemSet):
         for block in self.design.blocks:
             U = self.loss.hessian_product(D[block], self._forward(block, V))
             weight = self._columns(self.train_weight[block], folds)
-            self._add_backward(block, U * weight[:, :, None], G)
+            self._add_backward(block, U * weight, G)
         self._n_passes += 1.0
         h = self.penalty.hessian(theta)
         columns = iter(np.moveaxis(G, 1, 0))
@@ -231,7 +236,7 @@ class LinearProblems(ProblemSet):
         for block in self.design.blocks:
             diagonal = np.abs(self.loss.hessian_diagonal(D[block]))
             weight = self._columns(self.train_weight[block], folds)
-            self._add_backward(block, diagonal * weight[:, :, None], G, squared=True)
+            self._add_backward(block, diagonal * weight, G, squared=True)
         self._n_passes += 0.5
         if self._centring is not None:
             G += self._centring[:, folds, None]
@@ -284,11 +289,12 @@ class LinearProblems(ProblemSet):
     def _add_losses(self, block: slice, Z: Array, weight: Array, G: Array) -> Array:
         """Add the gradients of a block's weighted losses to G; return the sums of the losses."""
         loss, slope = self.loss.value_and_gradient(self.y[block], Z)
-        self._add_backward(block, slope * weight[:, :, None], G)
-        return np.asarray(np.einsum("ik,ikm->k", weight, loss))
+        self._add_backward(block, slope * weight, G)
+        return np.asarray(np.einsum("ikm,ikm->k", weight, loss))
 
     def _forward(self, block: slice, W: Array) -> Array:
         """Return the linear predictors of a block of rows."""
+        W = W if self._free is None else W * self._free
         columns = W.reshape(len(W), -1)
         Z = self.design.matmul(block, columns[: self.n_features])
         if self.fit_intercept:
@@ -301,6 +307,8 @@ class LinearProblems(ProblemSet):
         self.design.add_rmatmul(block, U, columns[: self.n_features], squared=squared)
         if self.fit_intercept:
             columns[-1] += np.einsum("ic->c", U)  # faster than a sum over few columns
+        if self._free is not None:
+            G *= self._free
 
     def _predictor_at(self, k: int, w: Vector) -> Array:
         known = self._predictor.get(k)
@@ -342,4 +350,6 @@ class LinearProblems(ProblemSet):
 
     @staticmethod
     def _columns(weight: Array, folds: Sequence[int]) -> Array:
-        return weight if folds == list(range(weight.shape[1])) else weight[:, folds]
+        """Return the weights of some folds, (sample, fold, 1 or output)."""
+        chosen = weight if folds == list(range(weight.shape[1])) else weight[:, folds]
+        return chosen.reshape(len(weight), len(folds), -1)

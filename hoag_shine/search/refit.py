@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 
-from ..folds import FoldedData, Part, training_weights, whole_problem
+from ..estimators.fit import fit, whole_problem
+from ..folds import FoldedData, Part, training_weights
 from ..groups import Groups
-from ..inner.lbfgs import Solution, minimize_lbfgs
+from ..inner.lbfgs import Solution
 
 Vector = NDArray[np.float64]
 
@@ -35,26 +34,27 @@ class Refit:
     def __init__(self, data: FoldedData, whole: Part, groups: Groups) -> None:
         self.data = data
         self.whole = whole
-        self.problem = whole_problem(data.model, whole, groups)[0]
+        self.problem = whole_problem(data.model, whole.X, whole.y, whole.weight, groups)
 
     def per_sample_shift(self) -> float:
         """Return what keeps the penalty per training weight, added to log alpha."""
         data = self.data
         folds = [w for part in data.parts for w in training_weights(data.model, part).sum(axis=0)]
-        total = data.model.training_weight(self.whole.y, self.whole.weight).sum()
-        return float(np.log(total / np.mean(folds)))
+        whole = data.model.training_weight(
+            self.whole.y, np.ones(len(self.whole.y)), self.whole.weight
+        ).sum(axis=0)
+        return float(np.log(np.mean(whole) / np.mean(folds)))
 
     def fit(self, theta: Vector, solutions: Sequence[Solution]) -> Solution:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
-        zero = np.zeros(self.problem.n_params)
-        scale = float(np.linalg.norm(self.problem.value_and_grad(zero, theta)[1]))
-        alike = all(s.w.size == zero.size for s in solutions)
-        w = np.mean([s.w for s in solutions], axis=0) if alike else zero
-        return minimize_lbfgs(self.problem, theta, w, tol=REFIT_TOLERANCE * scale)
+        ws = [s.w for s in solutions if s.w.size == self.problem.n_params]
+        start = np.mean(ws, axis=0) if len(ws) == len(solutions) else None
+        return fit(self.problem, theta, start, tol=REFIT_TOLERANCE)
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""
         model = fitted_model(self.data, self.whole, value, solution, by_output=by_output)
+        self.data.model.note_training(model, self.whole.X, self.whole.y)
         return self.data.chain.assemble(self.whole.transformers, model)
 
 
@@ -68,14 +68,3 @@ def fitted_model(
         if hasattr(part.seen, name):
             setattr(model, name, getattr(part.seen, name))
     return model
-
-
-def warn_unless_converged(solution: Solution) -> None:
-    """Say that the final fit is not accurate."""
-    if not solution.converged:
-        warnings.warn(
-            f"The final fit did not converge, because {solution.status.value}: scale the "
-            "features or raise the smallest penalty in bounds.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )

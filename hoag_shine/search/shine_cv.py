@@ -13,13 +13,15 @@ from sklearn.utils import get_tags, metadata_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ..estimators import Model, as_model, check_positive
+from ..estimators.base import Model, check_positive
+from ..estimators.fit import warn_unless_converged
+from ..estimators.registry import as_model
 from ..folds import FoldedData, Part, problems_of
 from ..inner.lbfgs import Solution
 from ..outer import HoagResult, hoag
 from ..pipelines import Chain
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
-from .refit import Refit, warn_unless_converged
+from .refit import Refit
 from .report import Report
 from .results import results_table, select
 from .routing import Routed, route, router, routing_enabled
@@ -57,20 +59,26 @@ def _delegated(name: str) -> Any:
 class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     r"""Tune the penalty of a linear model by hypergradients of its cross-validated loss.
 
-    Finds the ``C`` of a :class:`~sklearn.linear_model.LogisticRegression`, or the ``alpha`` of a
-    :class:`~sklearn.linear_model.Ridge` or :class:`GeneralizedLinear`, that minimises the mean over
-    the folds of each fold's mean held-out loss: the log loss of two or more classes, the squared
-    error, or the loss of your own. A grid of candidates is not needed: the derivative of that
+    Finds the ``C`` of a :class:`~sklearn.linear_model.LogisticRegression` or
+    :class:`~sklearn.svm.LinearSVC`, or the ``alpha`` of a :class:`~sklearn.linear_model.Ridge`,
+    :class:`~sklearn.linear_model.RidgeClassifier`,
+    :class:`~sklearn.linear_model.PoissonRegressor`,
+    :class:`~sklearn.linear_model.GammaRegressor`,
+    :class:`~sklearn.linear_model.TweedieRegressor`,
+    :class:`~sklearn.linear_model.HuberRegressor` or :class:`GeneralizedLinear`, that minimises the
+    mean over the folds of each fold's mean held-out loss: the loss that the estimator itself
+    minimises, see :ref:`estimators`. A grid of candidates is not needed: the derivative of that
     criterion with respect to the logarithm of the penalty (the hypergradient) says where to go,
     and it costs little more than the fits themselves. All folds are fitted side by side, one pass
     over X serving them all.
 
     Parameters
     ----------
-    estimator : LogisticRegression, Ridge, GeneralizedLinear, or a Pipeline that ends in one
-        The estimator to tune. Its ``C`` or ``alpha`` is where the search starts; its
-        ``fit_intercept`` and ``class_weight`` are respected; options of its own solver (``tol``,
-        ``max_iter``, ...) are not used. The intercept is never penalised. Transformers of a
+    estimator : estimator instance
+        The estimator to tune, one of the above or a pipeline that ends in one. Its ``C`` or
+        ``alpha`` is where the search starts; its ``fit_intercept`` and ``class_weight`` are
+        respected; options of its own solver (``tol``, ``max_iter``, ...) are not used. The
+        intercept is penalised only where the estimator itself does so. Transformers of a
         :class:`~sklearn.pipeline.Pipeline` are fitted once for each fold, to its training rows,
         and once to all rows for the final fit; its ``memory`` is used. The transformed rows of
         all folds are held at the same time.
@@ -455,7 +463,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             theta = theta + refit.per_sample_shift()
             self.refit_params_ = report.parameter(theta)
         solution = refit.fit(theta, result.solutions)
-        warn_unless_converged(solution)
+        advice = "scale the features or raise the smallest penalty in bounds"
+        warn_unless_converged(solution, advice, stacklevel=4)
         (value,) = self.refit_params_.values()
         self.best_estimator_ = refit.estimator(value, solution, by_output=report.by_output)
         self.refit_time_ = time.perf_counter() - begin

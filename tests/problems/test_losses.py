@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss, mean_squared_error
+from sklearn.metrics import log_loss, mean_squared_error, mean_tweedie_deviance
 
-from hoag_shine import LogisticLoss, SquaredLoss
+from hoag_shine import HuberLoss, LogisticLoss, SquaredHingeLoss, SquaredLoss, TweedieLoss
+from hoag_shine.testing import check_loss
 
 LOSSES = [LogisticLoss(), SquaredLoss()]
 
@@ -85,3 +86,90 @@ def test_losses_compare_by_what_they_compute():
     assert hash(SquaredLoss()) == hash(SquaredLoss())
     assert LogisticLoss() != SquaredLoss()
     assert repr(LogisticLoss()) == "LogisticLoss()"
+
+
+ALL = [
+    LogisticLoss(),
+    SquaredLoss(),
+    SquaredHingeLoss(),
+    *(TweedieLoss(power) for power in (-1.5, 0, 1, 1.3, 1.9, 2, 3)),
+    TweedieLoss(1, unit=50.0),
+    TweedieLoss(2, unit=0.02),
+    HuberLoss(),
+    HuberLoss(epsilon=1.01, unit=30.0),
+]
+
+
+@pytest.mark.parametrize("loss", ALL, ids=repr)
+def test_a_loss_is_what_it_has_to_be(loss):
+    check_loss(loss)
+
+
+@pytest.mark.parametrize("power", [-2, 0, 1, 1.01, 1.5, 2, 2.5, 3])
+@pytest.mark.parametrize("unit", [1.0, 7.0])
+def test_the_mean_tweedie_loss_is_scikit_learns_deviance(power, unit):
+    rng = np.random.default_rng(4)
+    loss = TweedieLoss(power, unit)
+    y, z = rng.gamma(1.0, size=(200, 1)), rng.normal(size=(200, 1))
+    if 1 <= power < 2:
+        y[::3] = 0.0
+    elif power <= 0:
+        y -= 0.5
+    mean = loss.inverse_link(z)
+    np.testing.assert_allclose(mean, unit * np.exp(z), rtol=1e-13)
+    expected = mean_tweedie_deviance(y.ravel(), mean.ravel(), power=power)
+    np.testing.assert_allclose(loss.value(y, z).mean(), expected, rtol=1e-9)
+
+
+@given(
+    z=st.floats(-1e6, 1e6),
+    y=st.floats(0.0, 1e30) | st.just(0.0),
+    power=st.sampled_from([1.0, 1.5, 2.0]),
+)
+def test_a_deviance_of_any_predictor_is_a_number_and_not_negative(z, y, power):
+    y = max(y, 1e-30) if power == 2.0 else y
+    loss = TweedieLoss(power)
+    y_, z_ = np.array([[y]]), np.array([[z]])
+    for found in (loss.value(y_, z_), loss.gradient(y_, z_), loss.hessian(y_, z_)):
+        assert np.isfinite(found).all()
+    assert loss.value(y_, z_)[0, 0] >= -1e-12 * y
+    assert loss.hessian(y_, z_)[0, 0] >= 0.0
+
+
+def test_a_good_poisson_fit_loses_no_digits():
+    y = np.array([[1e8]])
+    r = 1e-6  # mu = y e^r: the deviance is y r^2 to leading order, of terms as large as 1e9
+    found = TweedieLoss(1).value(y, np.log(y) + r)
+    np.testing.assert_allclose(found, 1e8 * r**2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("power", [0.5, np.nan, np.inf])
+def test_powers_without_a_distribution_are_refused(power):
+    with pytest.raises(ValueError, match="power"):
+        TweedieLoss(power)
+
+
+@given(
+    r=st.floats(-50, 50),
+    sigma=st.floats(1e-3, 100),
+    epsilon=st.floats(1.001, 5),
+)
+def test_the_huber_loss_is_that_of_the_regressor(r, sigma, epsilon):
+    u = abs(r) / sigma
+    inner = u**2 if u <= epsilon else 2 * epsilon * u - epsilon**2
+    loss = HuberLoss(epsilon)
+    z = np.array([[[r + 3.0, sigma - 1.0]]])
+    found = loss.value(np.array([[[3.0, 0.0]]]), z)
+    np.testing.assert_allclose(found, sigma * (1 + inner), rtol=1e-9, atol=1e-9)
+
+
+@given(
+    st.lists(st.floats(-20, 20), min_size=4, max_size=4),
+    st.floats(0, 1),
+    st.floats(1.001, 4),
+)
+def test_the_huber_loss_is_jointly_convex_for_every_scale(points, t, epsilon):
+    loss, y = HuberLoss(epsilon), np.zeros((1, 1, 2))
+    a, b = np.reshape(points, (2, 1, 1, 2))
+    chord = t * loss.value(y, a) + (1 - t) * loss.value(y, b)
+    assert loss.value(y, t * a + (1 - t) * b) <= chord + 1e-9 * (1 + np.abs(chord))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .inner.lbfgs import minimize_lbfgs
-from .problems.linear import LinearProblems
-from .problems.losses import Loss, SquaredLoss
-from .problems.penalties import L2Penalty
+from ..groups import coefficient_groups
+from ..problems.losses import Loss, SquaredLoss
+from .base import Model, Vector
+from .fit import fit, warn_unless_converged, whole_problem
 
 
 class GeneralizedLinear(RegressorMixin, BaseEstimator):
@@ -120,31 +118,27 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
         ValueError, TypeError
             For bad input; the message names the argument.
         """
-        loss = resolve_loss(self.loss)
         for name, kind in {"alpha": Real, "tol": Real, "max_iter": Integral}.items():
             value = getattr(self, name)
             check_scalar(value, name, kind, min_val=0, max_val=np.inf, include_boundaries="neither")
+        model = GeneralizedLinearModel(self)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True
         )
-        loss.check_targets(y)
+        y = model.encode(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        problem = self._problem(X, y.astype(np.float64), weight[:, None], loss)
-        theta = np.log([float(self.alpha)])
-        start = problem.value_and_grad(np.zeros(problem.n_params), theta)[1]
-        tol = float(self.tol * np.linalg.norm(start))
-        solution = minimize_lbfgs(problem, theta, tol=tol, max_iter=self.max_iter)
-        if not solution.converged:
-            warnings.warn(
-                f"The fit did not converge, because {solution.status.value}: scale the features, "
-                "or raise max_iter, tol or alpha.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        w = solution.w.astype(X.dtype)
-        self.coef_ = w[: X.shape[1]]
-        self.intercept_ = w[-1] if self.fit_intercept else X.dtype.type(0.0)
-        self.n_iter_ = solution.n_iter
+        if not weight.any():
+            raise ValueError("sample_weight must not be zero for all rows.")
+        problem = whole_problem(model, X, y, weight, coefficient_groups("shared", X.shape[1]))
+        solution = fit(
+            problem,
+            np.array([model.theta(self.alpha)]),
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+        advice = "scale the features, or raise max_iter, tol or alpha"
+        warn_unless_converged(solution, advice, stacklevel=2)
+        model.set_fitted(self, solution.w, solution.n_iter, X.dtype)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -163,19 +157,31 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
         z = safe_sparse_dot(X, self.coef_) + self.intercept_
         return np.asarray(resolve_loss(self.loss).inverse_link(z))
 
-    def _problem(self, X: Any, y: Any, weight: Any, loss: Loss) -> Any:
-        groups = np.zeros(X.shape[1] + int(self.fit_intercept), dtype=np.intp)
-        groups[X.shape[1] :] = -1
-        penalty = L2Penalty(groups)
-        no_test = np.zeros_like(weight)
-        return LinearProblems(
-            X, y, loss, penalty, weight, no_test, fit_intercept=self.fit_intercept
-        )[0]
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+class GeneralizedLinearModel(Model):
+    """``GeneralizedLinear``, whose loss is the user's."""
+
+    parameter = "alpha"
+    penalty_scale = 1.0
+
+    def _check_options(self) -> None:
+        self.loss = resolve_loss(self.estimator.loss)
+
+    def encode(self, y: NDArray[Any]) -> Vector:
+        self.loss.check_targets(y)
+        return super().encode(y)
+
+    def _set_fitted(
+        self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
+    ) -> None:
+        fitted.coef_ = coef[0]
+        fitted.intercept_ = intercept[0]
+        fitted.n_iter_ = n_iter
 
 
 def resolve_loss(loss: Any) -> Loss:
@@ -185,9 +191,9 @@ def resolve_loss(loss: Any) -> Loss:
     if not isinstance(loss, Loss):
         hint = " (an instance, not the class)" if isinstance(loss, type) else ""
         raise TypeError(f"loss must be an instance of hoag_shine.Loss{hint}, got {loss!r}.")
-    if loss.shift_invariant:
+    if loss.shift_invariant or loss.n_predictors > 1:
         raise TypeError(
             f"loss must be pointwise, but {loss!r} couples several outputs: tune a "
-            "LogisticRegression for more than two classes."
+            "LogisticRegression for more than two classes, or a HuberRegressor."
         )
     return loss

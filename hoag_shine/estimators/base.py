@@ -1,0 +1,155 @@
+"""What every estimator that can be tuned has to say of itself."""
+
+from __future__ import annotations
+
+import numbers
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from ..problems.losses import Loss
+
+Vector = NDArray[np.float64]
+
+
+class Model(ABC):
+    """What is known about an estimator class that can be tuned.
+
+    Parameters
+    ----------
+    estimator : estimator instance
+        The user's own; never changed.
+
+    Attributes
+    ----------
+    parameter : str
+        Name of the estimator's penalty parameter.
+    loss : Loss
+        Known once y is.
+    n_outputs : int
+        Linear predictors of a sample: one for each target, or class where there are more than two.
+    n_averaged : int
+        Of so many outputs the score is the mean, where the loss is their sum.
+    multi_output : bool
+        Whether y may have several columns.
+    value_by_output : bool
+        Whether the parameter may have a value for each output.
+    intercept_penalty : float
+        Strength of the penalty of the intercept, in units of that of the coefficients.
+    classes_ : ndarray or None
+        The classes of y, for a classifier, once y is known.
+    penalty_scale : float
+        Penalty strength in units of alpha.
+    """
+
+    parameter: ClassVar[str]
+    loss: Loss
+    penalty_scale: ClassVar[float]
+    classifier: ClassVar[bool] = False
+    multi_output: ClassVar[bool] = False
+    value_by_output: ClassVar[bool] = False
+    intercept_penalty: float = 0.0
+    n_outputs: int = 1
+    n_averaged: int = 1
+    classes_: NDArray[Any]
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+        self._check_options()
+        value = getattr(estimator, self.parameter)
+        self.start = check_positive(f"estimator.{self.parameter}", value)
+
+    @abstractmethod
+    def _check_options(self) -> None:
+        """Raise ValueError for options of the estimator that make it another problem."""
+
+    @property
+    def fit_intercept(self) -> bool:
+        """Whether the inner problem has intercepts, one for each output."""
+        return bool(self.estimator.fit_intercept)
+
+    @property
+    def output_names(self) -> tuple[Any, ...]:
+        """A name for each output, once y is known."""
+        return tuple(range(self.n_outputs))
+
+    def theta(self, value: float) -> float:
+        """Return log alpha for a value of the estimator's parameter."""
+        return float(np.log(value))
+
+    def value(self, theta: Vector) -> Vector:
+        """Return the estimator's parameter for each log alpha."""
+        return np.exp(theta)
+
+    def encode(self, y: NDArray[Any]) -> Vector:
+        """Return targets as numbers, class codes for a classifier, after checking them."""
+        return np.asarray(y, dtype=np.float64)
+
+    def targets(self, y: Vector) -> Vector:
+        """Return encoded targets as the loss expects them, (n,) or (n, n_outputs)."""
+        return y
+
+    def arrange(self, groups: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the variables' groups, (row, output), less what the model does not have."""
+        return groups
+
+    def decode(self, y: Vector) -> NDArray[Any]:
+        """Return encoded targets as the user gave them."""
+        return y
+
+    def check_fold(self, y: Vector, weight: Vector) -> str | None:
+        """Return what is wrong with a fold's training targets, or None."""
+        return None if weight.any() else "its training rows have no weight"
+
+    def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
+        """Return the weights of the training losses, class weights included.
+
+        Row i, of weight ``weight[i]``, is ``times[i]`` times among the training rows.
+        """
+        return times * weight
+
+    def fitted(
+        self, value: Any, w: Vector, n_iter: int, dtype: Any, *, by_output: bool = False
+    ) -> Any:
+        """Return a fitted clone of the estimator with coefficients and intercept ``w``.
+
+        Its parameter is set to ``value`` where that is a single number, or one for each output and
+        the estimator takes those; other penalties have no place in it.
+        """
+        fitted = clone(self.estimator)
+        if np.ndim(value) == 0 or (by_output and self.value_by_output):
+            fitted.set_params(**{self.parameter: value})
+        self.set_fitted(fitted, w, n_iter, dtype)
+        return fitted
+
+    def set_fitted(self, estimator: Any, w: Vector, n_iter: int, dtype: Any) -> None:
+        """Give an estimator the attributes of one that was fitted, with coefficients ``w``."""
+        W = w.reshape(-1, self.n_outputs).astype(dtype)
+        coef, intercept = W, np.zeros(self.n_outputs, dtype)
+        if self.fit_intercept:
+            coef, intercept = W[:-1], W[-1]
+        self._set_fitted(estimator, np.ascontiguousarray(coef.T), intercept, n_iter)
+
+    def note_training(self, fitted: Any, X: Any, y: Vector) -> None:  # noqa: B027
+        """Set fitted attributes that tell of the training rows, y as encoded."""
+
+    @abstractmethod
+    def _set_fitted(
+        self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
+    ) -> None:
+        """Set the fitted attributes, given (n_outputs, n_features) and (n_outputs,)."""
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Return the value as a float if it is a positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a positive number, got {value!r}.")
+    number = float(value)
+    if not 0.0 < number < np.inf:
+        raise ValueError(
+            f"{name} must be positive and finite, since its logarithm is tuned; got {value!r}."
+        )
+    return number

@@ -1,0 +1,100 @@
+"""What classifiers have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+
+from .base import Model, Vector, check_positive
+
+
+class ClassifierModel(Model):
+    """A classifier; its targets are encoded as indices of the classes."""
+
+    classifier = True
+
+    def encode(self, y: NDArray[Any]) -> Vector:
+        check_classification_targets(y)
+        encoder = LabelEncoder().fit(y)
+        self.classes_ = encoder.classes_
+        n_classes = self.classes_.size
+        if n_classes < 2:
+            raise ValueError(
+                f"y must have at least 2 classes for {type(self.estimator).__name__} to be tuned, "
+                f"but it has only {self.classes_[0]!r}."
+            )
+        self.n_outputs = 1 if n_classes == 2 else n_classes
+        return np.asarray(encoder.transform(y), dtype=np.float64)
+
+    def signs(self, y: Vector) -> Vector:
+        """Return 1 in the column of the class and -1 elsewhere, or one column for two classes."""
+        if self.n_outputs == 1:
+            return np.asarray(2.0 * y - 1.0)
+        return np.asarray(2.0 * np.eye(self.n_outputs)[y.astype(int)] - 1.0)
+
+    @property
+    def output_names(self) -> tuple[Any, ...]:
+        return tuple(self.classes_.tolist()[-self.n_outputs :])
+
+    def decode(self, y: Vector) -> NDArray[Any]:
+        return np.asarray(self.classes_[y.astype(int)])
+
+    def check_fold(self, y: Vector, weight: Vector) -> str | None:
+        missing = set(range(self.classes_.size)) - set(y[weight > 0.0].astype(int))
+        if missing:
+            label = self.classes_.tolist()[min(missing)]
+            return f"its training rows have no sample of class {label!r}"
+        return None
+
+    def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
+        drawn = times * weight
+        return np.asarray(drawn * self.class_weights(y, drawn)[y.astype(int)])
+
+    def class_weights(self, y: Vector, drawn: Vector) -> Vector:
+        """Return a weight for each class, given those of the training rows."""
+        if self.estimator.class_weight == "balanced":
+            # scikit-learn's own function takes no sample weights before 1.7.
+            mass = np.bincount(y.astype(int), drawn)
+            per_class = mass.sum() / (mass.size * mass)
+        else:
+            per_class = compute_class_weight(
+                self.estimator.class_weight, classes=self.classes_, y=self.classes_
+            )
+        self._check_class_weights(per_class)
+        return np.asarray(per_class)
+
+    def _check_class_weights(self, weights: Vector) -> None:
+        if not ((weights > 0.0) & np.isfinite(weights)).all():
+            raise ValueError(
+                "estimator.class_weight must be positive and finite for every class, got "
+                f"{self.estimator.class_weight!r}."
+            )
+
+
+class InverseStrength(Model):
+    """A model whose parameter C is the inverse of the penalty's strength."""
+
+    parameter = "C"
+    penalty_scale = 1.0
+
+    def theta(self, value: float) -> float:
+        return -float(np.log(value))
+
+    def value(self, theta: Vector) -> Vector:
+        return np.exp(-theta)
+
+
+def intercept_penalty(estimator: Any) -> float:
+    r"""Return how strongly liblinear penalises the intercept, next to the coefficients.
+
+    It takes the intercept for the coefficient v of one more feature, which is
+    ``intercept_scaling`` everywhere: :math:`b = a v` and :math:`v^2 = b^2 / a^2`.
+    """
+    if not estimator.fit_intercept:
+        return 0.0
+    return check_positive("estimator.intercept_scaling", estimator.intercept_scaling) ** -2

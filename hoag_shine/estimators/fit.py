@@ -1,0 +1,115 @@
+"""From a model and data to inner problems, and the fit of one on all rows."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from ..groups import UNPENALISED, Groups
+from ..inner.lbfgs import Solution, minimize_lbfgs
+from ..problems.base import Problem
+from ..problems.linear import LinearProblems
+from ..problems.penalties import L2Penalty
+from .base import Model, Vector
+
+Array = NDArray[np.float64]
+
+
+def linear_problems(
+    model: Model, X: Any, y: Vector, groups: Groups, train_weight: Array, test_weight: Array
+) -> LinearProblems:
+    """Return the inner problems of a model on rows that all folds share.
+
+    Parameters
+    ----------
+    model : Model
+    X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
+        Validated.
+    y : ndarray of shape (n_samples,) or (n_samples, n_targets), float64
+        As encoded by the model.
+    groups : Groups
+        Of the columns of X.
+    train_weight : ndarray of shape (n_samples, n_folds) or (n_samples, n_folds, n_outputs)
+    test_weight : ndarray of shape (n_samples, n_folds)
+    """
+    return LinearProblems(
+        X,
+        model.targets(y),
+        model.loss,
+        penalty_of(model, groups, X.shape[1]),
+        train_weight,
+        test_weight,
+        fit_intercept=model.fit_intercept,
+    )
+
+
+def whole_problem(model: Model, X: Any, y: Vector, weight: Vector, groups: Groups) -> Problem:
+    """Return the problem of the final fit: all rows train, none is held out."""
+    train_weight = model.training_weight(y, np.ones(len(y)), weight)[:, None]
+    return linear_problems(model, X, y, groups, train_weight, np.zeros((len(y), 1)))[0]
+
+
+def penalty_of(model: Model, groups: Groups, n_features: int) -> L2Penalty:
+    """Return the penalty of groups of coefficients, over all variables in their flat layout.
+
+    An intercept that an estimator penalises belongs to the group of its output's coefficients, if
+    these are of one group, and otherwise to none.
+    """
+    shape = n_features, model.n_outputs
+    coefficients = np.broadcast_to(groups.of_coefficient, shape)
+    intercepts = np.full((int(model.fit_intercept), model.n_outputs), UNPENALISED)
+    if model.intercept_penalty and len(groups.of_coefficient) == 1:
+        intercepts[:] = groups.of_coefficient
+    of_variable = model.arrange(np.concatenate([coefficients, intercepts]))
+    scale = np.full(of_variable.shape, model.penalty_scale)
+    scale[n_features:] *= model.intercept_penalty
+    return L2Penalty(of_variable.ravel(), scale.ravel())
+
+
+def fit(
+    problem: Problem,
+    theta: Vector,
+    start: Vector | None = None,
+    *,
+    tol: float,
+    max_iter: int = 1000,
+) -> Solution:
+    """Solve an inner problem until the gradient's norm is ``tol`` of that at zero.
+
+    Parameters
+    ----------
+    problem : Problem
+    theta : ndarray of shape (n_hyperparameters,)
+    start : ndarray of shape (n_params,), optional
+        Where to start; zero by default.
+    tol : float
+    max_iter : int, default=1000
+
+    Raises
+    ------
+    ValueError
+        If the numbers are too large to compute with.
+    """
+    zero = np.zeros(problem.n_params)
+    scale = float(np.linalg.norm(problem.value_and_grad(zero, theta)[1]))
+    solution = minimize_lbfgs(problem, theta, start, tol=tol * scale, max_iter=max_iter)
+    if not (np.isfinite(solution.w).all() and np.isfinite(solution.value)):
+        raise ValueError(
+            "The fit is not finite, because X, y or sample_weight have numbers too large to "
+            "compute with: scale them."
+        )
+    return solution
+
+
+def warn_unless_converged(solution: Solution, advice: str, *, stacklevel: int) -> None:
+    """Say that a fit is not accurate, and what to do."""
+    if not solution.converged:
+        warnings.warn(
+            f"The fit did not converge, because {solution.status.value}: {advice}.",
+            ConvergenceWarning,
+            stacklevel=stacklevel + 1,
+        )

@@ -1,0 +1,54 @@
+"""``LogisticRegression``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..problems.losses import LogisticLoss, MultinomialLoss
+from .base import Vector
+from .classes import ClassifierModel, InverseStrength, intercept_penalty
+
+
+class LogisticModel(InverseStrength, ClassifierModel):
+    """``LogisticRegression`` with an L2 penalty, of two classes or, by a softmax, of more."""
+
+    def _check_options(self) -> None:
+        # `penalty` is deprecated in scikit-learn 1.8 in favour of `l1_ratio` and C=inf.
+        options = self.estimator.get_params(deep=False)
+        if options.get("penalty", "l2") not in ("l2", "deprecated") or options.get("l1_ratio"):
+            raise ValueError(
+                "estimator has an l1 or no penalty, but only the L2 penalty can be tuned: use "
+                "LogisticRegression() with its default penalty."
+            )
+        if options.get("multi_class", "auto") not in ("auto", "deprecated"):
+            raise ValueError(
+                f"estimator has multi_class={options['multi_class']!r}, which scikit-learn has "
+                "deprecated and which is not supported: leave it at its default."
+            )
+        if options["solver"] == "liblinear":
+            self.intercept_penalty = intercept_penalty(self.estimator)
+
+    def encode(self, y: NDArray[Any]) -> Vector:
+        codes = super().encode(y)
+        n_classes = self.classes_.size
+        if n_classes > 2 and self.estimator.solver == "liblinear":
+            raise ValueError(
+                f"estimator has solver='liblinear', which does not couple the {n_classes} classes "
+                "of y: use solver='lbfgs'."
+            )
+        self.loss = LogisticLoss() if n_classes == 2 else MultinomialLoss()
+        return codes
+
+    def targets(self, y: Vector) -> Vector:
+        return y if self.n_outputs == 1 else np.eye(self.n_outputs)[y.astype(int)]
+
+    def _set_fitted(
+        self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
+    ) -> None:
+        fitted.classes_ = self.classes_
+        fitted.coef_ = coef
+        fitted.intercept_ = intercept
+        fitted.n_iter_ = np.array([n_iter], dtype=np.int32)

@@ -1,0 +1,95 @@
+r"""Losses: functions of a target and a linear predictor.
+
+A loss never sees the data matrix. It gets linear predictors :math:`z = Xw + b` of shape (n, k, m),
+for n samples, k problems side by side and m outputs, and targets ``y`` of shape (n, 1, m); all are
+float64. Everything about folds, weights, sparsity and precision is the problem's affair, so that
+a new loss is one class with a value and two derivatives.
+
+Most losses are *pointwise*: formulas of y and z that numpy applies to every element, whatever the
+shapes, as long as they broadcast; several outputs then simply add up. A loss that couples the
+outputs, as the softmax does, also says how its second derivative multiplies.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Loss(ABC):
+    """A loss of a target ``y`` and a linear predictor ``z``.
+
+    Attributes
+    ----------
+    scoring : str or None
+        Name of the scikit-learn scorer whose negative is the mean of this loss.
+    convex : bool
+        A promise that the second derivative is nowhere negative. Bounds on errors rest on it.
+    target_range : pair of float
+        The smallest and the largest target that the loss is made for.
+    shift_invariant : bool
+        Whether a constant that is added to all outputs of a sample changes nothing.
+    n_predictors : int
+        Predictors that a single target needs: 2 for a location and a scale.
+    """
+
+    scoring: str | None = None
+    convex: bool = False
+    target_range: tuple[float, float] = (-np.inf, np.inf)
+    shift_invariant: ClassVar[bool] = False
+    n_predictors: ClassVar[int] = 1
+
+    @abstractmethod
+    def value(self, y: Array, z: Array) -> Array:
+        """Return the loss of each element, or of each sample: z's shape, or (n, k, 1)."""
+
+    @abstractmethod
+    def gradient(self, y: Array, z: Array) -> Array:
+        """Return the derivative with respect to ``z``, of z's shape."""
+
+    @abstractmethod
+    def hessian(self, y: Array, z: Array) -> Array:
+        """Return the second derivative with respect to ``z``, of z's shape.
+
+        A loss that couples the outputs returns what :meth:`hessian_product` and
+        :meth:`hessian_diagonal` make theirs of.
+        """
+
+    def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
+        """Return both; worth overriding where the two share work."""
+        return self.value(y, z), self.gradient(y, z)
+
+    def hessian_product(self, hessian: Array, v: Array) -> Array:
+        """Return the second derivative times ``v``, of z's shape, given :meth:`hessian`."""
+        return hessian * v
+
+    def hessian_diagonal(self, hessian: Array) -> Array:
+        """Return the second derivative's diagonal, of z's shape, given :meth:`hessian`."""
+        return hessian
+
+    def inverse_link(self, z: Array) -> Array:
+        """Return the expected target at linear predictor ``z``."""
+        return z
+
+    def check_targets(self, y: Array) -> None:
+        """Raise ValueError if a target lies outside of ``target_range``."""
+        low, high = self.target_range
+        if y.size and not (low <= y.min() and y.max() <= high):
+            raise ValueError(
+                f"y must lie between {low:g} and {high:g} for {self!r}, but it goes from "
+                f"{y.min():g} to {y.max():g}."
+            )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
