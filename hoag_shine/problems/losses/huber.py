@@ -68,10 +68,8 @@ class HuberLoss(Loss):
         """Return the residual, the scale, the maximising c, and whether that is inside."""
         r, sigma = z[..., 0] - y[..., 0], self.scale(z[..., 1])
         inside = np.abs(r) < self.epsilon * sigma
-        c = np.asarray(
-            np.where(inside, r / np.where(inside, sigma, 1.0), self.epsilon * np.sign(r)),
-            dtype=np.float64,
-        )
+        edge = np.where(r < 0.0, -self.epsilon, self.epsilon)
+        c = np.where(inside, r / np.where(inside, sigma, 1.0), edge)
         return r, sigma, c, inside
 
     def __repr__(self) -> str:
