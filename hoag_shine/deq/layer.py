@@ -126,9 +126,9 @@ def fixed_point(
     fallback : {"residual", "norm-ratio"}, optional
         Samples that fail this test get the Jacobian-free estimate; see
         :func:`~hoag_shine.deq.backward.with_fallback`.
-    state_dtype : torch.dtype, optional
-        In which the solver computes, for instance float32 for a bfloat16 state. By default that of
-        z0, also under autocast.
+    state_dtype : {torch.float32, torch.float64}, optional
+        In which the solver computes. By default that of z0, also under autocast, or float32 for a
+        z0 of less precision.
     outer_grad : callable, optional
         Gradient of the loss with respect to z, for the outer-problem awareness of
         ``"adjoint-broyden"``.
@@ -294,7 +294,7 @@ class _Options:
             image = f(solution.z)
             if image.requires_grad:
                 rule = _Rule(self.method, Linearisation(f, solution.z), info)
-                return _apply(_Reattach, image, solution.z, rule), info
+                return _apply(_Reattach, image, image[:, :0].sum(), solution.z, rule), info
         return solution.z, info
 
 
@@ -321,27 +321,29 @@ class _Reattach(torch.autograd.Function):
     """Give the value of z the graph of f(z), with a backward rule in between.
 
     The graph of f(z) does not contain z, so that backward computes no derivative that is thrown
-    away; methods that need J^T build a graph of their own.
+    away; methods that need J^T build a graph of their own. ``anchor`` is a number with that graph:
+    u depends on everything that f(z) depends on, and a second derivative has to find that out.
     """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, z: Tensor, rule: _Rule) -> Tensor:
+    def forward(ctx: Any, image: Tensor, anchor: Tensor, z: Tensor, rule: _Rule) -> Tensor:
         ctx.rule = rule
+        ctx.save_for_backward(anchor)
         return z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         u = ctx.rule(grad)
         if torch.is_grad_enabled():
-            u = _apply(_SecondDerivative, grad, u)
-        return u, None, None
+            u = _apply(_SecondDerivative, u, grad, *ctx.saved_tensors)
+        return u, None, None, None
 
 
 class _SecondDerivative(torch.autograd.Function):
     """Refuse to be differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, u: Tensor) -> Tensor:
+    def forward(ctx: Any, u: Tensor, grad: Tensor, anchor: Tensor) -> Tensor:
         return u.view_as(u)
 
     @staticmethod

@@ -47,18 +47,12 @@ def jacobian_penalty(
     if n_samples < 1:
         raise ValueError(f"n_samples must be at least 1, got {n_samples!r}.")
     layout = Layout.of(z)
-    with torch.enable_grad():
-        point = layout.flatten(z).detach().requires_grad_()
-        value = FlatMap(f, layout, inputs)(point)
-        total = value.new_zeros(())
-        for _ in range(n_samples):
-            noise = torch.randn(
-                value.shape, dtype=value.dtype, device=value.device, generator=generator
-            )
-            (product,) = torch.autograd.grad(
-                value, point, noise, create_graph=True, materialize_grads=True
-            )
-            total = total + product.square().mean()
+    point = layout.flatten(z).detach()
+    _, vjp = FlatMap(f, layout, inputs).value_and_vjp(point, create_graph=True)
+    total = point.new_zeros(())
+    for _ in range(n_samples):
+        noise = _random_like(point, generator)
+        total = total + vjp(noise).square().mean()
     return total / n_samples
 
 
@@ -97,10 +91,14 @@ def spectral_radius(
     layout = Layout.of(z)
     point = layout.flatten(z).detach()
     _, vjp = FlatMap(f, layout, inputs).value_and_vjp(point)
-    v = torch.randn(point.shape, dtype=point.dtype, device=point.device, generator=generator)
+    v = _random_like(point, generator)
     growth = []
     for _ in range(n_iter):
         norm = torch.linalg.vector_norm(v, dim=1, keepdim=True)
         v = vjp(torch.where(norm > 0, v / norm, 0))
         growth.append(torch.linalg.vector_norm(v, dim=1))
     return torch.stack(growth[n_iter // 2 :]).log().mean(0).exp()
+
+
+def _random_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

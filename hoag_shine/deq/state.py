@@ -45,16 +45,19 @@ class Layout:
         Parameters
         ----------
         z0 : state
-        dtype : torch.dtype, optional
-            Of the matrix, by default that of the state.
+        dtype : {torch.float32, torch.float64}, optional
+            Of the matrix, by default that of the state, or float32 where that has less precision.
 
         Raises
         ------
         TypeError
             If a leaf is not a floating-point tensor, or they differ in dtype or device.
         ValueError
-            If there is no leaf, a leaf has no batch dimension, or batch sizes differ.
+            If there is no leaf, a leaf has no batch dimension, batch sizes differ, or ``dtype`` is
+            another one.
         """
+        if dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"state_dtype must be torch.float32 or torch.float64, got {dtype!r}.")
         leaves = list(_leaves(z0, "z0"))
         if not leaves:
             raise ValueError("z0 must hold at least one tensor, got none.")
@@ -67,7 +70,8 @@ class Layout:
             shapes=tuple(leaf.shape for leaf in leaves),
             channels_last=tuple(_is_channels_last(leaf) for leaf in leaves),
             leaf_dtype=first.dtype,
-            dtype=dtype or first.dtype,
+            # Secant pairs are differences of close vectors: half precision leaves nothing of them.
+            dtype=dtype or torch.promote_types(first.dtype, torch.float32),
             device=first.device,
         )
 
@@ -169,8 +173,19 @@ class FlatMap:
             state = self.f(self.layout.unflatten(z), *self.inputs)
             return self.layout.flatten(state, "the output of f")
 
-    def value_and_vjp(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return f(z) and the function that multiplies by the transposed Jacobian of f at z."""
+    def value_and_vjp(
+        self, z: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return f(z) and the function that multiplies by the transposed Jacobian of f at z.
+
+        Products are differentiable with respect to the parameters and inputs of f if
+        ``create_graph``.
+        """
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "products with the Jacobian need automatic differentiation, which "
+                "torch.inference_mode() forbids: use torch.no_grad()."
+            )
         with torch.enable_grad():
             point = z.detach().requires_grad_()
             value = self(point)
@@ -180,7 +195,12 @@ class FlatMap:
             if not value.requires_grad:  # f does not depend on z
                 return torch.zeros_like(v)
             (product,) = torch.autograd.grad(
-                value, point, v, retain_graph=True, materialize_grads=True
+                value,
+                point,
+                v,
+                retain_graph=True,
+                create_graph=create_graph,
+                materialize_grads=True,
             )
             return product
 
@@ -221,9 +241,10 @@ def _leaves(state: State, name: str) -> Iterator[Tensor]:
 
 
 def _rebuild(state: State, leaf: Callable[[Any], Any]) -> State:
-    if isinstance(state, (tuple, list)):
-        return type(state)([_rebuild(part, leaf) for part in state])
-    return leaf(state)
+    if not isinstance(state, (tuple, list)):
+        return leaf(state)
+    parts = [_rebuild(part, leaf) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
 
 
 def _check_structure(state: State, structure: Any, name: str) -> None:

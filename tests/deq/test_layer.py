@@ -1,5 +1,6 @@
 import copy
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from hoag_shine.deq import (
     DEQ,
+    SOLVERS,
     Adjoint,
     fixed_point,
     jacobian_penalty,
@@ -258,13 +260,32 @@ def test_backward_twice_through_one_graph():
     assert torch.equal(first, second)
 
 
-def test_second_derivatives_are_refused():
-    f, x, _ = tanh_problem()
+@pytest.mark.parametrize("loss", [torch.sum, lambda z: z.square().sum()])
+@pytest.mark.parametrize("backward", ["implicit", "shine", "jacobian-free"])
+def test_second_derivatives_are_refused(loss, backward):
+    """Also where only the graph of f depends on x, as for a loss that is linear in z."""
+    _, x, W = tanh_problem()
     x.requires_grad_()
-    z, _ = fixed_point(f, torch.zeros_like(x), x, **TIGHT)
-    (gradient,) = torch.autograd.grad(z.square().sum(), x, create_graph=True)
+    z, _ = fixed_point(
+        lambda z, x: torch.tanh(z @ W.T + x), torch.zeros_like(x), x, backward=backward
+    )
+    (gradient,) = torch.autograd.grad(loss(z), x, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivatives through a DEQ"):
-        gradient.sum().backward()
+        torch.autograd.grad(gradient.sum(), x)
+
+
+def test_unrolled_has_second_derivatives():
+    def solve(x):
+        return fixed_point(
+            lambda z, x: torch.tanh(0.5 * z + x),
+            torch.zeros_like(x),
+            x,
+            backward="unrolled",
+            max_iter=4,
+        )[0]
+
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(solve, x)
 
 
 def test_channels_last_is_kept():
@@ -282,24 +303,72 @@ def test_channels_last_is_kept():
     torch.testing.assert_close(z, plain)
 
 
-def test_solver_state_in_float32_for_a_bfloat16_state():
-    x = torch.randn(4, 6, dtype=torch.bfloat16, requires_grad=True)
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("backward", ["implicit", "jacobian-free", "phantom"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_states_are_solved_in_float32(solver, backward, dtype):
+    x = torch.randn(4, 6, dtype=dtype, requires_grad=True)
     dtypes = set()
 
     def f(z, x):
         dtypes.add(z.dtype)
         return 0.5 * torch.tanh(z) + x
 
-    z, info = fixed_point(f, torch.zeros_like(x), x, state_dtype=torch.float32, tol=1e-2)
+    options = {"solver": solver, "backward": backward, "refine": 2, "tol": 1e-2}
+    z, info = fixed_point(f, torch.zeros_like(x), x, **options)
     z.sum().backward()
-    assert dtypes == {torch.bfloat16}
-    assert z.dtype == x.grad.dtype == torch.bfloat16
+    assert dtypes == {dtype}
+    assert z.dtype == x.grad.dtype == dtype
     assert info.residual.dtype == info.inverse_jacobian.left.dtype == torch.float32
+    wide = x.detach().double().requires_grad_()
+    exact, _ = fixed_point(f, torch.zeros_like(wide), wide, backward=EXACT, **TIGHT)
+    exact.sum().backward()
+    torch.testing.assert_close(z.double(), exact, rtol=0, atol=0.05)
+    torch.testing.assert_close(x.grad.double(), wide.grad, rtol=0.05, atol=0.05)
+
+
+def test_solver_state_in_float64_for_a_float32_state():
+    x = torch.randn(4, 6)
+    z, info = fixed_point(
+        lambda z, x: 0.5 * torch.tanh(z) + x, torch.zeros_like(x), x, state_dtype=torch.float64
+    )
+    assert z.dtype == torch.float32
+    assert info.residual.dtype == torch.float64
+
+
+class Pair(NamedTuple):
+    image: torch.Tensor
+    vector: torch.Tensor
+
+
+def test_a_named_tuple_is_handed_on_as_one():
+    def f(z):
+        return Pair(0.5 * z.image + 1, 0.5 * z.vector)
+
+    z, info = fixed_point(f, Pair(torch.zeros(2, 3, 3), torch.ones(2, 4)))
+    assert isinstance(z, Pair)
+    assert info.converged.all()
+    torch.testing.assert_close(z.image, torch.full((2, 3, 3), 2.0), rtol=1e-3, atol=0)
+
+
+def test_inference_mode():
+    """Where no product with the Jacobian is needed, it works; elsewhere it says what to do."""
+    with torch.inference_mode():
+        z0 = torch.zeros(2, 3)
+        z, _ = fixed_point(lambda z: 0.5 * z + 1, z0)
+        torch.testing.assert_close(z, torch.full((2, 3), 2.0), rtol=1e-3, atol=0)
+        for call in (
+            lambda: fixed_point(lambda z: 0.5 * z, z0, solver="adjoint-broyden"),
+            lambda: spectral_radius(lambda z: 0.5 * z, z0),
+            lambda: jacobian_penalty(lambda z: 0.5 * z, z0),
+        ):
+            with pytest.raises(RuntimeError, match=r"use torch.no_grad\(\)"):
+                call()
 
 
 @pytest.mark.parametrize("backward", ["shine", "implicit"])
 def test_autocast(backward):
-    deq = DEQ(Affine(), backward=backward, tol=1e-2)
+    deq = DEQ(Affine(), backward=backward, tol=1e-2, state_dtype=torch.float32)
     x = torch.randn(3, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z, info = deq(torch.zeros_like(x), x)
@@ -309,15 +378,47 @@ def test_autocast(backward):
     assert torch.isfinite(deq.f.linear.weight.grad).all()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torch_compile_of_f_and_of_the_layer():
+class Classifier(nn.Module):
+    """A DEQ between two other layers."""
+
+    def __init__(self, f, **options):
+        super().__init__()
+        self.stem, self.deq, self.head = nn.Linear(4, 4), DEQ(f, **options), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        z, _ = self.deq(torch.zeros_like(x), x)
+        return self.head(z)
+
+
+# Within torch.compile, which looks at attributes that it warns of.
+warnings_of_torch_compile = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", r"ignore:The \.grad attribute"
+)
+
+
+@warnings_of_torch_compile
+@pytest.mark.parametrize("backward", ["shine", "implicit"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_torch_compile_of_f_and_of_a_whole_model(whole, backward):
     x = torch.randn(3, 4)
-    module = Affine()
-    expected, _ = DEQ(module)(torch.zeros_like(x), x)
-    compiled = torch.compile(module, backend="eager")
-    torch.testing.assert_close(DEQ(compiled)(torch.zeros_like(x), x)[0], expected)
-    layer = torch.compile(DEQ(module), backend="eager")
-    torch.testing.assert_close(layer(torch.zeros_like(x), x)[0], expected)
+    model = Classifier(Affine(), backward=backward)
+    expected = model(x)
+    wanted = torch.autograd.grad(expected.sum(), list(model.parameters()))
+    if whole:
+        found = torch.compile(model, backend="aot_eager")(x)
+    else:
+        model.deq.f = torch.compile(model.deq.f, backend="aot_eager")
+        found = model(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), list(model.parameters())), wanted)
+
+
+@warnings_of_torch_compile
+def test_a_layer_is_one_graph_break():
+    found = torch._dynamo.explain(Classifier(Affine()))(torch.randn(3, 4))
+    assert found.graph_break_count == 1
+    assert found.graph_count == 2
 
 
 def test_memory_is_that_of_the_factors():
@@ -358,6 +459,7 @@ def test_f_must_keep_the_state_as_it_is(f, error, message):
     ("z0", "error", "message"),
     [
         (None, TypeError, "z0 must be a tensor"),
+        ({"a": torch.ones(2, 3)}, TypeError, "z0 must be a tensor, .* got dict"),
         (3.0, TypeError, "z0 must be a tensor"),
         ((), ValueError, "at least one tensor"),
         (torch.ones(2, 3, dtype=torch.int64), TypeError, "floating-point"),
