@@ -72,6 +72,7 @@ def hoag(
     *,
     hypergradient: str | Method = "auto",
     step: str = "auto",
+    first_step: float | None = None,
     tolerance: str | Schedule = "adjoint",
     bounds: tuple[ArrayLike, ArrayLike] = (-18.0, 18.0),
     tol: float = 1e-3,
@@ -100,6 +101,9 @@ def hoag(
         ``"secant"`` searches one hyperparameter and is the default there, ``"trust-region"`` is
         the default for several; ``"adaptive"`` is HOAG's projected gradient step, and the default
         with one of HOAG's schedules or a callable as ``tolerance``. See :mod:`hoag_shine.steps`.
+    first_step : float, optional
+        Length of the first step in theta; 2 by default, where nothing is known, and 1 for the
+        adaptive step. Less is better where the best theta is known to be near.
     tolerance : str or callable, default="adjoint"
         ``"adjoint"``, ``"quadratic"``, ``"cubic"``, ``"exponential"`` or ``"exact"``: how
         accurately the inner problems are solved. ``"adjoint"`` solves until the inner error,
@@ -171,7 +175,8 @@ def hoag(
     .. [2] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
        optimization and implicit models", ICLR 2022.
     """
-    deadline = time.perf_counter() + _check_time(max_time)
+    limit = np.inf if max_time is None else _positive("max_time", max_time)
+    deadline = time.perf_counter() + limit
     problems = _problems(problem)
     _check_limits(tol, shrinkage, max_iter=max_iter, memory=memory, max_inner_iter=max_inner_iter)
     _check_selection(selection, problems)
@@ -181,7 +186,8 @@ def hoag(
     if step == "auto" and schedule is not None:
         # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
         step = "adaptive"
-    rule = resolve_step(step, origin.size)(origin, lower, upper, tol)
+    length = {} if first_step is None else {"first_step": _positive("first_step", first_step)}
+    rule = resolve_step(step, origin.size)(origin, lower, upper, tol, **length)
     method = resolve_method(hypergradient)
     with ThreadPoolExecutor(min(effective_n_jobs(n_jobs), len(problems))) as pool:
         parallel = pool.map if effective_n_jobs(n_jobs) > 1 else map
@@ -266,15 +272,13 @@ def _check_limits(tol: Any, shrinkage: Any, **counts: Any) -> None:
         raise ValueError(f"shrinkage must be at least 0 and finite, got {shrinkage!r}.")
 
 
-def _check_time(max_time: Any) -> float:
-    if max_time is None:
-        return float("inf")
-    if isinstance(max_time, bool) or not isinstance(max_time, numbers.Real):
-        raise TypeError(f"max_time must be a positive number of seconds, got {max_time!r}.")
-    seconds = float(max_time)
-    if not seconds > 0.0:
-        raise ValueError(f"max_time must be positive, got {max_time!r}.")
-    return seconds
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a positive number, got {value!r}.")
+    number = float(value)
+    if not number > 0.0:
+        raise ValueError(f"{name} must be positive, got {value!r}.")
+    return number
 
 
 def _check_selection(selection: Any, problems: ProblemSet) -> None:

@@ -20,6 +20,7 @@ from ..folds import FoldedData, Part, problems_of
 from ..inner.lbfgs import Solution
 from ..outer import HoagResult, hoag
 from ..pipelines import Chain
+from ..problems.base import ProblemSet
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
 from .refit import Refit
 from .report import Report
@@ -28,6 +29,9 @@ from .routing import Routed, route, router, routing_enabled
 from .scoring import CRITERION, Scores, Scoring
 
 Vector = NDArray[np.float64]
+
+# First step of a warm start in the logarithm of the penalty, which new data hardly move.
+WARM_STEP = 0.25
 
 
 def _delegated(name: str) -> Any:
@@ -233,6 +237,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     array([0, 0, 0])
     """
 
+    # The search hands metadata on; it is what its parts request that counts.
+    __metadata_request__fit = dict.fromkeys(("sample_weight", "groups"), metadata_routing.UNUSED)
+    __metadata_request__score = dict.fromkeys(("sample_weight",), metadata_routing.UNUSED)
+
     def __init__(
         self,
         estimator: Any,
@@ -335,7 +343,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         whole = data.whole() if self.refit else data.parts[0]
         *groups, whole_groups = data.groups(self.penalty, [*data.parts, whole])
         problems = problems_of(data.model, data.parts, groups)
-        theta, bounds = self._start(data.model, problems.n_hyperparameters)
+        theta, bounds = self._start(data.model)
+        last = self._last(theta, bounds, problems)
         self.penalty_names_ = whole_groups.names
         self._note_features(whole)
         if data.model.classifier:
@@ -350,14 +359,13 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             report = Report(self, data, scores, search_task, ended)
             result = hoag(
                 problems,
-                theta,
+                **last,
                 hypergradient=self.hypergradient,
                 bounds=bounds,
                 tol=self.tol,
                 max_iter=self.max_iter,
                 max_time=self.max_time,
                 selection=self.selection,
-                start=self._last_solutions([problem.n_params for problem in problems]),
                 shrinkage=self.shrinkage,
                 n_jobs=self.n_jobs,
                 callback=report,
@@ -398,8 +406,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             if hasattr(seen, name):
                 setattr(self, name, getattr(seen, name))
 
-    def _start(self, model: Model, n: int) -> tuple[Vector, tuple[float, float]]:
-        """Return log alpha to start from, for each of n penalties, and its bounds."""
+    def _start(self, model: Model) -> tuple[float, tuple[float, float]]:
+        """Return log alpha to start from, and its bounds."""
         try:
             low, high = self.bounds
         except (TypeError, ValueError):
@@ -413,14 +421,22 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         if self.init is not None and not low <= start <= high:
             raise ValueError(f"init={self.init!r} lies outside of bounds={self.bounds!r}.")
         lower, upper = sorted((model.theta(low), model.theta(high)))
-        last = getattr(self, "_last_theta", None) if self.warm_start else None
-        theta = np.full(n, model.theta(start)) if last is None or last.size != n else last
-        return np.clip(theta, lower, upper), (lower, upper)
+        return float(np.clip(model.theta(start), lower, upper)), (lower, upper)
 
-    def _last_solutions(self, sizes: Sequence[int]) -> list[Vector] | None:
-        """Return the coefficients where the last fit ended, if they are of these sizes."""
-        last = getattr(self, "_last_ws", None) if self.warm_start else None
-        return last if last is not None and [w.size for w in last] == sizes else None
+    def _last(
+        self, theta: float, bounds: tuple[float, float], problems: ProblemSet
+    ) -> dict[str, Any]:
+        """Return where :func:`hoag` starts: at theta, or where the last fit ended."""
+        n, sizes = problems.n_hyperparameters, [problem.n_params for problem in problems]
+        last, ws = getattr(self, "_ended_at", (np.empty(0), []))
+        if not self.warm_start or last.size != n:
+            return {"theta": np.full(n, theta)}
+        alike = [w.size for w in ws] == sizes
+        return {
+            "theta": np.clip(last, *bounds),
+            "start": ws if alike else None,
+            "first_step": WARM_STEP,
+        }
 
     def _store(self, result: HoagResult, report: Report) -> None:
         for record in result.history:
@@ -438,8 +454,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self.__dict__.pop("best_score_", None)
         if not callable(self.refit):
             self.best_score_ = float(table[f"mean_test_{self._metric(table)}"][self.best_index_])
-        self._last_theta = result.theta
-        self._last_ws = [solution.w for solution in result.solutions]
+        self._ended_at = result.theta, [solution.w for solution in result.solutions]
 
     def _check_score_names(self, table: dict[str, Any]) -> None:
         """Look at the names that a function as ``scoring`` has come up with."""

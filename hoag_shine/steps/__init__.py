@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .adaptive import adaptive
-from .base import RELIABLE_RESIDUAL, Ask, Outcome, Sample, StepRule, Vector
+from .base import RELIABLE_RESIDUAL, Ask, Outcome, Sample, StepRule
 from .one_standard_error import one_standard_error
 from .secant import secant
 from .trust_region import trust_region
@@ -30,7 +30,7 @@ __all__ = [
     "trust_region",
 ]
 
-RULES: dict[str, Callable[[Vector, Vector, Vector, float], StepRule]] = {
+RULES: dict[str, Callable[..., StepRule]] = {
     "adaptive": adaptive,
     "secant": secant,
     "trust-region": trust_region,

@@ -7,8 +7,10 @@ import numpy as np
 from .base import Ask, StepRule, Vector, ending
 
 
-def adaptive(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
-    r"""Projected gradient steps with HOAG's adaptive step size.
+def adaptive(
+    theta: Vector, lower: Vector, upper: Vector, tol: float, first_step: float = 1.0
+) -> StepRule:
+    r"""Projected gradient steps with HOAG's adaptive step size, the first of a given length.
 
     :math:`\theta_{k+1} = P(\theta_k - p_k / L_k)`. The step lengthens by a twentieth while
 
@@ -24,7 +26,7 @@ def adaptive(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRul
        algorithm 1 and section 5, "Adaptive step size".
     """
     sample = yield Ask(theta)
-    lipschitz = float(np.linalg.norm(sample.grad)) or 1.0
+    lipschitz = float(np.linalg.norm(sample.grad)) / first_step or 1.0
     while True:
         following = np.clip(sample.theta - sample.grad / lipschitz, lower, upper)
         if np.abs(following - sample.theta).max() <= tol:

@@ -29,14 +29,16 @@ VALUE_TOLERANCE = 2e-5
 PARABOLA = 0.5
 
 
-def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
+def secant(
+    theta: Vector, lower: Vector, upper: Vector, tol: float, first_step: float = FIRST_RADIUS
+) -> StepRule:
     r"""Find the root of the derivative in one hyperparameter, or failing that, the lowest value.
 
     While the hypergradients are reliable, this is a safeguarded secant method on the derivative:
-    steps of doubling length until its sign changes, then secant steps inside the bracket, halved
-    when they make no progress. Derivatives of unknown error only open the search: as soon as a
-    value contradicts them, parabolas through the values take their place, so that a wrong
-    derivative costs iterations but not the optimum.
+    steps of doubling length, from ``first_step``, until its sign changes, then secant steps inside
+    the bracket, halved when they make no progress. Derivatives of unknown error only open the
+    search: as soon as a value contradicts them, parabolas through the values take their place, so
+    that a wrong derivative costs iterations but not the optimum.
 
     A sample is refined until its error is at most 0.3 of the gain expected of the next step (a
     tenth where only values tell), and its derivative good to half of itself where its error is
@@ -44,7 +46,7 @@ def secant(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
     the criterion, or a tenth of that where only values tell: near its minimum a function is known
     to the square of what its argument is.
     """
-    search = _Search(float(lower[0]), float(upper[0]))
+    search = _Search(float(lower[0]), float(upper[0]), first_step)
     search.add((yield Ask(theta)))
     while True:
         move = search.propose()
@@ -106,12 +108,12 @@ def _outdated(old: Sample, new: Sample) -> bool:
 class _Search:
     """The samples of a search in one dimension, in order of theta, and what follows from them."""
 
-    def __init__(self, lower: float, upper: float) -> None:
+    def __init__(self, lower: float, upper: float, radius: float) -> None:
         self.lower, self.upper = lower, upper
         self.samples: list[Sample] = []
         self.latest: Sample
         self.start: float
-        self.radius = FIRST_RADIUS
+        self.radius = radius
         self.widths: list[float] = []
         self.corrections = 0
 

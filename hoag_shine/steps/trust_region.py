@@ -9,7 +9,7 @@ import numpy as np
 
 from ..inner.inverse_hessian import InverseHessian
 from .base import SHARE_OF_GRADIENT, Ask, Sample, StepRule, Vector, ending, outward
-from .secant import secant
+from .secant import FIRST_RADIUS, secant
 
 # Largest change of one log hyperparameter in a step of several: at first, and ever.
 VECTOR_RADIUS = (1.0, 4.0)
@@ -19,7 +19,9 @@ VECTOR_MEMORY = 10
 COMMON_TOL = 0.05
 
 
-def trust_region(theta: Vector, lower: Vector, upper: Vector, tol: float) -> StepRule:
+def trust_region(
+    theta: Vector, lower: Vector, upper: Vector, tol: float, first_step: float = FIRST_RADIUS
+) -> StepRule:
     r"""Search one common shift of all hyperparameters, then each of them.
 
     The first stage is :func:`secant` along :math:`\theta + t\,(1, \dots, 1)`, to 0.05 in t. The
@@ -31,9 +33,10 @@ def trust_region(theta: Vector, lower: Vector, upper: Vector, tol: float) -> Ste
     Ends when a step changes no hyperparameter by more than ``tol``, or should gain no more than
     ``tol**2`` of the criterion.
     """
-    sample = yield from _common_shift(theta, lower, upper, COMMON_TOL)
+    sample = yield from _common_shift(theta, lower, upper, COMMON_TOL, first_step)
     model = InverseHessian(theta.size, VECTOR_MEMORY)
     radius, largest = VECTOR_RADIUS
+    radius = min(radius, first_step)
     while True:
         step, slope = _model_step(model, sample, lower, upper, radius)
         gain, length = -0.5 * slope, float(np.abs(step).max())
@@ -57,11 +60,11 @@ def trust_region(theta: Vector, lower: Vector, upper: Vector, tol: float) -> Ste
 
 
 def _common_shift(
-    theta: Vector, lower: Vector, upper: Vector, tol: float
+    theta: Vector, lower: Vector, upper: Vector, tol: float, first_step: float
 ) -> Generator[Ask, Sample, Sample]:
     """Run :func:`secant` on a common shift of all hyperparameters; return the best sample."""
     reach = (lower - theta).min(), (upper - theta).max()
-    search = secant(np.zeros(1), np.array(reach[:1]), np.array(reach[1:]), tol)
+    search = secant(np.zeros(1), np.array(reach[:1]), np.array(reach[1:]), tol, first_step)
     ask = next(search)
     best: Sample | None = None
     while True:
