@@ -189,7 +189,7 @@ class Scores:
         model = self.data.model
         W = solution.w.reshape(-1, model.n_outputs)
         Z = safe_sparse_dot(part.X[rows], W[: part.X.shape[1]], dense_output=True)
-        if model.estimator.fit_intercept:
+        if model.fit_intercept:
             Z = Z + W[-1]
         y = model.targets(part.y)[rows].reshape(len(rows), 1, -1)
         loss, _ = model.loss.value_and_gradient(y, Z[:, None])
