@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import is_classifier
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
+
+from .folds import FoldedData
+from .inner.lbfgs import Solution
+from .pipelines import Chain
+from .search.refit import Refit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Position: TypeAlias = Literal["iterations", "passes", "seconds"]
+Panel: TypeAlias = Literal["criterion", "folds", "penalty", "hypergradient", "coefficients"]
 
 X_LABELS: dict[str, str] = {
     "iterations": "outer iteration",
@@ -23,12 +29,29 @@ X_LABELS: dict[str, str] = {
 }
 # Two colours that every kind of colour vision keeps apart (Okabe and Ito's blue and vermilion).
 PATH_COLOR, BEST_COLOR, BOUND_COLOR = "#0072B2", "#D55E00", "0.45"
+SHADE: dict[str, Any] = {"color": PATH_COLOR, "alpha": 0.2, "linewidth": 0.0}
+
+LOSS_NAMES: dict[type, str] = {LogisticRegression: "log-loss", Ridge: "mean squared error"}
 
 
 class ShinePathDisplay:
-    """Path of a search: the criterion and the hyperparameter along the outer iterations.
+    """Path of a search: the criterion, the hyperparameter and more along the outer iterations.
 
     Made by :meth:`from_estimator`; the parameters here are for those who have the numbers already.
+    The panels to choose from:
+
+    ``"criterion"``
+        The held-out loss, averaged over the folds; the shade is its error, as far as the inner
+        fits were not finished.
+    ``"folds"``
+        The held-out loss of each fold.
+    ``"penalty"``
+        The hyperparameter.
+    ``"hypergradient"``
+        The norm of the derivative of the criterion; the shade reaches to what it certainly does
+        not exceed, given the inner fits.
+    ``"coefficients"``
+        The coefficients of the final fit at each penalty.
 
     Parameters
     ----------
@@ -42,14 +65,21 @@ class ShinePathDisplay:
         Smallest and largest value allowed; drawn if the path meets them.
     passes, seconds : array-like of shape (n_iterations,), optional
         Data passes and seconds spent until the end of each iteration.
+    error : array-like of shape (n_iterations,), optional
+        Error of the criterion.
+    fold_criteria : array-like of shape (n_iterations, n_folds), optional
+    hypergradient, hypergradient_bound : array-like of shape (n_iterations,), optional
+        Norm of the hypergradient, and what its error certainly does not exceed; infinite where
+        nothing is certain.
+    coefficients : array-like of shape (n_iterations, n_coefficients), optional
     parameter_name : str, default="alpha"
     criterion_name : str, default="held-out loss"
 
     Attributes
     ----------
     figure_ : matplotlib Figure
-    axes_ : ndarray of shape (2,) of matplotlib Axes
-        The criterion above, the hyperparameter below.
+    axes_ : ndarray of shape (n_panels,) of matplotlib Axes
+        By default the criterion above, the hyperparameter below.
 
     Examples
     --------
@@ -68,6 +98,11 @@ class ShinePathDisplay:
         bounds: tuple[float, float] | None = None,
         passes: ArrayLike | None = None,
         seconds: ArrayLike | None = None,
+        error: ArrayLike | None = None,
+        fold_criteria: ArrayLike | None = None,
+        hypergradient: ArrayLike | None = None,
+        hypergradient_bound: ArrayLike | None = None,
+        coefficients: ArrayLike | None = None,
         parameter_name: str = "alpha",
         criterion_name: str = "held-out loss",
     ) -> None:
@@ -77,12 +112,25 @@ class ShinePathDisplay:
         self.bounds = bounds
         self.passes = passes
         self.seconds = seconds
+        self.error = error
+        self.fold_criteria = fold_criteria
+        self.hypergradient = hypergradient
+        self.hypergradient_bound = hypergradient_bound
+        self.coefficients = coefficients
         self.parameter_name = parameter_name
         self.criterion_name = criterion_name
 
     @classmethod
     def from_estimator(
-        cls, search: Any, *, x: Position = "iterations", ax: Sequence[Axes] | None = None
+        cls,
+        search: Any,
+        X: Any = None,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        panels: Sequence[Panel] = ("criterion", "penalty"),
+        x: Position = "iterations",
+        ax: Sequence[Axes] | None = None,
     ) -> ShinePathDisplay:
         """Plot the path of a fitted search.
 
@@ -90,7 +138,10 @@ class ShinePathDisplay:
         ----------
         search : ShineCV
             Fitted.
-        x, ax
+        X, y, sample_weight : optional
+            What it was fitted to; only for the panel ``"coefficients"``, for which the estimator is
+            fitted to them at each penalty, and needed there.
+        panels, x, ax
             See :meth:`plot`.
 
         Returns
@@ -108,31 +159,48 @@ class ShinePathDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(search, "history_")
+        coefficients = None
+        if "coefficients" in panels:
+            if X is None or y is None:
+                raise ValueError("panels with 'coefficients' need X and y, to fit them.")
+            coefficients = coefficient_path(search, X, y, sample_weight)
         (parameter_name,) = search.best_params_
-        loss = "log-loss" if is_classifier(search) else "mean squared error"
+        history = search.history_
         folds = f"\n(mean of {search.n_splits_} folds)" if search.n_splits_ > 1 else ""
         return cls(
-            [record["criterion"] for record in search.history_],
-            [record["params"][parameter_name] for record in search.history_],
+            [record["criterion"] for record in history],
+            [record["params"][parameter_name] for record in history],
             search.best_index_,
             bounds=search.bounds,
-            passes=np.cumsum([record["data_passes"] for record in search.history_]),
-            seconds=np.cumsum([record["seconds"] for record in search.history_]),
+            passes=np.cumsum([record["data_passes"] for record in history]),
+            seconds=np.cumsum([record["seconds"] for record in history]),
+            error=[record["error"] for record in history],
+            fold_criteria=[record["fold_criteria"] for record in history],
+            hypergradient=[record["hypergradient_norm"] for record in history],
+            hypergradient_bound=[record["hypergradient_bound"] for record in history],
+            coefficients=coefficients,
             parameter_name=parameter_name,
-            criterion_name=f"held-out {loss}{folds}",
-        ).plot(x=x, ax=ax)
+            criterion_name=f"held-out {_loss_name(search)}{folds}",
+        ).plot(panels=panels, x=x, ax=ax)
 
     def plot(
-        self, *, x: Position = "iterations", ax: Sequence[Axes] | None = None
+        self,
+        *,
+        panels: Sequence[Panel] = ("criterion", "penalty"),
+        x: Position = "iterations",
+        ax: Sequence[Axes] | None = None,
     ) -> ShinePathDisplay:
-        """Draw the two panels.
+        """Draw the panels.
 
         Parameters
         ----------
+        panels : sequence of str, default=("criterion", "penalty")
+            One or more of ``"criterion"``, ``"folds"``, ``"penalty"``, ``"hypergradient"`` and
+            ``"coefficients"``, from top to bottom.
         x : {"iterations", "passes", "seconds"}, default="iterations"
             What is spent, on the horizontal axis.
-        ax : pair of matplotlib Axes, optional
-            Where to draw the criterion and the hyperparameter; a new figure by default.
+        ax : sequence of matplotlib Axes, optional
+            Where to draw the panels, as many as these; a new figure by default.
 
         Returns
         -------
@@ -143,32 +211,53 @@ class ShinePathDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If ``x`` is not one of the three, or was not given to the display.
+            If ``x`` or a panel is not known, or was not given to the display.
         TypeError
-            If ``ax`` is not a pair.
+            If ``ax`` does not have an Axes for each panel.
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         from matplotlib import pyplot as plt
         from matplotlib.ticker import MaxNLocator
 
-        spent = self._spent(x)
+        spent, draw = self._spent(x), [self._panel(name) for name in panels]
         if ax is None:
-            _, ax = plt.subplots(2, 1, sharex=True, layout="constrained", figsize=(6.4, 4.8))
+            size = 6.4, 2.4 * max(len(draw), 1)
+            options: dict[str, Any] = {"layout": "constrained", "figsize": size}
+            ax = plt.subplots(len(draw), 1, sharex=True, squeeze=False, **options)[1][:, 0]
         self.axes_ = np.asarray(ax, dtype=object)
-        if self.axes_.shape != (2,):
-            raise TypeError(f"ax must be a pair of matplotlib Axes, got {ax!r}.")
-        upper, lower = self.axes_
-        self.figure_ = upper.figure
-        self._draw_criterion(upper, spent)
-        self._draw_values(lower, spent)
-        lower.set_xlabel(X_LABELS[x])
+        if self.axes_.shape != (len(draw),):
+            raise TypeError(
+                f"ax must be a sequence of {len(draw)} matplotlib Axes, one for each panel, "
+                f"got {ax!r}."
+            )
+        for draw_panel, axes in zip(draw, self.axes_, strict=True):
+            draw_panel(axes, spent)
+        lowest = self.axes_[-1]
+        self.figure_ = lowest.figure
+        lowest.set_xlabel(X_LABELS[x])
         self.figure_.align_ylabels(self.axes_)
         if x == "iterations":
-            lower.set_xlim(-0.5, spent.size - 0.5)
-            lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            lowest.set_xlim(-0.5, spent.size - 0.5)
+            lowest.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         else:
-            lower.set_xlim(left=0.0)
+            lowest.set_xlim(left=0.0)
         return self
+
+    def _panel(self, name: str) -> Callable[[Axes, NDArray[Any]], None]:
+        """Return what draws a panel, after checking that there is something to draw."""
+        known = {
+            "criterion": (self.criterion, self._draw_criterion),
+            "folds": (self.fold_criteria, self._draw_folds),
+            "penalty": (self.values, self._draw_values),
+            "hypergradient": (self.hypergradient, self._draw_hypergradient),
+            "coefficients": (self.coefficients, self._draw_coefficients),
+        }
+        if name not in known:
+            raise ValueError(f"panels must be among {', '.join(known)}, got {name!r}.")
+        values, draw = known[name]
+        if values is None:
+            raise ValueError(f"panel {name!r} needs a display that was made with its values.")
+        return draw
 
     def _spent(self, x: Position) -> NDArray[Any]:
         spent = {
@@ -185,9 +274,36 @@ class ShinePathDisplay:
     def _draw_criterion(self, ax: Axes, spent: NDArray[Any]) -> None:
         criterion = np.asarray(self.criterion, dtype=float)
         best = criterion[self.best_index]
-        self._draw_path(ax, spent, criterion, f"lowest: {best:.6g}")
+        if self.error is not None:
+            error = np.asarray(self.error, dtype=float)
+            ax.fill_between(spent, criterion - error, criterion + error, **SHADE)
+        self._draw_path(ax, spent, criterion, f"chosen: {best:.6g}")
         ax.set_ylabel(self.criterion_name)
         _scale(ax, criterion, log_from=20.0)
+
+    def _draw_folds(self, ax: Axes, spent: NDArray[Any]) -> None:
+        folds = np.asarray(self.fold_criteria, dtype=float)
+        self._draw_path(ax, spent, folds, "chosen")
+        ax.set_ylabel("held-out loss\nof each fold")
+        _scale(ax, folds, log_from=20.0)
+
+    def _draw_hypergradient(self, ax: Axes, spent: NDArray[Any]) -> None:
+        norm = np.asarray(self.hypergradient, dtype=float)
+        if self.hypergradient_bound is not None:
+            bound = np.asarray(self.hypergradient_bound, dtype=float)
+            certain = np.where(np.isfinite(bound), norm + bound, np.nan)
+            ax.fill_between(spent, norm, certain, label="certainly within", **SHADE)
+        self._draw_path(ax, spent, norm, "chosen")
+        ax.set_ylabel("norm of the\nhypergradient")
+        _scale(ax, norm, log_from=20.0)
+
+    def _draw_coefficients(self, ax: Axes, spent: NDArray[Any]) -> None:
+        coefficients = np.asarray(self.coefficients, dtype=float)
+        ax.plot(spent, coefficients, linewidth=0.8, marker=".")
+        ax.axvline(spent[self.best_index], color=BEST_COLOR, linestyle="--", label="chosen")
+        ax.set_ylabel("coefficients")
+        ax.legend(frameon=False)
+        ax.grid(color="0.9")
 
     def _draw_values(self, ax: Axes, spent: NDArray[Any]) -> None:
         values = np.asarray(self.values, dtype=float)
@@ -216,6 +332,40 @@ class ShinePathDisplay:
         ax.legend(frameon=False, markerscale=0.75, handletextpad=0.3)
         ax.grid(color="0.9")
         ax.set_axisbelow(True)
+
+
+def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> NDArray[Any]:
+    """Return the coefficients of the final fit at each penalty that a search has visited.
+
+    Parameters
+    ----------
+    search : ShineCV
+        Fitted.
+    X, y, sample_weight
+        What it was fitted to.
+
+    Returns
+    -------
+    coefficients : ndarray of shape (n_iterations, n_coefficients)
+        Of all features and outputs, without intercepts.
+    """
+    rows = np.arange(np.shape(y)[0])
+    data = FoldedData(search.estimator, X, y, cv=[(rows, rows)], sample_weight=sample_weight)
+    (part,) = data.parts if not data.chain.prefix else [data.whole()]
+    (groups,) = data.groups(search.penalty, [part])
+    refit = Refit(data, part, groups)
+    ws: list[NDArray[Any]] = []
+    solutions: list[Solution] = []
+    for record in search.history_:
+        solutions = [refit.fit(record["theta"], solutions)]
+        ws.append(solutions[0].w)
+    n_coefficients = part.X.shape[1] * data.model.n_outputs
+    return np.array(ws)[:, :n_coefficients]
+
+
+def _loss_name(search: Any) -> str:
+    model = Chain(search.estimator).model
+    return LOSS_NAMES.get(type(model), f"loss of {type(model).__name__}")
 
 
 def _scale(ax: Axes, y: NDArray[Any], *, log_from: float) -> None:

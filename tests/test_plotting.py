@@ -9,7 +9,8 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import PredefinedSplit
-from sklearn.preprocessing import scale
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, scale
 
 from hoag_shine import ShineCV, ShinePathDisplay
 
@@ -106,6 +107,42 @@ def test_several_hyperparameters_are_several_lines():
     np.testing.assert_array_equal(best.get_xydata(), [[2, 3.0], [2, 0.2]])
 
 
+def test_every_panel_shows_its_part_of_the_history(breast_cancer, search):
+    names = ("criterion", "folds", "penalty", "hypergradient", "coefficients")
+    display = ShinePathDisplay.from_estimator(search, *breast_cancer, panels=names)
+    panels = dict(zip(names, display.axes_, strict=True))
+    history, index = search.history_, search.best_index_
+    shade = panels["criterion"].collections[0].get_paths()[0].vertices[:, 1]
+    assert shade.max() == max(r["criterion"] + r["error"] for r in history)
+    folds = np.column_stack([line.get_ydata() for line in panels["folds"].lines[:-1]])
+    np.testing.assert_array_equal(folds, [r["fold_criteria"] for r in history])
+    norms = panels["hypergradient"].lines[0].get_ydata()
+    np.testing.assert_array_equal(norms, [r["hypergradient_norm"] for r in history])
+    bound = panels["hypergradient"].collections[0].get_paths()[0].vertices[:, 1]
+    assert bound.max() >= max(
+        r["hypergradient_norm"] + r["hypergradient_bound"]
+        for r in history
+        if np.isfinite(r["hypergradient_bound"])
+    )
+    paths = np.column_stack([line.get_ydata() for line in panels["coefficients"].lines[:-1]])
+    assert paths.shape == (len(history), 30)
+    own = LogisticRegression(solver="newton-cholesky", tol=1e-10)
+    for coefficients, record in zip(paths, history, strict=True):
+        own.set_params(**record["params"]).fit(*breast_cancer)
+        np.testing.assert_allclose(coefficients, own.coef_[0], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(paths[index], search.best_estimator_.coef_[0], atol=1e-3)
+    assert display.axes_[-1].get_xlabel() == "outer iteration"
+
+
+def test_coefficients_of_a_pipeline_with_several_penalties():
+    X, y = load_diabetes(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), Ridge())
+    search = ShineCV(pipeline, penalty=np.arange(10) % 2).fit(X, y)
+    (ax,) = ShinePathDisplay.from_estimator(search, X, y, panels=["coefficients"]).axes_
+    last = [line.get_ydata()[search.best_index_] for line in ax.lines[:-1]]
+    np.testing.assert_allclose(last, search.best_estimator_[-1].coef_, atol=1e-2)
+
+
 def test_axes_of_another_figure(search):
     figure, axes = plt.subplots(1, 2)
     display = ShinePathDisplay.from_estimator(search, ax=axes)
@@ -121,8 +158,14 @@ def test_bad_arguments(search):
         display.plot(x="time")
     with pytest.raises(ValueError, match="made with passes"):
         display.plot(x="passes")
-    with pytest.raises(TypeError, match="pair of matplotlib Axes"):
+    with pytest.raises(TypeError, match="sequence of 2 matplotlib Axes"):
         display.plot(ax=plt.gca())
+    with pytest.raises(ValueError, match="panels must be among criterion"):
+        display.plot(panels=["beauty"])
+    with pytest.raises(ValueError, match="panel 'folds' needs a display that was made with"):
+        display.plot(panels=["folds"])
+    with pytest.raises(ValueError, match="'coefficients' need X and y"):
+        ShinePathDisplay.from_estimator(search, panels=["coefficients"])
     with pytest.raises(NotFittedError):
         ShinePathDisplay.from_estimator(ShineCV(LogisticRegression()))
 

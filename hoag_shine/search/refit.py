@@ -48,7 +48,7 @@ class Refit:
     def fit(self, theta: Vector, solutions: Sequence[Solution]) -> Solution:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
         ws = [s.w for s in solutions if s.w.size == self.problem.n_params]
-        start = np.mean(ws, axis=0) if len(ws) == len(solutions) else None
+        start = np.mean(ws, axis=0) if ws and len(ws) == len(solutions) else None
         return fit(self.problem, theta, start, tol=REFIT_TOLERANCE)
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
