@@ -18,125 +18,138 @@ import numpy as np
 from numba import njit
 
 _SUMS = {"reassoc", "contract"}
+# A sum over scattered entries would be vectorised by gathering them, which is slower.
+_CONTRACT = {"contract"}
+
+# A signed and an unsigned integer make a float in numba.
+_0, _1, _2, _3, _4, _5 = (np.uint64(i) for i in range(6))
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
-def csr_matmul(data, indices, indptr, start, stop, W, Z):
-    """Rows ``start:stop`` of ``X @ W`` into ``Z`` of shape (stop - start, k)."""
-    k = W.shape[1]
-    if k == 1:
-        w = W.ravel()
-        for i in range(stop - start):
+@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+def csr_matmul(data, indices, indptr, W, Z):
+    """Write ``X @ W`` to ``Z``, of shape (n_rows, k).
+
+    Five columns at a time, the number of folds that most searches have, and the rest one by one.
+    """
+    k = np.uint64(W.shape[1])
+    in_fives = k - k % _5
+    for i in range(np.uint64(len(Z))):
+        first, last, z = indptr[i], indptr[i + _1], Z[i]
+        for c in range(_0, in_fives, _5):
+            z0 = z1 = z2 = z3 = z4 = 0.0
+            for j in range(first, last):
+                x, w = data[j], W[indices[j]]
+                z0 += x * w[c]
+                z1 += x * w[c + _1]
+                z2 += x * w[c + _2]
+                z3 += x * w[c + _3]
+                z4 += x * w[c + _4]
+            z[c], z[c + _1], z[c + _2], z[c + _3], z[c + _4] = z0, z1, z2, z3, z4
+        for c in range(in_fives, k):
             total = 0.0
-            for j in range(indptr[start + i], indptr[start + i + 1]):
-                total += data[j] * w[indices[j]]
-            Z[i, 0] = total
-        return
-    for i in range(stop - start):
-        Z[i] = 0.0
-        for j in range(indptr[start + i], indptr[start + i + 1]):
-            x = data[j]
-            column = indices[j]
-            for c in range(k):
-                Z[i, c] += x * W[column, c]
+            for j in range(first, last):
+                total += data[j] * W[indices[j], c]
+            z[c] = total
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
-def csr_rmatmul(data, indices, indptr, start, stop, U, G, squared):
-    """Add ``X[start:stop].T @ U`` to ``G`` of shape (n_features, k); rows of zeros cost nothing.
+@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+def csr_rmatmul(data, indices, indptr, U, G, squared):
+    """Add ``X.T @ U`` to ``G``, of shape (n_features, k), in fives as :func:`csr_matmul`.
 
     With ``squared``, the entries of X are squared first.
     """
-    k = U.shape[1]
-    if k == 1:
-        g = G.ravel()
-        for i in range(stop - start):
-            u = U[i, 0]
-            if u != 0.0:
-                for j in range(indptr[start + i], indptr[start + i + 1]):
+    k = np.uint64(U.shape[1])
+    in_fives = k - k % _5
+    for i in range(np.uint64(len(U))):
+        first, last, u = indptr[i], indptr[i + _1], U[i]
+        for c in range(_0, in_fives, _5):
+            u0, u1, u2, u3, u4 = u[c], u[c + _1], u[c + _2], u[c + _3], u[c + _4]
+            for j in range(first, last):
+                x, g = np.float64(data[j]), G[indices[j]]
+                if squared:
+                    x *= x
+                g[c] += x * u0
+                g[c + _1] += x * u1
+                g[c + _2] += x * u2
+                g[c + _3] += x * u3
+                g[c + _4] += x * u4
+        for c in range(in_fives, k):
+            total = u[c]
+            if total != 0.0:
+                for j in range(first, last):
                     x = np.float64(data[j])
                     if squared:
                         x *= x
-                    g[indices[j]] += x * u
-        return
-    for i in range(stop - start):
-        for j in range(indptr[start + i], indptr[start + i + 1]):
-            x = np.float64(data[j])
-            if squared:
-                x *= x
-            column = indices[j]
-            for c in range(k):
-                G[column, c] += x * U[i, c]
+                    G[indices[j], c] += x * total
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
-def csr_add_gram(data, indices, indptr, start, stop, u, G):
-    """Add the lower triangle of ``X[start:stop].T @ diag(u) @ X[start:stop]`` to ``G``.
+@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+def csr_add_gram(data, indices, indptr, u, G):
+    """Add the lower triangle of ``X.T @ diag(u) @ X`` to ``G``.
 
     The column indices of a row ascend.
     """
-    for i in range(stop - start):
-        for j in range(indptr[start + i], indptr[start + i + 1]):
-            x = u[i] * data[j]
-            row = G[indices[j]]
-            for k in range(indptr[start + i], j + 1):
+    for i in range(np.uint64(len(u))):
+        first, last = indptr[i], indptr[i + _1]
+        for j in range(first, last):
+            x, row = u[i] * data[j], G[indices[j]]
+            for k in range(first, j + _1):
                 row[indices[k]] += x * data[k]
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def two_loop_down(S, Y, first, count, rho, shift, coefficient, v):
+def two_loop_down(S, Y, rows, rho, coefficient, v):
     """Run the first loop of the L-BFGS recursion, from the newest pair to the oldest, on ``v``.
 
-    Nocedal and Wright, *Numerical Optimization*, 2nd ed., algorithm 7.4, with two changes. Pair
-    ``i`` of ``count``, oldest first, stands in row ``(first + i) % len(S)``. Its gradient
-    difference is ``Y[row] + shift * S[row]``: the data part, which is stored, and the penalty's
-    part, which changes with the penalty. A pair with ``rho == 0`` is passed over.
+    Nocedal and Wright, *Numerical Optimization*, 2nd ed., algorithm 7.4. What a pair subtracts and
+    the next one's product are taken in one sweep over ``v``.
 
     Parameters
     ----------
     S, Y : ndarray of shape (memory, n), float64
-        Steps, and differences of the data term's gradient.
-    first, count : int
-        Row of the oldest pair and number of pairs.
+        Steps and gradient differences.
+    rows : ndarray of shape (m,), intp
+        Rows of the pairs to use, the oldest first.
     rho : ndarray of shape (memory,), float64
-        One over the curvature of each row's pair, or 0.
-    shift : ndarray of shape (n,), float64
-        Diagonal of the penalty's Hessian.
-    coefficient : ndarray of shape (memory,), float64
+        One over the curvature of each row's pair.
+    coefficient : ndarray of shape (m,), float64
         Written here, read by :func:`two_loop_up`.
     v : ndarray of shape (n,), float64
         The vector, overwritten.
     """
-    memory, n = S.shape
-    for i in range(count - 1, -1, -1):
-        row = (first + i) % memory
-        if rho[row] == 0.0:
-            continue
-        s, y = S[row], Y[row]
-        dot = 0.0
-        for j in range(n):
-            dot += s[j] * v[j]
-        a = rho[row] * dot
-        coefficient[row] = a
-        for j in range(n):
-            v[j] -= a * (y[j] + shift[j] * s[j])
+    product = _dot(S[rows[-1]], v)
+    for i in range(len(rows) - 1, -1, -1):
+        row = rows[i]
+        coefficient[i] = rho[row] * product
+        product = _add_and_dot(-coefficient[i], Y[row], v, S[rows[max(i - 1, 0)]])
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def two_loop_up(S, Y, first, count, rho, shift, coefficient, v):
+def two_loop_up(S, Y, rows, rho, coefficient, v):
     """Run the second loop, from the oldest pair to the newest; see :func:`two_loop_down`."""
-    memory, n = S.shape
-    for i in range(count):
-        row = (first + i) % memory
-        if rho[row] == 0.0:
-            continue
-        s, y = S[row], Y[row]
-        dot = 0.0
-        for j in range(n):
-            dot += (y[j] + shift[j] * s[j]) * v[j]
-        a = coefficient[row] - rho[row] * dot
-        for j in range(n):
-            v[j] += a * s[j]
+    product = _dot(Y[rows[0]], v)
+    for i in range(len(rows)):
+        row = rows[i]
+        change = coefficient[i] - rho[row] * product
+        product = _add_and_dot(change, S[row], v, Y[rows[min(i + 1, len(rows) - 1)]])
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def _dot(x, v):
+    total = 0.0
+    for j in range(v.size):
+        total += x[j] * v[j]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def _add_and_dot(a, x, v, following):
+    """Add ``a * x`` to ``v``; return the product of what it has become with ``following``."""
+    total = 0.0
+    for j in range(v.size):
+        v[j] += a * x[j]
+        total += following[j] * v[j]
+    return total
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)

@@ -195,7 +195,7 @@ def hoag(
         sampler.deadline = deadline
         if start is not None:
             sampler.restart(origin, _variables(start, problems))
-        trace = Trace(sampler)
+        trace = Trace(sampler, tol**2)
         try:
             outcome = _search(rule, sampler, trace, schedule, max_iter, callback)
             if not sampler.late:

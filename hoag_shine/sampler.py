@@ -50,7 +50,7 @@ class Sampler:
         self.n_iter = 0
         self.n_hvp = 0
         self.deadline = np.inf
-        self.fold_values = np.full(len(problems), np.nan)
+        self._outer_values = self.fold_values = np.full(len(problems), np.nan)
         probe = getattr(method, "probe", None)
         self._probes = [probe and probe(problem) for problem in problems]
         self._along = np.ones_like(theta)
@@ -139,7 +139,7 @@ class Sampler:
         self.solutions = run_together(self.problems, self.theta, solvers, map=self.map)
         self.n_iter += max(s.n_iter for s in self.solutions)
         outer = self.problems.outer_values_and_grads([s.w for s in self.solutions])
-        self.fold_values = np.array([value for value, _ in outer])
+        self._outer_values = np.array([value for value, _ in outer])
         self._outer_grads = [grad for _, grad in outer]
 
     def _accurate(self, ask: Ask) -> bool:
@@ -198,12 +198,13 @@ class Sampler:
         answers = self._hypergradients(tol, accuracy)
         n = len(answers)
         grad = np.zeros_like(self.theta)
-        change = 0.0
-        for problem, solution, answer, price in zip(
-            self.problems, self.solutions, answers, self._prices or (), strict=True
-        ):
+        for problem, solution, answer in zip(self.problems, self.solutions, answers, strict=True):
             grad -= problem.cross_vjp(solution.w, self.theta, answer.q) / n
-            change -= float(price @ solution.grad) / n
+        changes = -np.array(
+            [q @ s.grad for q, s in zip(self._prices or (), self.solutions, strict=True)]
+        )
+        vouched = all(map(_vouched, answers))
+        self.fold_values = self._outer_values + changes if vouched else self._outer_values
         solved = all(s.status is not Status.NON_FINITE for s in self.solutions)
         if not (solved and np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
             raise ValueError(
@@ -214,14 +215,11 @@ class Sampler:
             self._along = grad
         spread = self.theta - self.theta.mean()
         prior = 0.5 * self.shrinkage * float(spread @ spread)
-        corrected = float(self.fold_values.mean())
-        if all(map(_vouched, answers)):
-            corrected += change
         return Sample(
             theta=self.theta,
-            value=corrected + prior,
+            value=float(self.fold_values.mean()) + prior,
             grad=grad + self.shrinkage * spread,
-            error=abs(change),
+            error=abs(float(changes.mean())),
             residual=max(answer.residual for answer in answers),
             prior=prior,
             grad_error=float(np.mean([answer.error for answer in answers])),

@@ -12,22 +12,25 @@ from .inner.lbfgs import Solution
 from .sampler import Sampler
 from .steps import Ask, Sample
 
-# Relative accuracy of the criterion at the hyperparameters that are returned, and the relative
-# inner gradient that guards it where the adjoint is poor.
-FINAL_ACCURACY = 1e-6
-FINAL_TOLERANCE = 1e-5
+# The relative inner gradient that guards the result where the adjoint is poor, in units of the
+# relative accuracy that is asked of the criterion.
+GUARD = 10.0
 
 
 class Trace:
-    """The record of the search, and the best of it."""
+    """The record of the search, and the best of it.
 
-    def __init__(self, sampler: Sampler) -> None:
+    Its criterion is to be known to ``accuracy`` of itself in the end.
+    """
+
+    def __init__(self, sampler: Sampler, accuracy: float) -> None:
         self.history: list[dict[str, Any]] = []
         self.solutions: list[Solution] = []
         self.unsolved = False
         self.chosen: int | None = None
         self._samples: list[Sample] = []
         self._sampler = sampler
+        self._accuracy = accuracy
         self._spent = self._counters()
 
     def add(self, sample: Sample) -> dict[str, Any]:
@@ -95,7 +98,7 @@ class Trace:
 
     def _accurately(self, index: int) -> Ask:
         sample = self._samples[index]
-        return Ask(sample.theta, FINAL_ACCURACY * abs(sample.value), FINAL_TOLERANCE)
+        return Ask(sample.theta, self._accuracy * abs(sample.value), GUARD * self._accuracy)
 
     def _doubtful(self, solved: Container[int]) -> int | None:
         """Return the record that is to be solved accurately next."""

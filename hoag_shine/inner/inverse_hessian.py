@@ -6,7 +6,8 @@ and the hypergradient applies it. Layout and conventions:
 * Pairs are kept in time order, the oldest first; when the memory is full, the oldest goes.
 * A pair is stored as ``s`` and the gradient difference of the *data* term, ``y_data``. The penalty
   is quadratic with a diagonal Hessian ``h``, so that the pair of the whole objective is
-  ``y = y_data + h * s`` for every ``h``, exactly. A change of penalty costs no pair.
+  ``y = y_data + h * s`` for every ``h``, exactly. A change of penalty costs no pair. ``y`` at the
+  present penalty is kept, too: it is read at every application, all pairs at the speed of memory.
 * The initial matrix is diagonal: ``gamma / (data_diagonal + h) ** (2 / 3)``, with ``gamma`` from
   the newest pair. Without knowledge of the data term's diagonal it is ``gamma * I``. Where the
   problem has so few variables that a factorised approximation of the Hessian is cheap, that takes
@@ -95,7 +96,9 @@ class InverseHessian(_Operator):
         # Rows are written before they are read, and pages never touched take no memory.
         self._s = np.empty((memory, n))
         self._y_data = np.empty((memory, n))
+        self._y = np.empty((memory, n))
         self._rho = np.zeros(memory)
+        self._usable = np.empty(0, dtype=np.intp)
         self._gamma = 1.0
         self._solver: Callable[[Vector], Vector] | None = None
         self._data_diagonal = data_diagonal
@@ -112,8 +115,7 @@ class InverseHessian(_Operator):
 
     @property
     def y(self) -> NDArray[np.float64]:
-        rows = self._rows()
-        return self._y_data[rows] + self._penalty_hessian * self._s[rows]
+        return self._y[self._rows()]
 
     @property
     def diagonal(self) -> Vector:
@@ -151,9 +153,11 @@ class InverseHessian(_Operator):
         row = (self._first + self.n_pairs) % self.memory
         self.n_pairs += 1
         self._s[row] = s
-        self._y_data[row] = y - self._penalty_hessian * s
+        self._y[row] = y
+        np.subtract(y, self._penalty_hessian * s, out=self._y_data[row])
         self._rho[row] = 1.0 / curvature
         self._gamma = curvature / float(y @ self._initial(y))
+        self._find_usable()
         return True
 
     def set_penalty(
@@ -186,21 +190,22 @@ class InverseHessian(_Operator):
         )
         self._reset_scale()
         self._solver = solver
-        newest: tuple[float, Vector] | None = None
         for row in self._rows():
-            y = self._y_data[row] + self._penalty_hessian * self._s[row]
-            curvature = _safe_curvature(self._s[row], y)
+            s, y = self._s[row], self._y[row]
+            np.multiply(self._penalty_hessian, s, out=y)
+            y += self._y_data[row]
+            curvature = _safe_curvature(s, y)
             self._rho[row] = 1.0 / curvature if curvature else 0.0
-            if curvature:
-                newest = curvature, y
-        if newest is not None:
-            curvature, y = newest
-            self._gamma = curvature / float(y @ self._initial(y))
+        self._find_usable()
+        if self._usable.size:
+            row = self._usable[-1]
+            y = self._y[row]
+            self._gamma = 1.0 / (self._rho[row] * float(y @ self._initial(y)))
 
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
         twin = copy(self)
-        for name in ("_s", "_y_data", "_rho"):
+        for name in ("_s", "_y_data", "_y", "_rho"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
@@ -210,6 +215,11 @@ class InverseHessian(_Operator):
 
     def _rows(self) -> NDArray[np.intp]:
         return (self._first + np.arange(self.n_pairs)) % self.memory
+
+    def _find_usable(self) -> None:
+        """Note the rows of the pairs that have positive curvature, the oldest first."""
+        rows = self._rows()
+        self._usable = rows[self._rho[rows] > 0.0]
 
     def _reset_scale(self) -> None:
         """Set the shape of the initial matrix, ``B_0 / gamma``, for the present penalty."""
@@ -223,11 +233,14 @@ class InverseHessian(_Operator):
 
     def _matvec(self, v: Vector) -> Vector:
         out = np.array(v, dtype=np.float64).ravel()
-        coefficient = np.empty(self.memory)
-        pairs = self._s, self._y_data, self._first, self.n_pairs, self._rho
-        kernels.two_loop_down(*pairs, self._penalty_hessian, coefficient, out)
-        out = self._gamma * self._initial(out)
-        kernels.two_loop_up(*pairs, self._penalty_hessian, coefficient, out)
+        if not self._usable.size:
+            return self._gamma * self._initial(out)
+        coefficient = np.empty(self._usable.size)
+        pairs = self._s, self._y, self._usable, self._rho
+        kernels.two_loop_down(*pairs, coefficient, out)
+        out = self._initial(out)
+        out *= self._gamma
+        kernels.two_loop_up(*pairs, coefficient, out)
         return out
 
     def _initial(self, v: Vector) -> Vector:

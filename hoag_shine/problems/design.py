@@ -87,14 +87,18 @@ class CSRDesign(_Design):
 
     def matmul(self, block: slice, W: Array) -> Array:
         Z = np.empty((block.stop - block.start, W.shape[1]))
-        kernels.csr_matmul(*self._csr, block.start, block.stop, W, Z)
+        kernels.csr_matmul(*self._rows(block), W, Z)
         return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        kernels.csr_rmatmul(*self._csr, block.start, block.stop, U, G, squared)
+        kernels.csr_rmatmul(*self._rows(block), U, G, squared)
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
-        kernels.csr_add_gram(*self._csr, block.start, block.stop, u, G)
+        kernels.csr_add_gram(*self._rows(block), u, G)
+
+    def _rows(self, block: slice) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        data, indices, indptr = self._csr
+        return data, indices, indptr[block.start : block.stop + 1]
 
     @property
     def gram_cost(self) -> float:
