@@ -77,7 +77,7 @@ def hoag(
     bounds: tuple[ArrayLike, ArrayLike] = (-18.0, 18.0),
     tol: float = 1e-3,
     max_iter: int = 50,
-    memory: int = 30,
+    memory: int = 20,
     max_inner_iter: int = 2000,
     shrinkage: float = 0.0,
     selection: str = "min",
@@ -114,10 +114,10 @@ def hoag(
         Lower and upper bounds of theta.
     tol : float, default=1e-3
         Stop when the next step changes theta by at most this much, or should gain no more than
-        ``tol**2`` of the criterion.
+        ``tol**2`` of the criterion, which is then solved until it is known to ``tol**2`` of itself.
     max_iter : int, default=50
         Largest number of outer iterations.
-    memory : int, default=30
+    memory : int, default=20
         Pairs that L-BFGS keeps.
     max_inner_iter : int, default=2000
         Largest number of inner iterations in one solve.
@@ -149,7 +149,7 @@ def hoag(
     result : HoagResult
         Its ``history`` holds, for each outer iteration, a dict of ``iteration``, ``theta``,
         ``criterion`` (corrected for the inner error where the adjoint allows it),
-        ``fold_criteria`` (of each problem, uncorrected), ``error`` (the inner error's worth in the
+        ``fold_criteria`` (of each problem, likewise), ``error`` (the inner error's worth in the
         criterion), ``hypergradient``, ``hypergradient_norm``, ``hypergradient_error`` (its
         estimated error, in norm) and ``hypergradient_bound`` (what that error certainly does not
         exceed at the inner solutions that were reached), ``method`` (what ``"auto"`` did),

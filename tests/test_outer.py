@@ -174,11 +174,10 @@ def test_the_value_and_the_solutions_are_those_of_the_result(hypergradient):
         start = np.linalg.norm(fold.grad(np.zeros(solution.w.size), result.theta))
         assert np.linalg.norm(fold.grad(solution.w, result.theta)) <= 1e-4 * start
         np.testing.assert_allclose(solution.value, fold.value(solution.w, result.theta), rtol=1e-9)
-    np.testing.assert_allclose(
-        record["fold_criteria"],
-        [fold.outer(s.w) for fold, s in zip(case.folds, result.solutions, strict=True)],
-        rtol=1e-10,
-    )
+    # Each fold's inner error is corrected for.
+    reached = [fold.outer(s.w) for fold, s in zip(case.folds, result.solutions, strict=True)]
+    np.testing.assert_allclose(record["fold_criteria"], reached, rtol=1e-5)
+    np.testing.assert_allclose(record["fold_criteria"].mean(), result.value, rtol=1e-14)
 
 
 def test_the_criterion_of_a_set_is_the_mean_of_its_members():
@@ -609,5 +608,5 @@ def test_a_schedule_comes_with_hoags_own_step(tolerance):
     X, y = load_breast_cancer(return_X_y=True)
     problems = fold_problems(LogisticRegression(), scale(X), y, cv=5)
     best = hoag(problems, [2.0], hypergradient="cg").value
-    result = hoag(problems, [2.0], hypergradient="cg", tolerance=tolerance, max_iter=500)
+    result = hoag(problems, [2.0], hypergradient="cg", tolerance=tolerance, max_iter=500, memory=10)
     assert result.value <= 1.001 * best

@@ -56,7 +56,7 @@ class InverseHessian(_Operator):
     ----------
     n : int
         Number of variables.
-    memory : int, default=30
+    memory : int, default=20
         Largest number of pairs kept.
     penalty_hessian : ndarray of shape (n,), dtype float64, optional
         Diagonal of the penalty's Hessian. Zero when not given.
@@ -82,7 +82,7 @@ class InverseHessian(_Operator):
     def __init__(
         self,
         n: int,
-        memory: int = 30,
+        memory: int = 20,
         *,
         penalty_hessian: Vector | None = None,
         data_diagonal: Vector | None = None,

@@ -155,7 +155,7 @@ def minimize_lbfgs(
     *,
     tol: float = 1e-6,
     max_iter: int = 1000,
-    memory: int = 30,
+    memory: int = 20,
     inverse_hessian: InverseHessian | None = None,
     probe: Probe | None = None,
 ) -> Solution:
@@ -171,7 +171,7 @@ def minimize_lbfgs(
     tol : float, default=1e-6
         Stop when the gradient's Euclidean norm is at most this.
     max_iter : int, default=1000
-    memory : int, default=30
+    memory : int, default=20
         Number of pairs kept; ignored when ``inverse_hessian`` is given.
     inverse_hessian : InverseHessian, optional
         Pairs from an earlier solve, at any penalty. Moved to ``theta`` and extended in place.

@@ -15,9 +15,6 @@ from ..inner.lbfgs import Solution
 
 Vector = NDArray[np.float64]
 
-# The final fit's gradient norm, relative to that at zero.
-REFIT_TOLERANCE = 1e-6
-
 
 class Refit:
     """Fits to all rows.
@@ -29,11 +26,14 @@ class Refit:
         All rows.
     groups : Groups
         Of the columns of ``whole``.
+    tol : float
+        The final gradient's norm, relative to that at zero.
     """
 
-    def __init__(self, data: FoldedData, whole: Part, groups: Groups) -> None:
+    def __init__(self, data: FoldedData, whole: Part, groups: Groups, tol: float) -> None:
         self.data = data
         self.whole = whole
+        self.tol = tol
         self.problem = whole_problem(data.model, whole.X, whole.y, whole.weight, groups)
 
     def per_sample_shift(self) -> float:
@@ -49,7 +49,7 @@ class Refit:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
         ws = [s.w for s in solutions if s.w.size == self.problem.n_params]
         start = np.mean(ws, axis=0) if ws and len(ws) == len(solutions) else None
-        return fit(self.problem, theta, start, tol=REFIT_TOLERANCE)
+        return fit(self.problem, theta, start, tol=self.tol)
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""

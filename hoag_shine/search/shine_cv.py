@@ -113,9 +113,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         Where to start, instead of the estimator's own ``C`` or ``alpha``.
     bounds : pair of float, default=(1e-8, 1e8)
         Smallest and largest value of ``C`` or ``alpha``.
-    tol : float, default=1e-3
+    tol : float, default=1e-2
         Stop when the next step changes the logarithm of the penalty by at most ``tol``, or the
-        criterion by at most ``tol**2`` of itself.
+        criterion by at most ``tol**2`` of itself. The criterion is then known to ``tol**2`` of
+        itself, and the final fit's gradient has fallen to that share of its norm at zero.
     max_iter : int, default=50
         Largest number of outer iterations.
     max_time : float, optional
@@ -251,7 +252,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         shrinkage: float = 0.0,
         init: float | None = None,
         bounds: tuple[float, float] = (1e-8, 1e8),
-        tol: float = 1e-3,
+        tol: float = 1e-2,
         max_iter: int = 50,
         max_time: float | None = None,
         selection: str = "min",
@@ -352,7 +353,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self.scorer_ = scoring.scorers()
         self.multimetric_ = scoring.multimetric
         self.n_splits_ = len(data.splits)
-        refit = Refit(data, whole, whole_groups) if self.refit else None
+        refit = Refit(data, whole, whole_groups, self.tol**2) if self.refit else None
         with task.subtask("search", None) as search_task:
             scores = Scores(scoring, data, routed.score)
             ended = None if refit is None else self._as_if_ended(refit)
