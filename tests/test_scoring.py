@@ -106,7 +106,9 @@ def test_the_criterion_of_the_training_rows(estimator):
 
 def test_refit_by_a_score_takes_the_best_that_was_visited():
     X, y = breast_cancer()
-    search = ShineCV(LogisticRegression(), cv=4, scoring=["accuracy", "roc_auc"], refit="accuracy")
+    search = ShineCV(
+        LogisticRegression(), cv=4, tol=1e-3, scoring=["accuracy", "roc_auc"], refit="accuracy"
+    )
     search.fit(X, y)
     accuracies = search.cv_results_["mean_test_accuracy"]
     assert search.best_score_ == accuracies.max()
@@ -229,8 +231,8 @@ def ridge_fold_errors(X, y, alpha, cv):
 def test_one_standard_error_is_where_the_criterion_crosses_it():
     X, y = diabetes()
     cv = KFold(5, shuffle=True, random_state=0)
-    lowest = ShineCV(Ridge(), cv=cv).fit(X, y)
-    search = ShineCV(Ridge(), cv=cv, selection="one-se").fit(X, y)
+    lowest = ShineCV(Ridge(), cv=cv, tol=1e-3).fit(X, y)
+    search = ShineCV(Ridge(), cv=cv, tol=1e-3, selection="one-se").fit(X, y)
     errors = ridge_fold_errors(X, y, lowest.best_params_["alpha"], cv)
     line = errors.mean() + errors.std(ddof=1) / np.sqrt(5)
     alpha = search.best_params_["alpha"]
@@ -306,8 +308,8 @@ def test_hoag_by_itself_knows_the_rule():
 def test_the_penalty_per_sample_can_be_kept(class_weight):
     X, y = breast_cancer()
     estimator = LogisticRegression(class_weight=class_weight)
-    total = ShineCV(estimator, cv=4).fit(X, y)
-    each = ShineCV(estimator, cv=4, refit_penalty="per-sample").fit(X, y)
+    total = ShineCV(estimator, cv=4, tol=1e-3).fit(X, y)
+    each = ShineCV(estimator, cv=4, tol=1e-3, refit_penalty="per-sample").fit(X, y)
     assert total.best_params_ == each.best_params_ == total.refit_params_
     np.testing.assert_allclose(each.refit_params_["C"], 0.75 * total.best_params_["C"], rtol=1e-2)
     assert each.refit_params_["C"] == each.best_estimator_.C

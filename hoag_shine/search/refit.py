@@ -27,7 +27,7 @@ class Refit:
     groups : Groups
         Of the columns of ``whole``.
     tol : float
-        The final gradient's norm, relative to that at zero.
+        That of the search; its square is the final gradient's norm, relative to that at zero.
     """
 
     def __init__(self, data: FoldedData, whole: Part, groups: Groups, tol: float) -> None:
@@ -49,7 +49,7 @@ class Refit:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
         ws = [s.w for s in solutions if s.w.size == self.problem.n_params]
         start = np.mean(ws, axis=0) if ws and len(ws) == len(solutions) else None
-        return fit(self.problem, theta, start, tol=self.tol)
+        return fit(self.problem, theta, start, tol=self.tol**2)
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""

@@ -353,7 +353,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self.scorer_ = scoring.scorers()
         self.multimetric_ = scoring.multimetric
         self.n_splits_ = len(data.splits)
-        refit = Refit(data, whole, whole_groups, self.tol**2) if self.refit else None
+        refit = Refit(data, whole, whole_groups, self.tol) if self.refit else None
         with task.subtask("search", None) as search_task:
             scores = Scores(scoring, data, routed.score)
             ended = None if refit is None else self._as_if_ended(refit)
