@@ -353,7 +353,7 @@ def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> 
     data = FoldedData(search.estimator, X, y, cv=[(rows, rows)], sample_weight=sample_weight)
     (part,) = data.parts if not data.chain.prefix else [data.whole()]
     (groups,) = data.groups(search.penalty, [part])
-    refit = Refit(data, part, groups)
+    refit = Refit(data, part, groups, search.tol)
     ws: list[NDArray[Any]] = []
     solutions: list[Solution] = []
     for record in search.history_:

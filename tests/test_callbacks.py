@@ -15,7 +15,7 @@ from hoag_shine import Outcome, ShineCV, fold_problems, hoag
 
 
 def unconverged(X, y, max_time, **options):
-    search = ShineCV(LogisticRegression(), cv=3, max_time=max_time, **options)
+    search = ShineCV(LogisticRegression(), cv=3, tol=1e-3, max_time=max_time, **options)
     with pytest.warns(ConvergenceWarning, match="limit of time was reached.*increase max_time"):
         return search.fit(X, y)
 
@@ -69,8 +69,8 @@ def test_a_warm_start_begins_where_the_last_fit_ended(piped):
     if piped:
         estimator = make_pipeline(StandardScaler(), estimator)
     cv = StratifiedKFold(4, shuffle=True, random_state=0)
-    cold = ShineCV(estimator, cv=cv, init=1e-3, tol=1e-5).fit(X, y)
-    warm = ShineCV(estimator, cv=cv, init=1e-3, tol=1e-5, warm_start=True)
+    cold = ShineCV(estimator, cv=cv, init=1e-3, tol=1e-3).fit(X, y)
+    warm = ShineCV(estimator, cv=cv, init=1e-3, tol=1e-3, warm_start=True)
     warm.fit(X[:520], y[:520])
     ((_, last),) = warm.best_params_.items()
     warm.fit(X, y)

@@ -43,7 +43,7 @@ def piped(**params):
 
 def test_weights_of_each_step_go_by_its_name():
     """The final fit is that of the pipeline with the same metadata."""
-    search = ShineCV(piped(), cv=3)
+    search = ShineCV(piped(), cv=3, tol=1e-3)
     params = {"standardscaler__sample_weight": WEIGHT, "logisticregression__sample_weight": WEIGHT}
     search.fit(X, Y, **params)
     C = search.best_params_["logisticregression__C"]
