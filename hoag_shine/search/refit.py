@@ -15,6 +15,11 @@ from ..inner.lbfgs import Solution
 
 Vector = NDArray[np.float64]
 
+# The final gradient's norm, relative to that at zero, where digits are cheap: up to so many
+# variables. With more, they would cost as much as the whole search.
+TIGHT = 1e-6
+FEW = 10_000
+
 
 class Refit:
     """Fits to all rows.
@@ -27,14 +32,14 @@ class Refit:
     groups : Groups
         Of the columns of ``whole``.
     tol : float
-        That of the search; its square is the final gradient's norm, relative to that at zero.
+        That of the search; its square bounds the final gradient's norm, relative to that at zero.
     """
 
     def __init__(self, data: FoldedData, whole: Part, groups: Groups, tol: float) -> None:
         self.data = data
         self.whole = whole
-        self.tol = tol
         self.problem = whole_problem(data.model, whole.X, whole.y, whole.weight, groups)
+        self.tol = min(TIGHT, tol**2) if self.problem.n_params <= FEW else tol**2
 
     def per_sample_shift(self) -> float:
         """Return what keeps the penalty per training weight, added to log alpha."""
@@ -49,7 +54,7 @@ class Refit:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
         ws = [s.w for s in solutions if s.w.size == self.problem.n_params]
         start = np.mean(ws, axis=0) if ws and len(ws) == len(solutions) else None
-        return fit(self.problem, theta, start, tol=self.tol**2)
+        return fit(self.problem, theta, start, tol=self.tol)
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""

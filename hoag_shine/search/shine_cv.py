@@ -116,7 +116,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     tol : float, default=1e-2
         Stop when the next step changes the logarithm of the penalty by at most ``tol``, or the
         criterion by at most ``tol**2`` of itself. The criterion is then known to ``tol**2`` of
-        itself, and the final fit's gradient has fallen to that share of its norm at zero.
+        itself. The final fit ends when its gradient has fallen to that share of its norm at
+        zero, and to at most a millionth of it for up to 10,000 coefficients.
     max_iter : int, default=50
         Largest number of outer iterations.
     max_time : float, optional
