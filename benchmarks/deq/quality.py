@@ -1,14 +1,14 @@
 """How well each backward method estimates the implicit one, on a trained multiscale DEQ.
 
-    python benchmarks/deq/quality.py --run FOLDER --data DATA [--config small]
+    hoag-shine-deq train --config small --data DATA --output FOLDER
+    python benchmarks/deq/quality.py --run FOLDER --data DATA
 
-FOLDER is the --output of `hoag-shine-deq train`. For test images, every solver finds a z; there u
-solves (I - J^T) u = dL/dz by GMRES to 1e-6, and every estimate of u is compared with it, sample by
-sample, by the cosine and by the ratio of norms; medians and quartiles over the samples are printed.
+For test images, every solver finds a z; there u solves (I - J^T) u = dL/dz by GMRES to 1e-6, and
+every estimate of u is compared with it, sample by sample, by the cosine and by the ratio of norms;
+medians and quartiles over the samples are printed.
 """
 
 import argparse
-import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +24,8 @@ from hoag_shine.deq.backward import (
     with_fallback,
     with_refinement,
 )
-from hoag_shine.deq.mdeq import CONFIGS, MDEQ
 from hoag_shine.deq.solvers import adjoint_broyden, broyden
-from hoag_shine.deq.training import load_checkpoint, load_images
-from hoag_shine.deq.training.data import Normalizer
+from hoag_shine.deq.training import load_images, load_model
 
 FORWARDS = {
     "Broyden": (broyden, False),
@@ -49,7 +47,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--config", choices=CONFIGS, default="small")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--max-iter", type=int)
@@ -58,7 +55,7 @@ def main():
     torch.manual_seed(0)
     model, pixels, labels = load(options)
     steps = options.max_iter or model.config.max_iter
-    print(f"{options.config}, {options.data}, {steps} solver steps, {options.samples} test images")
+    print(f"{options.data}, {steps} solver steps, {options.samples} test images")
     for name, (solver, aware) in FORWARDS.items():
         rows, facts = {m: [] for m in METHODS}, []
         for start in range(0, options.samples, options.batch):
@@ -71,20 +68,10 @@ def main():
 
 
 def load(options):
-    train, test = load_images(options.data)
-    config = dataclasses.replace(
-        CONFIGS[options.config],
-        in_channels=train.pixels.shape[1],
-        n_classes=int(train.labels.max()) + 1,
-    )
-    model = MDEQ(config).to(options.device).eval()
-
-    if load_checkpoint(Path(options.run) / "checkpoints", model) is None:
-        raise SystemExit(f"there is no checkpoint in {options.run}")
-    model.requires_grad_(False)
-    test = test.first(options.samples)
-    pixels = Normalizer(train)(test.pixels).to(options.device)
-    return model, pixels, test.labels.to(options.device)
+    model, normalize = load_model(Path(options.run))
+    model = model.to(options.device).eval().requires_grad_(False)
+    test = load_images(options.data)[1].first(options.samples)
+    return model, normalize(test.pixels).to(options.device), test.labels.to(options.device)
 
 
 def compare(model, images, labels, solver, aware, steps):

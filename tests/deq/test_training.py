@@ -1,5 +1,7 @@
+import contextlib
 import csv
 import dataclasses
+import itertools
 import os
 import pickle
 import signal
@@ -7,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,13 @@ from PIL import Image
 from safetensors.torch import load, load_file
 
 from hoag_shine.deq.mdeq import CONFIGS, MDEQ
-from hoag_shine.deq.training import Recipe, Trainer, load_checkpoint, load_images
+from hoag_shine.deq.training import (
+    Recipe,
+    Trainer,
+    load_checkpoint,
+    load_images,
+    save_checkpoint,
+)
 from hoag_shine.deq.training.cli import main
 from hoag_shine.deq.training.data import augment, channel_statistics, shuffled_batches
 
@@ -77,16 +86,118 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     assert same(again, expected)
 
 
+class Killed(BaseException):
+    """What a kill looks like from within: nothing that follows is done."""
+
+
+class HalfWritten:
+    """A file that is killed in the middle of a write."""
+
+    def __init__(self, file, happens):
+        self.file, self.happens = file, happens
+
+    def __enter__(self):
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self.file.__exit__(*error)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, content):
+        if self.happens():
+            self.file.write(content[: len(content) // 2])
+            raise Killed
+        return self.file.write(content)
+
+
+@contextlib.contextmanager
+def killed_at(moment):
+    """Within, the file operation of that number is not done any more, or only half."""
+    number = itertools.count()
+
+    def happens():
+        return next(number) == moment
+
+    def until_then(function):
+        def operation(*arguments, **options):
+            if happens():
+                raise Killed
+            return function(*arguments, **options)
+
+        return operation
+
+    opened = Path.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", lambda *a, **k: HalfWritten(opened(*a, **k), happens))
+        for owner, name in ((Path, "replace"), (Path, "unlink"), (os, "fsync")):
+            patch.setattr(owner, name, until_then(getattr(owner, name)))
+        yield
+
+
+def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    states = {}
+
+    def advance(step):
+        model(torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+        states[step] = {k: v.clone() for k, v in model.state_dict().items()}
+
+    def save(folder, step):
+        save_checkpoint(folder, step, model, optimizer, {"step": step})
+
+    outcomes = []
+    for moment in itertools.count():
+        folder = tmp_path / str(moment)
+        for step in (1, 2):
+            advance(step)
+            save(folder, step)
+        advance(3)
+        try:
+            with killed_at(moment):
+                save(folder, 3)
+        except Killed:
+            found = load_checkpoint(folder)
+            assert found.notes == {"step": found.step}
+            fresh = torch.nn.Linear(3, 2)
+            found.restore(fresh)
+            assert same(fresh.state_dict(), states[found.step])
+            outcomes.append(found.step)
+        else:
+            break
+        save(folder, 3)
+        save(folder, 4)
+        names = [
+            f"step-0000000{step}.{kind}" for step in (3, 4) for kind in ("json", "safetensors")
+        ]
+        assert sorted(file.name for file in folder.iterdir()) == names
+    assert outcomes == sorted(outcomes)
+    assert outcomes.count(2) >= 7  # two writes, three flushes, two renames before it is there
+    assert outcomes.count(3) >= 3  # a flush and two deletions after that
+
+
+def test_files_that_are_no_checkpoints_are_not_read(tmp_path):
+    assert load_checkpoint(tmp_path) is None
+    (tmp_path / "step-one.json").write_text("{}")
+    assert load_checkpoint(tmp_path) is None
+    (tmp_path / "step-00000001.json").write_text("[1]")
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(ValueError, match="none of"):
+        load_checkpoint(tmp_path)
+
+
 def test_nothing_but_damaged_checkpoints(tmp_path, capsys):
     trained(tmp_path)
     for file in (tmp_path / "checkpoints").glob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
-    model = MDEQ(dataclasses.replace(CONFIGS["small"], in_channels=1))
     with (
         pytest.warns(UserWarning, match="damaged"),
         pytest.raises(ValueError, match="none of the 2 checkpoints"),
     ):
-        load_checkpoint(tmp_path / "checkpoints", model)
+        load_checkpoint(tmp_path / "checkpoints")
 
 
 def test_options_may_not_change_on_the_way(tmp_path, capsys):
@@ -94,18 +205,34 @@ def test_options_may_not_change_on_the_way(tmp_path, capsys):
     arguments = ["train", "--output", str(tmp_path), *QUICK, "--resume", "--lr", "0.1"]
     assert main(arguments) == 2
     assert "other values of lr" in capsys.readouterr().err
+    arguments = ["train", "--output", str(tmp_path), *QUICK, "--resume", "--config", "cifar10-tiny"]
+    assert main(arguments) == 2
+    assert "other values of channels" in capsys.readouterr().err
     assert main(["train", "--output", str(tmp_path), *QUICK]) == 2
     assert "holds another run" in capsys.readouterr().err
 
 
 def test_evaluate_repeats_the_last_scores(tmp_path, capsys):
-    trained(tmp_path)
+    """The checkpoint knows the model, its solver and how images were normalised."""
+    trained(tmp_path, "--solver", "anderson", "--backward", "jacobian-free", "--dropout", "0.1")
     first = capsys.readouterr().out
+    assert first.startswith("test_loss=")
     data = ["--data", "sklearn:digits", "--limit", "320", "--device", "cpu"]
     assert main(["evaluate", "--output", str(tmp_path), *data]) == 0
-    again = capsys.readouterr().out
-    assert first.startswith("test_loss=")
-    assert again.startswith("test_loss=")
+    assert capsys.readouterr().out == first
+    assert main(["evaluate", "--output", str(tmp_path / "nowhere"), *data]) == 2
+    assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_a_run_that_never_saved_starts_again(tmp_path):
+    expected = trained(tmp_path / "whole")
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    (folder / "log.csv").write_text((tmp_path / "whole" / "log.csv").read_text()[:-7])
+    assert main(["train", "--output", str(folder), *QUICK]) == 2
+    assert same(trained(folder, "--resume"), expected)
+    with (folder / "log.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
 
 
 def test_training_learns(tmp_path):

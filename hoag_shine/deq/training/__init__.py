@@ -1,7 +1,18 @@
 """Training multiscale deep equilibrium classifiers; the command is ``hoag-shine-deq``."""
 
-from .checkpoint import load_checkpoint, save_checkpoint
-from .data import Images, load_images
-from .loop import Recipe, Trainer
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .data import Images, Normalizer, load_images
+from .loop import Recipe, Trainer, evaluate, load_model
 
-__all__ = ["Images", "Recipe", "Trainer", "load_checkpoint", "load_images", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Images",
+    "Normalizer",
+    "Recipe",
+    "Trainer",
+    "evaluate",
+    "load_checkpoint",
+    "load_images",
+    "load_model",
+    "save_checkpoint",
+]

@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,40 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 MODEL, OPTIMIZER = "model.", "optimizer."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    step : int
+    notes : dict
+        As they were given to :func:`save_checkpoint`, in JSON's types.
+    tensors : dict of str to Tensor
+        Those of the model and of the optimiser.
+    """
+
+    step: int
+    notes: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Give the model its parameters and buffers back, and the optimiser its state."""
+        model.load_state_dict(self._part(MODEL))
+        if optimizer is None:
+            return
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in self._part(OPTIMIZER).items():
+            index, _, name = key.partition(".")
+            state.setdefault(int(index), {})[name] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _part(self, prefix: str) -> dict[str, Tensor]:
+        names = [name for name in self.tensors if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self.tensors[name] for name in names}
 
 
 def save_checkpoint(
@@ -40,29 +75,25 @@ def save_checkpoint(
     record = {"step": step, "sha256": hashlib.sha256(content).hexdigest(), "notes": dict(notes)}
     write_atomically(_tensors_of(folder, step), content)
     write_atomically(_record_of(folder, step), json.dumps(record).encode())
-    for old in _steps(folder)[keep:]:
-        _record_of(folder, old).unlink()
-        _tensors_of(folder, old).unlink(missing_ok=True)
+    kept = _steps(folder)[:keep]
+    wanted = {place(folder, step) for step in kept for place in (_record_of, _tensors_of)}
+    # Records before tensors, and what an earlier kill has left behind.
+    for file in sorted(folder.glob("step-*")):
+        if file not in wanted:
+            file.unlink()
 
 
-def load_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> tuple[int, dict[str, Any]] | None:
-    """Load the newest checkpoint that is whole.
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read the newest checkpoint that is whole.
 
     Parameters
     ----------
     folder : Path
-    model : Module
-        Gets the parameters and buffers.
-    optimizer : Optimizer, optional
-        Gets its state.
 
     Returns
     -------
-    step : int
-    notes : dict
-        Or None if there is no checkpoint at all.
+    checkpoint : Checkpoint or None
+        None if there is no checkpoint at all.
 
     Raises
     ------
@@ -77,18 +108,13 @@ def load_checkpoint(
     steps = _steps(folder)
     for step in steps:
         try:
-            record, tensors = _read(folder, step)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            return _read(folder, step)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             warnings.warn(
                 f"the checkpoint {_record_of(folder, step)} is damaged ({error}) and is passed "
                 "over.",
                 stacklevel=2,
             )
-            continue
-        model.load_state_dict(_part(tensors, MODEL))
-        if optimizer is not None:
-            _load_optimizer(optimizer, _part(tensors, OPTIMIZER))
-        return step, record["notes"]
     if steps:
         raise ValueError(f"none of the {len(steps)} checkpoints in {folder} is whole.")
     return None
@@ -110,12 +136,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.close(descriptor)
 
 
-def _read(folder: Path, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: Path, step: int) -> Checkpoint:
     record = json.loads(_record_of(folder, step).read_text())
     content = _tensors_of(folder, step).read_bytes()
     if hashlib.sha256(content).hexdigest() != record["sha256"]:
         raise ValueError("its SHA-256 is another")
-    return record, load(content)
+    return Checkpoint(step, record["notes"], load(content))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -129,22 +155,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
 def _steps(folder: Path) -> list[int]:
     """Return the steps of all checkpoints, the newest first."""
-    return sorted((int(p.stem.partition("-")[2]) for p in folder.glob("step-*.json")), reverse=True)
+    names = [file.stem.removeprefix("step-") for file in folder.glob("step-*.json")]
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
 def _tensors_of(folder: Path, step: int) -> Path:

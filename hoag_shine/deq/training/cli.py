@@ -17,9 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..backward import METHODS
 from ..mdeq import CONFIGS, MDEQ
 from ..solvers import SOLVERS
-from .checkpoint import load_checkpoint
 from .data import load_images
-from .loop import Recipe, Trainer
+from .loop import Recipe, Trainer, evaluate, load_model
 
 DATA_HELP = (
     "sklearn:digits, a .npz file with X_train, y_train, X_test and y_test (MNIST), a folder of "
@@ -67,29 +66,33 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="train a model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     train.set_defaults(command=_train)
+    _add_common(train)
     _add_model(train)
-    evaluate = commands.add_parser(
+    _add_training(train)
+    test = commands.add_parser(
         "evaluate",
         help="test the newest checkpoint of a run",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    evaluate.set_defaults(command=_evaluate)
-    _add_model(evaluate)
-    _add_training(train)
+    test.set_defaults(command=_evaluate)
+    _add_common(test)
     return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--output", type=Path, default=Path("deq-run"), help="folder of the run")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--amp", choices=["no", "bf16", "fp16"], default="no")
+    parser.add_argument("--limit", type=int, help="use only the first images of each set")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", choices=list(CONFIGS), default="small")
-    parser.add_argument("--data", required=True, help=DATA_HELP)
-    parser.add_argument("--output", type=Path, default=Path("deq-run"), help="folder of the run")
     parser.add_argument("--solver", choices=list(SOLVERS), default="broyden")
     parser.add_argument("--backward", choices=[*METHODS, "unrolled"], default="shine")
     parser.add_argument("--refine", type=int, default=0, help="GMRES steps that refine it")
     parser.add_argument("--fallback", choices=["residual", "norm-ratio"])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--amp", choices=["no", "bf16", "fp16"], default="no")
-    parser.add_argument("--limit", type=int, help="use only the first images of each set")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +141,7 @@ def _run(arguments: argparse.Namespace) -> None:
     trainer = _trainer(arguments)
     if arguments.resume:
         trainer.resume()
-    elif (trainer.folder / "checkpoints").exists():
+    elif any((trainer.folder / name).exists() for name in ("checkpoints", "log.csv")):
         raise ValueError(
             f"{trainer.folder} holds another run: add --resume to go on with it, or choose another "
             "--output."
@@ -165,15 +168,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    train, test = (part.first(arguments.limit) for part in load_images(arguments.data))
-    config = dataclasses.replace(
-        CONFIGS[arguments.config], in_channels=train.pixels.shape[1], n_classes=_n_classes(train)
-    )
-    model = MDEQ(config, solver=arguments.solver, backward="jacobian-free")
-    if load_checkpoint(arguments.output / "checkpoints", model) is None:
-        raise FileNotFoundError(f"there is no checkpoint in {arguments.output}.")
-    recipe = Recipe(device=arguments.device, amp=arguments.amp, tensorboard=False)
-    _print_scores(Trainer(model, train, test, recipe, arguments.output).evaluate())
+    model, normalize = load_model(arguments.output)
+    _, test = load_images(arguments.data)
+    recipe = Recipe(device=arguments.device, amp=arguments.amp)
+    model = model.to(recipe.device)
+    _print_scores(evaluate(model, normalize, test.first(arguments.limit), recipe))
 
 
 def _trainer(arguments: argparse.Namespace) -> Trainer:
@@ -186,7 +185,7 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
     config = dataclasses.replace(
         CONFIGS[arguments.config],
         in_channels=train.pixels.shape[1],
-        n_classes=_n_classes(train),
+        n_classes=int(train.labels.max()) + 1,
         **overrides,
     )
     torch.manual_seed(arguments.seed)
@@ -211,10 +210,6 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
         tensorboard=not arguments.no_tensorboard,
     )
     return Trainer(model, train, test, recipe, arguments.output)
-
-
-def _n_classes(train: Any) -> int:
-    return int(train.labels.max()) + 1
 
 
 def _print_scores(scores: dict[str, Any]) -> None:

@@ -117,11 +117,33 @@ def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield images.pixels[part], images.labels[part]
 
 
+@dataclass(frozen=True)
 class Normalizer:
-    """From pixels to inputs of mean 0 and standard deviation 1 in each channel of the train set."""
+    """From pixels to inputs of mean 0 and standard deviation 1 in each channel.
 
-    def __init__(self, train: Images) -> None:
-        self.mean, self.std = channel_statistics(train.pixels)
+    Attributes
+    ----------
+    mean, std : Tensor of shape (channels, 1, 1)
+        Of the train set, in units of 255.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, train: Images) -> Normalizer:
+        """Take mean and standard deviation from the images."""
+        return cls(*channel_statistics(train.pixels))
+
+    @classmethod
+    def from_notes(cls, notes: dict[str, list[float]]) -> Normalizer:
+        """Read what :meth:`notes` wrote."""
+        mean, std = (torch.tensor(notes[name])[:, None, None] for name in ("mean", "std"))
+        return cls(mean, std)
+
+    def notes(self) -> dict[str, list[float]]:
+        """Return the numbers for a checkpoint's notes."""
+        return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return a float tensor of the shape of ``pixels``."""

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..layer import Info
 from ..mdeq import MDEQ, MDEQConfig
-from .checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .data import Images, Normalizer, augment, batches, seed_of, shuffled_batches
 
 COLUMNS = [
@@ -76,6 +76,83 @@ class Recipe:
     checkpoint_every: int = 500
     tensorboard: bool = True
 
+    def autocast(self) -> torch.autocast:
+        """Return the context for what runs in low precision."""
+        dtype = torch.float16 if self.amp == "fp16" else torch.bfloat16
+        return torch.autocast(self.device_type, dtype=dtype, enabled=self.amp != "no")
+
+    @property
+    def device_type(self) -> str:
+        """The device without its number."""
+        return torch.device(self.device).type
+
+    def placed(self, images: Tensor) -> Tensor:
+        """Return images on the device, in their memory format."""
+        images = images.to(self.device)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+
+def evaluate(
+    model: MDEQ, normalize: Normalizer, images: Images, recipe: Recipe, batch_size: int = 500
+) -> dict[str, Any]:
+    """Return ``test_loss`` and ``test_accuracy``, means over the images.
+
+    Parameters
+    ----------
+    model : MDEQ
+    normalize : Normalizer
+    images : Images
+    recipe : Recipe
+        Device, precision and memory format.
+    batch_size : int, default=500
+    """
+    model.eval()
+    loss, right = 0.0, 0
+    with torch.no_grad():
+        for pixels, labels in batches(images, batch_size):
+            with recipe.autocast():
+                scores = model(recipe.placed(normalize(pixels))).scores
+            scores, labels = scores.float(), labels.to(recipe.device)
+            loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
+            right += int((scores.argmax(1) == labels).sum())
+    return {"test_loss": loss / len(images), "test_accuracy": right / len(images)}
+
+
+def load_model(folder: Path) -> tuple[MDEQ, Normalizer]:
+    """Load the model of a run from its newest checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+        That of a :class:`Trainer`, or the ``--output`` of ``hoag-shine-deq train``.
+
+    Returns
+    -------
+    model : MDEQ
+        With the config and the solver of the run.
+    normalize : Normalizer
+        What pixels have to go through first.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no checkpoint.
+    """
+    checkpoint = load_checkpoint(folder / "checkpoints")
+    if checkpoint is None:
+        raise FileNotFoundError(f"there is no checkpoint in {folder}.")
+    notes = checkpoint.notes
+    config: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in notes["config"].items()
+    }
+    # Only training needs the backward method, and SHINE would not go with every solver.
+    model = MDEQ(MDEQConfig(**config), solver=notes["run"]["solver"], backward="jacobian-free")
+    checkpoint.restore(model)
+    return model, Normalizer.from_notes(notes["normalizer"])
+
 
 class Trainer:
     """A training run that can be left and taken up again.
@@ -104,7 +181,7 @@ class Trainer:
         self.recipe = recipe
         self.folder = folder
         self.train_set, self.test_set = train, test
-        self.normalize = Normalizer(train)
+        self.normalize = Normalizer.of(train)
         self.steps_per_epoch = len(train) // self.config.batch_size
         self.total_steps = self.steps_per_epoch * self.config.epochs
         self.module = self._placed(model)
@@ -112,27 +189,35 @@ class Trainer:
         if self.world_size > 1:
             self.parallel = DistributedDataParallel(self.module, find_unused_parameters=False)
         self.optimizer = _optimizer(self.module, self.config)
-        self.scaler = torch.amp.GradScaler(recipe.device, enabled=recipe.amp == "fp16")
+        self.scaler = torch.amp.GradScaler(recipe.device_type, enabled=recipe.amp == "fp16")
         self.step = 0
         self.log = Log(folder, recipe.tensorboard) if self.rank == 0 else None
 
     def resume(self) -> bool:
         """Take up the newest checkpoint; return whether there was one."""
-        found = load_checkpoint(self.folder / "checkpoints", self.module, self.optimizer)
-        if found is None:
-            return False
-        self.step, notes = found
+        checkpoint = load_checkpoint(self.folder / "checkpoints")
+        if checkpoint is not None:
+            self._check_options(checkpoint)
+            checkpoint.restore(self.module, self.optimizer)
+            self.scaler.load_state_dict(checkpoint.notes["scaler"])
+            self.step = checkpoint.step
+        if self.log is not None:
+            self.log.forget_after(self.step)
+        return checkpoint is not None
+
+    def _check_options(self, checkpoint: Checkpoint) -> None:
         wanted = self._notes()
-        changed = [key for key in wanted if key != "scaler" and notes.get(key) != wanted[key]]
+        changed = [
+            key
+            for part in ("config", "recipe", "run")
+            for key, value in wanted[part].items()
+            if checkpoint.notes[part].get(key) != value
+        ]
         if changed:
             raise ValueError(
                 f"the checkpoint in {self.folder} was made with other values of "
                 f"{', '.join(changed)}; resume with the same options or choose another folder."
             )
-        self.scaler.load_state_dict(notes["scaler"])
-        if self.log is not None:
-            self.log.forget_after(self.step)
-        return True
 
     def run(self, progress: Callable[[int, dict[str, Any]], None] | None = None) -> dict[str, Any]:
         """Train to the end; return the last row of the log."""
@@ -193,19 +278,9 @@ class Trainer:
         self.step += 1
         return {"lr": lr, "loss": loss.detach(), "grad_norm": norm} | _summary(info)
 
-    def evaluate(self, batch_size: int = 500) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         """Return loss and accuracy on the test set."""
-        self.module.eval()
-        loss, right = 0.0, 0
-        with torch.no_grad():
-            for pixels, labels in batches(self.test_set, batch_size):
-                with self._autocast():
-                    scores = self.module(self._placed_images(self.normalize(pixels))).scores
-                scores, labels = scores.float(), labels.to(self.recipe.device)
-                loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
-                right += int((scores.argmax(1) == labels).sum())
-        n = len(self.test_set)
-        return {"test_loss": loss / n, "test_accuracy": right / n}
+        return evaluate(self.module, self.normalize, self.test_set, self.recipe)
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -215,7 +290,7 @@ class Trainer:
 
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Info | None]:
         pretraining = self.step < self.config.pretrain_steps
-        with self._autocast():
+        with self.recipe.autocast():
             scores, info, penalty = self.parallel(
                 images,
                 penalty=self.recipe.jacobian_weight > 0,
@@ -234,17 +309,11 @@ class Trainer:
         if self.recipe.augment:
             pixels = augment(pixels, flip=self.recipe.flip)
         labels = self.train_set.labels[indices].to(self.recipe.device)
-        return self._placed_images(self.normalize(pixels)), labels
+        return self.recipe.placed(self.normalize(pixels)), labels
 
     def _learning_rate(self) -> float:
         share = self.step / self.total_steps
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * share))
-
-    def _autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self.recipe.amp == "fp16" else torch.bfloat16
-        return torch.autocast(
-            torch.device(self.recipe.device).type, dtype=dtype, enabled=self.recipe.amp != "no"
-        )
 
     def _placed(self, model: MDEQ) -> MDEQ:
         model = model.to(self.recipe.device)
@@ -254,25 +323,22 @@ class Trainer:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return model
 
-    def _placed_images(self, images: Tensor) -> Tensor:
-        images = images.to(self.recipe.device)
-        if self.recipe.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images
-
     def _notes(self) -> dict[str, Any]:
         config = dataclasses.asdict(self.config)
         recipe = dataclasses.asdict(self.recipe)
         for key in ("device", "log_every", "checkpoint_every", "tensorboard"):
             del recipe[key]  # may change on the way
-        deq = self.module.deq.extra_repr()
         return {
             # As JSON has it, to compare with what was read.
-            **{key: list(v) if isinstance(v, tuple) else v for key, v in config.items()},
-            **recipe,
-            "deq": deq,
-            "world_size": self.world_size,
-            "n_train": len(self.train_set),
+            "config": {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()},
+            "recipe": recipe,
+            "run": {
+                "solver": self.module.deq.solver_name,
+                "backward": self.module.deq.extra_repr(),
+                "world_size": self.world_size,
+                "n_train": len(self.train_set),
+            },
+            "normalizer": self.normalize.notes(),
             "scaler": self.scaler.state_dict(),
         }
 
