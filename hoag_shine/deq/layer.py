@@ -308,7 +308,8 @@ class _Rule:
 
     def __call__(self, grad: Tensor) -> Tensor:
         before = self.linearisation.n_vjp
-        with torch.no_grad():
+        # Backward may be called under autocast, where solvers would lose their precision.
+        with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
             adjoint = self.method(self.linearisation, self.info.inverse_jacobian, grad)
         self.info.backward = BackwardInfo(
             adjoint.residual, adjoint.fell_back, self.linearisation.n_vjp - before

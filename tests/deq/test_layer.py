@@ -366,16 +366,24 @@ def test_inference_mode():
                 call()
 
 
-@pytest.mark.parametrize("backward", ["shine", "implicit"])
-def test_autocast(backward):
-    deq = DEQ(Affine(), backward=backward, tol=1e-2, state_dtype=torch.float32)
+@pytest.mark.parametrize(
+    "backward", ["shine", "implicit", partial(implicit, solver="broyden"), phantom]
+)
+@pytest.mark.parametrize("within", [False, True])
+def test_autocast(backward, within):
+    """The solver keeps the state's precision, wherever backward is called."""
+    deq = DEQ(Affine(), backward=backward, tol=1e-2)
     x = torch.randn(3, 4)
+    (plain,) = torch.autograd.grad(deq(torch.zeros_like(x), x)[0].sum(), deq.f.linear.weight)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z, info = deq(torch.zeros_like(x), x)
-    z.sum().backward()
-    assert z.dtype == torch.float32
+        if within:
+            z.sum().backward()
+    if not within:
+        z.sum().backward()
+    assert z.dtype == info.residual.dtype == torch.float32
     assert info.converged.all()
-    assert torch.isfinite(deq.f.linear.weight.grad).all()
+    torch.testing.assert_close(deq.f.linear.weight.grad, plain, rtol=0.1, atol=0.02)
 
 
 class Classifier(nn.Module):
