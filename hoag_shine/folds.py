@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -120,7 +120,10 @@ class FoldedData:
         n_jobs: int | None = None,
     ) -> None:
         if y is None:
-            raise ValueError("y must be given: the labels or targets to learn.")
+            raise ValueError(
+                "This search requires y to be passed, but the target y is None: give the labels "
+                "or targets to learn."
+            )
         self.chain = Chain(estimator)
         self.model = as_model(self.chain.model)
         self._transform_params = dict(transform_params or {})
@@ -218,7 +221,7 @@ class FoldedData:
         """Return the (train, test) rows of every fold, after checking that each can be used."""
         model, n_samples = self.model, len(self.codes)
         if random_state is not None and (cv is None or isinstance(cv, numbers.Integral)):
-            kind = StratifiedKFold if model.classifier else KFold
+            kind = type(check_cv(cv, self.codes, classifier=model.classifier))
             cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=random_state)
         splitter = check_cv(cv, self.codes, classifier=model.classifier)
         splits = [
@@ -329,7 +332,8 @@ def fold_problems(
     Returns
     -------
     problems : ProblemSet
-        Its theta is the logarithm of alpha; alpha is 1/C for LogisticRegression.
+        Its theta is the logarithm of alpha; alpha is 1/C for LogisticRegression. Intercepts are
+        those of targets less their median, where that makes no other problem.
 
     Raises
     ------

@@ -708,7 +708,7 @@ def test_bad_targets_are_refused(y, message):
 
 @pytest.mark.parametrize("estimator", [LogisticRegression(), Ridge()], ids=str)
 def test_a_target_is_needed(estimator):
-    with pytest.raises(ValueError, match="y must be given"):
+    with pytest.raises(ValueError, match="requires y to be passed"):
         ShineCV(estimator).fit(data_for(estimator)[0], None)
 
 

@@ -37,6 +37,8 @@ class Model(ABC):
         Whether y may have several columns.
     value_by_output : bool
         Whether the parameter may have a value for each output.
+    offset : float or ndarray of shape (n_outputs,)
+        Constants that are taken out of the intercepts, so that zero is a fair guess for these.
     intercept_penalty : float
         Strength of the penalty of the intercept, in units of that of the coefficients.
     classes_ : ndarray or None
@@ -52,6 +54,7 @@ class Model(ABC):
     multi_output: ClassVar[bool] = False
     value_by_output: ClassVar[bool] = False
     intercept_penalty: float = 0.0
+    offset: Any = 0.0
     n_outputs: int = 1
     n_averaged: int = 1
     classes_: NDArray[Any]
@@ -127,11 +130,12 @@ class Model(ABC):
 
     def set_fitted(self, estimator: Any, w: Vector, n_iter: int, dtype: Any) -> None:
         """Give an estimator the attributes of one that was fitted, with coefficients ``w``."""
-        W = w.reshape(-1, self.n_outputs).astype(dtype)
-        coef, intercept = W, np.zeros(self.n_outputs, dtype)
+        W = w.reshape(-1, self.n_outputs)
+        coef, intercept = W, np.zeros(self.n_outputs)
         if self.fit_intercept:
-            coef, intercept = W[:-1], W[-1]
-        self._set_fitted(estimator, np.ascontiguousarray(coef.T), intercept, n_iter)
+            coef, intercept = W[:-1], W[-1] + self.offset
+        coef = np.ascontiguousarray(coef.T, dtype=dtype)
+        self._set_fitted(estimator, coef, intercept.astype(dtype), n_iter)
 
     def note_training(self, fitted: Any, X: Any, y: Vector) -> None:  # noqa: B027
         """Set fitted attributes that tell of the training rows, y as encoded."""
@@ -153,3 +157,8 @@ def check_positive(name: str, value: Any) -> float:
             f"{name} must be positive and finite, since its logarithm is tuned; got {value!r}."
         )
     return number
+
+
+def middle(y: Vector) -> Vector:
+    """Return the median of each column: exact where it is constant, and of no outlier's size."""
+    return np.asarray(np.median(y, axis=0))

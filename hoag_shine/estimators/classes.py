@@ -19,6 +19,8 @@ class ClassifierModel(Model):
     classifier = True
 
     def encode(self, y: NDArray[Any]) -> Vector:
+        if len(y) == 0:
+            raise ValueError("y must have the label of at least one row, got 0 sample(s).")
         check_classification_targets(y)
         encoder = LabelEncoder().fit(y)
         self.classes_ = encoder.classes_
@@ -26,7 +28,7 @@ class ClassifierModel(Model):
         if n_classes < 2:
             raise ValueError(
                 f"y must have at least 2 classes for {type(self.estimator).__name__} to be tuned, "
-                f"but it has only {self.classes_[0]!r}."
+                f"but it has 1 class, {self.classes_.tolist()[0]!r}."
             )
         self.n_outputs = 1 if n_classes == 2 else n_classes
         return np.asarray(encoder.transform(y), dtype=np.float64)

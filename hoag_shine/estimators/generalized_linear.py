@@ -191,7 +191,7 @@ def resolve_loss(loss: Any) -> Loss:
     if not isinstance(loss, Loss):
         hint = " (an instance, not the class)" if isinstance(loss, type) else ""
         raise TypeError(f"loss must be an instance of hoag_shine.Loss{hint}, got {loss!r}.")
-    if loss.shift_invariant or loss.n_predictors > 1:
+    if loss.couples:
         raise TypeError(
             f"loss must be pointwise, but {loss!r} couples several outputs: tune a "
             "LogisticRegression for more than two classes, or a HuberRegressor."

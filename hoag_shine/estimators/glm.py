@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import GammaRegressor, PoissonRegressor
 
 from ..problems.losses import Loss, SquaredLoss, TweedieLoss
-from .base import Model, Vector
+from .base import Model, Vector, middle
 
 
 class GLMModel(Model):
@@ -49,10 +49,18 @@ class GLMModel(Model):
         codes = super().encode(y)
         self.loss = self._loss()
         self.loss.check_targets(codes)
-        mean = float(codes.mean())
-        if self.estimator.fit_intercept and 0.0 < mean < np.inf:
-            self.loss = self._loss(mean)
+        if self.fit_intercept:
+            center = float(middle(codes))
+            if isinstance(self.loss, SquaredLoss):
+                self.offset = center
+            elif center > 0.0 or codes.any():
+                unit = center if center > 0.0 else float(np.abs(codes).mean())
+                self.loss = self._loss(unit)
+                self.offset = np.log(unit)
         return codes
+
+    def targets(self, y: Vector) -> Vector:
+        return y - self.offset if isinstance(self.loss, SquaredLoss) else y
 
     def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
         drawn = times * weight
@@ -62,8 +70,6 @@ class GLMModel(Model):
         self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
     ) -> None:
         fitted.coef_ = coef[0]
-        fitted.intercept_ = intercept[0] + intercept.dtype.type(
-            np.log(getattr(self.loss, "unit", 1.0))
-        )
+        fitted.intercept_ = intercept[0]
         fitted.n_iter_ = n_iter
         fitted._base_loss = fitted._get_loss()

@@ -10,7 +10,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 
 from ..groups import HELD
 from ..problems.losses import HuberLoss
-from .base import Model, Vector, check_positive
+from .base import Model, Vector, check_positive, middle
 
 
 class HuberModel(Model):
@@ -43,13 +43,15 @@ class HuberModel(Model):
 
     def encode(self, y: NDArray[Any]) -> Vector:
         codes = super().encode(y)
-        with np.errstate(over="ignore"):
-            size = float(np.sqrt(np.mean(codes**2)))
-        self.loss = HuberLoss(self.estimator.epsilon, size if 0.0 < size < np.inf else 1.0)
+        center = float(middle(codes)) if self.estimator.fit_intercept else 0.0
+        self.offset = np.array([center, 0.0])
+        sizes = np.abs(codes - center)
+        unit = float(middle(sizes)) or float(sizes.max()) or 1.0
+        self.loss = HuberLoss(self.estimator.epsilon, unit)
         return codes
 
     def targets(self, y: Vector) -> Vector:
-        return np.column_stack([y, np.zeros_like(y)])
+        return np.column_stack([y - self.offset[0], np.zeros_like(y)])
 
     def arrange(self, groups: NDArray[np.intp]) -> NDArray[np.intp]:
         groups[:-1, 1] = HELD

@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import type_of_target
 
 from ..problems.losses import SquaredLoss
-from .base import Model, Vector
+from .base import Model, Vector, middle
 from .classes import ClassifierModel
 
 
@@ -47,7 +47,13 @@ class RidgeModel(_RidgeBase):
     def encode(self, y: NDArray[Any]) -> Vector:
         self._single = y.ndim == 1 or y.shape[1] == 1
         self.n_outputs = self.n_averaged = 1 if self._single else y.shape[1]
-        return super().encode(y)
+        codes = super().encode(y)
+        if self.fit_intercept:
+            self.offset = middle(codes)
+        return codes
+
+    def targets(self, y: Vector) -> Vector:
+        return np.asarray(y - self.offset)
 
     def _set_fitted(
         self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int

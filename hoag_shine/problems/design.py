@@ -21,10 +21,11 @@ BLOCK_BYTES = 1 << 20
 
 
 class _Design:
-    """Rows of X in blocks; ``blocks`` is the list of row slices."""
+    """Rows of X in blocks; ``blocks`` is the list of row slices, ``n_stored`` the entries held."""
 
-    def __init__(self, shape: tuple[int, int], nbytes: int) -> None:
+    def __init__(self, shape: tuple[int, int], nbytes: int, n_stored: int) -> None:
         self.shape = shape
+        self.n_stored = max(n_stored, 1)
         n_rows = shape[0]
         step = max(64, n_rows * BLOCK_BYTES // max(nbytes, 1))
         self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
@@ -51,7 +52,7 @@ class DenseDesign(_Design):
     """A numpy array in C or Fortran order, float32 or float64."""
 
     def __init__(self, X: NDArray[Any]) -> None:
-        super().__init__(X.shape, 8 * X.size)
+        super().__init__(X.shape, 8 * X.size, X.size)
         self._X = X
 
     def _block(self, block: slice) -> Array:
@@ -82,7 +83,7 @@ class CSRDesign(_Design):
             # An entry stored in parts has another square than the sum of its parts' squares.
             X = X.copy()
             X.sum_duplicates()
-        super().__init__(X.shape, X.data.nbytes + X.indices.nbytes)
+        super().__init__(X.shape, X.data.nbytes + X.indices.nbytes, X.data.size)
         self._csr = X.data, _unsigned(X.indices), _unsigned(X.indptr)
 
     def matmul(self, block: slice, W: Array) -> Array:

@@ -46,6 +46,8 @@ Array = NDArray[np.float64]
 # than so many products with the data.
 MAX_FACTORISED = 1000
 MAX_GRAM_COST = 40.0
+# Or where it takes no more than so many multiplications: some milliseconds.
+QUICK = 1e7
 
 
 class LinearProblem(Problem):
@@ -254,30 +256,76 @@ class LinearProblems(ProblemSet):
     def _preconditioner(
         self, ws: Sequence[Vector], theta: Vector
     ) -> Callable[[Vector], Vector] | None:
-        cheap = self.n_params <= MAX_FACTORISED and self.design.gram_cost <= MAX_GRAM_COST
-        if self.n_outputs > 1 or not cheap:
+        m = self.n_outputs
+        cost = self.design.gram_cost * (m * (m + 1) // 2 if self.loss.couples else m)
+        cheap = cost <= max(MAX_GRAM_COST, QUICK / self.design.n_stored)
+        if self.n_params > MAX_FACTORISED or not cheap:
             return None
-        H = self._mean_curvature(np.mean(ws, axis=0)) + np.diag(self.penalty.hessian(theta))
+        w = np.mean(ws, axis=0)
+        h = self.penalty.hessian(theta)
         try:
-            factor = cho_factor(H, lower=True)
+            return self._coupled_solver(w, h) if self.loss.couples else self._solver(w, h)
         except (LinAlgError, ValueError):
             return None
+
+    def _solver(self, w: Vector, h: Vector) -> Callable[[Vector], Vector]:
+        """Factorise the mean Hessian of a loss that is a sum over the outputs, one by one."""
+        h = h.reshape(-1, self.n_outputs)
+        curvature = np.abs(self._mean_curvature(w, np.ones(self.n_outputs)))
+        factors: list[Any] = []
+        for c in range(self.n_outputs):
+            # Least squares of several targets under one penalty have one Hessian.
+            same = np.array_equal(curvature[:, c], curvature[:, 0])
+            if c > 0 and same and np.array_equal(h[:, c], h[:, 0]):
+                factors.append(factors[0])
+            else:
+                H = self._gram(curvature[:, c]) + np.diag(h[:, c])
+                factors.append(cho_factor(H, lower=True))
+
+        def solve(v: Vector) -> Vector:
+            columns = zip(factors, v.reshape(-1, self.n_outputs).T, strict=True)
+            solved = [cho_solve(factor, u, check_finite=False) for factor, u in columns]
+            return np.stack(solved, axis=1).ravel()
+
+        return solve
+
+    def _coupled_solver(self, w: Vector, h: Vector) -> Callable[[Vector], Vector]:
+        """Factorise the mean Hessian of a loss that couples the outputs, as a whole."""
+        m = self.n_outputs
+        H = np.zeros((self.n_params // m, m, self.n_params // m, m))
+        for d in range(m):
+            curvature = self._mean_curvature(w, np.eye(m)[d])
+            for c in range(d, m):
+                H[:, c, :, d] = self._gram(curvature[:, c])
+                H[:, d, :, c] = H[:, c, :, d]
+        if self._free is not None:
+            free = self._free[:, 0]
+            H *= free * free[:, :, None, None]
+        if self._centring is not None:
+            rows = np.arange(len(H))
+            H[rows, :, rows, :] += self._centring.mean(axis=1)[:, None, None]
+        factor = cho_factor(H.reshape(self.n_params, -1) + np.diag(h))
         return lambda v: np.asarray(cho_solve(factor, v, check_finite=False))
 
-    def _mean_curvature(self, w: Vector) -> Array:
-        """Return the lower triangle of the mean over folds of the loss terms' Hessians at w."""
-        z = np.concatenate([self._forward(block, w[:, None, None]) for block in self.design.blocks])
-        u = np.abs(self.loss.hessian(self.y, z)[:, 0, 0]) * self.train_weight.mean(axis=1)
-        H = np.zeros((self.n_params, self.n_params))
-        p = self.n_features
-        G = np.zeros((p, p))
+    def _mean_curvature(self, w: Vector, v: Vector) -> Array:
+        """Return each sample's second derivative at w times v, weighted, as a mean over folds."""
+        Z = self._predictor_of(w)[:, None]
+        product = self.loss.hessian_product(self.loss.hessian(self.y, Z), np.ones_like(Z) * v)
+        weight = self.train_weight.mean(axis=1)
+        return np.asarray(product[:, 0] * weight.reshape(len(weight), -1))
+
+    def _gram(self, u: Vector) -> Array:
+        """Return X' diag(u) X, with the intercept's column of ones."""
+        rows, p = self.n_params // self.n_outputs, self.n_features
+        H, G = np.zeros((rows, rows)), np.zeros((p, p))
         for block in self.design.blocks:
             self.design.add_gram(block, u[block], G)
             if self.fit_intercept:
                 self.design.add_rmatmul(block, u[block, None], H[p:, :p].T)
-        H[:p, :p] = G
+        H[:p, :p] = np.tril(G) + np.tril(G, -1).T
+        H[:p, p:] = H[p:, :p].T
         H[p:, p:] = u.sum()
-        self._n_passes += 1.0
+        self._n_passes += 0.5
         return H
 
     def _zeros(self, n_folds: int) -> Array:
@@ -314,10 +362,15 @@ class LinearProblems(ProblemSet):
         known = self._predictor.get(k)
         if known is not None and np.array_equal(known[0], w):
             return known[1]
+        Z = self._predictor_of(w)
+        self._predictor[k] = w.copy(), Z
+        return Z
+
+    def _predictor_of(self, w: Vector) -> Array:
+        """Return the linear predictors at w, (sample, output)."""
         W = self._side_by_side([w])
         Z = np.concatenate([self._forward(block, W) for block in self.design.blocks])[:, 0]
         self._n_passes += 0.5
-        self._predictor[k] = w.copy(), Z
         return Z
 
     def _curvature_at(self, k: int, w: Vector) -> Array:

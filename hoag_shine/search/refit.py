@@ -12,6 +12,7 @@ from ..estimators.fit import fit, whole_problem
 from ..folds import FoldedData, Part, training_weights
 from ..groups import Groups
 from ..inner.lbfgs import Solution
+from ..tolerances import FLOOR
 
 Vector = NDArray[np.float64]
 
@@ -39,7 +40,8 @@ class Refit:
         self.data = data
         self.whole = whole
         self.problem = whole_problem(data.model, whole.X, whole.y, whole.weight, groups)
-        self.tol = min(TIGHT, tol**2) if self.problem.n_params <= FEW else tol**2
+        few = self.problem.n_params <= FEW
+        self.tol = max(min(TIGHT, tol**2) if few else tol**2, FLOOR)
 
     def per_sample_shift(self) -> float:
         """Return what keeps the penalty per training weight, added to log alpha."""

@@ -44,6 +44,11 @@ class Loss(ABC):
     shift_invariant: ClassVar[bool] = False
     n_predictors: ClassVar[int] = 1
 
+    @property
+    def couples(self) -> bool:
+        """Whether the loss is more than a sum over the outputs."""
+        return self.shift_invariant or self.n_predictors > 1
+
     @abstractmethod
     def value(self, y: Array, z: Array) -> Array:
         """Return the loss of each element, or of each sample: z's shape, or (n, k, 1)."""

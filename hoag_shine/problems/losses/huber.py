@@ -7,17 +7,21 @@ from numpy.typing import NDArray
 
 from .base import Array, Loss
 
+# The residual that the scale is kept above, in units of the targets.
+_SMALLEST = 1e-9
+
 
 class HuberLoss(Loss):
-    r""":math:`\ell(y, z) = \max_{|c| \le \epsilon} 2 c\, (z_0 - y) + (1 - c^2)\, \sigma`.
+    r""":math:`\ell(y, z) = \max_{0 \le c \le \epsilon} 2 c\, r + (1 - c^2)\, \sigma`.
 
-    With a scale :math:`\sigma = u\, (1 + z_1)` and Huber's function :math:`H(r) = r^2` for
-    :math:`|r| \le \epsilon`, :math:`2 \epsilon |r| - \epsilon^2` beyond, this is
-    :math:`\sigma + \sigma H((z_0 - y) / \sigma)` where the scale is positive: the loss of
-    ``HuberRegressor``. As a maximum of linear functions it is jointly convex in location and
-    scale, and it falls with :math:`\sigma` below zero, so that no scale that is fitted ends there
-    and none needs a bound. The second derivative jumps at
-    :math:`|z_0 - y| = \epsilon \sigma`.
+    With the residual :math:`r = \sqrt{(z_0 - y)^2 + \tau^2}`, a scale
+    :math:`\sigma = u\, (1 + z_1)` and Huber's function :math:`H(x) = x^2` for
+    :math:`x \le \epsilon`, :math:`2 \epsilon x - \epsilon^2` beyond, this is
+    :math:`\sigma + \sigma H(r / \sigma)` where the scale is positive: the loss of
+    ``HuberRegressor``, but for :math:`\tau = 10^{-9} u`, which keeps the scale of a perfect fit
+    from zero. As a maximum of convex functions it is jointly convex in location and scale, and it
+    falls with :math:`\sigma` below zero, so that no scale that is fitted ends there and none needs
+    a bound. The second derivative jumps at :math:`r = \epsilon \sigma`.
 
     Parameters
     ----------
@@ -41,36 +45,40 @@ class HuberLoss(Loss):
         self.unit = float(unit)
 
     def value(self, y: Array, z: Array) -> Array:
-        r, sigma, c, _ = self._terms(y, z)
+        _, r, sigma, c, _ = self._terms(y, z)
         return np.asarray(2.0 * c * r + (1.0 - c * c) * sigma)[..., None]
 
     def gradient(self, y: Array, z: Array) -> Array:
-        c = self._terms(y, z)[2]
-        return np.stack([2.0 * c, self.unit * (1.0 - c * c)], axis=-1)
+        difference, r, _, c, _ = self._terms(y, z)
+        return np.stack([2.0 * c * difference / r, self.unit * (1.0 - c * c)], axis=-1)
 
     def hessian(self, y: Array, z: Array) -> Array:
-        """Return the vector h of the second derivative h h', which is of rank one."""
-        _, sigma, c, inside = self._terms(y, z)
-        size = np.sqrt(2.0 / np.where(inside, sigma, np.inf))
-        return np.stack([size, -self.unit * c * size], axis=-1)
+        """Return the entries 00, 01 and 11 of the second derivative, in the last axis."""
+        difference, r, sigma, c, inside = self._terms(y, z)
+        slope = difference / r
+        steep = 2.0 / np.where(inside, sigma, np.inf)
+        flat = np.where(inside, 0.0, 2.0 * c * (_SMALLEST * self.unit / r) ** 2 / r)
+        u = self.unit * c
+        return np.stack([steep + flat, -steep * u * slope, steep * u * u], axis=-1)
 
     def hessian_product(self, hessian: Array, v: Array) -> Array:
-        return np.asarray(hessian * (hessian * v).sum(axis=-1, keepdims=True))
+        a, b, c = np.moveaxis(hessian, -1, 0)
+        return np.stack([a * v[..., 0] + b * v[..., 1], b * v[..., 0] + c * v[..., 1]], axis=-1)
 
     def hessian_diagonal(self, hessian: Array) -> Array:
-        return hessian**2
+        return hessian[..., [0, 2]]
 
     def scale(self, z: Array) -> Array:
         """Return the scale for the second predictor."""
         return np.asarray(self.unit * (1.0 + z))
 
-    def _terms(self, y: Array, z: Array) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
-        """Return the residual, the scale, the maximising c, and whether that is inside."""
-        r, sigma = z[..., 0] - y[..., 0], self.scale(z[..., 1])
-        inside = np.abs(r) < self.epsilon * sigma
-        edge = np.where(r < 0.0, -self.epsilon, self.epsilon)
-        c = np.where(inside, r / np.where(inside, sigma, 1.0), edge)
-        return r, sigma, c, inside
+    def _terms(self, y: Array, z: Array) -> tuple[Array, Array, Array, Array, NDArray[np.bool_]]:
+        """Return z0 - y, the residual, the scale, the best c, and whether that is inside."""
+        difference, sigma = z[..., 0] - y[..., 0], self.scale(z[..., 1])
+        r = np.hypot(difference, _SMALLEST * self.unit)
+        inside = r < self.epsilon * sigma
+        c = np.where(inside, r / np.where(inside, sigma, 1.0), self.epsilon)
+        return difference, r, sigma, c, inside
 
     def __repr__(self) -> str:
         return f"HuberLoss(epsilon={self.epsilon:g})"

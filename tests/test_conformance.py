@@ -1,0 +1,42 @@
+"""scikit-learn's own checks over every estimator that can be tuned; none is expected to fail.
+
+Fits of weighted and of repeated rows are compared to 1e-7, which asks for a tight tolerance; and,
+since the checks' data can be separated, for bounds as those of ``LogisticRegressionCV``.
+"""
+
+import pytest
+from sklearn.linear_model import (
+    GammaRegressor,
+    HuberRegressor,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    TweedieRegressor,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+from sklearn.svm import LinearSVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from hoag_shine import GeneralizedLinear, ShineCV
+
+MODELS = [
+    LogisticRegression(),
+    LinearSVC(),
+    Ridge(),
+    RidgeClassifier(),
+    PoissonRegressor(),
+    GammaRegressor(),
+    TweedieRegressor(power=1.5),
+    HuberRegressor(),
+    GeneralizedLinear(),
+    make_pipeline(Normalizer(), LogisticRegression(class_weight="balanced")),
+]
+
+
+@parametrize_with_checks([ShineCV(model, cv=3, tol=1e-6, bounds=(1e-3, 1e3)) for model in MODELS])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
