@@ -40,8 +40,7 @@ class Refit:
         self.data = data
         self.whole = whole
         self.problem = whole_problem(data.model, whole.X, whole.y, whole.weight, groups)
-        few = self.problem.n_params <= FEW
-        self.tol = max(min(TIGHT, tol**2) if few else tol**2, FLOOR)
+        self.tol = tol
 
     def per_sample_shift(self) -> float:
         """Return what keeps the penalty per training weight, added to log alpha."""
@@ -56,7 +55,8 @@ class Refit:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
         ws = [s.w for s in solutions if s.w.size == self.problem.n_params]
         start = np.mean(ws, axis=0) if ws and len(ws) == len(solutions) else None
-        return fit(self.problem, theta, start, tol=self.tol)
+        tol = min(TIGHT, self.tol**2) if self.problem.n_params <= FEW else self.tol**2
+        return fit(self.problem, theta, start, tol=max(tol, FLOOR))
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""
