@@ -37,7 +37,7 @@ class BackwardInfo:
     n_vjp: int
 
 
-@dataclass
+@dataclass(repr=False)
 class Info:
     """What is known of a solve.
 
@@ -67,6 +67,19 @@ class Info:
     inverse_jacobian: LowRank
     n_evals: int
     backward: BackwardInfo | None = field(default=None)
+
+    def __repr__(self) -> str:
+        """Summarise; the tensors are too large to be read."""
+        counts = {s.name.lower(): int((self.status == s).sum()) for s in Status}
+        samples = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        steps, largest = (
+            x.max().item() if x.numel() else 0 for x in (self.n_steps, self.relative_residual)
+        )
+        backward = f"; backward: {self.backward.n_vjp} products" if self.backward else ""
+        return (
+            f"Info({len(self.status)} samples: {samples or 'none'}; at most {steps} steps and "
+            f"relative residual {largest:.1e}; {self.n_evals} evaluations of f{backward})"
+        )
 
     @property
     def converged(self) -> Tensor:

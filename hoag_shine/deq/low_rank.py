@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LowRank:
     r"""The identity plus a low-rank matrix for every sample, :math:`B = I + L^\top M R`.
 
@@ -23,6 +23,10 @@ class LowRank:
     left: Tensor
     right: Tensor
     middle: Tensor | None = None
+
+    def __repr__(self) -> str:
+        batch, rank, n = self.left.shape
+        return f"LowRank(batch={batch}, rank={rank}, n={n}, dtype={self.left.dtype})"
 
     @classmethod
     def identity(cls, like: Tensor) -> LowRank:

@@ -230,6 +230,8 @@ def test_layer_is_a_module():
     again = copy.deepcopy(deq).train()(torch.zeros_like(x), x)[0]
     assert torch.equal(again, z)
     assert "solver='broyden'" in repr(deq)
+    assert repr(info).startswith("Info(3 samples: 3 converged; at most ")
+    assert "rank=" in repr(info.inverse_jacobian)
 
 
 def test_no_graph_where_none_is_wanted():

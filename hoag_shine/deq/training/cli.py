@@ -62,18 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="hoag-shine-deq", description="Train multiscale deep equilibrium classifiers."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    train = commands.add_parser(
-        "train", help="train a model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    train = commands.add_parser("train", help="train a model")
     train.set_defaults(command=_train)
     _add_common(train)
     _add_model(train)
     _add_training(train)
-    test = commands.add_parser(
-        "evaluate",
-        help="test the newest checkpoint of a run",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    test = commands.add_parser("evaluate", help="test the newest checkpoint of a run")
     test.set_defaults(command=_evaluate)
     _add_common(test)
     return parser
@@ -81,18 +75,50 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help=DATA_HELP)
-    parser.add_argument("--output", type=Path, default=Path("deq-run"), help="folder of the run")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--amp", choices=["no", "bf16", "fp16"], default="no")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("deq-run"),
+        help="folder of the run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu, cuda, cuda:1, ... (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--amp",
+        choices=["no", "bf16", "fp16"],
+        default="no",
+        help="automatic mixed precision; the solver's state stays in float32 (default: no)",
+    )
     parser.add_argument("--limit", type=int, help="use only the first images of each set")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", choices=list(CONFIGS), default="small")
-    parser.add_argument("--solver", choices=list(SOLVERS), default="broyden")
-    parser.add_argument("--backward", choices=[*METHODS, "unrolled"], default="shine")
-    parser.add_argument("--refine", type=int, default=0, help="GMRES steps that refine it")
-    parser.add_argument("--fallback", choices=["residual", "norm-ratio"])
+    parser.add_argument(
+        "--config", choices=list(CONFIGS), default="small", help="the model (default: small)"
+    )
+    parser.add_argument(
+        "--solver",
+        choices=list(SOLVERS),
+        default="broyden",
+        help="of the forward pass (default: broyden)",
+    )
+    parser.add_argument(
+        "--backward",
+        choices=[*METHODS, "unrolled"],
+        default="shine",
+        help="how the gradient gets through the fixed point (default: shine)",
+    )
+    parser.add_argument(
+        "--refine", type=int, default=0, help="GMRES steps that refine it (default: 0)"
+    )
+    parser.add_argument(
+        "--fallback",
+        choices=["residual", "norm-ratio"],
+        help="test of each sample's gradient, Jacobian-free where it fails (default: none)",
+    )
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -104,16 +130,34 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "max-iter": int,
         "dropout": float,
     }.items():
-        parser.add_argument(f"--{name}", type=kind, help="over the config's")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
-    parser.add_argument("--jacobian-weight", type=float, default=0.0)
+        parser.add_argument(f"--{name}", type=kind, help="instead of the config's")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)"
+    )
+    parser.add_argument(
+        "--clip", type=float, default=1.0, help="largest norm of the gradient; 0: any (default: 1)"
+    )
+    parser.add_argument(
+        "--jacobian-weight", type=float, default=0.0, help="of the Jacobian penalty (default: 0)"
+    )
     parser.add_argument("--no-augment", action="store_true", help="leave images as they are")
     parser.add_argument("--no-flip", action="store_true", help="never mirror images")
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
-    parser.add_argument("--log-every", type=int, default=20, metavar="STEPS")
-    parser.add_argument("--no-tensorboard", action="store_true")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="memory format of images and convolutions"
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=500,
+        metavar="STEPS",
+        help="save, as at the end of every epoch (default: 500)",
+    )
+    parser.add_argument(
+        "--log-every", type=int, default=20, metavar="STEPS", help="write to log.csv (default: 20)"
+    )
+    parser.add_argument(
+        "--no-tensorboard", action="store_true", help="write no event files for TensorBoard"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
