@@ -2,9 +2,9 @@
 
     python benchmarks/deq/accuracy.py --data DATA [--config small] [--limit 2000] [--seeds 3]
 
-All runs have the same steps, and differ in the backward method and the seed alone. The time of a step
-is the median over those after the pretraining phase, over that of the first method; on a CPU it is
-processor time.
+All runs have the same steps, and differ in the backward method and the seed alone. The time of a
+step is the median over those after the pretraining phase, over that of the first method; on a CPU
+it is processor time.
 """
 
 import argparse

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load, load_file
 
+from hoag_shine.datasets import data_home
 from hoag_shine.deq.mdeq import CONFIGS, MDEQ
 from hoag_shine.deq.training import (
     Recipe,
@@ -403,6 +404,28 @@ def test_sheets(tmp_path):
     train, _ = load_images(str(tmp_path))
     assert np.array_equal(train.pixels.permute(0, 2, 3, 1), pixels)
     assert np.array_equal(train.labels, labels)
+
+
+@pytest.mark.skipif(
+    data_home() is None or not (data_home() / "images").is_dir(),
+    reason="no data folder (set HOAG_SHINE_DATA)",
+)
+@pytest.mark.parametrize(
+    ("name", "sizes", "mean", "std"),
+    [
+        ("mnist.npz", (60_000, 10_000), [0.1307], [0.3081]),
+        ("cifar10", (50_000, 10_000), [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+    ],
+)
+def test_real_images(name, sizes, mean, std):
+    """Their statistics are the well-known ones."""
+    train, test = load_images(str(data_home() / "images" / name))
+    assert (len(train), len(test)) == sizes
+    found = channel_statistics(train.pixels)
+    for statistic, known in zip(found, (mean, std), strict=True):
+        torch.testing.assert_close(statistic.ravel(), torch.tensor(known), rtol=0, atol=6e-5)
+    if name == "cifar10":
+        assert torch.bincount(test.labels).tolist() == [1000] * 10
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

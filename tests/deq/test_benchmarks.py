@@ -1,0 +1,59 @@
+"""The programs of benchmarks/deq run, at sizes at which they measure nothing."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from hoag_shine.deq.training.cli import main
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "deq"
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no benchmarks beside the tests")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a program and return the lines that it prints."""
+    monkeypatch.setitem(sys.modules, "torchdeq", None)
+
+    def run(name, *arguments):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(FOLDER / name), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_speed(run):
+    tiny = ["--config", "small", "--batch", "2", "--size", "8", "--steps", "2", "--rounds", "1"]
+    lines = run("speed.py", *tiny, "--amp", "no", "bf16")
+    assert lines[0] == "torchdeq is not installed: no comparison with it"
+    calls = {line[:28].strip(): line[28:].split()[1] for line in lines if "backward" in line}
+    assert calls["backward shine"] == "0"
+    assert calls["backward shine, refine 5"] == "6"
+    assert sum(line.startswith("broyden") for line in lines) == 2
+
+
+def test_memory(run):
+    tiny = ["--config", "small", "--batch", "1", "--one", "broyden, memory 5, shine", "2"]
+    assert float(run("memory.py", *tiny)[0]) >= 0
+
+
+def test_accuracy_and_quality(run, tmp_path):
+    data = ["--data", "sklearn:digits"]
+    methods = ["--methods", "implicit", "shine", "--seeds", "2", "--epochs", "1"]
+    lines = run("accuracy.py", *data, *methods, "--limit", "128", "--pretrain-steps", "0")
+    assert [line.split()[0] for line in lines[2:]] == ["implicit", "shine"]
+    assert 0 <= float(lines[2].split()[1]) <= 1
+
+    train = ["train", "--output", str(tmp_path), *data, "--limit", "64", "--epochs", "1"]
+    assert main([*train, "--no-tensorboard", "--device", "cpu"]) == 0
+    samples = ["--samples", "4", "--max-iter", "5"]
+    lines = run("quality.py", "--run", str(tmp_path), *data, *samples)
+    assert sum("spectral radius" in line for line in lines) == 4
+    cosines = [float(line[26:34]) for line in lines if line.startswith("shine, refine 5")]
+    assert len(cosines) == 4
+    assert all(0 < cosine <= 1 for cosine in cosines)
