@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,6 +237,13 @@ def test_a_set_that_is_not_there_is_left_out_with_the_reason(tmp_path):
     assert "text:20news is left out" in done.stderr
     assert "HOAG_SHINE_DATA" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_groups_of_noise_are_told_from_relevant_ones():
+    recover = importlib.import_module("groups").recover
+    for each in recover(SimpleNamespace(seed=0, hypergradient="auto"), n_problems=4):
+        alpha, relevant = np.array(each["alpha"]), np.array(each["relevant"])
+        assert alpha[relevant].max() < alpha[~relevant].min()
 
 
 @pytest.mark.skipif(find_spec("benchopt") is None, reason="needs benchopt, of the extra benchmarks")

@@ -6,6 +6,8 @@ a step of 1e-4 in log alpha err by 1e-10 from rounding and by 1e-9 from the thir
 the derivatives themselves are 1e-3 and more.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 from helpers import (
@@ -23,8 +25,25 @@ from helpers import (
 from scipy.linalg import LinAlgError
 from sklearn.linear_model import LogisticRegression
 
-from hoag_shine import Hypergradient, Outcome, Solution, Status, fold_problems, hoag
-from hoag_shine.hypergradients import METHODS, auto, cg, exact, jacobian_free, resolve_method, shine
+from hoag_shine import (
+    Hypergradient,
+    Outcome,
+    Solution,
+    Status,
+    fold_problems,
+    hoag,
+    minimize_lbfgs,
+)
+from hoag_shine.hypergradients import (
+    METHODS,
+    ShineOPA,
+    auto,
+    cg,
+    exact,
+    jacobian_free,
+    resolve_method,
+    shine,
+)
 from hoag_shine.inner.inverse_hessian import InverseHessian
 from hoag_shine.inner.requests import HessianProduct
 
@@ -194,6 +213,47 @@ def test_shine_applies_the_estimate_that_it_is_given(quadratic):
     outer_grad = rng.normal(size=quadratic.n_params)
     answer = ask(shine, quadratic, THETA, solution, outer_grad)
     np.testing.assert_allclose(answer.q, B.todense() @ outer_grad, rtol=1e-10)
+
+
+def opa_solution(problem, theta, every):
+    method = ShineOPA(every) if every else None
+    probe = method and partial(method.probe(problem), theta, np.ones_like(theta))
+    return minimize_lbfgs(problem, theta, tol=1e-4, memory=60, probe=probe)
+
+
+def test_opa_inverts_the_hessian_along_the_cross_derivative():
+    """Where plain L-BFGS is far from it."""
+    problem, theta = make_case("logistic").problems[0], np.array([-3.0])
+    errors = []
+    for every in (None, 1):
+        solution = opa_solution(problem, theta, every)
+        c = problem.cross_jvp(solution.w, theta, np.ones(1))
+        product = problem.hessp(solution.w, theta)
+        H = np.column_stack([product(e) for e in np.eye(c.size)])
+        exact_solution = np.linalg.solve(H, c)
+        error = solution.inverse_hessian @ c - exact_solution
+        errors.append(np.linalg.norm(error) / np.linalg.norm(exact_solution))
+    plain, aware = errors
+    assert aware < 0.1 * plain
+
+
+def test_opa_takes_a_schedule():
+    problem, theta = make_case("logistic").problems[0], np.array([-3.0])
+    asked = []
+
+    def third(n):
+        asked.append(n)
+        return n % 3 == 0
+
+    by_number, by_schedule = (opa_solution(problem, theta, every) for every in (3, third))
+    np.testing.assert_array_equal(by_schedule.w, by_number.w)
+    assert by_schedule.n_passes == by_number.n_passes
+    assert asked == list(range(1, by_number.n_iter + 1))
+
+
+def test_opa_refuses_less_than_one_iteration():
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        ShineOPA(0)
 
 
 def test_jacobian_free_takes_the_identity(quadratic):

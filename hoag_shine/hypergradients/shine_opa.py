@@ -26,8 +26,9 @@ class ShineOPA:
 
     Parameters
     ----------
-    every : int, default=5
-        Inner iterations between two pairs.
+    every : int or callable, default=5
+        Inner iterations between two pairs, or a schedule: a function that maps the number of an
+        inner iteration (1, 2, ..., counted over all solves of a problem) to whether a pair follows.
 
     Notes
     -----
@@ -42,10 +43,10 @@ class ShineOPA:
        optimization and implicit models", ICLR 2022, section 2.3, algorithm LBFGS-OPA.
     """
 
-    every: int = 5
+    every: int | Callable[[int], bool] = 5
 
     def __post_init__(self) -> None:
-        if self.every < 1:
+        if not callable(self.every) and self.every < 1:
             raise ValueError(f"every must be at least 1, got {self.every}.")
 
     def __call__(
@@ -66,6 +67,8 @@ class ShineOPA:
         self, problem: Problem
     ) -> Callable[[Vector, Vector, int, Vector, InverseHessian], Iterator[Vector]]:
         """Return what names the extra directions; it counts the iterations of all inner solves."""
+        every = self.every
+        due = every if callable(every) else lambda n: n % every == 0
         n_calls = 0
 
         def directions(
@@ -73,7 +76,7 @@ class ShineOPA:
         ) -> Iterator[Vector]:
             nonlocal n_calls
             n_calls += 1
-            if n_calls % self.every == 0:
+            if due(n_calls):
                 cross = problem.cross_jvp(w, theta, along)
                 if np.any(cross):
                     yield inverse_hessian @ cross
