@@ -101,9 +101,9 @@ def papers_settings(*names, **settings):
 
 
 def equal_settings(*names):
-    """Return methods by label, all with this library's default step, tolerance and memory."""
+    """Return methods by label, all with this library's step and tolerance, and SHINE's memory."""
     known = METHODS | SEARCHES
-    return {LABELS[name]: known[name] for name in names if name in known}
+    return {LABELS[name]: partial(known[name], memory=30) for name in names if name in known}
 
 
 def searches(*names):

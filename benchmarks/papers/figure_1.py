@@ -4,8 +4,8 @@
     python benchmarks/papers/figure_1.py --quick
 
 On the left the methods at the papers' settings (memory 30 and tolerances 0.1 * 0.78^k for SHINE,
-10 and 0.1 * 0.9^k for HOAG, its step as coded), on the right all with the default step, tolerance
-and memory of this library.
+10 and 0.1 * 0.9^k for HOAG, its step as coded), on the right all with the default step and
+tolerance of this library and a memory of 30.
 """
 
 from _common import compare, equal_settings, papers_settings, searches
