@@ -239,6 +239,21 @@ def test_a_set_that_is_not_there_is_left_out_with_the_reason(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_table_judges_every_search_by_its_penalty(tmp_path):
+    found = tmp_path / "table.json"
+    command = [sys.executable, str(BENCHMARKS / "table.py"), "--quick", "--repeats", "1"]
+    command += ["--parts", "ridge", "kernels", "--json", str(found)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, check=True, capture_output=True, env=environment, text=True)
+    assert "times ShineCV" in done.stdout
+    table = json.loads(found.read_text())
+    for each in table["ridge"].values():
+        excess = {entry["name"]: entry["excess"] for entry in each["entries"]}
+        assert 0.0 <= excess["ShineCV"] <= 1e-4
+        assert min(excess["RidgeCV"], excess["GridSearchCV"]) >= 0.0
+    assert table["kernels"].keys() > {"start of a process"}
+
+
 def test_groups_of_noise_are_told_from_relevant_ones():
     recover = importlib.import_module("groups").recover
     for each in recover(SimpleNamespace(seed=0, hypergradient="auto"), n_problems=4):
@@ -250,7 +265,7 @@ def test_groups_of_noise_are_told_from_relevant_ones():
 def test_benchopt_runs_the_benchmark(tmp_path):
     pandas = pytest.importorskip("pandas")
     output = tmp_path / "result.parquet"
-    options = ["-d", "breast_cancer", "-s", "search[method=cg]", "-s", "GridSearchCV"]
+    options = ["-d", "breast_cancer", "-s", "search[method=cg]", "-s", "rival[search=GridSearchCV]"]
     options += ["--no-cache", "--no-plot", "--no-html", "--output", str(output)]
     command = [sys.executable, "-m", "benchopt", "run", str(BENCHMARKS), *options]
     subprocess.run(command, check=True, capture_output=True, timeout=120)

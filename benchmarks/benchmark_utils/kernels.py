@@ -1,0 +1,78 @@
+"""What one pass over the data and one product with the inverse-Hessian estimate cost.
+
+Each is a function of the data and of ``unit_of``, which times the unit.
+"""
+
+import time
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from hoag_shine import InverseHessian, fold_problems
+from hoag_shine.inner.requests import Evaluate, HessianProduct
+
+REPEATS = 20
+PAIRS = 20
+
+
+def pass_of_one(data, unit_of):
+    """One value with its gradient, for one problem, in units."""
+    problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+    w = some(problems[0].n_params)
+    return best(lambda: problems[0].value_and_grad(w, np.zeros(1))) / unit_of(data["X"])
+
+
+def pass_of_all(data, unit_of):
+    """Values with gradients for all folds at once, in units."""
+    problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+    requests = {k: Evaluate(some(problem.n_params)) for k, problem in enumerate(problems)}
+    return best(lambda: problems.answer(requests, np.zeros(1))) / unit_of(data["X"])
+
+
+def hessian_products_of_all(data, unit_of):
+    """Hessian products along two vectors for all folds at once, in units."""
+    problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+    w = some(problems[0].n_params)
+    request = HessianProduct(w, np.stack([w, w]))
+    requests = dict.fromkeys(range(len(problems)), request)
+    problems.answer(requests, np.zeros(1))  # the curvature is kept
+    return best(lambda: problems.answer(requests, np.zeros(1))) / unit_of(data["X"])
+
+
+def recursion(data, unit_of):
+    """The two-loop recursion's reads of its pairs, in units of the bandwidth of a copy."""
+    n = data["X"].shape[1] + 1
+    estimate = InverseHessian(n, PAIRS)
+    rng = np.random.default_rng(0)
+    for _ in range(PAIRS):
+        s = rng.normal(size=n)
+        estimate.append(s, s + 0.1 * rng.normal(size=n))
+    v = rng.normal(size=n)
+    source = np.ones(PAIRS * n)
+    target = np.empty_like(source)
+    copied = 2 * source.nbytes / best(lambda: np.copyto(target, source))
+    read = 4 * PAIRS * n * 8 / best(lambda: estimate @ v)
+    return read / copied
+
+
+def some(n):
+    return 1e-3 * np.random.default_rng(0).normal(size=n)
+
+
+def best(call):
+    call()
+
+    def once():
+        begin = time.perf_counter()
+        call()
+        return time.perf_counter() - begin
+
+    return min(once() for _ in range(REPEATS))
+
+
+KERNELS = {
+    "value and gradient, one problem (units)": pass_of_one,
+    "value and gradient, five folds (units)": pass_of_all,
+    "two Hessian products, five folds (units)": hessian_products_of_all,
+    "two-loop recursion (of the bandwidth of a copy)": recursion,
+}
