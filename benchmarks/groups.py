@@ -79,10 +79,10 @@ def tune(args, X, y, rows, split, untouched, penalty, shrinkage):
     judged = {}
 
     def judge(estimator, X_held_out, y_held_out):
-        p = estimator.predict_proba(X[untouched])[:, 1]
+        z = estimator.decision_function(X[untouched])
         target = y[untouched] == estimator.classes_[1]
-        loss = -np.mean(np.log(np.where(target, p, 1.0 - p)))
-        judged[len(judged)] = float(loss), float(np.mean((p > 0.5) != target))
+        loss = np.mean(np.logaddexp(0.0, np.where(target, -z, z)))
+        judged[len(judged)] = float(loss), float(np.mean((z > 0.0) != target))
         return 0.0
 
     search = ShineCV(
