@@ -179,8 +179,8 @@ PUBLISHED = {
 }
 
 METHODS = {
-    # Every hypergradient, with the default step rule and tolerance ...
-    **{name: partial(by_hypergradient, hypergradient=name) for name in HYPERGRADIENTS},
+    # Every hypergradient, with the default step rule and the tolerance of ShineCV ...
+    **{name: partial(by_hypergradient, hypergradient=name, tol=1e-2) for name in HYPERGRADIENTS},
     # ... the papers' settings, with the step as HOAG's paper and as the code has it ...
     **{f"{name}-published": partial(as_published, **each) for name, each in PUBLISHED.items()},
     **{
