@@ -1,0 +1,33 @@
+"""
+Coefficients along the search
+=============================
+
+How the final model would look at each penalty that the search has visited, and where it settled.
+A callback of scikit-learn's kind or a plain function hears of every iteration; here it keeps the
+accuracy of the hypergradients.
+"""
+
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hoag_shine import ShineCV, ShinePathDisplay
+
+X, y = load_wine(return_X_y=True)
+methods = []
+search = ShineCV(
+    make_pipeline(StandardScaler(), LogisticRegression(C=1e-3)),
+    callback=lambda record: methods.append(record["method"]),
+)
+search.fit(X, y)
+panels = ("criterion", "folds", "penalty", "coefficients")
+ShinePathDisplay.from_estimator(search, X, y, panels=panels)
+plt.show()
+
+# %%
+# What each hypergradient has cost: SHINE's own estimate where that was good enough, and so many
+# steps of conjugate gradient on top of it where not.
+
+print("\n".join(methods))
