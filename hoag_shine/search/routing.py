@@ -37,18 +37,16 @@ def routing_enabled() -> bool:
 
 def router(search: Any, scorer: Any) -> MetadataRouter:
     """Return what :class:`ShineCV` passes on to whom."""
+    scored = MethodMapping().add(caller="score", callee="score")
+    if search.scoring is not None:
+        scored.add(caller="fit", callee="score")
     return (
         MetadataRouter(owner=search)
         .add(
             estimator=search.estimator,
             method_mapping=MethodMapping().add(caller="fit", callee="fit"),
         )
-        .add(
-            scorer=scorer,
-            method_mapping=MethodMapping()
-            .add(caller="fit", callee="score")
-            .add(caller="score", callee="score"),
-        )
+        .add(scorer=scorer, method_mapping=scored)
         .add(splitter=search.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
     )
 
@@ -61,7 +59,7 @@ def route(search: Any, scorer: Any, sample_weight: Any, groups: Any, params: Any
         given = {name: value for name, value in named.items() if value is not None}
         routed = process_routing(search, "fit", **given, **params)
         weight, transform = _by_request(chain, routed.estimator.fit)
-        return Routed(weight, transform, routed.splitter.split, routed.scorer.score)
+        return Routed(weight, transform, routed.splitter.split, routed.scorer.get("score", {}))
     weight, transform = _by_prefix(chain, sample_weight, params)
     score = {}
     if weight is not None and _takes_weights(scorer):
