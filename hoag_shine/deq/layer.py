@@ -159,6 +159,9 @@ def fixed_point(
         nesting or dtype.
     ValueError
         If f changes shapes, or an option is out of range.
+    RuntimeError
+        If a second derivative is asked for, or products with the Jacobian are needed under
+        ``torch.inference_mode()``.
     """
     options = _Options(
         solver=solver,

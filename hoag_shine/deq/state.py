@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -64,9 +65,8 @@ class Layout:
         first = leaves[0]
         for leaf in leaves:
             _check_leaf(leaf, first)
-        numbers = iter(range(len(leaves)))
         return cls(
-            structure=_rebuild(z0, lambda _: next(numbers)),
+            structure=_numbered(z0),
             shapes=tuple(leaf.shape for leaf in leaves),
             channels_last=tuple(_is_channels_last(leaf) for leaf in leaves),
             leaf_dtype=first.dtype,
@@ -247,9 +247,14 @@ def _rebuild(state: State, leaf: Callable[[Any], Any]) -> State:
     return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
 
 
+def _numbered(state: State) -> Any:
+    """Return the state with the number of a leaf in place of each tensor."""
+    numbers = itertools.count()
+    return _rebuild(state, lambda _: next(numbers))
+
+
 def _check_structure(state: State, structure: Any, name: str) -> None:
-    numbers = iter(range(10**9))
-    found = _rebuild(state, lambda _: next(numbers))
+    found = _numbered(state)
     if _plain(found) != _plain(structure):
         raise TypeError(
             f"{name} must be nested as z0 is: expected {_plain(structure)}, got {_plain(found)} "

@@ -319,7 +319,10 @@ class Trainer:
         model = model.to(self.recipe.device)
         if self.recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.world_size > 1 and self.recipe.device != "cpu":
+        # With outer-problem awareness the head is called as often as a process' solver takes steps:
+        # batch normalisations that wait for each other would wait for ever.
+        aware = model.deq.solver_name == "adjoint-broyden"
+        if self.world_size > 1 and self.recipe.device != "cpu" and not aware:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return model
 
