@@ -172,6 +172,26 @@ def test_a_scorer_that_raises_leaves_the_error_score(scoring):
         search.set_params(error_score="raise").fit(X, y)
 
 
+@pytest.mark.parametrize("at", [0, 1, 2], ids=["first", "second", "third"])
+def test_an_interrupt_in_a_scorer_leaves_the_best_so_far(at):
+    X, y = breast_cancer()
+    calls = []
+
+    def slow(estimator, X, y):
+        calls.append(1)
+        if len(calls) == 3 * at + 2:
+            raise KeyboardInterrupt
+        return estimator.score(X, y)
+
+    search = ShineCV(LogisticRegression(), cv=3, scoring=slow, return_train_score=False)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        search.fit(X, y)
+    assert search.outcome_ is Outcome.INTERRUPTED
+    assert 1 <= len(search.history_) == len(search.cv_results_["mean_test_score"]) <= at + 1
+    assert search.best_score_ > 0.9
+    assert search.predict(X).shape == y.shape
+
+
 def test_sample_weights_reach_the_scorers_that_take_them():
     X, y = breast_cancer()
     weight = np.random.default_rng(0).exponential(size=y.size)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..folds import FoldedData
+from ..folds import FoldedData, Part
 from ..inner.lbfgs import Solution
 from .callbacks import Task
 from .refit import fitted_model
@@ -58,11 +58,11 @@ class Report:
     def score(self, record: dict[str, Any], solutions: Sequence[Solution]) -> None:
         """Score the folds' models, in the place of what was known of this iteration."""
         (value,) = record["params"].values()
-        models = [
-            fitted_model(self.data, part, value, solution, by_output=self.by_output)
-            for part, solution in zip(self.data.part_of_fold, solutions, strict=True)
-        ]
-        self.scores.record(record["iteration"], models, solutions)
+
+        def model(part: Part, solution: Solution) -> Any:
+            return fitted_model(self.data, part, value, solution, by_output=self.by_output)
+
+        self.scores.record(record["iteration"], model, solutions)
 
     def params(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return the estimator's parameter, as in ``best_params_``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from traceback import format_exc
 from typing import Any
 
@@ -129,14 +129,31 @@ class Scores:
         self.train: list[list[Any]] = []
         self.seconds: list[float] = []
 
-    def record(self, i: int, models: Sequence[Any], solutions: Sequence[Solution]) -> None:
-        """Score the folds' models as iteration ``i``, which may be one more or one once more."""
+    def record(
+        self, i: int, model: Callable[[Part, Solution], Any], solutions: Sequence[Solution]
+    ) -> None:
+        """Score the folds as iteration ``i``, which may be one more or one once more.
+
+        ``model`` makes an estimator of a fold's solution.
+        """
         begin = time.perf_counter()
+        models = []
         if self.scoring.wanted:
-            self._put(self.test, i, [self._score(k, model, 1) for k, model in enumerate(models)])
+            models = list(map(model, self.data.part_of_fold, solutions))
+            self._put(self.test, i, [self._score(k, one, 1) for k, one in enumerate(models)])
         if self.scoring.return_train_score:
             self._put(self.train, i, self._train(models, solutions))
         self._put(self.seconds, i, time.perf_counter() - begin)
+
+    def fill(self, n: int) -> None:
+        """Have a row for each of n iterations, though the last may have been interrupted."""
+        unknown = [float("nan")] * len(self.data.splits)
+        for rows, wanted in (
+            (self.test, self.scoring.wanted),
+            (self.train, self.scoring.return_train_score),
+        ):
+            rows += [unknown] * (n - len(rows)) * wanted
+        self.seconds += [0.0] * (n - len(self.seconds))
 
     @staticmethod
     def _put(rows: list[Any], i: int, row: Any) -> None:
@@ -153,7 +170,7 @@ class Scores:
             return {}
         several = [score for row in rows for score in row if isinstance(score, dict)]
         names = dict.fromkeys(name for scores in several for name in scores) or ("score",)
-        lost = self.scoring.error_score
+        lost = np.nan if self.scoring.error_score == "raise" else self.scoring.error_score
         return {
             name: np.array(
                 [[s.get(name, lost) if isinstance(s, dict) else s for s in row] for row in rows],

@@ -443,6 +443,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     def _store(self, result: HoagResult, report: Report) -> None:
         for record in result.history:
             record["params"] = report.params(record)
+        report.scores.fill(len(result.history))
         # The result has been solved more accurately since it was scored.
         report.score(result.history[result.best_index], result.solutions)
         table = results_table(result, report.scores, lowest=self.selection == "min")
@@ -456,7 +457,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self.__dict__.pop("best_score_", None)
         if not callable(self.refit):
             self.best_score_ = float(table[f"mean_test_{self._metric(table)}"][self.best_index_])
-        self._ended_at = result.theta, [solution.w for solution in result.solutions]
+        self._ended_at = result.theta, [s.w for s in result.solutions if self.warm_start]
 
     def _check_score_names(self, table: dict[str, Any]) -> None:
         """Look at the names that a function as ``scoring`` has come up with."""
