@@ -158,7 +158,7 @@ def fixed_point(
         If the state is not made of floating-point tensors of one dtype and device, or f changes its
         nesting or dtype.
     ValueError
-        If f changes shapes, or an option is out of range.
+        If f changes shapes or writes to its argument, or an option is out of range.
     RuntimeError
         If a second derivative is asked for, or products with the Jacobian are needed under
         ``torch.inference_mode()``.
@@ -212,6 +212,8 @@ class DEQ(nn.Module):
         eval_tol: float | None = None,
     ) -> None:
         super().__init__()
+        if not callable(f):
+            raise TypeError(f"f must be a module or another callable, got {type(f).__name__}.")
         self.f = f
         steps = max_iter if eval_max_iter is None else eval_max_iter
         eval_tol = tol if eval_tol is None else eval_tol

@@ -169,9 +169,13 @@ class FlatMap:
     def __call__(self, z: Tensor) -> Tensor:
         """Return f(z), of shape (batch, n)."""
         self.n_evals += 1
+        version = _version(z)
         with self._autocast():
             state = self.f(self.layout.unflatten(z), *self.inputs)
-            return self.layout.flatten(state, "the output of f")
+            value = self.layout.flatten(state, "the output of f")
+        if _version(z) != version:  # the residual would be that of another z
+            raise ValueError("f must leave the state that it is given as it is, but it changed it.")
+        return value
 
     def value_and_vjp(
         self, z: Tensor, *, create_graph: bool = False
@@ -225,6 +229,11 @@ def _autocast_as_now(device: str) -> Callable[[], AbstractContextManager[Any]]:
     dtype = torch.get_autocast_dtype(device)
     # Without its cache, which keeps the weights that were cast without a graph for calls with one.
     return lambda: torch.autocast(device, dtype=dtype, cache_enabled=False)
+
+
+def _version(z: Tensor) -> int:
+    """Return the number of changes in place to a tensor and its views."""
+    return 0 if z.is_inference() else z._version
 
 
 def _leaves(state: State, name: str) -> Iterator[Tensor]:

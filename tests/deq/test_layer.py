@@ -338,6 +338,11 @@ def test_solver_state_in_float64_for_a_float32_state():
     assert info.residual.dtype == torch.float64
 
 
+def test_f_must_be_callable():
+    with pytest.raises(TypeError, match="f must be a module or another callable, got int"):
+        DEQ(3)
+
+
 class Pair(NamedTuple):
     image: torch.Tensor
     vector: torch.Tensor
@@ -458,6 +463,7 @@ def test_memory_is_that_of_the_factors():
         (lambda z: z.double(), TypeError, "the output of f must keep the dtype"),
         (lambda z: (z, z), TypeError, "the output of f must be nested as z0 is"),
         (lambda z: None, TypeError, "the output of f must be a tensor"),
+        (lambda z: z.mul_(0.5).add_(1), ValueError, "f must leave the state"),
     ],
 )
 def test_f_must_keep_the_state_as_it_is(f, error, message):

@@ -161,6 +161,10 @@ def test_bad_images(shape):
         ({"head_channels": (2,)}, "one entry a resolution"),
         ({"channels": (8, 9)}, "multiples of groups"),
         ({"dropout": 1.0}, "dropout must be"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"lr": float("nan")}, "lr must be"),
+        ({"downsamplings": 3}, "downsamplings must be"),
+        ({"optimizer": "lamb"}, "optimizer must be"),
     ],
 )
 def test_bad_configs(change, message):

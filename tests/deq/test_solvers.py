@@ -243,6 +243,7 @@ def test_a_fixed_point_hit_exactly_needs_no_care(name):
         ({"max_iter": 0}, "max_iter must be"),
         ({"tol": -1.0}, "tol must be"),
         ({"tol": float("nan")}, "tol must be"),
+        ({"tol": "1e-3"}, "tol must be"),
         ({"stop": "rel"}, "stop must be"),
         ({"divergence": 0.5}, "divergence must be"),
         ({"check_every": 0}, "check_every must be"),

@@ -334,6 +334,19 @@ def test_every_image_once_an_epoch_and_the_shares_add_up():
 
 
 @pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"amp": "fp8"}, "amp must be"),
+        ({"clip": -1.0}, "clip must be at least 0"),
+        ({"log_every": 0}, "log_every must be at least 1"),
+    ],
+)
+def test_bad_recipes(option, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**option)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"), [((103, 9, 0, 0, 0, 2), "divisible"), ((5, 10, 0, 0), "fewer than")]
 )
 def test_bad_batches(arguments, message):

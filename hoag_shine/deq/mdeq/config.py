@@ -76,6 +76,14 @@ class MDEQConfig:
         bad = [c for c in self.channels if c % self.groups]
         if bad:
             raise ValueError(f"channels must be multiples of groups={self.groups}, got {bad}.")
+        least = {"pretrain_depth": 1, "pretrain_steps": 0, "epochs": 1, "batch_size": 1, "lr": 0}
+        for name, smallest in least.items():
+            if not getattr(self, name) >= smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}.")
+        if self.downsamplings not in (0, 1, 2):
+            raise ValueError(f"downsamplings must be 0, 1 or 2, got {self.downsamplings!r}.")
+        if self.optimizer not in ("adam", "sgd"):
+            raise ValueError(f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from numbers import Real
 from typing import Literal, TypeAlias
 
 import torch
@@ -52,7 +53,7 @@ class Stopping:
     def __post_init__(self) -> None:
         if not (isinstance(self.max_iter, int) and self.max_iter >= 1):
             raise ValueError(f"max_iter must be an integer of at least 1, got {self.max_iter!r}.")
-        if not self.tol >= 0:
+        if not (isinstance(self.tol, Real) and self.tol >= 0):
             raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}.")
         if self.mode not in ("relative", "absolute"):
             raise ValueError(f"stop must be 'relative' or 'absolute', got {self.mode!r}.")

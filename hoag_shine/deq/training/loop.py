@@ -76,6 +76,14 @@ class Recipe:
     checkpoint_every: int = 500
     tensorboard: bool = True
 
+    def __post_init__(self) -> None:
+        if self.amp not in ("no", "bf16", "fp16"):
+            raise ValueError(f"amp must be 'no', 'bf16' or 'fp16', got {self.amp!r}.")
+        least = {"clip": 0, "jacobian_weight": 0, "log_every": 1, "checkpoint_every": 1}
+        for name, smallest in least.items():
+            if not getattr(self, name) >= smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}.")
+
     def autocast(self) -> torch.autocast:
         """Return the context for what runs in low precision."""
         dtype = torch.float16 if self.amp == "fp16" else torch.bfloat16
