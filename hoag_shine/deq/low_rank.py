@@ -39,6 +39,14 @@ class LowRank:
         """Number of factors held, of which some may be zero for some samples."""
         return self.left.shape[1]
 
+    @property
+    def core(self) -> Tensor:
+        """M, of shape (batch, rank, rank), also where it is the identity."""
+        if self.middle is not None:
+            return self.middle
+        eye = torch.eye(self.rank, dtype=self.left.dtype, device=self.left.device)
+        return eye.expand(self.left.shape[0], -1, -1)
+
     def matvec(self, x: Tensor) -> Tensor:
         """Return B x for every sample; ``x`` and the result have shape (batch, n)."""
         return _apply(self.left, self.middle, self.right, x)
@@ -50,10 +58,9 @@ class LowRank:
 
     def dense(self) -> Tensor:
         """Return B as a tensor of shape (batch, n, n), for tests and small problems."""
-        middle_right = self.right if self.middle is None else self.middle @ self.right
         n = self.left.shape[2]
         eye = torch.eye(n, dtype=self.left.dtype, device=self.left.device)
-        return eye + self.left.mT @ middle_right
+        return eye + self.left.mT @ (self.core @ self.right)
 
     def keep(self, wanted: Tensor) -> LowRank:
         """Return the operator without the pairs that are not wanted.
@@ -63,9 +70,7 @@ class LowRank:
         wanted : bool Tensor of shape (batch, rank)
             True for a sample's leading pairs, those up to some time.
         """
-        if self.middle is None:
-            return LowRank(self.left, self.right, torch.diag_embed(wanted.to(self.left.dtype)))
-        return LowRank(self.left, self.right, self.middle * wanted[:, :, None])
+        return LowRank(self.left, self.right, self.core * wanted[:, :, None])
 
 
 def choose(first: Tensor, a: LowRank, b: LowRank) -> LowRank:
@@ -75,26 +80,22 @@ def choose(first: Tensor, a: LowRank, b: LowRank) -> LowRank:
     ----------
     first : bool Tensor of shape (batch,)
     a, b : LowRank
-        With middles.
     """
     rank = max(a.rank, b.rank)
     mask = first[:, None, None]
+    pairs = zip(_padded(a, rank), _padded(b, rank), strict=True)
+    return LowRank(*(torch.where(mask, x, y) for x, y in pairs))
 
-    def pick(x: Tensor | None, y: Tensor | None, *, square: bool = False) -> Tensor:
-        assert x is not None
-        assert y is not None
-        return torch.where(mask, _padded(x, rank, square), _padded(y, rank, square))
 
-    return LowRank(
-        pick(a.left, b.left),
-        pick(a.right, b.right),
-        pick(a.middle, b.middle, square=True),
+def _padded(operator: LowRank, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return left, right and middle with zeros up to a rank."""
+    missing = rank - operator.rank
+    pad = torch.nn.functional.pad
+    return (
+        pad(operator.left, (0, 0, 0, missing)),
+        pad(operator.right, (0, 0, 0, missing)),
+        pad(operator.core, (0, missing, 0, missing)),
     )
-
-
-def _padded(x: Tensor, rank: int, square: bool) -> Tensor:
-    missing = rank - x.shape[1]
-    return torch.nn.functional.pad(x, (0, missing if square else 0, 0, missing))
 
 
 def _apply(left: Tensor, middle: Tensor | None, right: Tensor, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..low_rank import LowRank
+from ..solvers.base import check_damping
 from .base import Adjoint, Linearisation
 
 
@@ -42,8 +43,7 @@ def phantom(
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps!r}.")
-    if not 0 < damping <= 1:
-        raise ValueError(f"damping must be in (0, 1], got {damping!r}.")
+    check_damping(damping)
     u = damping * grad
     for _ in range(steps - 1):
         u = damping * (grad + linearisation.vjp(u)) + (1 - damping) * u

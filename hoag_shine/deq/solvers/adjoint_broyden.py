@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping
+from .base import Monitor, Solution, Stopping, check_memory
 
 
 def adjoint_broyden(
@@ -56,12 +56,9 @@ def adjoint_broyden(
     """
     opa_every = _check_opa(opa_every, f)
     most = stopping.max_iter + (stopping.max_iter // opa_every if opa_every else 0)
-    if memory is not None and memory < 1:
-        raise ValueError(f"memory must be at least 1, got {memory!r}.")
-    memory = min(memory or most, most)
+    pairs = _Pairs(z0, check_memory(memory, most))
     monitor = Monitor(z0, stopping)
     z = z0.clone()
-    pairs = _Pairs(z0, memory)
     while True:
         value, vjp = f.value_and_vjp(z)
         g = z - value

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..low_rank import LowRank
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping
+from .base import Monitor, Solution, Stopping, check_damping, check_memory
 
 
 def anderson(
@@ -42,10 +42,8 @@ def anderson(
     ----------
     Walker and Ni (2011), *Anderson acceleration for fixed-point iterations*, equation 2.2.
     """
-    if memory < 1:
-        raise ValueError(f"memory must be at least 1, got {memory!r}.")
-    if not 0 < damping <= 1:
-        raise ValueError(f"damping must be in (0, 1], got {damping!r}.")
+    memory = check_memory(memory, stopping.max_iter)
+    check_damping(damping)
     monitor = Monitor(z0, stopping)
     batch, n = z0.shape
     iterates = z0.new_zeros(batch, memory, n)

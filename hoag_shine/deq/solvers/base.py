@@ -95,6 +95,19 @@ Solver: TypeAlias = Callable[[FlatMap, Tensor, Stopping], Solution]
 """``solver(f, z0, stopping)``, where z0 has shape (batch, n); called without gradients."""
 
 
+def check_damping(damping: float) -> None:
+    """Raise a ValueError unless a step can be damped by that."""
+    if not 0 < damping <= 1:
+        raise ValueError(f"damping must be in (0, 1], got {damping!r}.")
+
+
+def check_memory(memory: int | None, most: int) -> int:
+    """Return the number of vectors to hold, of which ``most`` could be used; None is all."""
+    if memory is not None and memory < 1:
+        raise ValueError(f"memory must be at least 1, got {memory!r}.")
+    return min(memory or most, most)
+
+
 class Monitor:
     """Keeps each sample's best iterate, and says which samples go on.
 

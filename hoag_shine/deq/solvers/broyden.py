@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping
+from .base import Monitor, Solution, Stopping, check_memory
 
 
 def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = None) -> Solution:
@@ -40,9 +40,7 @@ def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = 
     Where the update would make B nearly singular it is damped by Moré and Trangenstein's
     factor (same reference, section 7.2), so that a determinant never shrinks below a tenth.
     """
-    if memory is not None and memory < 1:
-        raise ValueError(f"memory must be at least 1, got {memory!r}.")
-    memory = min(memory or stopping.max_iter, stopping.max_iter)
+    memory = check_memory(memory, stopping.max_iter)
     monitor = Monitor(z0, stopping)
     z = z0.clone()
     steps = _Steps(z0, memory)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..low_rank import LowRank
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping
+from .base import Monitor, Solution, Stopping, check_damping
 
 
 def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) -> Solution:
@@ -26,8 +26,7 @@ def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) 
     solution : Solution
         Its inverse Jacobian is the identity.
     """
-    if not 0 < damping <= 1:
-        raise ValueError(f"damping must be in (0, 1], got {damping!r}.")
+    check_damping(damping)
     monitor = Monitor(z0, stopping)
     z = z0
     for step in range(stopping.max_iter + 1):
