@@ -182,9 +182,10 @@ class FoldedData:
     def _validated(self, X: Any) -> tuple[Any, Any]:
         """Return X as the linear model gets it, and a clone of the model that has noted it."""
         seen = clone(self.chain.model)
-        matrix = validate_data(
-            seen, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
-        )
+        with np.errstate(invalid="ignore"):  # of a sum that tells whether all are finite
+            matrix = validate_data(
+                seen, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
+            )
         return matrix, seen
 
     def _transformed(self, train: NDArray[np.intp], test: NDArray[np.intp] | None = None) -> Part:

@@ -35,6 +35,8 @@ from .tolerances import Schedule, resolve_tolerance
 from .trace import Trace
 
 Vector = NDArray[np.float64]
+# A rule that still wants more accuracy at one theta after so many samples there will not get it.
+MOST_REPEATS = 30
 Callback = Callable[[dict[str, Any], list[Solution]], Any]
 
 
@@ -66,6 +68,9 @@ class HoagResult:
     outcome: Outcome
 
 
+# What overflows is not finite, and is looked for where it matters: the line search steps back from
+# it, and a sample that holds it is refused.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def hoag(
     problem: Problem | ProblemSet,
     theta: ArrayLike | None = None,
@@ -231,6 +236,7 @@ def _search(
 ) -> Outcome:
     """Let the rule ask and the inner side answer until one of them, or the caller, has enough."""
     ask = next(rule)
+    again = 0
     while True:
         scheduled = None if schedule is None else schedule(len(trace.history) + 1)
         sample = sampler.sample(ask, scheduled)
@@ -243,7 +249,9 @@ def _search(
             ask = rule.send(sample)
         except StopIteration as stop:
             return cast(Outcome, stop.value)
-        if len(trace.history) >= max_iter and not np.array_equal(ask.theta, sample.theta):
+        moves = not np.array_equal(ask.theta, sample.theta)
+        again = 0 if moves else again + 1
+        if again > MOST_REPEATS or (moves and len(trace.history) >= max_iter):
             return Outcome.MAX_ITER
 
 

@@ -84,7 +84,9 @@ class Sampler:
                 if self._final or self.late:
                     break
             sample = self._sample(LINEAR_TOLERANCE, ask.grad_accuracy)
-            done = sample.error <= ask.accuracy or sample.final or self.n_iter >= last
+            if self.n_iter >= last and not sample.final:
+                return replace(sample, final=True, exhausted=True)
+            done = sample.error <= ask.accuracy or sample.final
             if done or self.late:
                 return sample
 
@@ -206,7 +208,7 @@ class Sampler:
         vouched = all(map(_vouched, answers))
         self.fold_values = self._outer_values + changes if vouched else self._outer_values
         solved = all(s.status is not Status.NON_FINITE for s in self.solutions)
-        if not (solved and np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
+        if not (solved and np.isfinite(self.fold_values).all() and np.isfinite(grad @ grad)):
             raise ValueError(
                 f"The criterion or its hypergradient is not finite at theta={self.theta}: scale "
                 "the features, or narrow the bounds."

@@ -94,7 +94,7 @@ class Trace:
         self.solutions = solved[self.best_index]
         ask = self._accurately(self.best_index)
         short = self.best.error > ask.accuracy or self.best.tolerance > ask.tolerance
-        self.unsolved = short and not self.best.final
+        self.unsolved = short and (self.best.exhausted or not self.best.final)
 
     def _accurately(self, index: int) -> Ask:
         sample = self._samples[index]

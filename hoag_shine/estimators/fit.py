@@ -70,6 +70,7 @@ def penalty_of(model: Model, groups: Groups, n_features: int) -> L2Penalty:
     return L2Penalty(of_variable.ravel(), scale.ravel())
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def fit(
     problem: Problem,
     theta: Vector,

@@ -31,9 +31,16 @@ def exact(
     ------
     numpy.linalg.LinAlgError
         When the Hessian is not positive definite.
+    ValueError
+        When it is not finite.
     """
     product = problem.hessp(solution.w, theta)
     H = np.column_stack([product(e) for e in np.eye(problem.n_params)])
+    if not (np.isfinite(H).all() and np.isfinite(outer_grad).all()):
+        raise ValueError(
+            "hypergradient='exact' needs a finite inner Hessian and outer gradient, and these are "
+            "not: scale the features."
+        )
     try:
         q = cho_solve(cho_factor(H), outer_grad)
     except LinAlgError as error:

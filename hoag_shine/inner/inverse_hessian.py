@@ -145,7 +145,9 @@ class InverseHessian(_Operator):
             definiteness and is not stored.
         """
         curvature = _safe_curvature(s, y)
-        if curvature == 0.0:
+        # Of a denormal pair, the products may underflow.
+        scale = float(y @ self._initial(y)) if curvature else 0.0
+        if not (0.0 < scale < np.inf and 1.0 / curvature < np.inf):
             return False
         if self.n_pairs == self.memory:
             self._first = (self._first + 1) % self.memory
@@ -156,7 +158,7 @@ class InverseHessian(_Operator):
         self._y[row] = y
         np.subtract(y, self._penalty_hessian * s, out=self._y_data[row])
         self._rho[row] = 1.0 / curvature
-        self._gamma = curvature / float(y @ self._initial(y))
+        self._gamma = curvature / scale
         self._find_usable()
         return True
 

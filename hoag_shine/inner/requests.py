@@ -81,6 +81,8 @@ def run_together(
     return [results[k] for k in range(len(solvers))]
 
 
+# An executor's threads do not inherit what a caller has said of overflow.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def _advance(solver: Solver[Result], answer: Any) -> tuple[Request | None, Result | None]:
     try:
         return solver.send(answer), None

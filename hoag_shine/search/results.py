@@ -89,4 +89,7 @@ def _param_column(values: list[Any]) -> Any:
 def _score_columns(name: str, scores: Array) -> dict[str, Array]:
     """Return per-split, mean and standard deviation columns of scores (n_rows, n_splits)."""
     columns = {f"split{k}_{name}": scores[:, k] for k in range(scores.shape[1])}
-    return columns | {f"mean_{name}": scores.mean(axis=1), f"std_{name}": scores.std(axis=1)}
+    # Of scores beyond 1e154, the squares are not finite.
+    size = np.maximum(np.abs(scores).max(axis=1), np.finfo(np.float64).tiny)
+    deviation = (scores / size[:, None]).std(axis=1) * size
+    return columns | {f"mean_{name}": scores.mean(axis=1), f"std_{name}": deviation}

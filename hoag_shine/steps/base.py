@@ -76,6 +76,8 @@ class Sample:
         The error that was allowed.
     used : str
         How the hypergradient was computed, where its method has a choice.
+    exhausted : bool
+        Whether the inner solves have given all they can for want of iterations.
     """
 
     theta: Vector
@@ -90,6 +92,7 @@ class Sample:
     grad_bound: float = float("inf")
     grad_asked: float = float("inf")
     used: str = ""
+    exhausted: bool = False
 
     @property
     def share(self) -> float:
@@ -100,6 +103,10 @@ class Sample:
     def reliable(self) -> bool:
         """Whether the hypergradient may be trusted against the values."""
         return self.residual <= RELIABLE_RESIDUAL or self.grad_error <= self.grad_asked
+
+    def improvable(self, wanted: float) -> bool:
+        """Whether the hypergradient's error exceeds ``wanted``, and asking again may help."""
+        return self.reliable and self.grad_error > wanted and self.grad_asked > wanted
 
 
 StepRule = Generator[Ask, Sample, Outcome]

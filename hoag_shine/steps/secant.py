@@ -58,7 +58,7 @@ def secant(
         tolerance = np.inf if search.reliable or not search.rejected else VALUE_TOLERANCE
         slope = _slope_that_matters(middle, move, negligible)
         short = middle.error > wanted or middle.tolerance > tolerance
-        if (short and not middle.final) or (middle.reliable and middle.grad_error > slope):
+        if (short and not middle.final) or middle.improvable(slope):
             search.add((yield Ask(middle.theta, wanted, tolerance, slope)))
         elif abs(move.target - _at(middle)) <= tol or (move.settled and move.gain <= enough):
             return search.outcome()

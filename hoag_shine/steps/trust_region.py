@@ -43,7 +43,7 @@ def trust_region(
         wanted = max(sample.share * gain, tol**2 * abs(sample.value))
         grad = SHARE_OF_GRADIENT * float(np.linalg.norm(sample.grad))
         short = sample.error > wanted and not sample.final
-        if short or (sample.reliable and sample.grad_error > grad):
+        if short or sample.improvable(grad):
             sample = yield Ask(sample.theta, wanted, grad_accuracy=grad)
             continue
         if length <= tol or gain <= tol**2 * abs(sample.value):
