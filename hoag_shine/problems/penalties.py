@@ -52,6 +52,6 @@ class L2Penalty:
 
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`, one per group."""
-        product = (self.hessian(theta) * w * q)[self._penalised]
-        sums = np.bincount(self.groups[self._penalised], product, self.n_groups)
-        return sums.astype(np.float64, copy=False)
+        # Groups -2, -1, 0, ... have a sum each: to select the penalised first would cost more.
+        sums = np.bincount(self.groups + 2, self.hessian(theta) * w * q, self.n_groups + 2)
+        return sums[2:].astype(np.float64, copy=False)
