@@ -20,11 +20,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, indexable
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length
 
 from .estimators.base import Model
 from .estimators.fit import linear_problems
@@ -33,6 +29,7 @@ from .groups import Groups, coefficient_groups
 from .pipelines import Chain
 from .problems.base import JoinedProblems, ProblemSet
 from .problems.linear import LinearProblems
+from .validation import validated
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -128,7 +125,7 @@ class FoldedData:
         self.model = as_model(self.chain.model)
         self._transform_params = dict(transform_params or {})
         shared = None if self.chain.prefix else self._validated(X)
-        targets = validate_data(
+        targets = validated(
             BaseEstimator(),
             y=y,
             y_numeric=not self.model.classifier,
@@ -182,10 +179,9 @@ class FoldedData:
     def _validated(self, X: Any) -> tuple[Any, Any]:
         """Return X as the linear model gets it, and a clone of the model that has noted it."""
         seen = clone(self.chain.model)
-        with np.errstate(invalid="ignore"):  # of a sum that tells whether all are finite
-            matrix = validate_data(
-                seen, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
-            )
+        matrix = validated(
+            seen, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
+        )
         return matrix, seen
 
     def _transformed(self, train: NDArray[np.intp], test: NDArray[np.intp] | None = None) -> Part:
@@ -199,7 +195,7 @@ class FoldedData:
         matrix, seen = self._validated(X)
         if test is None:
             return Part(matrix, self.codes, self.weight, [], seen, transformers)
-        held_out = validate_data(
+        held_out = validated(
             seen,
             transformers.transform(_safe_indexing(self.X, test)),
             reset=False,

@@ -6,8 +6,11 @@ from helpers import LAYOUTS, Quadratic, ask, breast_cancer, make_case, solve_tig
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
+from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import PredefinedSplit
+from sklearn.model_selection import PredefinedSplit, StratifiedKFold
+from sklearn.preprocessing import scale
+from sklearn.svm import LinearSVC
 
 from hoag_shine import ShineCV, fold_problems, hoag, minimize_lbfgs
 from hoag_shine.hypergradients import METHODS, auto, cg
@@ -172,6 +175,29 @@ def test_nothing_is_certain_where_nothing_is_known_to_be_convex():
     assert answer.bound == np.inf
     true = exact_hypergradient(problem, theta, solution.w)
     np.testing.assert_allclose(-problem.cross_vjp(solution.w, theta, answer.q), true, atol=1e-9)
+
+
+def test_an_intercept_that_nothing_holds_has_no_part():
+    """Where all rows lie beyond the hinge of a class, its intercept has no curvature."""
+    X, y = load_iris(return_X_y=True)
+    X, theta = scale(X), np.zeros(2)
+    cv = StratifiedKFold(3, shuffle=True, random_state=0)
+    problems = fold_problems(LinearSVC(), X, y, cv=cv, penalty=np.arange(4) % 2)
+    flat = 0
+    for problem, (train, _) in zip(problems, cv.split(X, y), strict=True):
+        w = minimize_lbfgs(problem, theta, tol=1e-4).w.copy()
+        margins = np.where(y == 0, 1.0, -1.0) * (X @ w[0:-3:3] + w[-3])
+        w[0::3] *= (1.0 + 1e-9) / margins[train].min()
+        solution = minimize_lbfgs(problem, theta, w, tol=np.inf)
+        outer_grad = problem.outer_value_and_grad(solution.w)[1]
+        H = hessian(problem, theta, solution.w)
+        flat += H[-3, -3] == 0.0 and outer_grad[-3] != 0.0
+        q = np.linalg.pinv(H, hermitian=True) @ outer_grad
+        true = -problem.cross_vjp(solution.w, theta, q)
+        answer = ask(auto, problem, theta, solution, outer_grad, accuracy=1e-9)
+        error = np.linalg.norm(-problem.cross_vjp(solution.w, theta, answer.q) - true)
+        assert error <= min(answer.bound, 1e-8)
+    assert flat > 0
 
 
 def test_the_search_says_what_it_did_and_how_wrong_it_may_be():

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_scalar
 from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ..groups import coefficient_groups
 from ..problems.losses import Loss, SquaredLoss
+from ..validation import validated
 from .base import Model, Vector
 from .fit import fit, warn_unless_converged, whole_problem
 
@@ -122,7 +123,7 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
             value = getattr(self, name)
             check_scalar(value, name, kind, min_val=0, max_val=np.inf, include_boundaries="neither")
         model = GeneralizedLinearModel(self)
-        X, y = validate_data(
+        X, y = validated(
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True
         )
         y = model.encode(y)
@@ -153,7 +154,7 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
         y : ndarray of shape (n_samples,)
         """
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        X = validated(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
         z = safe_sparse_dot(X, self.coef_) + self.intercept_
         return np.asarray(resolve_loss(self.loss).inverse_link(z))
 

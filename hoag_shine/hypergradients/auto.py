@@ -115,10 +115,14 @@ def _begin(
     units[np.arange(free.size), free] = 1.0
     products = yield HessianProduct(w, np.stack([*guesses, *units]))
     columns = products[len(guesses) :]
+    # A variable of no curvature, such as an intercept where a loss is flat, has no part in the
+    # system, which could not be solved with it.
+    flat = columns[np.arange(free.size), free] == 0.0
+    idle, free, columns = free[flat], free[~flat], columns[~flat]
     if not positive_definite(columns[:, free]):
         free, columns = free[:0], columns[:0]
     penalty = problem.penalty_hessian(theta) if problem.convex else None
-    preconditioner = Preconditioner(estimate.diagonal, penalty, free, columns)
+    preconditioner = Preconditioner(estimate.diagonal, penalty, free, columns, idle)
     systems = [
         LinearSystem(side, guess, product, preconditioner)
         for side, guess, product in zip(sides, guesses, products[: len(guesses)], strict=True)

@@ -54,6 +54,8 @@ class Preconditioner:
         The variables to eliminate.
     columns : ndarray of shape (k, n)
         Their columns of H.
+    idle : ndarray of int
+        Variables without curvature, which are left out.
 
     Attributes
     ----------
@@ -62,14 +64,21 @@ class Preconditioner:
     """
 
     def __init__(
-        self, scale: Vector, penalty: Vector | None, free: NDArray[np.intp], columns: Vector
+        self,
+        scale: Vector,
+        penalty: Vector | None,
+        free: NDArray[np.intp],
+        columns: Vector,
+        idle: NDArray[np.intp],
     ) -> None:
+        aside = np.concatenate([free, idle])
         self._scale = scale.copy()
-        self._scale[free] = 0.0
+        self._scale[aside] = 0.0
         self._free = free
+        self._idle = idle
         self._columns = columns
         self._factor = cho_factor(columns[:, free]) if free.size else None
-        held = np.delete(penalty * scale, free) if penalty is not None else np.zeros(1)
+        held = np.delete(penalty * scale, aside) if penalty is not None else np.zeros(1)
         self.smallest = float(held.min(initial=np.inf))
 
     def __call__(self, residual: Vector) -> Vector:
@@ -95,6 +104,7 @@ class Preconditioner:
         x[self._free] += move
         residual -= move @ self._columns
         residual[self._free] = 0.0
+        residual[self._idle] = 0.0
 
 
 class LinearSystem:
