@@ -110,6 +110,13 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hypergradient", choices=list(METHODS), help="how to get the derivative (default: shine)"
     )
+    parser.add_argument(
+        "--bounds",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="smallest and largest penalty parameter, C or alpha (default: 1e-8 1e8)",
+    )
     parser.add_argument("--tol", type=float, help="tolerance on the logarithm of the penalty")
     parser.add_argument("--max-iter", type=int, help="largest number of outer iterations")
     parser.add_argument("--n-jobs", type=int, help="number of processors to use")
@@ -169,7 +176,8 @@ def _search(
     arguments: argparse.Namespace, estimator: LogisticRegression | Ridge, progress: _Progress
 ) -> ShineCV:
     folds = StratifiedKFold if is_classifier(estimator) else KFold
-    options = {name: getattr(arguments, name) for name in ("hypergradient", "tol", "max_iter")}
+    names = "hypergradient", "bounds", "tol", "max_iter"
+    options = {name: getattr(arguments, name) for name in names}
     return ShineCV(
         estimator,
         cv=folds(arguments.folds, shuffle=True, random_state=arguments.seed),

@@ -5,35 +5,36 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from sklearn.base import BaseEstimator
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import RidgeClassifier
+from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from ._version import __version__
+from .estimators.registry import MODELS
+from .problems import losses
+from .problems.losses import Loss
 
-ESTIMATORS: dict[str, type[BaseEstimator]] = {
-    cls.__name__: cls for cls in (LogisticRegression, Ridge)
-}
+ESTIMATORS: dict[str, Any] = {cls.__name__: cls for cls in MODELS}
+OWN_LOSSES: dict[str, type[Loss]] = {name: getattr(losses, name) for name in losses.__all__}
 FORMAT = "hoag_shine linear model"
 
 
 def save_model(
-    estimator: LogisticRegression | Ridge,
-    path: str | os.PathLike[str],
-    notes: Mapping[str, Any] | None = None,
+    estimator: Any, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None
 ) -> None:
     """Save what a fitted linear model needs to predict.
 
     Parameters
     ----------
-    estimator : LogisticRegression or Ridge
-        Fitted, for instance the ``best_estimator_`` of a search.
+    estimator : estimator
+        One that can be tuned, fitted, for instance the ``best_estimator_`` of a search.
     path : str or path-like
         File to write; one that exists is replaced.
     notes : mapping of str to JSON values, optional
@@ -43,6 +44,8 @@ def save_model(
     ------
     TypeError
         If the estimator is of another class, or its classes or the notes have no form in JSON.
+    ValueError
+        If it is a classifier of several labels for each sample.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     OSError
@@ -51,18 +54,23 @@ def save_model(
     Notes
     -----
     The file is in the safetensors format: arrays ``coef`` and ``intercept``, and JSON texts
-    ``format``, ``version``, ``estimator``, ``params``, ``classes`` and ``notes``.
+    ``format``, ``version``, ``estimator``, ``params``, ``classes``, ``loss`` and ``notes``. Of a
+    loss of one's own it holds the name alone.
     """
     name = type(estimator).__name__
     if ESTIMATORS.get(name) is not type(estimator):
         raise TypeError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}.")
     check_is_fitted(estimator)
+    binarizer = getattr(estimator, "_label_binarizer", None)
+    if binarizer is not None and binarizer.y_type_.startswith("multilabel"):
+        raise ValueError("estimator has several labels for each sample, and only one can be saved.")
     header = {
         "format": FORMAT,
         "version": __version__,
         "estimator": name,
         "params": _json_params(estimator),
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist(),
+        "loss": _json_loss(getattr(estimator, "loss", None)),
         "notes": dict(notes or {}),
     }
     # safetensors takes the memory of an array to be in C order without looking.
@@ -75,17 +83,20 @@ def save_model(
 
 
 def load_model(
-    path: str | os.PathLike[str],
-) -> tuple[LogisticRegression | Ridge, dict[str, Any]]:
+    path: str | os.PathLike[str], *, loss: Loss | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Load a model that :func:`save_model` has written.
 
     Parameters
     ----------
     path : str or path-like
+    loss : Loss, optional
+        The loss of a :class:`~hoag_shine.GeneralizedLinear`, if it is none of hoag_shine's own.
+        Nothing is imported because a file names it.
 
     Returns
     -------
-    estimator : LogisticRegression or Ridge
+    estimator : estimator
         Ready to predict.
     notes : dict
         What was saved with it.
@@ -93,7 +104,7 @@ def load_model(
     Raises
     ------
     ValueError
-        If the file is not such a model.
+        If the file is not such a model, or of another loss.
     OSError
         If the file is missing or cannot be read.
     """
@@ -104,22 +115,57 @@ def load_model(
         with safe_open(path, framework="numpy") as file:
             header = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
             coef, intercept = file.get_tensor("coef"), file.get_tensor("intercept")
-        return _rebuild(header, coef, intercept), header["notes"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        estimator = _rebuild(header, coef, intercept)
+        notes = dict(header["notes"])
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is not a model saved by hoag_shine: {error}.") from error
+    if loss is not None or header.get("loss") is not None:
+        estimator.set_params(loss=_loss(header.get("loss"), loss))
+    return estimator, notes
 
 
-def _json_params(estimator: BaseEstimator) -> dict[str, Any]:
+def _json_params(estimator: Any) -> dict[str, Any]:
     """Return the parameters that were changed from their defaults, if JSON has a form for them."""
     defaults = type(estimator)().get_params()
     return {
         key: value
-        for key, value in estimator.get_params().items()
+        for key, value in estimator.get_params(deep=False).items()
         if isinstance(value, bool | int | float | str) and value != defaults[key]
     }
 
 
-def _rebuild(header: Mapping[str, Any], coef: Any, intercept: Any) -> LogisticRegression | Ridge:
+def _json_loss(loss: Any) -> dict[str, Any] | None:
+    """Return the class of a loss, and its parameters if it is one of the library's."""
+    if not isinstance(loss, Loss):
+        return None
+    name = type(loss).__name__
+    own = OWN_LOSSES.get(name) is type(loss)
+    params = {key: getattr(loss, key) for key in signature(type(loss)).parameters} if own else None
+    return {"class": name, "params": params}
+
+
+def _loss(saved: Any, given: Loss | None) -> Loss:
+    """Return the loss that a file names: one of the library's, or the one that is given."""
+    name = saved.get("class") if isinstance(saved, dict) else None
+    params = saved.get("params") if isinstance(saved, dict) else None
+    if given is not None:
+        if type(given).__name__ != name:
+            raise ValueError(f"loss is {given!r}, but the model was saved with {name or 'none'}.")
+        return given
+    if params is None or name not in OWN_LOSSES:
+        raise ValueError(
+            f"The model was saved with a loss {name!r}, which is none of hoag_shine's own: pass it "
+            "as loss."
+        )
+    try:
+        return OWN_LOSSES[name](**params)
+    except TypeError as error:
+        raise ValueError(
+            f"The model was saved with a {name} that cannot be made: {error}."
+        ) from error
+
+
+def _rebuild(header: Mapping[str, Any], coef: Any, intercept: Any) -> Any:
     if header.get("format") != FORMAT:
         raise ValueError("it does not say that it is one")
     n_classes = len(header["classes"])
@@ -139,6 +185,10 @@ def _rebuild(header: Mapping[str, Any], coef: Any, intercept: Any) -> LogisticRe
     estimator.coef_ = coef
     estimator.intercept_ = intercept if intercept.ndim else float(intercept)
     estimator.n_features_in_ = coef.shape[-1]
-    if n_classes:
+    if isinstance(estimator, RidgeClassifier):
+        estimator._label_binarizer = LabelBinarizer().fit(header["classes"])
+    if n_classes and not isinstance(getattr(type(estimator), "classes_", None), property):
         estimator.classes_ = np.asarray(header["classes"])
+    if hasattr(estimator, "_get_loss"):  # scikit-learn's generalized linear models
+        estimator._base_loss = estimator._get_loss()
     return estimator

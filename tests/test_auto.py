@@ -75,7 +75,7 @@ def test_the_error_never_exceeds_the_bound_and_the_cost_is_below_that_of_cg():
     costs = []
 
     @settings(
-        max_examples=600,
+        max_examples=500,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow],

@@ -77,6 +77,19 @@ def test_options_reach_the_search(files, model):
     assert fitted.intercept_ == 0.0
 
 
+def test_a_search_stays_within_bounds(capsys):
+    command = ["tune", "sklearn:diabetes", "--quiet", "--bounds", "1e-3", "2e-3"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert out == "alpha=0.002\n"
+    assert "lies on a bound" in err
+
+
+def test_bounds_that_are_none_are_an_error(capsys):
+    assert main(["tune", "sklearn:diabetes", "--bounds", "2", "1"]) == 2
+    assert "bounds must be increasing" in capsys.readouterr().err
+
+
 def test_quiet_prints_the_choice_and_nothing_else(capsys):
     assert main(["tune", "sklearn:diabetes", "--quiet"]) == 0
     out, err = capsys.readouterr()

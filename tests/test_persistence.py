@@ -7,9 +7,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import Lasso, LogisticRegression, Ridge
+from sklearn.linear_model import Lasso, LogisticRegression, Ridge, RidgeClassifier
 from sklearn.preprocessing import scale
+from supported import CASES, several_labels
 
+from hoag_shine import GeneralizedLinear, LogisticLoss, Loss, SquaredLoss, TweedieLoss
 from hoag_shine.persistence import load_model, save_model
 
 LABELS = {
@@ -68,6 +70,77 @@ def test_several_targets(path):
     np.testing.assert_array_equal(load_model(path)[0].predict(X), fitted.predict(X))
 
 
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.data.__name__.endswith("labels")], ids=str
+)
+def test_every_estimator_predicts_as_before(path, case):
+    X, y = case.data()
+    fitted = case.own().fit(X, y)
+    save_model(fitted, path)
+    loaded, _ = load_model(path)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+    if hasattr(fitted, "classes_"):
+        np.testing.assert_array_equal(loaded.decision_function(X), fitted.decision_function(X))
+        np.testing.assert_array_equal(loaded.classes_, fitted.classes_)
+
+
+# --- losses ------------------------------------------------------------------------------------
+
+
+class LogCosh(Loss):
+    convex = True
+
+    def __init__(self, width=1.0):
+        self.width = width
+
+    def value(self, y, z):
+        return np.logaddexp((z - y) / self.width, (y - z) / self.width)
+
+    def gradient(self, y, z):
+        return np.tanh((z - y) / self.width) / self.width
+
+    def hessian(self, y, z):
+        return (1.0 - np.tanh((z - y) / self.width) ** 2) / self.width**2
+
+    def inverse_link(self, z):
+        return z * self.width
+
+
+@pytest.mark.parametrize("loss", [None, LogisticLoss(), TweedieLoss(1.5, unit=2.0)], ids=str)
+def test_a_loss_of_the_library_comes_back(path, loss):
+    X, y = load_breast_cancer(return_X_y=True)
+    fitted = GeneralizedLinear(loss, alpha=0.5).fit(scale(X), y)
+    save_model(fitted, path)
+    loaded, _ = load_model(path)
+    assert type(loaded.loss) is type(loss)
+    assert loaded.alpha == 0.5
+    np.testing.assert_array_equal(loaded.predict(scale(X)), fitted.predict(scale(X)))
+
+
+def test_a_loss_of_ones_own_is_given_again_when_loading(path):
+    X, y = load_diabetes(return_X_y=True)
+    fitted = GeneralizedLinear(LogCosh(width=50.0)).fit(X, y)
+    save_model(fitted, path)
+    assert b"module" not in path.read_bytes()  # nothing that could be imported
+    with pytest.raises(ValueError, match="loss 'LogCosh', which is none of hoag_shine's own"):
+        load_model(path)
+    with pytest.raises(ValueError, match="but the model was saved with LogCosh"):
+        load_model(path, loss=SquaredLoss())
+    loaded, _ = load_model(path, loss=LogCosh(width=50.0))
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_a_loss_that_was_not_saved_is_refused(path, breast_cancer):
+    save_model(LogisticRegression().fit(*breast_cancer), path)
+    with pytest.raises(ValueError, match="but the model was saved with none"):
+        load_model(path, loss=SquaredLoss())
+
+
+def test_several_labels_for_a_sample_cannot_be_saved(path):
+    with pytest.raises(ValueError, match="several labels for each sample"):
+        save_model(RidgeClassifier().fit(*several_labels()), path)
+
+
 def test_notes_come_back(path, breast_cancer):
     notes = {"best_score": -0.1, "tuned": {"folds": 5}, "zero_based": None}
     save_model(LogisticRegression().fit(*breast_cancer), path, notes)
@@ -81,7 +154,7 @@ def test_other_programs_can_read_the_arrays(path, breast_cancer):
 
 
 def test_what_cannot_be_saved(path, breast_cancer):
-    with pytest.raises(TypeError, match=r"LogisticRegression, Ridge, got Lasso"):
+    with pytest.raises(TypeError, match=r"LogisticRegression, .*, got Lasso"):
         save_model(Lasso(), path)
     with pytest.raises(NotFittedError):
         save_model(Ridge(), path)
@@ -109,6 +182,8 @@ def test_missing_file(path):
         ({"estimator": "Pipeline"}, "Pipeline"),
         ({"params": {"no_such": 1}}, "no_such"),
         ({"classes": [0, 1, 2]}, "do not go together"),
+        ({"loss": {"class": "TweedieLoss", "params": {"no_such": 1}}}, "TweedieLoss that cannot"),
+        ({"loss": {"class": "os.system", "params": {"command": "true"}}}, "'os.system', which is"),
         ({"coef": np.array([[np.nan, 1.0]])}, "not finite"),
         ({"coef": np.ones((4, 2))}, "do not go together"),
         ({"coef": np.array(1.0)}, "do not go together"),
@@ -122,6 +197,7 @@ def test_files_that_are_not_whole(path, change, message):
         "estimator": "LogisticRegression",
         "params": {},
         "classes": [0, 1],
+        "loss": None,
         "notes": {},
     }
     tensors = {"coef": np.ones((1, 2)), "intercept": np.ones(1)}

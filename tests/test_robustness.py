@@ -26,7 +26,9 @@ from sklearn.svm import LinearSVC
 
 from hoag_shine import GeneralizedLinear, LogisticLoss, ShineCV, SigmoidSquaredLoss
 
-many = settings(max_examples=1500, suppress_health_check=list(HealthCheck))
+# Over all, the laws of the library are tried on 2,000 examples and some hundreds: these, 500 in
+# tests/test_auto.py, and hypothesis's usual hundred for each of the others.
+many = settings(max_examples=1000, suppress_health_check=list(HealthCheck))
 some = settings(max_examples=500, suppress_health_check=list(HealthCheck))
 
 CLASSIFIERS = [

@@ -88,9 +88,17 @@ class Preconditioner:
         return direction
 
     def norm(self, side: Vector) -> float:
-        """Return the norm of a right-hand side, in which rounding errors are measured."""
+        """Return the norm of a right-hand side, in which rounding errors are measured.
+
+        Divided by the root of ``smallest``, it is at least the norm in the inverse of H.
+        """
         free = side[self._free]
-        return float(np.sqrt(side @ (self._scale * side) + free @ self._solve(free)))
+        weight = self.smallest if 0.0 < self.smallest < np.inf else 1.0
+        return float(np.sqrt(side @ (self._scale * side) + weight * (free @ self._solve(free))))
+
+    def pull(self, x: Vector) -> Vector:
+        """Return the sizes of what the free variables add to the product with H."""
+        return np.asarray(np.abs(x[self._free]) @ np.abs(self._columns))
 
     def _solve(self, side: Vector) -> Vector:
         if self._factor is None:
@@ -132,7 +140,7 @@ class LinearSystem:
         self.rhs, self.x, self.residual = rhs, x.copy(), rhs - product
         self._precondition = preconditioner
         preconditioner.settle(self.x, self.residual)
-        self._floor = ROUNDING * preconditioner.norm(rhs)
+        self._floor = ROUNDING * preconditioner.norm(np.abs(rhs) + preconditioner.pull(self.x))
         self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
         self.direction = preconditioner(self.residual)
         self._energy = float(self.residual @ self.direction)
