@@ -29,7 +29,7 @@ from .groups import Groups, coefficient_groups
 from .pipelines import Chain
 from .problems.base import JoinedProblems, ProblemSet
 from .problems.linear import LinearProblems
-from .validation import validated
+from .validation import check_indices, validated
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -121,6 +121,7 @@ class FoldedData:
                 "This search requires y to be passed, but the target y is None: give the labels "
                 "or targets to learn."
             )
+        check_indices(X)  # before anything is read from it
         self.chain = Chain(estimator)
         self.model = as_model(self.chain.model)
         self._transform_params = dict(transform_params or {})

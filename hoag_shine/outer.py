@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from joblib import effective_n_jobs
+from joblib import effective_n_jobs, parallel_config
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
@@ -194,8 +194,10 @@ def hoag(
     length = {} if first_step is None else {"first_step": _positive("first_step", first_step)}
     rule = resolve_step(step, origin.size)(origin, lower, upper, tol, **length)
     method = resolve_method(hypergradient)
-    with ThreadPoolExecutor(min(effective_n_jobs(n_jobs), len(problems))) as pool:
-        parallel = pool.map if effective_n_jobs(n_jobs) > 1 else map
+    with parallel_config(require="sharedmem"):
+        n_threads = min(effective_n_jobs(n_jobs), len(problems))
+    with ThreadPoolExecutor(n_threads) as pool:
+        parallel = pool.map if n_threads > 1 else map
         sampler = Sampler(problems, method, origin, memory, max_inner_iter, shrinkage, parallel)
         sampler.deadline = deadline
         if start is not None:

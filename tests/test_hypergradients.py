@@ -426,3 +426,11 @@ def test_methods_go_by_name(name):
 def test_an_unknown_method_is_refused(wrong):
     with pytest.raises(ValueError, match=r"hypergradient must be one of .*'shine'.* or a callable"):
         resolve_method(wrong)
+
+
+def test_a_residual_too_small_to_be_squared_ends_conjugate_gradient():
+    problem = Quadratic(1e12 * np.eye(3), np.ones(3), np.zeros(3), np.zeros(3, int))
+    theta, estimate = np.zeros(1), InverseHessian(3, data_diagonal=np.full(3, 1e5))
+    solution = minimize_lbfgs(problem, theta, tol=np.inf, inverse_hessian=estimate)
+    answer = ask(METHODS["cg"], problem, theta, solution, np.full(3, 1e-160))
+    np.testing.assert_allclose(answer.q, 0.0, atol=1e-160)

@@ -4,10 +4,14 @@ The laws here hold for all estimators. A fit may warn that it did not converge, 
 warn of overflow, nothing may be NaN, and what was passed must be as before.
 """
 
+import multiprocessing
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import numpy as np
+import pytest
+from helpers import breast_cancer, diabetes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -22,9 +26,11 @@ from sklearn.linear_model import (
     RidgeClassifier,
     TweedieRegressor,
 )
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from hoag_shine import GeneralizedLinear, LogisticLoss, ShineCV, SigmoidSquaredLoss
+from hoag_shine import GeneralizedLinear, LogisticLoss, Outcome, ShineCV, SigmoidSquaredLoss
 
 # Over all, the laws of the library are tried on 2,000 examples and some hundreds: these, 500 in
 # tests/test_auto.py, and hypothesis's usual hundred for each of the others.
@@ -241,3 +247,111 @@ def test_a_search_ends_in_finite_numbers_or_an_error(problem, data):
 def test_a_generalized_linear_fit_ends_in_finite_numbers_or_an_error(problem, exponent):
     estimator, X, y, weight = problem
     survives(estimator.set_params(alpha=10.0**exponent, max_iter=100), X, y, weight)
+
+
+# --- named cases: where X lies, who calls ---------------------------------------------------------
+
+
+def memmap(X, folder):
+    np.save(folder / "X.npy", X)
+    return np.load(folder / "X.npy", mmap_mode="r")
+
+
+def of_pandas(X, folder):
+    return pytest.importorskip("pandas").DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
+
+
+def nullable(X, folder):
+    return of_pandas(X, folder).astype("Float64")
+
+
+def sparse_frame(X, folder):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(X))
+
+
+def of_polars(X, folder):
+    polars = pytest.importorskip("polars")
+    return polars.DataFrame(X, schema=[f"x{j}" for j in range(X.shape[1])])
+
+
+@pytest.mark.parametrize("piped", [False, True], ids=["plain", "pipeline"])
+@pytest.mark.parametrize("convert", [memmap, of_pandas, nullable, sparse_frame, of_polars])
+def test_a_table_is_as_good_as_its_numbers(convert, piped, tmp_path):
+    X, y = diabetes()
+    estimator = make_pipeline(StandardScaler(with_mean=False), Ridge()) if piped else Ridge()
+    plain = ShineCV(estimator, cv=3).fit(X, y)
+    found = ShineCV(estimator, cv=3).fit(convert(X, tmp_path), y)
+    np.testing.assert_allclose(found.best_score_, plain.best_score_, rtol=1e-5)
+    np.testing.assert_allclose(found.predict(convert(X, tmp_path)), plain.predict(X), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ShineCV(Ridge(), cv=3),
+        ShineCV(make_pipeline(StandardScaler(with_mean=False), Ridge()), cv=3),
+        GeneralizedLinear(),
+    ],
+    ids=["search", "pipeline", "estimator"],
+)
+@pytest.mark.parametrize("convert", [sparse.csr_array, sparse.csc_array])
+@pytest.mark.parametrize(
+    ("name", "entry", "value", "message"),
+    [
+        ("indices", 5, 442, "with indices from 0 to 442"),
+        ("indices", 5, -1, "with indices from -1"),
+        ("indptr", -1, 10_000, "broken indptr"),
+        ("indptr", 1, 4_000, "broken indptr"),
+    ],
+)
+def test_a_sparse_matrix_that_points_outside_of_itself_is_refused(
+    estimator, convert, name, entry, value, message
+):
+    X, y = diabetes()
+    spoiled = convert(X)
+    getattr(spoiled, name)[entry] = value
+    with pytest.raises(ValueError, match=message):
+        clone(estimator).fit(spoiled, y)
+
+
+def test_rows_of_nothing():
+    X, y = diabetes()
+    X = sparse.csr_array(np.where(np.arange(442)[:, None] % 3 == 0, 0.0, X))
+    found = ShineCV(Ridge(), cv=3).fit(X, y)
+    expected = Ridge(**found.best_params_, tol=1e-10).fit(X.toarray(), y)
+    np.testing.assert_allclose(found.best_estimator_.coef_, expected.coef_, rtol=1e-3)
+
+
+def test_classes_that_can_be_separated_run_to_the_bound_and_it_says_so():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    X = rng.normal(size=(60, 3)) + 8.0 * y[:, None]
+    with pytest.warns(ConvergenceWarning, match="lies on a bound"):
+        found = ShineCV(LogisticRegression()).fit(X, y)
+    assert found.outcome_ is Outcome.BOUND
+    np.testing.assert_allclose(found.best_params_["C"], 1e8)
+    assert np.isfinite(found.best_estimator_.coef_).all()
+
+
+def test_threads_may_search_side_by_side():
+    X, y = breast_cancer()
+    alone = ShineCV(LogisticRegression(), cv=3).fit(X, y)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: ShineCV(LogisticRegression(), cv=3).fit(X, y), range(4)))
+    for each in found:
+        np.testing.assert_array_equal(each.best_estimator_.coef_, alone.best_estimator_.coef_)
+
+
+def best_penalty(n_jobs):
+    return ShineCV(LogisticRegression(), cv=3, n_jobs=n_jobs).fit(*breast_cancer()).best_params_
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork"
+)
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_searches_as_its_parent_did():
+    here = [best_penalty(n_jobs) for n_jobs in (1, 2)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map_async(best_penalty, (1, 2)).get(timeout=60) == here

@@ -208,6 +208,16 @@ def test_sample_weights_reach_the_scorers_that_take_them():
             ShineCV(LogisticRegression(), cv=3, scoring=without).fit(X, y, sample_weight=weight)
 
 
+def test_refit_may_name_the_only_score():
+    X, y = breast_cancer()
+    named, score = (
+        ShineCV(LogisticRegression(), scoring="roc_auc", refit=refit).fit(X, y)
+        for refit in ("roc_auc", "score")
+    )
+    assert named.best_score_ == named.cv_results_["mean_test_score"].max() == score.best_score_
+    assert named.best_index_ == score.best_index_
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

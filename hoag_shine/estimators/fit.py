@@ -19,6 +19,7 @@ from .base import Model, Vector
 Array = NDArray[np.float64]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # refused where it matters
 def linear_problems(
     model: Model, X: Any, y: Vector, groups: Groups, train_weight: Array, test_weight: Array
 ) -> LinearProblems:

@@ -56,6 +56,8 @@ def cg(
     while np.linalg.norm(residual) > target and n_hvp < max_iter:
         scaled = preconditioner * residual
         energy = float(residual @ scaled)
+        if not energy > 0.0:  # of a residual whose square underflows
+            break
         direction = scaled + (energy / last) * direction
         product = yield HessianProduct(solution.w, direction)
         n_hvp += 1

@@ -392,12 +392,18 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             )
         known = (*scoring.names, CRITERION)
         if isinstance(self.refit, str):
-            if self.refit not in known and not scoring.open:
+            if self._row_wanted not in known and not scoring.open:
                 raise ValueError(f"refit must name one of the scores {known}, got {self.refit!r}.")
         elif not isinstance(self.refit, bool | np.bool_) and not callable(self.refit):
             raise TypeError(
                 f"refit must be a bool, the name of a score or a function, got {self.refit!r}."
             )
+
+    @property
+    def _row_wanted(self) -> Any:
+        """What ``refit`` says, where a single score is called ``"score"`` by its own name, too."""
+        named = isinstance(self.scoring, str) and self.refit == self.scoring
+        return "score" if named else self.refit
 
     def _note_features(self, part: Part) -> None:
         """Say what the first step has seen of the columns of X."""
@@ -450,7 +456,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self._check_score_names(table)
         self.history_ = result.history
         self.cv_results_ = table
-        self.best_index_ = select(self.refit, table, result)
+        self.best_index_ = select(self._row_wanted, table, result)
         self.best_params_ = result.history[self.best_index_]["params"]
         self.outcome_ = result.outcome
         self.n_iter_ = len(result.history)
@@ -464,13 +470,13 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         prefix = "mean_test_"
         names = [key.removeprefix(prefix) for key in table if key.startswith(prefix)]
         self.multimetric_ = self.scoring is not None and "score" not in names
-        if isinstance(self.refit, str) and self.refit not in names:
+        if isinstance(self.refit, str) and self._row_wanted not in names:
             raise ValueError(f"refit must name one of the scores {names}, got {self.refit!r}.")
 
     def _metric(self, table: dict[str, Any]) -> str:
         """Return which score ``best_score_`` is."""
-        if isinstance(self.refit, str):
-            return self.refit
+        if isinstance(self._row_wanted, str):
+            return self._row_wanted
         return "score" if "mean_test_score" in table else CRITERION
 
     def _fit_best(self, refit: Refit, report: Report, result: HoagResult) -> None:
