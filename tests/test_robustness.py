@@ -315,6 +315,14 @@ def test_a_sparse_matrix_that_points_outside_of_itself_is_refused(
         clone(estimator).fit(spoiled, y)
 
 
+@pytest.mark.parametrize("estimator", [ShineCV(Ridge(), cv=3), GeneralizedLinear()], ids=str)
+def test_coefficients_that_float32_cannot_hold_are_refused(estimator):
+    X, y = diabetes()
+    assert clone(estimator).fit(X.astype(np.float32), y * 1e30).predict(X).shape == y.shape
+    with pytest.raises(ValueError, match="too large for float32"):
+        clone(estimator).fit(X.astype(np.float32), y * 1e40)
+
+
 def test_rows_of_nothing():
     X, y = diabetes()
     X = sparse.csr_array(np.where(np.arange(442)[:, None] % 3 == 0, 0.0, X))

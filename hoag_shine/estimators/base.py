@@ -129,13 +129,26 @@ class Model(ABC):
         return fitted
 
     def set_fitted(self, estimator: Any, w: Vector, n_iter: int, dtype: Any) -> None:
-        """Give an estimator the attributes of one that was fitted, with coefficients ``w``."""
+        """Give an estimator the attributes of one that was fitted, with coefficients ``w``.
+
+        Raises
+        ------
+        ValueError
+            If they are not finite in ``dtype``.
+        """
         W = w.reshape(-1, self.n_outputs)
         coef, intercept = W, np.zeros(self.n_outputs)
         if self.fit_intercept:
             coef, intercept = W[:-1], W[-1] + self.offset
-        coef = np.ascontiguousarray(coef.T, dtype=dtype)
-        self._set_fitted(estimator, coef, intercept.astype(dtype), n_iter)
+        with np.errstate(over="ignore"):
+            coef = np.ascontiguousarray(coef.T, dtype=dtype)
+            intercept = intercept.astype(dtype)
+        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+            raise ValueError(
+                f"The coefficients are too large for {np.dtype(dtype)}, the dtype of X: scale y, "
+                "or pass X as float64."
+            )
+        self._set_fitted(estimator, coef, intercept, n_iter)
 
     def note_training(self, fitted: Any, X: Any, y: Vector) -> None:  # noqa: B027
         """Set fitted attributes that tell of the training rows, y as encoded."""
