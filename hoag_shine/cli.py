@@ -108,7 +108,7 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="seed of the shuffling into folds (default: 0)"
     )
     parser.add_argument(
-        "--hypergradient", choices=list(METHODS), help="how to get the derivative (default: shine)"
+        "--hypergradient", choices=list(METHODS), help="how to get the derivative (default: auto)"
     )
     parser.add_argument(
         "--bounds",

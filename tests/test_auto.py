@@ -1,5 +1,7 @@
 """The default hypergradient: what it says of its own error, against a dense solve."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import LAYOUTS, Quadratic, ask, breast_cancer, make_case, solve_tightly
@@ -14,6 +16,7 @@ from sklearn.svm import LinearSVC
 
 from hoag_shine import ShineCV, fold_problems, hoag, minimize_lbfgs
 from hoag_shine.hypergradients import METHODS, auto, cg
+from hoag_shine.hypergradients.linear_system import LinearSystem, Preconditioner
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, SquaredLoss
 from hoag_shine.problems.penalties import L2Penalty
@@ -137,6 +140,83 @@ def test_any_error_will_do_where_nothing_is_asked():
     answer = ask(auto, problem, theta, solution, outer_grad, accuracy=np.inf)
     assert answer.used == "shine"
     assert answer.n_hvp == 3  # along the adjoint, the tangent and the intercept
+
+
+def test_it_says_how_many_steps_it_took_and_what_they_were_worth():
+    problem, theta = make_case("logistic").problems[0], np.full(1, -2.0)
+    solution, outer_grad = solved(problem, theta)
+    free = -problem.cross_vjp(solution.w, theta, solution.inverse_hessian @ outer_grad)
+    first = ask(auto, problem, theta, solution, outer_grad, accuracy=np.inf)
+    change = np.linalg.norm(-problem.cross_vjp(solution.w, theta, first.q) - free)
+    assert first.error >= min(first.bound, change * (1.0 - 1e-12))
+    last = ask(auto, problem, theta, solution, outer_grad, accuracy=1e-9, start=first.state)
+    steps = int(re.fullmatch(r"shine, (\d+) steps of cg", last.used)[1])
+    assert steps <= last.n_hvp <= 2 * steps  # for two systems, or one when the other is done
+    assert last.n_hvp > steps
+
+
+@pytest.mark.parametrize(("n_free", "certain"), [(16, True), (17, False)])
+def test_few_variables_without_a_penalty_are_eliminated(n_free, certain):
+    X, y = breast_cancer()
+    groups = np.where(np.arange(31) < 31 - n_free, 0, -1)
+    problem = LinearProblems(
+        X,
+        y.astype(float),
+        LogisticLoss(),
+        L2Penalty(groups),
+        np.ones((569, 1)),
+        np.full((569, 1), 1 / 569),
+    )[0]
+    theta = np.zeros(1)
+    solution = minimize_lbfgs(problem, theta, tol=1e-3)
+    outer_grad = problem.outer_value_and_grad(solution.w)[1]
+    answer = ask(auto, problem, theta, solution, outer_grad, accuracy=np.inf)
+    assert np.isfinite(answer.bound) == certain
+    assert answer.n_hvp == 2 + n_free * certain
+
+
+def radau(diagonal, off_diagonal, smallest):
+    """Return the Gauss-Radau estimate of e' A^-1 e, by the extended matrix of Lanczos.
+
+    Golub and Meurant, Matrices, Moments and Quadrature, section 6.2.
+    """
+    k = len(diagonal)
+    T = np.diag(diagonal) + np.diag(off_diagonal[:-1], 1) + np.diag(off_diagonal[:-1], -1)
+    e = np.eye(k)[-1]
+    delta = np.linalg.solve(T - smallest * np.eye(k), off_diagonal[-1] ** 2 * e)
+    extended = np.zeros((k + 1, k + 1))
+    extended[:k, :k] = T
+    extended[k, k - 1] = extended[k - 1, k] = off_diagonal[-1]
+    extended[k, k] = smallest + delta[-1]
+    return np.linalg.inv(extended)[0, 0] - np.linalg.inv(T)[0, 0]
+
+
+def test_the_bound_is_that_of_gauss_radau_quadrature():
+    rng = np.random.default_rng(0)
+    n, smallest = 30, 0.5
+    Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    H = (Q * np.geomspace(smallest, 100.0, n)) @ Q.T
+    rhs = rng.normal(size=n)
+    none = np.empty(0, dtype=np.intp)
+    preconditioner = Preconditioner(np.ones(n), np.full(n, smallest), none, np.empty((0, n)), none)
+    system = LinearSystem(rhs, np.zeros(n), np.zeros(n), preconditioner)
+    solution = np.linalg.solve(H, rhs)
+    # Lanczos, with all vectors kept orthogonal.
+    V, diagonal, off_diagonal = [rhs / np.linalg.norm(rhs)], [], []
+    for _ in range(12):
+        u = H @ V[-1]
+        diagonal.append(V[-1] @ u)
+        for v in V * 2:
+            u = u - (v @ u) * v
+        off_diagonal.append(np.linalg.norm(u))
+        V.append(u / off_diagonal[-1])
+        system.advance(H @ system.direction)
+        error = system.x - solution
+        error = np.sqrt(error @ H @ error)
+        expected = np.linalg.norm(rhs) * np.sqrt(radau(diagonal, off_diagonal, smallest))
+        np.testing.assert_allclose(system.bound, expected, rtol=1e-6)
+        # It knows more than the residual and strong convexity do.
+        assert error <= system.bound <= np.linalg.norm(system.residual) / np.sqrt(smallest)
 
 
 def test_asked_again_it_goes_on_where_it_was():

@@ -11,6 +11,7 @@ from sklearn.linear_model import (
     HuberRegressor,
     LogisticRegression,
     PoissonRegressor,
+    Ridge,
     RidgeClassifier,
     TweedieRegressor,
 )
@@ -146,3 +147,45 @@ def test_problems_and_hypergradients_are_right(case, convert, penalty):
     found = -problem.cross_vjp(w, theta, q)
     expected = finite_difference(criterion, theta, 1e-4)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (LinearSVC(loss="hinge"), "loss='hinge', but LinearSVC can be tuned only with loss='squ"),
+        (LinearSVC(penalty="l1", dual=False), "penalty='l1', but LinearSVC can be tuned only"),
+        (LinearSVC(multi_class="crammer_singer"), "multi_class='crammer_singer'"),
+        (TweedieRegressor(power=1.5, link="identity"), r"use link='log'"),
+        (TweedieRegressor(power=-1), r"power=-1 and the identity as its link"),
+        (HuberRegressor(epsilon=1.0), "epsilon must be larger than 1"),
+        (Ridge(positive=True), r"use Ridge\(positive=False\)"),
+    ],
+    ids=str,
+)
+def test_what_would_be_another_problem_is_refused(estimator, message):
+    X, y = two_classes() if is_classifier(estimator) else positive_target()
+    with pytest.raises(ValueError, match=message):
+        ShineCV(estimator).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "y"),
+    [
+        (PoissonRegressor(), -1.0),
+        (GammaRegressor(), 0.0),
+        (TweedieRegressor(power=1.5), -1.0),
+        (TweedieRegressor(power=3), 0.0),
+    ],
+    ids=str,
+)
+def test_targets_that_a_loss_is_not_made_for_are_refused(estimator, y):
+    X, target = positive_target()
+    target = target.copy()
+    target[3] = y
+    with pytest.raises(
+        ValueError, match="y must (be positive|lie between 0 and inf) for TweedieLoss"
+    ):
+        ShineCV(estimator).fit(X, target)

@@ -229,3 +229,11 @@ def test_bad_options_of_the_fit_are_named(options):
 def test_predict_needs_a_fit():
     with pytest.raises(NotFittedError):
         GeneralizedLinear().predict(np.zeros((2, 2)))
+
+
+def test_data_that_cannot_be_fitted_are_refused():
+    X, y = diabetes()
+    with pytest.raises(ValueError, match="[wW]eight.*zero"):
+        GeneralizedLinear().fit(X, y, sample_weight=np.zeros(y.size))
+    with pytest.raises(ValueError, match="fit is not finite"):
+        GeneralizedLinear().fit(X * 1e200, y)

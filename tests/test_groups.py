@@ -175,3 +175,11 @@ def test_hypergradients_of_many_penalties_match_finite_differences(diabetes, hyp
         callback=lambda record, solutions: seen.append(record) or True,
     )
     np.testing.assert_allclose(seen[0]["hypergradient"], differences, rtol=1e-5)
+
+
+def test_an_empty_group_has_no_penalty(diabetes):
+    """A ColumnTransformer whose remainder is dropped has one."""
+    X, y = diabetes
+    search = ShineCV(Ridge(), penalty={"all": slice(None), "remainder": []}).fit(X, y)
+    assert search.penalty_names_ == ("all",)
+    assert search.best_params_["alpha"].shape == (1,)

@@ -354,6 +354,28 @@ def test_exact_says_when_the_hessian_is_singular():
         ask(exact, problem, theta, solution, np.ones(3))
 
 
+@pytest.mark.parametrize("spoiled", ["Hessian", "outer gradient"])
+def test_exact_says_what_is_not_finite(quadratic, spoiled):
+    solution = solve_tightly(quadratic, THETA)
+    outer_grad = np.ones(quadratic.n_params)
+    if spoiled == "Hessian":
+        quadratic.A[0, 0] = np.inf
+    else:
+        outer_grad[0] = np.nan
+    finite = pytest.raises(ValueError, match="needs a finite inner Hessian and outer gradient")
+    with np.errstate(invalid="ignore"), finite:
+        ask(exact, quadratic, THETA, solution, outer_grad)
+
+
+@pytest.mark.parametrize("name", ["cg", "cg-limited"])
+def test_conjugate_gradient_starts_from_the_last_answer(quadratic, name):
+    solution, outer_grad = solve_tightly(quadratic, THETA), np.ones(quadratic.n_params)
+    first = ask(METHODS[name], quadratic, THETA, solution, outer_grad, tol=1e-9)
+    again = ask(METHODS[name], quadratic, THETA, solution, outer_grad, tol=1e-8, start=first.q)
+    assert first.n_hvp > 3
+    assert again.n_hvp == 1  # to see that nothing is left to do
+
+
 def test_cg_ends_where_the_hessian_is_not_positive():
     problem = Quadratic(np.diag([1.0, 1.0, -5.0]), np.ones(3), np.zeros(3), np.zeros(3, dtype=int))
     theta = np.zeros(1)

@@ -208,6 +208,17 @@ def test_sample_weights_reach_the_scorers_that_take_them():
             ShineCV(LogisticRegression(), cv=3, scoring=without).fit(X, y, sample_weight=weight)
 
 
+def test_a_function_of_several_scores_is_what_score_calls():
+    X, y = breast_cancer()
+
+    def scoring(model, X, y):
+        right = model.predict(X) == y
+        return {"right": right.mean(), "wrong": 1.0 - right.mean()}
+
+    search = ShineCV(LogisticRegression(), cv=3, scoring=scoring, refit="right").fit(X, y)
+    assert search.score(X, y) == (search.predict(X) == y).mean()
+
+
 def test_refit_may_name_the_only_score():
     X, y = breast_cancer()
     named, score = (
