@@ -185,7 +185,5 @@ def test_targets_that_a_loss_is_not_made_for_are_refused(estimator, y):
     X, target = positive_target()
     target = target.copy()
     target[3] = y
-    with pytest.raises(
-        ValueError, match="y must (be positive|lie between 0 and inf) for TweedieLoss"
-    ):
+    with pytest.raises(ValueError, match=r"y must .* for TweedieLoss"):
         ShineCV(estimator).fit(X, target)

@@ -233,7 +233,7 @@ def test_predict_needs_a_fit():
 
 def test_data_that_cannot_be_fitted_are_refused():
     X, y = diabetes()
-    with pytest.raises(ValueError, match="[wW]eight.*zero"):
+    with pytest.raises(ValueError, match=r"[wW]eight.*zero"):
         GeneralizedLinear().fit(X, y, sample_weight=np.zeros(y.size))
     with pytest.raises(ValueError, match="fit is not finite"):
         GeneralizedLinear().fit(X * 1e200, y)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from ..groups import UNPENALISED, Groups
-from ..inner.lbfgs import Solution, minimize_lbfgs
+from ..inner.lbfgs import Solution, Status, minimize_lbfgs
 from ..problems.base import Problem
 from ..problems.linear import LinearProblems
 from ..problems.penalties import L2Penalty
@@ -99,7 +99,8 @@ def fit(
     zero = np.zeros(problem.n_params)
     scale = float(np.linalg.norm(problem.value_and_grad(zero, theta)[1]))
     solution = minimize_lbfgs(problem, theta, start, tol=tol * scale, max_iter=max_iter)
-    if not (np.isfinite(solution.w).all() and np.isfinite(solution.value)):
+    finite = np.isfinite(solution.w).all() and np.isfinite(solution.value)
+    if solution.status is Status.NON_FINITE or not finite:
         raise ValueError(
             "The fit is not finite, because X, y or sample_weight have numbers too large to "
             "compute with: scale them."
