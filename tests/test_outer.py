@@ -561,6 +561,7 @@ def test_it_is_what_shinecv_solves():
         ({"tolerance": None}, "tolerance must be one of"),
         ({"hypergradient": "bfgs"}, "hypergradient must be one of"),
         ({"bounds": (1.0, -1.0)}, "bounds must be finite and increasing"),
+        ({"bounds": (1.0, 1.0)}, "bounds must be finite and increasing"),
         ({"bounds": (-np.inf, 1.0)}, "bounds must be finite and increasing"),
         ({"bounds": (0.0, np.nan)}, "bounds must be finite and increasing"),
         ({"theta": [1.0, 2.0]}, "theta must hold 1 finite"),
@@ -578,6 +579,8 @@ def test_it_is_what_shinecv_solves():
         ({"tol": 0.0}, "tol must be positive"),
         ({"tol": np.nan}, "tol must be positive"),
         ({"tol": None}, "tol must be a positive number"),
+        ({"shrinkage": "small"}, "shrinkage must be a positive number"),
+        ({"selection": "best"}, "selection must be 'min' or 'one-se', got 'best'"),
         ({"shrinkage": -1.0}, "shrinkage must be at least 0"),
         ({"hypergradient": lambda *args, **options: None}, "hypergradient must return a Hyper"),
         (

@@ -155,6 +155,13 @@ def test_a_pair_without_positive_curvature_changes_nothing(y, count):
     np.testing.assert_array_equal(B.todense(), before)
 
 
+def test_a_pair_whose_curvature_has_no_reciprocal_is_not_kept():
+    B = InverseHessian(2)
+    assert not B.append(np.array([1e-160, 0.0]), np.array([1e-150, 0.0]))
+    assert B.append(np.array([1e-150, 0.0]), np.array([1e-150, 0.0]))
+    assert np.isfinite(B @ np.ones(2)).all()
+
+
 def test_a_pair_that_loses_its_curvature_is_passed_over_until_it_is_back():
     strong, weak = np.ones(4), np.full(4, 0.1)
     B, A, steps = filled(np.random.default_rng(9), 4, 2, h=strong)

@@ -9,6 +9,7 @@ from scipy import optimize
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from hoag_shine import InverseHessian, Problem, Status, fold_problems, minimize_lbfgs
+from hoag_shine.inner.lbfgs import lbfgs
 
 
 class Function(Problem):
@@ -51,6 +52,30 @@ def rosenbrock():
 
 NO_THETA = np.zeros(1)
 ROSENBROCK_START = np.array([-1.2, 1.0, -0.5, 2.0, -1.0, 0.7])
+
+
+# --- what it asks for --------------------------------------------------------------------------
+
+
+def test_a_value_and_gradient_that_are_known_are_not_asked_for():
+    problem = rosenbrock()
+    known = problem.value_and_grad(ROSENBROCK_START, NO_THETA)
+    solver = lbfgs(ROSENBROCK_START, InverseHessian(6), tol=1e-6, start=known)
+    request = next(solver)
+    assert not np.array_equal(request.w, ROSENBROCK_START)
+    with pytest.raises(StopIteration) as stop:
+        next(lbfgs(ROSENBROCK_START, InverseHessian(6), tol=1e6, start=known))
+    assert stop.value.value.n_passes == 0
+
+
+@pytest.mark.parametrize(("size", "length"), [(50.0, 1.0), (0.3, 0.3)])
+def test_the_first_step_is_no_longer_than_one_where_nothing_is_known(size, length):
+    grad = size * np.array([0.6, -0.8])
+    request = next(lbfgs(np.zeros(2), InverseHessian(2), tol=1e-9, start=(1.0, grad)))
+    np.testing.assert_allclose(request.w, -length * grad / size)
+    informed = InverseHessian(2, data_diagonal=np.full(2, 4.0))
+    request = next(lbfgs(np.zeros(2), informed, tol=1e-9, start=(1.0, grad)))
+    np.testing.assert_allclose(request.w, -grad / 4.0)
 
 
 # --- solutions ---------------------------------------------------------------------------------
