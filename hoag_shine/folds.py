@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from .groups import Groups, coefficient_groups
 from .pipelines import Chain
 from .problems.base import JoinedProblems, ProblemSet
 from .problems.linear import LinearProblems
+from .problems.merging import MergedColumns
 from .validation import check_indices, validated
 
 Vector = NDArray[np.float64]
@@ -53,6 +54,8 @@ class Part:
         Has noted the number of columns, and their names if X was a data frame.
     transformers : Pipeline or None
         What made X, fitted.
+    merged : MergedColumns or None
+        What the inner problems have in place of X.
     """
 
     X: Any
@@ -61,6 +64,23 @@ class Part:
     splits: Splits
     seen: Any
     transformers: Any = None
+    merged: MergedColumns | None = None
+
+    def merge(self, groups: Groups) -> Part:
+        """Return the part with merged columns, where that makes the inner problems smaller."""
+        return replace(self, merged=MergedColumns.of(self.X, groups))
+
+    def inner(self, groups: Groups) -> tuple[Any, Groups]:
+        """Return the inner problems' X and the groups of its columns."""
+        return (self.X, groups) if self.merged is None else (self.merged.X, self.merged.groups)
+
+    def expand(self, w: Vector, n_outputs: int) -> Vector:
+        """Return the variables that belong to the columns of X, given those of a problem."""
+        return w if self.merged is None else self.merged.expand(w, n_outputs)
+
+    def restrict(self, w: Vector, n_outputs: int) -> Vector:
+        """Return the variables of a problem, given those that belong to the columns of X."""
+        return w if self.merged is None else self.merged.restrict(w, n_outputs)
 
     @cached_property
     def names(self) -> Any:
@@ -299,7 +319,8 @@ def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
     held_out = np.stack([n * part.weight for n in drawn], axis=1)
     test_weight = held_out / held_out.sum(axis=0) / model.n_averaged
     weights = training_weights(model, part), test_weight
-    return linear_problems(model, part.X, part.y, groups, *weights)
+    X, own = part.inner(groups)
+    return linear_problems(model, X, part.y, own, *weights)
 
 
 def fold_problems(

@@ -17,70 +17,94 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from . import simd
+
 _SUMS = {"reassoc", "contract"}
 # A sum over scattered entries would be vectorised by gathering them, which is slower.
 _CONTRACT = {"contract"}
 
 # A signed and an unsigned integer make a float in numba.
-_0, _1, _2, _3, _4, _5 = (np.uint64(i) for i in range(6))
+_0, _1, _8, _16 = np.uint64(0), np.uint64(1), np.uint64(8), np.uint64(16)
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
-def csr_matmul(data, indices, indptr, W, Z):
-    """Write ``X @ W`` to ``Z``, of shape (n_rows, k).
+def csr_matmul(data, indices, indptr, W, p, Z):
+    """Write ``X @ W`` to ``Z``, of shape (n_rows, k), where X has p columns.
 
-    Five columns at a time, the number of folds that most searches have, and the rest one by one.
+    ``W`` has one column, or as many as fill vectors of eight: those beyond k are not used. If it
+    has p + 1 rows, the last is that of a column of ones.
     """
-    k = np.uint64(W.shape[1])
-    in_fives = k - k % _5
+    k, ones = np.uint64(Z.shape[1]), len(W) > p
     for i in range(np.uint64(len(Z))):
         first, last, z = indptr[i], indptr[i + _1], Z[i]
-        for c in range(_0, in_fives, _5):
-            z0 = z1 = z2 = z3 = z4 = 0.0
+        if k == _1:
+            total = W[p, _0] if ones else 0.0
+            for j in range(first, last):
+                total += data[j] * W[indices[j], _0]
+            z[_0] = total
+            continue
+        c = _0
+        while c + _8 < k:
+            low = simd.load(W[p], c) if ones else simd.zeros()
+            high = simd.load(W[p], c + _8) if ones else simd.zeros()
             for j in range(first, last):
                 x, w = data[j], W[indices[j]]
-                z0 += x * w[c]
-                z1 += x * w[c + _1]
-                z2 += x * w[c + _2]
-                z3 += x * w[c + _3]
-                z4 += x * w[c + _4]
-            z[c], z[c + _1], z[c + _2], z[c + _3], z[c + _4] = z0, z1, z2, z3, z4
-        for c in range(in_fives, k):
-            total = 0.0
+                low = simd.multiply_add(x, simd.load(w, c), low)
+                high = simd.multiply_add(x, simd.load(w, c + _8), high)
+            simd.store_first(z, c, _8, low)
+            simd.store_first(z, c + _8, k - c - _8, high)
+            c += _16
+        if c < k:
+            low = simd.load(W[p], c) if ones else simd.zeros()
             for j in range(first, last):
-                total += data[j] * W[indices[j], c]
-            z[c] = total
+                low = simd.multiply_add(data[j], simd.load(W[indices[j]], c), low)
+            simd.store_first(z, c, k - c, low)
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
-def csr_rmatmul(data, indices, indptr, U, G, squared):
-    """Add ``X.T @ U`` to ``G``, of shape (n_features, k), in fives as :func:`csr_matmul`.
+def csr_rmatmul(data, indices, indptr, U, G, p, squared):
+    """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`.
 
     With ``squared``, the entries of X are squared first.
     """
-    k = np.uint64(U.shape[1])
-    in_fives = k - k % _5
+    k, ones = np.uint64(U.shape[1]), len(G) > p
     for i in range(np.uint64(len(U))):
         first, last, u = indptr[i], indptr[i + _1], U[i]
-        for c in range(_0, in_fives, _5):
-            u0, u1, u2, u3, u4 = u[c], u[c + _1], u[c + _2], u[c + _3], u[c + _4]
+        if k == _1:
+            if u[_0] != 0.0:
+                for j in range(first, last):
+                    x = np.float64(data[j])
+                    G[indices[j], _0] += (x * x if squared else x) * u[_0]
+                if ones:
+                    G[p, _0] += u[_0]
+            continue
+        for c in range(_0, k, _8):
+            some = simd.load_first(u, c, k - c)
             for j in range(first, last):
                 x, g = np.float64(data[j]), G[indices[j]]
                 if squared:
                     x *= x
-                g[c] += x * u0
-                g[c + _1] += x * u1
-                g[c + _2] += x * u2
-                g[c + _3] += x * u3
-                g[c + _4] += x * u4
-        for c in range(in_fives, k):
-            total = u[c]
-            if total != 0.0:
-                for j in range(first, last):
-                    x = np.float64(data[j])
-                    if squared:
-                        x *= x
-                    G[indices[j], c] += x * total
+                simd.store(g, c, simd.multiply_add(x, some, simd.load(g, c)))
+            if ones:
+                simd.store(G[p], c, simd.multiply_add(1.0, some, simd.load(G[p], c)))
+
+
+@njit(cache=True, nogil=True)
+def side_by_side(V, m, W):
+    """Write vectors to columns: row c of ``V``, itself rows of length ``m``, to the c-th m of W."""
+    for i in range(len(W)):
+        for c in range(len(V)):
+            for o in range(m):
+                W[i, c * m + o] = V[c, i * m + o]
+
+
+@njit(cache=True, nogil=True)
+def one_by_one(W, m, V):
+    """Write columns to vectors, the reverse of :func:`side_by_side`."""
+    for i in range(len(W)):
+        for c in range(len(V)):
+            for o in range(m):
+                V[c, i * m + o] = W[i, c * m + o]
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
@@ -106,7 +130,7 @@ def two_loop_down(S, Y, rows, rho, coefficient, v):
 
     Parameters
     ----------
-    S, Y : ndarray of shape (memory, n), float64
+    S, Y : ndarray of shape (memory, n), float32 or float64
         Steps and gradient differences.
     rows : ndarray of shape (m,), intp
         Rows of the pairs to use, the oldest first.
@@ -117,7 +141,7 @@ def two_loop_down(S, Y, rows, rho, coefficient, v):
     v : ndarray of shape (n,), float64
         The vector, overwritten.
     """
-    product = _dot(S[rows[-1]], v)
+    product = dot(S[rows[-1]], v)
     for i in range(len(rows) - 1, -1, -1):
         row = rows[i]
         coefficient[i] = rho[row] * product
@@ -127,7 +151,7 @@ def two_loop_down(S, Y, rows, rho, coefficient, v):
 @njit(cache=True, nogil=True, fastmath=_SUMS)
 def two_loop_up(S, Y, rows, rho, coefficient, v):
     """Run the second loop, from the oldest pair to the newest; see :func:`two_loop_down`."""
-    product = _dot(Y[rows[0]], v)
+    product = dot(Y[rows[0]], v)
     for i in range(len(rows)):
         row = rows[i]
         change = coefficient[i] - rho[row] * product
@@ -135,11 +159,31 @@ def two_loop_up(S, Y, rows, rho, coefficient, v):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def _dot(x, v):
+def dot(x, v):
+    """Return the product of two vectors, summed in float64 whatever they are stored in."""
     total = 0.0
     for j in range(v.size):
-        total += x[j] * v[j]
+        total += np.float64(x[j]) * np.float64(v[j])
     return total
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def move_pair(s, y_data, h, y):
+    """Write ``y_data + h * s`` to ``y``."""
+    for j in range(s.size):
+        y[j] = y_data[j] + h[j] * s[j]
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def pair_products(s, y):
+    """Return the products s's, s'y and y'y, summed in float64 whatever they are stored in."""
+    ss = sy = yy = 0.0
+    for j in range(s.size):
+        a, b = np.float64(s[j]), np.float64(y[j])
+        ss += a * a
+        sy += a * b
+        yy += b * b
+    return ss, sy, yy
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)

@@ -84,17 +84,28 @@ class Trace:
         """
         solved: dict[int, list[Solution]] = {}
         while (index := self._doubtful(solved)) is not None:
-            ask = self._accurately(index)
-            if not np.array_equal(ask.theta, self._sampler.theta):
-                self._sampler.restart(ask.theta, [s.w for s in self.solutions])
-            self._samples[index] = self._sampler.sample(ask)
+            theta = self._samples[index].theta
+            if not np.array_equal(theta, self._sampler.theta):
+                self._sampler.restart(theta, [s.w for s in self.solutions])
+            self._samples[index] = self._sampler.sample(self._accurately(index))
+            # The error is relative to the value, which may have become smaller.
+            while self._short(index) and not (self._ended(index) or self._sampler.late):
+                self._samples[index] = self._sampler.sample(self._accurately(index))
             self.solutions = solved[index] = self._sampler.solutions
             record = self.history[index]
             record.update(self._facts(self._samples[index]), **self._costs(record))
         self.solutions = solved[self.best_index]
-        ask = self._accurately(self.best_index)
-        short = self.best.error > ask.accuracy or self.best.tolerance > ask.tolerance
-        self.unsolved = short and (self.best.exhausted or not self.best.final)
+        self.unsolved = self._short(self.best_index) and (
+            self.best.exhausted or not self.best.final
+        )
+
+    def _short(self, index: int) -> bool:
+        """Whether a sample is less accurate than a result must be."""
+        sample, ask = self._samples[index], self._accurately(index)
+        return bool(sample.error > ask.accuracy or sample.tolerance > ask.tolerance)
+
+    def _ended(self, index: int) -> bool:
+        return self._samples[index].final or self._samples[index].exhausted
 
     def _accurately(self, index: int) -> Ask:
         sample = self._samples[index]

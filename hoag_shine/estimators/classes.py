@@ -47,9 +47,9 @@ class ClassifierModel(Model):
         return np.asarray(self.classes_[y.astype(int)])
 
     def check_fold(self, y: Vector, weight: Vector) -> str | None:
-        missing = set(range(self.classes_.size)) - set(y[weight > 0.0].astype(int))
-        if missing:
-            label = self.classes_.tolist()[min(missing)]
+        present = np.bincount(y[weight > 0.0].astype(int), minlength=self.classes_.size)
+        if not present.all():
+            label = self.classes_.tolist()[present.argmin()]
             return f"its training rows have no sample of class {label!r}"
         return None
 

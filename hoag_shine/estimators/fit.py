@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def fit(
     *,
     tol: float,
     max_iter: int = 1000,
+    initial: Callable[[Vector], Vector] | None = None,
 ) -> Solution:
     """Solve an inner problem until the gradient's norm is ``tol`` of that at zero.
 
@@ -90,6 +92,8 @@ def fit(
         Where to start; zero by default.
     tol : float
     max_iter : int, default=1000
+    initial : callable, optional
+        As in :func:`~hoag_shine.minimize_lbfgs`.
 
     Raises
     ------
@@ -98,7 +102,9 @@ def fit(
     """
     zero = np.zeros(problem.n_params)
     scale = float(np.linalg.norm(problem.value_and_grad(zero, theta)[1]))
-    solution = minimize_lbfgs(problem, theta, start, tol=tol * scale, max_iter=max_iter)
+    solution = minimize_lbfgs(
+        problem, theta, start, tol=tol * scale, max_iter=max_iter, initial=initial
+    )
     finite = np.isfinite(solution.w).all() and np.isfinite(solution.value)
     if solution.status is Status.NON_FINITE or not finite:
         raise ValueError(

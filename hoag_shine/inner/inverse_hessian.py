@@ -8,6 +8,10 @@ and the hypergradient applies it. Layout and conventions:
   is quadratic with a diagonal Hessian ``h``, so that the pair of the whole objective is
   ``y = y_data + h * s`` for every ``h``, exactly. A change of penalty costs no pair. ``y`` at the
   present penalty is kept, too: it is read at every application, all pairs at the speed of memory.
+* From 10,000 variables on, where the recursion takes as long as its memory is read, pairs are
+  stored in float32. What is applied is then the estimate of the rounded pairs, whose curvature is
+  computed from what is stored: positive definite as before, and as good a model, since no pair
+  knows the Hessian to seven digits. All sums are float64.
 * The initial matrix is diagonal: ``gamma / (data_diagonal + h) ** (2 / 3)``, with ``gamma`` from
   the newest pair. Without knowledge of the data term's diagonal it is ``gamma * I``. Where the
   problem has so few variables that a factorised approximation of the Hessian is cheap, that takes
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +41,8 @@ Vector = NDArray[np.float64]
 # however badly they are scaled, but slows down the last steps where the curvature is spread over
 # many rare columns, as in text.
 TEMPER = 2.0 / 3.0
+# From so many variables on, pairs are stored in float32.
+MANY = 10_000
 # A pair whose curvature is below this multiple of |s| |y| says nothing above rounding.
 CURVATURE_FLOOR = 1e-14
 
@@ -67,7 +73,7 @@ class InverseHessian(_Operator):
     ----------
     n_pairs : int
         Number of pairs held at present, at most ``memory``.
-    s, y : ndarray of shape (n_pairs, n)
+    s, y : ndarray of shape (n_pairs, n), float64 or, from 10,000 variables on, float32
         The pairs at the present penalty, oldest first (copies).
     diagonal : ndarray of shape (n,)
         Diagonal of the initial matrix :math:`B_0`.
@@ -94,9 +100,8 @@ class InverseHessian(_Operator):
         self.n_pairs = 0
         self._first = 0
         # Rows are written before they are read, and pages never touched take no memory.
-        self._s = np.empty((memory, n))
-        self._y_data = np.empty((memory, n))
-        self._y = np.empty((memory, n))
+        dtype = np.float64 if n < MANY else np.float32
+        self._s, self._y_data, self._y = (np.empty((memory, n), dtype) for _ in range(3))
         self._rho = np.zeros(memory)
         self._usable = np.empty(0, dtype=np.intp)
         self._gamma = 1.0
@@ -144,9 +149,10 @@ class InverseHessian(_Operator):
             False when ``s @ y`` is not safely positive; such a pair would cost positive
             definiteness and is not stored.
         """
-        curvature = _safe_curvature(s, y)
+        rounded = s.astype(self._s.dtype, copy=False), y.astype(self._y.dtype, copy=False)
+        curvature = _safe_curvature(*rounded)
         # Of a denormal pair, the products may underflow.
-        scale = float(y @ self._initial(y)) if curvature else 0.0
+        scale = self._scale_of(rounded[1]) if curvature else 0.0
         if not (0.0 < scale < np.inf and 1.0 / curvature < np.inf):
             return False
         if self.n_pairs == self.memory:
@@ -154,8 +160,7 @@ class InverseHessian(_Operator):
             self.n_pairs -= 1
         row = (self._first + self.n_pairs) % self.memory
         self.n_pairs += 1
-        self._s[row] = s
-        self._y[row] = y
+        self._s[row], self._y[row] = rounded
         np.subtract(y, self._penalty_hessian * s, out=self._y_data[row])
         self._rho[row] = 1.0 / curvature
         self._gamma = curvature / scale
@@ -194,15 +199,13 @@ class InverseHessian(_Operator):
         self._solver = solver
         for row in self._rows():
             s, y = self._s[row], self._y[row]
-            np.multiply(self._penalty_hessian, s, out=y)
-            y += self._y_data[row]
+            kernels.move_pair(s, self._y_data[row], self._penalty_hessian, y)
             curvature = _safe_curvature(s, y)
             self._rho[row] = 1.0 / curvature if curvature else 0.0
         self._find_usable()
         if self._usable.size:
             row = self._usable[-1]
-            y = self._y[row]
-            self._gamma = 1.0 / (self._rho[row] * float(y @ self._initial(y)))
+            self._gamma = 1.0 / (self._rho[row] * self._scale_of(self._y[row]))
 
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
@@ -245,6 +248,10 @@ class InverseHessian(_Operator):
         kernels.two_loop_up(*pairs, coefficient, out)
         return out
 
+    def _scale_of(self, y: NDArray[Any]) -> float:
+        """Return the square of y's length in the norm of the initial matrix, but for gamma."""
+        return float(kernels.dot(y, self._initial(y)))
+
     def _initial(self, v: Vector) -> Vector:
         """Return the product with the initial matrix, but for gamma."""
         return self._scale * v if self._solver is None else self._solver(v)
@@ -253,8 +260,8 @@ class InverseHessian(_Operator):
         return self
 
 
-def _safe_curvature(s: Vector, y: Vector) -> float:
+def _safe_curvature(s: NDArray[Any], y: NDArray[Any]) -> float:
     """Return ``s @ y`` where it is positive beyond rounding, else 0."""
-    curvature = float(s @ y)
-    floor = CURVATURE_FLOOR * float(np.linalg.norm(s) * np.linalg.norm(y))
-    return curvature if curvature > floor else 0.0
+    ss, curvature, yy = kernels.pair_products(s, y)
+    floor = CURVATURE_FLOOR * float(np.sqrt(ss) * np.sqrt(yy))
+    return float(curvature) if curvature > floor else 0.0

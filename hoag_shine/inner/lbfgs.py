@@ -157,6 +157,7 @@ def minimize_lbfgs(
     max_iter: int = 1000,
     memory: int = 20,
     inverse_hessian: InverseHessian | None = None,
+    initial: Callable[[Vector], Vector] | None = None,
     probe: Probe | None = None,
 ) -> Solution:
     """Solve one inner problem by L-BFGS.
@@ -175,6 +176,10 @@ def minimize_lbfgs(
         Number of pairs kept; ignored when ``inverse_hessian`` is given.
     inverse_hessian : InverseHessian, optional
         Pairs from an earlier solve, at any penalty. Moved to ``theta`` and extended in place.
+    initial : callable, optional
+        Multiplies by an approximate inverse of the Hessian, such as the estimate of a similar
+        problem, in place of the initial matrix. Not used where the problem has so few variables
+        that it has a better one, or when ``inverse_hessian`` is given.
     probe : callable, optional
         Asks for additional pairs; see :func:`hoag_shine.inner.lbfgs.lbfgs`.
 
@@ -191,7 +196,7 @@ def minimize_lbfgs(
     w = np.zeros(problem.n_params) if w is None else np.array(w, dtype=np.float64)
     solver = None
     if inverse_hessian is None:
-        solver = problem.preconditioner(w, theta)
+        solver = problem.preconditioner(w, theta) or initial
         inverse_hessian = InverseHessian(
             problem.n_params, memory, data_diagonal=problem.data_diagonal(w)
         )

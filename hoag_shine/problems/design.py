@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .. import kernels
+from ..simd import LANES
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -30,12 +31,23 @@ class _Design:
         step = max(64, n_rows * BLOCK_BYTES // max(nbytes, 1))
         self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
 
-    def matmul(self, block: slice, W: Array) -> Array:
-        """Return ``X[block] @ W``."""
+    def zeros(self, n_rows: int, k: int) -> Array:
+        """Return what products are made with: zeros of shape (n_rows, at least k)."""
+        return np.zeros((n_rows, k))
+
+    def matmul(self, block: slice, W: Array, k: int) -> Array:
+        """Return ``X[block] @ W[:, :k]``; W was made by :meth:`zeros`.
+
+        A row of W more than X has columns is that of a column of ones.
+        """
         raise NotImplementedError
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        """Add ``X[block].T @ U`` to G; with ``squared``, square the entries of X first."""
+        """Add ``X[block].T @ U`` to the first columns of G, which was made by :meth:`zeros`.
+
+        It may have a row for a column of ones, too. With ``squared``, the entries of X are squared
+        first.
+        """
         raise NotImplementedError
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
@@ -58,12 +70,18 @@ class DenseDesign(_Design):
     def _block(self, block: slice) -> Array:
         return self._X[block].astype(np.float64, copy=False)
 
-    def matmul(self, block: slice, W: Array) -> Array:
-        return np.asarray(self._block(block) @ W)
+    def matmul(self, block: slice, W: Array, k: int) -> Array:
+        p = self.shape[1]
+        Z = np.asarray(self._block(block) @ W[:p])
+        for ones in W[p:]:
+            Z += ones
+        return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        X = self._block(block)
-        G += (X * X if squared else X).T @ U
+        X, p = self._block(block), self.shape[1]
+        G[:p] += (X * X if squared else X).T @ U
+        for ones in G[p:]:
+            ones += np.einsum("ic->c", U)  # faster than a sum over few columns
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         X = self._block(block)
@@ -86,13 +104,23 @@ class CSRDesign(_Design):
         super().__init__(X.shape, X.data.nbytes + X.indices.nbytes, X.data.size)
         self._csr = X.data, _unsigned(X.indices), _unsigned(X.indptr)
 
-    def matmul(self, block: slice, W: Array) -> Array:
-        Z = np.empty((block.stop - block.start, W.shape[1]))
-        kernels.csr_matmul(*self._rows(block), W, Z)
+    def zeros(self, n_rows: int, k: int) -> Array:
+        if k == 1:
+            return np.zeros((n_rows, 1))
+        # Rows of whole vectors, each of which is a line of the cache.
+        width = -(-k // LANES) * LANES
+        buffer = np.zeros(n_rows * width + LANES)
+        first = -(buffer.ctypes.data // buffer.itemsize) % LANES
+        return buffer[first : first + n_rows * width].reshape(n_rows, width)
+
+    def matmul(self, block: slice, W: Array, k: int) -> Array:
+        Z = np.empty((block.stop - block.start, k))
+        kernels.csr_matmul(*self._rows(block), W, self.shape[1], Z)
         return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        kernels.csr_rmatmul(*self._rows(block), U, G, squared)
+        U = np.ascontiguousarray(U)
+        kernels.csr_rmatmul(*self._rows(block), U, G, self.shape[1], squared)
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         kernels.csr_add_gram(*self._rows(block), u, G)

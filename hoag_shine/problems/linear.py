@@ -25,13 +25,14 @@ norm, and it is where scikit-learn's solver ends, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, get_lapack_funcs
 
+from .. import kernels
 from ..groups import HELD
 from ..inner.requests import Evaluate, HessianProduct, Request
 from .base import Problem, ProblemSet
@@ -138,11 +139,12 @@ class LinearProblems(ProblemSet):
         self._n_passes = 0.0
         # Only rows that some fold holds out are read for the outer loss.
         self._share_held_out = float(test_weight.any(axis=1).mean())
-        # Each fold's last linear predictor and curvature, with the w they belong to.
-        self._predictor: dict[int, tuple[Vector, Array]] = {}
-        self._curvature: dict[int, tuple[Vector, Array]] = {}
+        # The folds' last linear predictors and curvatures, with the w they belong to.
+        self._predictors = _ByFold(train_weight.shape[1])
+        self._curvatures = _ByFold(train_weight.shape[1])
+        self._buffers: dict[tuple[str, int], Array] = {}
         # Without those variables that the penalty holds at zero.
-        free = (penalty.groups != HELD).reshape(-1, 1, self.n_outputs)
+        free = penalty.groups != HELD
         self._free = None if free.all() else free
         self._centring = self._make_centring()
         super().__init__([LinearProblem(self, k) for k in range(train_weight.shape[1])])
@@ -163,21 +165,24 @@ class LinearProblems(ProblemSet):
         if not ws:
             return {}
         folds = list(ws)
-        W = self._side_by_side(ws.values())
-        Z = np.empty((self.design.shape[0], *W.shape[1:]))
+        V = np.stack(list(ws.values()))
+        W = self._side_by_side(V)
+        Z = np.empty((self.design.shape[0], len(folds), self.n_outputs))
         values = np.zeros(len(folds))
-        G = np.zeros_like(W)
+        G = self._zeros(len(folds))
         for block in self.design.blocks:
-            Z[block] = self._forward(block, W)
+            Z[block] = self._forward(block, W, len(folds))
             weight = self._columns(self.train_weight[block], folds)
             values += self._add_losses(block, Z[block], weight, G)
         self._n_passes += 1.0
+        self._predictors.keep(folds, V, Z)
         h = self.penalty.hessian(theta)
+        grads = self._one_by_one(G, len(folds))
         answers = {}
         for c, k in enumerate(folds):
-            self._predictor[k] = ws[k].copy(), Z[:, c]
             push = self._quadratic_product(k, h, ws[k])
-            answers[k] = float(values[c] + 0.5 * ws[k] @ push), G[:, c].ravel() + push
+            grads[c] += push
+            answers[k] = float(values[c] + 0.5 * ws[k] @ push), grads[c]
         return answers
 
     def hessian_products(
@@ -189,24 +194,31 @@ class LinearProblems(ProblemSet):
         """
         if not points:
             return {}
-        rows = {k: np.atleast_2d(v) for k, (_, v) in points.items()}
-        folds = [k for k, v in rows.items() for _ in v]
-        V = self._side_by_side(row for v in rows.values() for row in v)
-        curvatures = {k: self._curvature_at(k, w) for k, (w, _) in points.items()}
-        D = np.stack([curvatures[k] for k in folds], axis=1)
-        G = np.zeros_like(V)
+        folds = list(points)
+        counts = [np.atleast_2d(v).shape[0] for _, v in points.values()]
+        # As many vectors for each fold, zeros where one has fewer: they share its curvature.
+        V = np.zeros((len(folds), max(counts), self.n_params))
+        for c, (_, v) in enumerate(points.values()):
+            V[c, : counts[c]] = v
+        D = self._curvatures_at({k: w for k, (w, _) in points.items()})[:, :, None]
+        W = self._side_by_side(V.reshape(-1, self.n_params))
+        n_columns = V.shape[0] * V.shape[1]
+        G = self._zeros(n_columns)
         for block in self.design.blocks:
-            U = self.loss.hessian_product(D[block], self._forward(block, V))
+            Z = self._forward(block, W, n_columns)
+            Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
+            U = self.loss.hessian_product(D[block], Z)
             weight = self._columns(self.train_weight[block], folds)
-            self._add_backward(block, U * weight, G)
+            self._add_backward(block, U * weight[:, :, None], G)
         self._n_passes += 1.0
         h = self.penalty.hessian(theta)
-        columns = iter(np.moveaxis(G, 1, 0))
-        products = {
-            k: np.stack([next(columns).ravel() + self._quadratic_product(k, h, row) for row in v])
-            for k, v in rows.items()
-        }
-        return {k: products[k].reshape(v.shape) for k, (_, v) in points.items()}
+        products = self._one_by_one(G, n_columns).reshape(V.shape)
+        answers = {}
+        for c, (k, (_, v)) in enumerate(points.items()):
+            for product, row in zip(products[c, : counts[c]], V[c], strict=False):
+                product += self._quadratic_product(k, h, row)
+            answers[k] = products[c, : counts[c]].reshape(v.shape)
+        return answers
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
         return list(self.outer_at(dict(enumerate(ws))).values())
@@ -217,14 +229,15 @@ class LinearProblems(ProblemSet):
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
         folds = list(ws)
-        Z = np.stack([self._predictor_at(k, w) for k, w in ws.items()], axis=1)
+        Z = self._predictors_at(ws)
         values = np.zeros(len(folds))
         G = self._zeros(len(folds))
         for block in self.design.blocks:
             weight = self._columns(self.test_weight[block], folds)
             values += self._add_losses(block, Z[block], weight, G)
         self._n_passes += 0.5 * self._share_held_out
-        return {k: (float(values[c]), G[:, c].flatten()) for c, k in enumerate(folds)}
+        grads = self._one_by_one(G, len(folds))
+        return {k: (float(values[c]), grads[c]) for c, k in enumerate(folds)}
 
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:
         """Return the diagonal of the loss term's Hessian for each fold, in half a pass.
@@ -233,16 +246,18 @@ class LinearProblems(ProblemSet):
         sum scales a variable, and one near zero would say that nothing holds it.
         """
         folds = list(ws)
-        D = np.stack([self._curvature_at(k, w) for k, w in ws.items()], axis=1)
+        D = self._curvatures_at(ws)
         G = self._zeros(len(folds))
         for block in self.design.blocks:
             diagonal = np.abs(self.loss.hessian_diagonal(D[block]))
             weight = self._columns(self.train_weight[block], folds)
             self._add_backward(block, diagonal * weight, G, squared=True)
         self._n_passes += 0.5
+        diagonals = dict(zip(folds, self._one_by_one(G, len(folds)), strict=True))
         if self._centring is not None:
-            G += self._centring[:, folds, None]
-        return {k: G[:, c].flatten() for c, k in enumerate(folds)}
+            for k, diagonal in diagonals.items():
+                diagonal += np.repeat(self._centring[:, k], self.n_outputs)
+        return diagonals
 
     def preconditioners(
         self, ws: Sequence[Vector], theta: Vector
@@ -280,12 +295,11 @@ class LinearProblems(ProblemSet):
                 factors.append(factors[0])
             else:
                 H = self._gram(curvature[:, c]) + np.diag(h[:, c])
-                factors.append(cho_factor(H, lower=True))
+                factors.append(_cholesky_solver(H))
 
         def solve(v: Vector) -> Vector:
             columns = zip(factors, v.reshape(-1, self.n_outputs).T, strict=True)
-            solved = [cho_solve(factor, u, check_finite=False) for factor, u in columns]
-            return np.stack(solved, axis=1).ravel()
+            return np.stack([factor(u) for factor, u in columns], axis=1).ravel()
 
         return solve
 
@@ -299,17 +313,16 @@ class LinearProblems(ProblemSet):
                 H[:, c, :, d] = self._gram(curvature[:, c])
                 H[:, d, :, c] = H[:, c, :, d]
         if self._free is not None:
-            free = self._free[:, 0]
+            free = self._free.reshape(-1, m)
             H *= free * free[:, :, None, None]
         if self._centring is not None:
             rows = np.arange(len(H))
             H[rows, :, rows, :] += self._centring.mean(axis=1)[:, None, None]
-        factor = cho_factor(H.reshape(self.n_params, -1) + np.diag(h))
-        return lambda v: np.asarray(cho_solve(factor, v, check_finite=False))
+        return _cholesky_solver(H.reshape(self.n_params, -1) + np.diag(h))
 
     def _mean_curvature(self, w: Vector, v: Vector) -> Array:
         """Return each sample's second derivative at w times v, weighted, as a mean over folds."""
-        Z = self._predictor_of(w)[:, None]
+        Z = self._predict(w[None])
         product = self.loss.hessian_product(self.loss.hessian(self.y, Z), np.ones_like(Z) * v)
         weight = self.train_weight.mean(axis=1)
         return np.asarray(product[:, 0] * weight.reshape(len(weight), -1))
@@ -328,11 +341,34 @@ class LinearProblems(ProblemSet):
         self._n_passes += 0.5
         return H
 
-    def _zeros(self, n_folds: int) -> Array:
-        return np.zeros((self.n_params // self.n_outputs, n_folds, self.n_outputs))
+    def _buffer(self, name: str, n_folds: int) -> Array:
+        """Return columns: the outputs of the first fold, then those of the next.
 
-    def _side_by_side(self, ws: Iterable[Vector]) -> Array:
-        return np.stack([w.reshape(-1, self.n_outputs) for w in ws], axis=1)
+        The same memory every time: new memory would take as long as it takes to be filled.
+        """
+        if (name, n_folds) not in self._buffers:
+            rows = self.n_params // self.n_outputs
+            self._buffers[name, n_folds] = self.design.zeros(rows, n_folds * self.n_outputs)
+        return self._buffers[name, n_folds]
+
+    def _zeros(self, n_folds: int) -> Array:
+        G = self._buffer("transposed product", n_folds)
+        G.fill(0.0)
+        return G
+
+    def _side_by_side(self, V: Array) -> Array:
+        """Return the rows of V as columns, without the variables held at zero."""
+        W = self._buffer("variables", len(V))
+        kernels.side_by_side(V if self._free is None else V * self._free, self.n_outputs, W)
+        return W
+
+    def _one_by_one(self, G: Array, n_folds: int) -> Array:
+        """Return the columns of G as rows, without the variables held at zero."""
+        V = np.empty((n_folds, self.n_params))
+        kernels.one_by_one(G, self.n_outputs, V)
+        if self._free is not None:
+            V *= self._free
+        return V
 
     def _add_losses(self, block: slice, Z: Array, weight: Array, G: Array) -> Array:
         """Add the gradients of a block's weighted losses to G; return the sums of the losses."""
@@ -340,48 +376,35 @@ class LinearProblems(ProblemSet):
         self._add_backward(block, slope * weight, G)
         return np.asarray(np.einsum("ikm,ikm->k", weight, loss))
 
-    def _forward(self, block: slice, W: Array) -> Array:
-        """Return the linear predictors of a block of rows."""
-        W = W if self._free is None else W * self._free
-        columns = W.reshape(len(W), -1)
-        Z = self.design.matmul(block, columns[: self.n_features])
-        if self.fit_intercept:
-            Z += columns[-1]
-        return Z.reshape(-1, *W.shape[1:])
+    def _forward(self, block: slice, W: Array, n_folds: int) -> Array:
+        """Return the linear predictors of a block of rows, (sample, fold, output)."""
+        Z = self.design.matmul(block, W, n_folds * self.n_outputs)
+        return Z.reshape(-1, n_folds, self.n_outputs)
 
     def _add_backward(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
         """Add the transposed product of :meth:`_forward` to G."""
-        U, columns = U.reshape(len(U), -1), G.reshape(len(G), -1)
-        self.design.add_rmatmul(block, U, columns[: self.n_features], squared=squared)
-        if self.fit_intercept:
-            columns[-1] += np.einsum("ic->c", U)  # faster than a sum over few columns
-        if self._free is not None:
-            G *= self._free
+        self.design.add_rmatmul(block, U.reshape(len(U), -1), G, squared=squared)
 
-    def _predictor_at(self, k: int, w: Vector) -> Array:
-        known = self._predictor.get(k)
-        if known is not None and np.array_equal(known[0], w):
-            return known[1]
-        Z = self._predictor_of(w)
-        self._predictor[k] = w.copy(), Z
-        return Z
+    def _predictors_at(self, ws: Mapping[int, Vector]) -> Array:
+        """Return the linear predictors of each fold of ``ws``, (sample, fold, output)."""
+        if new := self._predictors.unknown(ws):
+            V = np.stack([ws[k] for k in new])
+            self._predictors.keep(new, V, self._predict(V))
+        return self._predictors.of(list(ws))
 
-    def _predictor_of(self, w: Vector) -> Array:
-        """Return the linear predictors at w, (sample, output)."""
-        W = self._side_by_side([w])
-        Z = np.concatenate([self._forward(block, W) for block in self.design.blocks])[:, 0]
+    def _curvatures_at(self, ws: Mapping[int, Vector]) -> Array:
+        """Return the loss's second derivatives, likewise."""
+        if new := self._curvatures.unknown(ws):
+            at_new = {k: ws[k] for k in new}
+            D = self.loss.hessian(self.y, self._predictors_at(at_new))
+            self._curvatures.keep(new, np.stack(list(at_new.values())), D)
+        return self._curvatures.of(list(ws))
+
+    def _predict(self, V: Array) -> Array:
+        """Return the linear predictors at the rows of V, (sample, row, output)."""
+        W = self._side_by_side(V)
         self._n_passes += 0.5
-        return Z
-
-    def _curvature_at(self, k: int, w: Vector) -> Array:
-        """Return the loss's second derivatives at fold k's w, kept for the next product."""
-        known = self._curvature.get(k)
-        if known is not None and np.array_equal(known[0], w):
-            return known[1]
-        z = self._predictor_at(k, w)[:, None]
-        curvature = self.loss.hessian(self.y, z)[:, 0]
-        self._curvature[k] = w.copy(), curvature
-        return curvature
+        return np.concatenate([self._forward(block, W, len(V)) for block in self.design.blocks])
 
     def _quadratic_product(self, k: int, h: Vector, v: Vector) -> Vector:
         """Return fold k's Hessian of all that is not the loss, times v."""
@@ -395,14 +418,58 @@ class LinearProblems(ProblemSet):
         free = np.all(self.penalty.groups.reshape(-1, self.n_outputs) < 0, axis=1)
         if not (self.loss.shift_invariant and free.any()):
             return None
-        squares = np.zeros((free.size, self.train_weight.shape[1], 1))
+        n_folds = self.train_weight.shape[1]
+        squares = self.design.zeros(free.size, n_folds)
         for block in self.design.blocks:
-            self._add_backward(block, self.train_weight[block][:, :, None], squares, squared=True)
+            self._add_backward(block, self.train_weight[block], squares, squared=True)
         self._n_passes += 0.5
-        return np.where(free[:, None], squares[:, :, 0], 0.0) / self.n_outputs**2
+        return np.where(free[:, None], squares[:, :n_folds], 0.0) / self.n_outputs**2
 
     @staticmethod
     def _columns(weight: Array, folds: Sequence[int]) -> Array:
         """Return the weights of some folds, (sample, fold, 1 or output)."""
-        chosen = weight if folds == list(range(weight.shape[1])) else weight[:, folds]
-        return chosen.reshape(len(weight), len(folds), -1)
+        return _some(weight, folds).reshape(len(weight), len(folds), -1)
+
+
+class _ByFold:
+    """Arrays of shape (sample, fold, ...), each fold's with the w that it was computed at."""
+
+    def __init__(self, n_folds: int) -> None:
+        self._ws: list[Vector | None] = [None] * n_folds
+        self._values = np.empty((0, n_folds))
+
+    def unknown(self, ws: Mapping[int, Vector]) -> list[int]:
+        """Return the folds whose w is another one."""
+        return [k for k, w in ws.items() if not self._knows(k, w)]
+
+    def _knows(self, k: int, w: Vector) -> bool:
+        known = self._ws[k]
+        return known is not None and np.array_equal(known, w)
+
+    def keep(self, folds: Sequence[int], ws: Array, values: Array) -> None:
+        """Note the values of some folds at their w, the rows of an array that nobody changes."""
+        for k, w in zip(folds, ws, strict=True):
+            self._ws[k] = w
+        if len(folds) == len(self._ws):
+            self._values = values
+            return
+        if len(self._values) != len(values):
+            shape = len(values), len(self._ws), *values.shape[2:]
+            self._values = np.empty(shape)
+        self._values[:, folds] = values
+
+    def of(self, folds: Sequence[int]) -> Array:
+        """Return the values of some folds."""
+        return _some(self._values, folds)
+
+
+def _cholesky_solver(H: Array) -> Callable[[Vector], Vector]:
+    """Return what multiplies by the inverse of H."""
+    factor, lower = cho_factor(H, lower=True)
+    # cho_solve takes longer over its checks than a small system takes to solve.
+    potrs: Any = get_lapack_funcs("potrs", (factor,))
+    return lambda v: np.asarray(potrs(factor, v, lower=lower)[0])
+
+
+def _some(values: Array, folds: Sequence[int]) -> Array:
+    return values if list(folds) == list(range(values.shape[1])) else values[:, folds]

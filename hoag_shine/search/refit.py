@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..estimators.fit import fit, whole_problem
 from ..folds import FoldedData, Part, training_weights
 from ..groups import Groups
+from ..inner.inverse_hessian import InverseHessian
 from ..inner.lbfgs import Solution
 from ..tolerances import FLOOR
 
@@ -39,7 +40,8 @@ class Refit:
     def __init__(self, data: FoldedData, whole: Part, groups: Groups, tol: float) -> None:
         self.data = data
         self.whole = whole
-        self.problem = whole_problem(data.model, whole.X, whole.y, whole.weight, groups)
+        X, own = whole.inner(groups)
+        self.problem = whole_problem(data.model, X, whole.y, whole.weight, own)
         self.tol = tol
 
     def per_sample_shift(self) -> float:
@@ -53,10 +55,34 @@ class Refit:
 
     def fit(self, theta: Vector, solutions: Sequence[Solution]) -> Solution:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
-        ws = [s.w for s in solutions if s.w.size == self.problem.n_params]
-        start = np.mean(ws, axis=0) if ws and len(ws) == len(solutions) else None
+        start = self._mean(solutions)
         tol = min(TIGHT, self.tol**2) if self.problem.n_params <= FEW else self.tol**2
-        return fit(self.problem, theta, start, tol=max(tol, FLOOR))
+        return fit(
+            self.problem,
+            theta,
+            start,
+            tol=max(tol, FLOOR),
+            initial=self._estimate(theta, solutions),
+        )
+
+    def _estimate(self, theta: Vector, solutions: Sequence[Solution]) -> InverseHessian | None:
+        """Return what a fold has learnt of its Hessian, which differs by the rows held out."""
+        if not (solutions and self.data.part_of_fold[0] is self.whole):
+            return None
+        estimate = solutions[0].inverse_hessian.copy()
+        estimate.set_penalty(self.problem.penalty_hessian(theta))
+        return estimate
+
+    def _mean(self, solutions: Sequence[Solution]) -> Vector | None:
+        """Return the mean of the folds' solutions, where they have the columns of the whole."""
+        m, parts = self.data.model.n_outputs, self.data.part_of_fold
+        if all(part is self.whole for part in parts):
+            ws = [s.w for s in solutions]
+            return np.mean(ws, axis=0) if ws else None
+        ws = [part.expand(s.w, m) for part, s in zip(parts, solutions, strict=False)]
+        if not ws or any(part.X.shape[1] != self.whole.X.shape[1] for part in parts):
+            return None
+        return self.whole.restrict(np.mean(ws, axis=0), m)
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""
@@ -69,7 +95,7 @@ def fitted_model(
     data: FoldedData, part: Part, value: Any, solution: Solution, *, by_output: bool
 ) -> Any:
     """Return the linear model with the coefficients of a solution."""
-    w, dtype = solution.w, part.X.dtype
+    w, dtype = part.expand(solution.w, data.model.n_outputs), part.X.dtype
     model = data.model.fitted(value, w, solution.n_iter, dtype, by_output=by_output)
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(part.seen, name):

@@ -204,7 +204,7 @@ class Scores:
     def _loss(self, part: Part, rows: NDArray[np.intp], solution: Solution) -> float:
         """Return the mean loss of a fold's training rows, as the criterion is of the held-out."""
         model = self.data.model
-        W = solution.w.reshape(-1, model.n_outputs)
+        W = part.expand(solution.w, model.n_outputs).reshape(-1, model.n_outputs)
         Z = safe_sparse_dot(part.X[rows], W[: part.X.shape[1]], dense_output=True)
         if model.fit_intercept:
             Z = Z + W[-1]

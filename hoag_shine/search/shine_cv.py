@@ -300,7 +300,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             float32 is kept, anything else becomes float64. Sparse formats other than CSR are
-            converted. Never copied for the folds. For a pipeline, whatever its first step takes.
+            converted. Never copied for the folds; copied once where a tenth of at least 2,000
+            sparse columns has no more than one entry, which costs nothing but that and makes the
+            solvers' work smaller. For a pipeline, whatever its first step takes.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Labels of two or more classes, or real targets; several only for Ridge.
         sample_weight : array-like of shape (n_samples,), optional
@@ -344,9 +346,11 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     def _fit(self, data: FoldedData, scoring: Scoring, routed: Routed, task: Task) -> None:
         whole = data.whole() if self.refit else data.parts[0]
         *groups, whole_groups = data.groups(self.penalty, [*data.parts, whole])
+        data.parts = [part.merge(own) for part, own in zip(data.parts, groups, strict=True)]
+        whole = whole.merge(whole_groups) if data.chain.prefix else data.parts[0]
         problems = problems_of(data.model, data.parts, groups)
         theta, bounds = self._start(data.model)
-        last = self._last(theta, bounds, problems)
+        last = self._last(theta, bounds, problems, data)
         self.penalty_names_ = whole_groups.names
         self._note_features(whole)
         if data.model.classifier:
@@ -432,17 +436,18 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         return float(np.clip(model.theta(start), lower, upper)), (lower, upper)
 
     def _last(
-        self, theta: float, bounds: tuple[float, float], problems: ProblemSet
+        self, theta: float, bounds: tuple[float, float], problems: ProblemSet, data: FoldedData
     ) -> dict[str, Any]:
         """Return where :func:`hoag` starts: at theta, or where the last fit ended."""
-        n, sizes = problems.n_hyperparameters, [problem.n_params for problem in problems]
+        n, m, parts = problems.n_hyperparameters, data.model.n_outputs, data.part_of_fold
         last, ws = getattr(self, "_ended_at", (np.empty(0), []))
         if not self.warm_start or last.size != n:
             return {"theta": np.full(n, theta)}
-        alike = [w.size for w in ws] == sizes
+        rows = [part.X.shape[1] + data.model.fit_intercept for part in parts]
+        alike = [w.size for w in ws] == [n_rows * m for n_rows in rows]
         return {
             "theta": np.clip(last, *bounds),
-            "start": ws if alike else None,
+            "start": [p.restrict(w, m) for p, w in zip(parts, ws, strict=True)] if alike else None,
             "first_step": WARM_STEP,
         }
 
@@ -463,7 +468,14 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self.__dict__.pop("best_score_", None)
         if not callable(self.refit):
             self.best_score_ = float(table[f"mean_test_{self._metric(table)}"][self.best_index_])
-        self._ended_at = result.theta, [s.w for s in result.solutions if self.warm_start]
+        self._ended_at = result.theta, self._variables(result, report.data)
+
+    def _variables(self, result: HoagResult, data: FoldedData) -> list[Vector]:
+        """Return the folds' solutions, of all columns, where another fit may start from them."""
+        if not self.warm_start:
+            return []
+        folds = zip(data.part_of_fold, result.solutions, strict=True)
+        return [part.expand(s.w, data.model.n_outputs) for part, s in folds]
 
     def _check_score_names(self, table: dict[str, Any]) -> None:
         """Look at the names that a function as ``scoring`` has come up with."""

@@ -1,0 +1,151 @@
+"""Columns with one entry are merged for the solver, and nobody notices."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import KFold
+
+from hoag_shine import ShineCV, fold_problems, hoag
+from hoag_shine.groups import coefficient_groups
+from hoag_shine.problems.merging import MANY, MergedColumns
+
+CV = KFold(3, shuffle=True, random_state=0)
+
+
+def text_like(n=150, p=60, seed=0, dtype=np.float64):
+    """Return rows of a few common columns and of many that occur once or never."""
+    rng = np.random.default_rng(seed)
+    common = sparse.random_array((n, p), density=0.2, rng=rng, format="csr", dtype=dtype)
+    rare = sparse.coo_array(
+        (
+            rng.normal(size=2 * MANY),
+            (rng.integers(n, size=2 * MANY), rng.permutation(3 * MANY)[: 2 * MANY]),
+        ),
+        shape=(n, 3 * MANY),
+    )
+    X = sparse.hstack([rare, common]).tocsr()[:, rng.permutation(3 * MANY + p)].astype(dtype)
+    X.sort_indices()
+    z = X @ rng.normal(size=X.shape[1])
+    return X, z / z.std() + 0.5 * rng.normal(size=n)
+
+
+def labelled(y, classes=2):
+    return np.digitize(y, np.quantile(y, np.arange(1, classes) / classes))
+
+
+def merged(X, penalty="shared"):
+    return MergedColumns.of(X, coefficient_groups(penalty, X.shape[1]))
+
+
+def test_merged_columns_are_one_for_each_row_that_has_some():
+    X, _ = text_like()
+    few = merged(X)
+    assert few.X.shape[1] <= 60 + X.shape[0]
+    assert few.X.has_canonical_format
+    np.testing.assert_allclose(few.X.power(2).sum(axis=1), X.power(2).sum(axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_expanded_variables_predict_the_same_and_weigh_the_same(n_outputs):
+    X, _ = text_like()
+    few = merged(X)
+    W = np.random.default_rng(1).normal(size=(few.X.shape[1] + 1, n_outputs))
+    full = few.expand(W.ravel(), n_outputs).reshape(-1, n_outputs)
+    np.testing.assert_allclose(X @ full[:-1], few.X @ W[:-1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(full[-1], W[-1])
+    np.testing.assert_allclose(few.restrict(full.ravel(), n_outputs), W.ravel(), atol=1e-12)
+    shared = few.X.power(2).sum(axis=0) > 0
+    np.testing.assert_allclose(
+        (full[:-1] ** 2).sum(axis=0), (W[:-1][shared] ** 2).sum(axis=0), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("estimator", [LogisticRegression(), Ridge()], ids=repr)
+def test_a_search_ends_where_one_over_all_columns_does(estimator):
+    X, y = text_like()
+    y = labelled(y) if isinstance(estimator, LogisticRegression) else y
+    assert merged(X) is not None
+    found = ShineCV(estimator, cv=CV, tol=1e-4).fit(X, y)
+    whole = hoag(fold_problems(estimator, X, y, cv=CV), tol=1e-4)
+    np.testing.assert_allclose(-found.best_score_, whole.value, rtol=1e-6)
+    own = type(estimator)(**found.best_params_, tol=1e-10).fit(X, y)
+    assert found.best_estimator_.coef_.size == X.shape[1]
+    scale = np.abs(own.coef_).max()
+    np.testing.assert_allclose(found.best_estimator_.coef_, own.coef_, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("penalty", ["shared", "output"])
+def test_classes_share_the_merged_columns(penalty):
+    X, y = text_like()
+    y = labelled(y, 3)
+    whole = fold_problems(LogisticRegression(), X, y, cv=CV, penalty=penalty)
+    once = {"hypergradient": "cg", "max_iter": 1, "tol": 1e-4}
+    found = ShineCV(LogisticRegression(), cv=CV, penalty=penalty, **once)
+    with pytest.warns(ConvergenceWarning, match="max_iter"):  # at the first penalty
+        found.fit(X, y)
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        whole = hoag(whole, **once)
+    np.testing.assert_allclose(-found.best_score_, whole.value, rtol=1e-7)
+    derivative, expected = (h[0]["hypergradient"] for h in (found.history_, whole.history))
+    assert np.linalg.norm(derivative - expected) <= 1e-3 * np.linalg.norm(expected)
+    own = LogisticRegression(tol=1e-8, max_iter=1000).fit(X, y)
+    scale = np.abs(own.coef_).max()
+    np.testing.assert_allclose(found.best_estimator_.coef_, own.coef_, atol=1e-4 * scale)
+
+
+def test_columns_with_different_penalties_are_not_merged():
+    X, _ = text_like()
+    labels = np.arange(X.shape[1]) % 2
+    few = merged(X, labels)
+    assert 60 + X.shape[0] < few.X.shape[1] <= 60 + 2 * X.shape[0]
+    w = np.random.default_rng(0).normal(size=few.X.shape[1])
+    full, own = few.expand(w, 1), few.groups.of_coefficient[:, 0]
+    occurs = few.X.power(2).sum(axis=0) > 0
+    for group in (0, 1):
+        np.testing.assert_allclose(
+            (full[labels == group] ** 2).sum(), (w[(own == group) & occurs] ** 2).sum(), rtol=1e-12
+        )
+
+
+def test_columns_without_a_penalty_stay():
+    X, _ = text_like()
+    labels = np.where(np.arange(X.shape[1]) < X.shape[1] // 2, -1, 0)
+    few = merged(X, labels)
+    assert (few.groups.of_coefficient[:, 0] == -1).sum() == (labels == -1).sum()
+
+
+def test_a_penalty_of_columns_without_entries_keeps_its_place():
+    X, y = text_like()
+    assert merged(X, "feature") is None
+    labels = np.where(np.bincount(X.indices, minlength=X.shape[1]) > 0, "used", "unused")
+    found = ShineCV(LogisticRegression(), cv=CV, penalty=labels, max_iter=3)
+    with pytest.warns(ConvergenceWarning):
+        found.fit(X, labelled(y))
+    assert found.best_params_["C"].shape == (2,)
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e170])
+def test_entries_whose_squares_leave_the_range_keep_their_share(scale):
+    X, _ = text_like()
+    few, plain = merged(X * scale), merged(X)
+    np.testing.assert_allclose(few.X.data / scale, plain.X.data, rtol=1e-12)
+
+
+def test_little_is_left_as_it_is():
+    X, _ = text_like()
+    assert merged(X.toarray()) is None
+    assert merged(X[:, : MANY - 1]) is None
+    assert merged(sparse.vstack([X, X]).tocsr()[:, X.sum(axis=0) != 0]) is None
+
+
+def test_a_warm_start_goes_on_where_other_columns_are_merged():
+    X, y = text_like(n=300)
+    y = labelled(y)
+    warm = ShineCV(LogisticRegression(), cv=CV, warm_start=True, tol=1e-4)
+    warm.fit(X[:200], y[:200]).fit(X, y)
+    cold = ShineCV(LogisticRegression(), cv=CV, tol=1e-4).fit(X, y)
+    np.testing.assert_allclose(warm.best_score_, cold.best_score_, rtol=1e-5)
+    again = warm.fit(X, y)
+    assert again.history_[0]["inner_iterations"] <= cold.history_[0]["inner_iterations"]
