@@ -51,7 +51,7 @@ def recursion(data, unit_of):
     source = np.ones(PAIRS * n)
     target = np.empty_like(source)
     copied = 2 * source.nbytes / best(lambda: np.copyto(target, source))
-    read = 4 * PAIRS * n * 8 / best(lambda: estimate @ v)
+    read = 4 * PAIRS * n * estimate.s.itemsize / best(lambda: estimate @ v)
     return read / copied
 
 
