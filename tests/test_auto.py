@@ -16,7 +16,7 @@ from sklearn.svm import LinearSVC
 
 from hoag_shine import ShineCV, fold_problems, hoag, minimize_lbfgs
 from hoag_shine.hypergradients import METHODS, auto, cg
-from hoag_shine.hypergradients.linear_system import LinearSystem, Preconditioner
+from hoag_shine.hypergradients.linear_system import LinearSystem, Preconditioner, positive_definite
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, SquaredLoss
 from hoag_shine.problems.penalties import L2Penalty
@@ -189,6 +189,14 @@ def radau(diagonal, off_diagonal, smallest):
     extended[k, k - 1] = extended[k - 1, k] = off_diagonal[-1]
     extended[k, k] = smallest + delta[-1]
     return np.linalg.inv(extended)[0, 0] - np.linalg.inv(T)[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("block", "is_it"),
+    [([[2.0, 1.0], [1.0, 2.0]], True), ([[1.0, 2.0], [2.0, 1.0]], False), ([[np.nan]], False)],
+)
+def test_what_is_eliminated_must_be_positive_definite(block, is_it):
+    assert positive_definite(np.array(block)) == is_it
 
 
 def test_the_bound_is_that_of_gauss_radau_quadrature():
