@@ -31,8 +31,12 @@ class _Design:
         step = max(64, n_rows * BLOCK_BYTES // max(nbytes, 1))
         self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
 
+    def width(self, k: int) -> int:
+        """Return how many columns a product of k columns is made with."""
+        return k
+
     def zeros(self, n_rows: int, k: int) -> Array:
-        """Return what products are made with: zeros of shape (n_rows, at least k)."""
+        """Return what products are made with: zeros of shape (n_rows, width(k))."""
         return np.zeros((n_rows, k))
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
@@ -104,11 +108,12 @@ class CSRDesign(_Design):
         super().__init__(X.shape, X.data.nbytes + X.indices.nbytes, X.data.size)
         self._csr = X.data, _unsigned(X.indices), _unsigned(X.indptr)
 
+    def width(self, k: int) -> int:
+        return 1 if k == 1 else -(-k // LANES) * LANES
+
     def zeros(self, n_rows: int, k: int) -> Array:
-        if k == 1:
-            return np.zeros((n_rows, 1))
+        width = self.width(k)
         # Rows of whole vectors, each of which is a line of the cache.
-        width = -(-k // LANES) * LANES
         buffer = np.zeros(n_rows * width + LANES)
         first = -(buffer.ctypes.data // buffer.itemsize) % LANES
         return buffer[first : first + n_rows * width].reshape(n_rows, width)

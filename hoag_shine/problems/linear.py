@@ -344,12 +344,14 @@ class LinearProblems(ProblemSet):
     def _buffer(self, name: str, n_folds: int) -> Array:
         """Return columns: the outputs of the first fold, then those of the next.
 
-        The same memory every time: new memory would take as long as it takes to be filled.
+        The same memory every time: new memory would take as long as it takes to be filled. What
+        stands in columns beyond these is of no account.
         """
-        if (name, n_folds) not in self._buffers:
-            rows = self.n_params // self.n_outputs
-            self._buffers[name, n_folds] = self.design.zeros(rows, n_folds * self.n_outputs)
-        return self._buffers[name, n_folds]
+        k = n_folds * self.n_outputs
+        key = name, self.design.width(k)
+        if key not in self._buffers:
+            self._buffers[key] = self.design.zeros(self.n_params // self.n_outputs, k)
+        return self._buffers[key]
 
     def _zeros(self, n_folds: int) -> Array:
         G = self._buffer("transposed product", n_folds)

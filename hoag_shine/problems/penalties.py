@@ -40,10 +40,19 @@ class L2Penalty:
         self._penalised = groups >= 0
         self._group = np.maximum(groups, 0)
         self._constant = np.where(groups == HELD, 1.0, 0.0)
+        self._last: tuple[Vector, Vector] | None = None
 
     def hessian(self, theta: Vector) -> Vector:
-        """Return the diagonal of the Hessian at ``theta``, log hyperparameters, shape (n,)."""
-        return np.where(self._penalised, self.scale * np.exp(theta)[self._group], self._constant)
+        """Return the diagonal of the Hessian at ``theta``, log hyperparameters, shape (n,).
+
+        The same array, which cannot be written to, as long as theta is the same.
+        """
+        if self._last is None or not np.array_equal(self._last[0], theta):
+            strength = self.scale * np.exp(theta)[self._group]
+            diagonal = np.where(self._penalised, strength, self._constant)
+            diagonal.flags.writeable = False
+            self._last = np.array(theta), diagonal
+        return self._last[1]
 
     def cross_jvp(self, w: Vector, theta: Vector, direction: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)\, s`, s along theta."""
