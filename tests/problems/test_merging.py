@@ -17,7 +17,7 @@ CV = KFold(3, shuffle=True, random_state=0)
 def text_like(n=150, p=60, seed=0, dtype=np.float64):
     """Return rows of a few common columns and of many that occur once or never."""
     rng = np.random.default_rng(seed)
-    common = sparse.random_array((n, p), density=0.2, rng=rng, format="csr", dtype=dtype)
+    common = sparse.random(n, p, density=0.2, random_state=rng)
     rare = sparse.coo_array(
         (
             rng.normal(size=2 * MANY),
@@ -25,7 +25,8 @@ def text_like(n=150, p=60, seed=0, dtype=np.float64):
         ),
         shape=(n, 3 * MANY),
     )
-    X = sparse.hstack([rare, common]).tocsr()[:, rng.permutation(3 * MANY + p)].astype(dtype)
+    columns = rng.permutation(3 * MANY + p)
+    X = sparse.csr_array(sparse.hstack([rare, common]))[:, columns].astype(dtype)
     X.sort_indices()
     z = X @ rng.normal(size=X.shape[1])
     return X, z / z.std() + 0.5 * rng.normal(size=n)
