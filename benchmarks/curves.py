@@ -152,7 +152,7 @@ def measure(name, searches):
 
 def draw(name, curves):
     with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+        figure = Figure(figsize=(7.5, 3.6), layout="constrained")
         ax = figure.subplots()
         for search, moments in curves.items():
             units, excess = np.array(moments).T
@@ -161,7 +161,7 @@ def draw(name, curves):
         ax.axhline(1e-3, color="0.7", linewidth=0.8, zorder=0)
         ax.set(xscale="log", yscale="log", title=name)
         ax.set(xlabel="units of X @ v and X.T @ u", ylabel="excess of the held-out loss")
-        ax.legend(fontsize=7)
+        figure.legend(loc="outside right upper", fontsize=7)
     return figure
 
 
