@@ -26,6 +26,12 @@ _CONTRACT = {"contract"}
 # A signed and an unsigned integer make a float in numba.
 _0, _1, _8, _16 = np.uint64(0), np.uint64(1), np.uint64(8), np.uint64(16)
 
+# Rows of W or G are found by the columns of X, which jump: where there are more numbers than a
+# core's own cache holds, a row is asked for so many entries before it is used.
+_NEAR, _AHEAD = 1 << 17, np.uint64(32)
+# Rows of columns that are turned into vectors at a time, so that both stay in the cache.
+_TILE = np.uint64(32)
+
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
 def csr_matmul(data, indices, indptr, W, p, Z):
@@ -34,31 +40,37 @@ def csr_matmul(data, indices, indptr, W, p, Z):
     ``W`` has one column, or as many as fill vectors of eight: those beyond k are not used. If it
     has p + 1 rows, the last is that of a column of ones.
     """
-    k, ones = np.uint64(Z.shape[1]), len(W) > p
+    k, p, ones, far = np.uint64(Z.shape[1]), np.uint64(p), len(W) > p, W.size > _NEAR
+    end = np.uint64(len(indices)) - _1
     for i in range(np.uint64(len(Z))):
-        first, last, z = indptr[i], indptr[i + _1], Z[i]
+        first, last = indptr[i], indptr[i + _1]
         if k == _1:
             total = W[p, _0] if ones else 0.0
             for j in range(first, last):
                 total += data[j] * W[indices[j], _0]
-            z[_0] = total
+            Z[i, _0] = total
             continue
         c = _0
         while c + _8 < k:
-            low = simd.load(W[p], c) if ones else simd.zeros()
-            high = simd.load(W[p], c + _8) if ones else simd.zeros()
+            low = simd.load(W, p, c) if ones else simd.zeros()
+            high = simd.load(W, p, c + _8) if ones else simd.zeros()
             for j in range(first, last):
-                x, w = data[j], W[indices[j]]
-                low = simd.multiply_add(x, simd.load(w, c), low)
-                high = simd.multiply_add(x, simd.load(w, c + _8), high)
-            simd.store_first(z, c, _8, low)
-            simd.store_first(z, c + _8, k - c - _8, high)
+                if far:
+                    ahead = indices[min(j + _AHEAD, end)]
+                    simd.prefetch(W, ahead, c)
+                    simd.prefetch(W, ahead, c + _8)
+                low = simd.multiply_add(data[j], simd.load(W, indices[j], c), low)
+                high = simd.multiply_add(data[j], simd.load(W, indices[j], c + _8), high)
+            simd.store_first(Z, i, c, _8, low)
+            simd.store_first(Z, i, c + _8, k - c - _8, high)
             c += _16
         if c < k:
-            low = simd.load(W[p], c) if ones else simd.zeros()
+            low = simd.load(W, p, c) if ones else simd.zeros()
             for j in range(first, last):
-                low = simd.multiply_add(data[j], simd.load(W[indices[j]], c), low)
-            simd.store_first(z, c, k - c, low)
+                if far:
+                    simd.prefetch(W, indices[min(j + _AHEAD, end)], c)
+                low = simd.multiply_add(data[j], simd.load(W, indices[j], c), low)
+            simd.store_first(Z, i, c, k - c, low)
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
@@ -67,44 +79,79 @@ def csr_rmatmul(data, indices, indptr, U, G, p, squared):
 
     With ``squared``, the entries of X are squared first.
     """
-    k, ones = np.uint64(U.shape[1]), len(G) > p
+    k, p, ones, far = np.uint64(U.shape[1]), np.uint64(p), len(G) > p, G.size > _NEAR
+    end = np.uint64(len(indices)) - _1
     for i in range(np.uint64(len(U))):
-        first, last, u = indptr[i], indptr[i + _1], U[i]
+        first, last = indptr[i], indptr[i + _1]
         if k == _1:
-            if u[_0] != 0.0:
+            u = U[i, _0]
+            if u != 0.0:
                 for j in range(first, last):
                     x = np.float64(data[j])
-                    G[indices[j], _0] += (x * x if squared else x) * u[_0]
+                    G[indices[j], _0] += (x * x if squared else x) * u
                 if ones:
-                    G[p, _0] += u[_0]
+                    G[p, _0] += u
             continue
-        for c in range(_0, k, _8):
-            some = simd.load_first(u, c, k - c)
+        c = _0
+        while c + _8 < k:
+            low, high = simd.load_first(U, i, c, _8), simd.load_first(U, i, c + _8, k - c - _8)
             for j in range(first, last):
-                x, g = np.float64(data[j]), G[indices[j]]
+                if far:
+                    ahead = indices[min(j + _AHEAD, end)]
+                    simd.prefetch(G, ahead, c)
+                    simd.prefetch(G, ahead, c + _8)
+                x = np.float64(data[j])
                 if squared:
                     x *= x
-                simd.store(g, c, simd.multiply_add(x, some, simd.load(g, c)))
+                _add(x, low, G, indices[j], c)
+                _add(x, high, G, indices[j], c + _8)
             if ones:
-                simd.store(G[p], c, simd.multiply_add(1.0, some, simd.load(G[p], c)))
+                _add(1.0, low, G, p, c)
+                _add(1.0, high, G, p, c + _8)
+            c += _16
+        if c < k:
+            low = simd.load_first(U, i, c, k - c)
+            for j in range(first, last):
+                if far:
+                    simd.prefetch(G, indices[min(j + _AHEAD, end)], c)
+                x = np.float64(data[j])
+                if squared:
+                    x *= x
+                _add(x, low, G, indices[j], c)
+            if ones:
+                _add(1.0, low, G, p, c)
+
+
+@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+def _add(x, vector, A, i, c):
+    """Add x times a vector to ``A[i, c : c + 8]``."""
+    simd.store(A, i, c, simd.multiply_add(x, vector, simd.load(A, i, c)))
 
 
 @njit(cache=True, nogil=True)
 def side_by_side(V, m, W):
     """Write vectors to columns: row c of ``V``, itself rows of length ``m``, to the c-th m of W."""
-    for i in range(len(W)):
-        for c in range(len(V)):
+    m = np.uint64(m)
+    for first in range(_0, np.uint64(len(W)), _TILE):
+        rows = range(first, min(first + _TILE, np.uint64(len(W))))
+        for c in range(np.uint64(len(V))):
+            v = V[c]
             for o in range(m):
-                W[i, c * m + o] = V[c, i * m + o]
+                for i in rows:
+                    W[i, c * m + o] = v[i * m + o]
 
 
 @njit(cache=True, nogil=True)
 def one_by_one(W, m, V):
     """Write columns to vectors, the reverse of :func:`side_by_side`."""
-    for i in range(len(W)):
-        for c in range(len(V)):
+    m = np.uint64(m)
+    for first in range(_0, np.uint64(len(W)), _TILE):
+        rows = range(first, min(first + _TILE, np.uint64(len(W))))
+        for c in range(np.uint64(len(V))):
+            v = V[c]
             for o in range(m):
-                V[c, i * m + o] = W[i, c * m + o]
+                for i in rows:
+                    v[i * m + o] = W[i, c * m + o]
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)

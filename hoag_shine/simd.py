@@ -3,8 +3,9 @@
 Numba's compiler vectorises loops over long arrays, but neither a row of five or fifteen columns nor
 statements that stand side by side. These functions say it outright: a value of type ``float64x8``
 is eight numbers in as many vector registers as the processor needs for them, one with AVX-512, two
-with AVX2. They can be called from compiled code only, and take rows of float64 numbers that lie
-side by side: others do not compile.
+with AVX2. They can be called from compiled code only, and take matrices of float64 numbers in C
+order: others do not compile. A place is given by its row and column; a row that compiled code has
+cut out of a matrix would be counted as a reference to its memory, entry by entry.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _intrinsic: Any = intrinsic
 _DOUBLE = ir.DoubleType()
 _VECTOR = ir.VectorType(_DOUBLE, LANES)
 _MASK = ir.VectorType(ir.IntType(1), LANES)
+# What a place in a matrix is converted to.
+_PLACE = types.uint64, types.uint64
 # Rows of a matrix begin anywhere.
 _ALIGN = 8
 
@@ -55,29 +58,29 @@ def zeros(typingctx: Any) -> Any:
 
 
 @_intrinsic
-def load(typingctx: Any, row: Any, start: Any) -> Any:
-    """Return ``row[start : start + 8]``, all of which must be memory that may be read."""
+def load(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
+    """Return ``A[i, c : c + 8]``, all of which must be memory that may be read."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(_pointer(context, builder, signature, args), align=_ALIGN)
 
-    return (float64x8(row, start), codegen) if _is_row(row) else None
+    return (float64x8(A, *_PLACE), codegen) if _is_matrix(A) else None
 
 
 @_intrinsic
-def store(typingctx: Any, row: Any, start: Any, vector: Any) -> Any:
-    """Write eight numbers to ``row[start : start + 8]``, all of which must be memory to write."""
+def store(typingctx: Any, A: Any, i: Any, c: Any, vector: Any) -> Any:
+    """Write eight numbers to ``A[i, c : c + 8]``, all of which must be memory to write."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _pointer(context, builder, signature, args), align=_ALIGN)
+        builder.store(args[3], _pointer(context, builder, signature, args), align=_ALIGN)
         return context.get_dummy_value()
 
-    return (types.void(row, start, vector), codegen) if _is_row(row) else None
+    return (types.void(A, *_PLACE, vector), codegen) if _is_matrix(A) else None
 
 
 @_intrinsic
-def load_first(typingctx: Any, row: Any, start: Any, n: Any) -> Any:
-    """Return the first ``n`` numbers of ``row[start:]``, at most eight, followed by zeros."""
+def load_first(typingctx: Any, A: Any, i: Any, c: Any, n: Any) -> Any:
+    """Return the first ``n`` numbers of ``A[i, c:]``, at most eight, followed by zeros."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _pointer(context, builder, signature, args)
@@ -87,14 +90,14 @@ def load_first(typingctx: Any, row: Any, start: Any, n: Any) -> Any:
             builder.module, kind, "llvm.masked.load.v8f64.p0v8f64"
         )
         align = ir.Constant(ir.IntType(32), _ALIGN)
-        return builder.call(function, [pointer, align, _first(builder, args[2]), zero])
+        return builder.call(function, [pointer, align, _first(builder, args[3]), zero])
 
-    return (float64x8(row, start, types.uint64), codegen) if _is_row(row) else None
+    return (float64x8(A, *_PLACE, types.uint64), codegen) if _is_matrix(A) else None
 
 
 @_intrinsic
-def store_first(typingctx: Any, row: Any, start: Any, n: Any, vector: Any) -> Any:
-    """Write the first ``n`` numbers of a vector, at most eight, to ``row[start:]``."""
+def store_first(typingctx: Any, A: Any, i: Any, c: Any, n: Any, vector: Any) -> Any:
+    """Write the first ``n`` numbers of a vector, at most eight, to ``A[i, c:]``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _pointer(context, builder, signature, args)
@@ -103,10 +106,26 @@ def store_first(typingctx: Any, row: Any, start: Any, n: Any, vector: Any) -> An
             builder.module, kind, "llvm.masked.store.v8f64.p0v8f64"
         )
         align = ir.Constant(ir.IntType(32), _ALIGN)
-        builder.call(function, [args[3], pointer, align, _first(builder, args[2])])
+        builder.call(function, [args[4], pointer, align, _first(builder, args[3])])
         return context.get_dummy_value()
 
-    return (types.void(row, start, types.uint64, vector), codegen) if _is_row(row) else None
+    return (types.void(A, *_PLACE, types.uint64, vector), codegen) if _is_matrix(A) else None
+
+
+@_intrinsic
+def prefetch(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
+    """Have the line of the cache with ``A[i, c]`` read from memory, and do not wait for it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        pointer = builder.bitcast(_pointer(context, builder, signature, args), byte)
+        to_read, every_level, data = 0, 3, 1
+        builder.call(function, [pointer, *map(number, (to_read, every_level, data))])
+        return context.get_dummy_value()
+
+    return (types.void(A, *_PLACE), codegen) if _is_matrix(A) else None
 
 
 @_intrinsic
@@ -121,14 +140,17 @@ def multiply_add(typingctx: Any, a: Any, x: Any, y: Any) -> Any:
     return float64x8(types.float64, x, y), codegen
 
 
-def _is_row(row: Any) -> bool:
-    return isinstance(row, types.Array) and row.layout == "C" and row.dtype == types.float64
+def _is_matrix(A: Any) -> bool:
+    kind = isinstance(A, types.Array) and (A.ndim, A.layout) == (2, "C")
+    return kind and A.dtype == types.float64
 
 
 def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Return the address of ``row[start]`` as that of a vector."""
-    row = context.make_array(signature.args[0])(context, builder, args[0])
-    return builder.bitcast(builder.gep(row.data, [args[1]]), _VECTOR.as_pointer())
+    """Return the address of ``A[i, c]`` as that of a vector."""
+    A = context.make_array(signature.args[0])(context, builder, args[0])
+    width = builder.extract_value(A.shape, 1)
+    place = builder.add(builder.mul(args[1], width), args[2])
+    return builder.bitcast(builder.gep(A.data, [place]), _VECTOR.as_pointer())
 
 
 def _spread(builder: Any, scalar: Any, kind: Any) -> Any:
