@@ -215,17 +215,34 @@ def dot(x, v):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def move_pair(s, y_data, h, y):
-    """Write ``y_data + h * s`` to ``y``."""
-    for j in range(s.size):
-        y[j] = y_data[j] + h[j] * s[j]
+def weighted_dot(scale, x, v):
+    """Return the sum of the products of three vectors, in float64."""
+    total = 0.0
+    for j in range(x.size):
+        total += scale[j] * np.float64(x[j]) * np.float64(v[j])
+    return total
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def pair_products(s, y):
-    """Return the products s's, s'y and y'y, summed in float64 whatever they are stored in."""
+def store_pair(s, y, h, s_row, y_row, y_data_row):
+    """Store a pair, and ``y - h * s``; return the products s's, s'y and y'y of what is stored."""
     ss = sy = yy = 0.0
     for j in range(s.size):
+        s_row[j], y_row[j] = s[j], y[j]
+        y_data_row[j] = y[j] - h[j] * s[j]
+        a, b = np.float64(s_row[j]), np.float64(y_row[j])
+        ss += a * a
+        sy += a * b
+        yy += b * b
+    return ss, sy, yy
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def move_pair(s, y_data, h, y):
+    """Write ``y_data + h * s`` to ``y``; return s's, s'y and y'y as :func:`store_pair` does."""
+    ss = sy = yy = 0.0
+    for j in range(s.size):
+        y[j] = y_data[j] + h[j] * s[j]
         a, b = np.float64(s[j]), np.float64(y[j])
         ss += a * a
         sy += a * b
@@ -244,25 +261,36 @@ def _add_and_dot(a, x, v, following):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
+def group_sums(group, x, y, z, sums):
+    """Add the products of three vectors to ``sums``, those of entry j to that of its group.
+
+    Entries of a negative group are left out.
+    """
+    first = 0
+    while first < group.size:
+        # Neighbours are often of one group, and summed faster together.
+        last = first + 1
+        while last < group.size and group[last] == group[first]:
+            last += 1
+        if group[first] >= 0:
+            sums[group[first]] += weighted_dot(x[first:last], y[first:last], z[first:last])
+        first = last
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
 def logistic(y, z, value, gradient):
     """Turn log(1 + e) and e, with e = exp(-abs(z)), into the logistic loss and its derivative.
 
-    ``z``, ``value`` (log(1 + e) on entry) and ``gradient`` (e on entry) are of shape (n, k * m),
-    ``y`` of shape (n, m).
+    All are of one shape, (n,): value is log(1 + e) on entry, gradient e.
     """
-    n, m = y.shape
-    for i in range(n):
-        target = y[i, 0]
-        for c in range(z.shape[1]):
-            if m > 1:
-                target = y[i, c % m]
-            t = z[i, c]
-            e = gradient[i, c]
-            value[i, c] += max(t, 0.0) - target * t
-            # Not probability minus target, which would cancel where both are near one.
-            above = 1.0 if t >= 0.0 else e
-            below = e if t >= 0.0 else 1.0
-            gradient[i, c] = ((1.0 - target) * above - target * below) / (1.0 + e)
+    for i in range(z.size):
+        target, t, e = y[i], z[i], gradient[i]
+        positive = t >= 0.0
+        value[i] += (t if positive else 0.0) - target * t
+        # Not probability minus target, which would cancel where both are near one.
+        above = 1.0 if positive else e
+        below = e if positive else 1.0
+        gradient[i] = ((1.0 - target) * above - target * below) / (1.0 + e)
 
 
 @njit(cache=True, nogil=True)

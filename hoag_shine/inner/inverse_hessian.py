@@ -99,10 +99,11 @@ class InverseHessian(_Operator):
         self.memory = memory
         self.n_pairs = 0
         self._first = 0
-        # Rows are written before they are read, and pages never touched take no memory.
+        # Rows are written before they are read, and pages never touched take no memory. There is
+        # one more than pairs, so that a pair can be rejected when it has been stored.
         dtype = np.float64 if n < MANY else np.float32
-        self._s, self._y_data, self._y = (np.empty((memory, n), dtype) for _ in range(3))
-        self._rho = np.zeros(memory)
+        self._s, self._y_data, self._y = (np.empty((memory + 1, n), dtype) for _ in range(3))
+        self._rho = np.zeros(memory + 1)
         self._usable = np.empty(0, dtype=np.intp)
         self._gamma = 1.0
         self._solver: Callable[[Vector], Vector] | None = None
@@ -149,19 +150,17 @@ class InverseHessian(_Operator):
             False when ``s @ y`` is not safely positive; such a pair would cost positive
             definiteness and is not stored.
         """
-        rounded = s.astype(self._s.dtype, copy=False), y.astype(self._y.dtype, copy=False)
-        curvature = _safe_curvature(*rounded)
+        row = (self._first + self.n_pairs) % len(self._rho)
+        stored = self._s[row], self._y[row], self._y_data[row]
+        curvature = _safe_curvature(*kernels.store_pair(s, y, self._penalty_hessian, *stored))
         # Of a denormal pair, the products may underflow.
-        scale = self._scale_of(rounded[1]) if curvature else 0.0
+        scale = self._scale_of(self._y[row]) if curvature else 0.0
         if not (0.0 < scale < np.inf and 1.0 / curvature < np.inf):
             return False
         if self.n_pairs == self.memory:
-            self._first = (self._first + 1) % self.memory
-            self.n_pairs -= 1
-        row = (self._first + self.n_pairs) % self.memory
-        self.n_pairs += 1
-        self._s[row], self._y[row] = rounded
-        np.subtract(y, self._penalty_hessian * s, out=self._y_data[row])
+            self._first = (self._first + 1) % len(self._rho)
+        else:
+            self.n_pairs += 1
         self._rho[row] = 1.0 / curvature
         self._gamma = curvature / scale
         self._find_usable()
@@ -198,9 +197,8 @@ class InverseHessian(_Operator):
         self._reset_scale()
         self._solver = solver
         for row in self._rows():
-            s, y = self._s[row], self._y[row]
-            kernels.move_pair(s, self._y_data[row], self._penalty_hessian, y)
-            curvature = _safe_curvature(s, y)
+            pair = self._s[row], self._y_data[row], self._penalty_hessian, self._y[row]
+            curvature = _safe_curvature(*kernels.move_pair(*pair))
             self._rho[row] = 1.0 / curvature if curvature else 0.0
         self._find_usable()
         if self._usable.size:
@@ -219,7 +217,7 @@ class InverseHessian(_Operator):
         return np.asarray(self @ np.eye(self.shape[0]))
 
     def _rows(self) -> NDArray[np.intp]:
-        return (self._first + np.arange(self.n_pairs)) % self.memory
+        return (self._first + np.arange(self.n_pairs)) % len(self._rho)
 
     def _find_usable(self) -> None:
         """Note the rows of the pairs that have positive curvature, the oldest first."""
@@ -250,18 +248,22 @@ class InverseHessian(_Operator):
 
     def _scale_of(self, y: NDArray[Any]) -> float:
         """Return the square of y's length in the norm of the initial matrix, but for gamma."""
-        return float(kernels.dot(y, self._initial(y)))
+        if self._solver is None:
+            return float(kernels.weighted_dot(self._scale, y, y))
+        return float(kernels.dot(y, self._solver(y)))
 
     def _initial(self, v: Vector) -> Vector:
-        """Return the product with the initial matrix, but for gamma."""
-        return self._scale * v if self._solver is None else self._solver(v)
+        """Return the product with the initial matrix, but for gamma; v may be overwritten."""
+        if self._solver is not None:
+            return self._solver(v)
+        v *= self._scale
+        return v
 
     def _adjoint(self) -> Self:
         return self
 
 
-def _safe_curvature(s: NDArray[Any], y: NDArray[Any]) -> float:
+def _safe_curvature(ss: float, curvature: float, yy: float) -> float:
     """Return ``s @ y`` where it is positive beyond rounding, else 0."""
-    ss, curvature, yy = kernels.pair_products(s, y)
     floor = CURVATURE_FLOOR * float(np.sqrt(ss) * np.sqrt(yy))
     return float(curvature) if curvature > floor else 0.0

@@ -105,7 +105,8 @@ def lbfgs(
     n_iter = idle = 0
     lowest = value, float(np.linalg.norm(grad))
     while (status := _stop(value, grad, n_iter, tol, max_iter)) is None:
-        direction = -(inverse_hessian @ grad)
+        direction = inverse_hessian @ grad
+        np.negative(direction, out=direction)
         origin = Trial(0.0, value, float(grad @ direction), w, grad)
         if not origin.slope < 0.0:
             status = Status.STALLED

@@ -58,7 +58,8 @@ def strong_wolfe(
     slack = ROUNDING * abs(origin.value)
     low, high = origin, None
     for n_evaluations in range(1, max_evaluations + 1):
-        w = origin.w + step * direction
+        w = step * direction
+        w += origin.w
         value, grad = yield Evaluate(w)
         trial = Trial(step, value, float(grad @ direction), w, grad)
         allowed = origin.value + SUFFICIENT_DECREASE * step * origin.slope + slack

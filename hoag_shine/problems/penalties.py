@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import kernels
 from ..groups import HELD
 
 Vector = NDArray[np.float64]
@@ -61,6 +62,6 @@ class L2Penalty:
 
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`, one per group."""
-        # Groups -2, -1, 0, ... have a sum each: to select the penalised first would cost more.
-        sums = np.bincount(self.groups + 2, self.hessian(theta) * w * q, self.n_groups + 2)
-        return sums[2:].astype(np.float64, copy=False)
+        sums = np.zeros(self.n_groups)
+        kernels.group_sums(self.groups, self.hessian(theta), w, q, sums)
+        return sums

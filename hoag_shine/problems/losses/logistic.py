@@ -30,9 +30,11 @@ class LogisticLoss(Loss):
 
     def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
         # numpy's exp and log1p are vectorised, which those of compiled loops are not.
-        gradient = np.exp(-np.abs(z))
+        gradient = np.abs(z, order="C")
+        np.exp(np.negative(gradient, out=gradient), out=gradient)
         value = np.log1p(gradient)
-        kernels.logistic(*(a.reshape(len(z), -1) for a in (y, z, value, gradient)))
+        targets = y if y.shape == z.shape else np.repeat(y, z.shape[1], axis=1)
+        kernels.logistic(*(a.ravel() for a in (targets, z, value, gradient)))
         return value, gradient
 
     def hessian(self, y: Array, z: Array) -> Array:
