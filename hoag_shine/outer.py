@@ -31,7 +31,7 @@ from .inner.lbfgs import Solution
 from .problems.base import Problem, ProblemSet
 from .sampler import Sampler
 from .steps import Outcome, StepRule, one_standard_error, resolve_step
-from .tolerances import Schedule, resolve_tolerance
+from .tolerances import Schedule, resolve_tolerance, result_accuracy
 from .trace import Trace
 
 Vector = NDArray[np.float64]
@@ -119,7 +119,8 @@ def hoag(
         Lower and upper bounds of theta.
     tol : float, default=1e-3
         Stop when the next step changes theta by at most this much, or should gain no more than
-        ``tol**2`` of the criterion, which is then solved until it is known to ``tol**2`` of itself.
+        ``tol**2`` of the criterion, which is then solved until it is known to half of that, or
+        to 3e-6 of itself where there are at most 10,000 inner variables.
     max_iter : int, default=50
         Largest number of outer iterations.
     memory : int, default=20
@@ -202,7 +203,8 @@ def hoag(
         sampler.deadline = deadline
         if start is not None:
             sampler.restart(origin, _variables(start, problems))
-        trace = Trace(sampler, tol**2)
+        n_params = max(problem.n_params for problem in problems)
+        trace = Trace(sampler, result_accuracy(tol, n_params))
         try:
             outcome = _search(rule, sampler, trace, schedule, max_iter, callback)
             if not sampler.late:

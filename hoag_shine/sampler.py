@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .hypergradients import Hypergradient, Method, as_solvers
 from .inner.inverse_hessian import InverseHessian
-from .inner.lbfgs import Solution, Status, lbfgs
+from .inner.lbfgs import Solution, Status, lbfgs, quasi_newton_step
 from .inner.requests import Evaluate, run_together
 from .problems.base import ProblemSet
 from .steps import RELIABLE_RESIDUAL, Ask, Sample
@@ -22,7 +22,7 @@ from .tolerances import FLOOR
 Vector = NDArray[np.float64]
 
 # Inner iterations between two looks at what the inner error is worth.
-CHUNK = 4
+CHUNK = 2
 
 # Relative residual that is enough for linear systems of the hypergradient, unless scheduled.
 LINEAR_TOLERANCE = 1e-4
@@ -50,7 +50,7 @@ class Sampler:
         self.n_iter = 0
         self.n_hvp = 0
         self.deadline = np.inf
-        self._outer_values = self.fold_values = np.full(len(problems), np.nan)
+        self.fold_values = np.full(len(problems), np.nan)
         probe = getattr(method, "probe", None)
         self._probes = [probe and probe(problem) for problem in problems]
         self._along = np.ones_like(theta)
@@ -80,7 +80,9 @@ class Sampler:
         last = self.n_iter + self.max_iter
         while True:
             while not self._accurate(ask) and self.n_iter < last:
-                self._iterate(FLOOR, min(CHUNK, last - self.n_iter))
+                # With an adjoint at hand, a look costs nothing.
+                step = CHUNK if self._prices is None else 1
+                self._iterate(FLOOR, min(step, last - self.n_iter))
                 if self._final or self.late:
                     break
             sample = self._sample(LINEAR_TOLERANCE, ask.grad_accuracy)
@@ -115,8 +117,11 @@ class Sampler:
 
     def _forget(self) -> None:
         """Drop what was known at another theta, and set the estimates to the present one."""
-        self._outer_grads: list[Vector] | None = None
+        self._moved, self._fresh = True, False
+        self._outer: list[tuple[float, Vector]] | None = None
         self._prices: list[Vector] | None = None
+        self._steps: list[Vector] | None = None
+        self._answers: list[Hypergradient] | None = None
         ws = [s.w for s in self.solutions]
         diagonals = self.problems.data_diagonals(ws)
         solvers = self.problems.preconditioners(ws, self.theta)
@@ -126,7 +131,8 @@ class Sampler:
             estimate.set_penalty(problem.penalty_hessian(self.theta), diagonal, solver)
 
     def _iterate(self, tolerance: float, max_iter: int) -> None:
-        """Bring the inner problems nearer to their solutions, and see what the outer loss is."""
+        """Bring the inner problems nearer to their solutions."""
+        steps: Sequence[Vector | None] = self._steps or [None] * len(self.solutions)
         solvers = [
             lbfgs(
                 s.w,
@@ -134,32 +140,48 @@ class Sampler:
                 tol=tolerance * scale,
                 max_iter=max_iter,
                 start=(s.value, s.grad),
+                step=step,
                 probe=probe and partial(probe, self.theta, self._along),
             )
-            for s, scale, probe in zip(self.solutions, self._scales, self._probes, strict=True)
+            for s, scale, probe, step in zip(
+                self.solutions, self._scales, self._probes, steps, strict=True
+            )
         ]
         self.solutions = run_together(self.problems, self.theta, solvers, map=self.map)
         self.n_iter += max(s.n_iter for s in self.solutions)
-        outer = self.problems.outer_values_and_grads([s.w for s in self.solutions])
-        self._outer_values = np.array([value for value, _ in outer])
-        self._outer_grads = [grad for _, grad in outer]
+        self._moved = self._fresh = False
+        self._outer = self._steps = None
+
+    def _outer_losses(self) -> list[tuple[float, Vector]]:
+        """Return the outer loss and its gradient of each problem, computed when first asked for."""
+        if self._outer is None:
+            ws = [s.w for s in self.solutions]
+            self._outer = self.problems.outer_values_and_grads(ws)
+        return self._outer
 
     def _accurate(self, ask: Ask) -> bool:
         """Whether the solutions here seem to be as accurate as asked for."""
-        if self._outer_grads is None:
+        if self._moved or self.tolerance > ask.tolerance:
             return False
-        return self._error(self._outer_grads) <= ask.accuracy and self.tolerance <= ask.tolerance
+        # An adjoint from some iterations ago says too little, but says it for nothing.
+        if self._prices is not None and self._priced(self._prices) > ask.accuracy:
+            return False
+        if self._fresh or ask.accuracy == ask.relative == np.inf:
+            return True
+        value = abs(float(np.mean([value for value, _ in self._outer_losses()])))
+        return float(np.mean(np.abs(self._promised()))) <= min(ask.accuracy, ask.relative * value)
 
-    def _error(self, outer_grads: Sequence[Vector]) -> float:
-        """Price the inner error with the last adjoint here, or else with the one that is free."""
-        if self._prices is not None:
-            changes = [q @ s.grad for q, s in zip(self._prices, self.solutions, strict=True)]
-        else:
-            changes = [
-                grad @ (s.inverse_hessian @ s.grad)
-                for grad, s in zip(outer_grads, self.solutions, strict=True)
-            ]
-        return float(np.mean(np.abs(changes)))
+    def _priced(self, adjoints: Sequence[Vector]) -> float:
+        """Return what the inner gradients are worth by the adjoints."""
+        worth = [q @ s.grad for q, s in zip(adjoints, self.solutions, strict=True)]
+        return float(np.mean(np.abs(worth)))
+
+    def _promised(self) -> Vector:
+        """Return what the next steps of the inner solvers promise to change of the outer losses."""
+        if self._steps is None:
+            self._steps = list(self.map(quasi_newton_step, self.solutions))
+        pairs = zip(self._outer_losses(), self._steps, strict=True)
+        return np.array([grad @ step for (_, grad), step in pairs])
 
     @property
     def _final(self) -> bool:
@@ -174,7 +196,7 @@ class Sampler:
         )
 
     def _hypergradients(self, tol: float, accuracy: float) -> list[Hypergradient]:
-        outer_grads = self._outer_grads or []
+        outer_grads = [grad for _, grad in self._outer_losses()]
         calls = [
             self.method(problem, self.theta, s, grad, tol=tol, accuracy=accuracy, start=start)
             for problem, s, grad, start in zip(
@@ -193,20 +215,28 @@ class Sampler:
             answer.q if _vouched(answer) else s.inverse_hessian @ grad
             for answer, s, grad in zip(answers, self.solutions, outer_grads, strict=True)
         ]
+        # Where a method does not know its error, it is asked again for each sample.
+        known = all(np.isfinite(answer.error) for answer in answers)
+        self._answers = answers if known else None
+        self._fresh, self._steps = True, None
         self.n_hvp += max(answer.n_hvp for answer in answers)
         return answers
 
     def _sample(self, tol: float, accuracy: float) -> Sample:
-        answers = self._hypergradients(tol, accuracy)
+        if self._answers is not None and not self._fresh and accuracy == np.inf:
+            # Nobody needs the hypergradient better than it was some iterations ago.
+            answers, changes = self._answers, self._promised()
+        else:
+            answers = self._hypergradients(tol, accuracy)
+            pairs = zip(self._prices or (), self.solutions, strict=True)
+            changes = -np.array([q @ s.grad for q, s in pairs])
         n = len(answers)
         grad = np.zeros_like(self.theta)
         for problem, solution, answer in zip(self.problems, self.solutions, answers, strict=True):
             grad -= problem.cross_vjp(solution.w, self.theta, answer.q) / n
-        changes = -np.array(
-            [q @ s.grad for q, s in zip(self._prices or (), self.solutions, strict=True)]
-        )
-        vouched = all(map(_vouched, answers))
-        self.fold_values = self._outer_values + changes if vouched else self._outer_values
+        self.fold_values = np.array([value for value, _ in self._outer_losses()])
+        if all(map(_vouched, answers)):
+            self.fold_values += changes
         solved = all(s.status is not Status.NON_FINITE for s in self.solutions)
         if not (solved and np.isfinite(self.fold_values).all() and np.isfinite(grad @ grad)):
             raise ValueError(

@@ -13,6 +13,10 @@ from collections.abc import Callable
 # Double precision allows no more in general.
 FLOOR = 1e-12
 
+# Up to so many variables, digits are cheap.
+FEW = 10_000
+CHEAP = 3e-6
+
 Schedule = Callable[[int], float]
 
 SCHEDULES: dict[str, Schedule | None] = {
@@ -34,3 +38,12 @@ def resolve_tolerance(tolerance: str | Schedule) -> Schedule | None:
             f"got {tolerance!r}."
         )
     return SCHEDULES[tolerance]
+
+
+def result_accuracy(tol: float, n_params: int) -> float:
+    """Return how accurately a search that ends at ``tol`` solves what it returns.
+
+    Better than it has to know where to end: a result is looked at more closely than the way there.
+    """
+    accuracy = 0.5 * tol**2
+    return max(min(accuracy, CHEAP) if n_params <= FEW else accuracy, FLOOR)

@@ -117,7 +117,8 @@ class Trace:
         if self.best_index not in solved:
             return self.best_index
         # Errors are estimates: they may be wrong by a factor.
-        open_question = start.value - 2.0 * start.error <= best.value + 2.0 * best.error
+        behind = best.value + 2.0 * best.error - (start.value - 2.0 * start.error)
+        open_question = behind > self._accuracy * abs(best.value)
         return 0 if open_question and 0 not in solved else None
 
     def _facts(self, sample: Sample) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def search(case, estimator=None, **options):
     kind = StratifiedKFold if stratified else KFold
     folds = kind(3, shuffle=True, random_state=0)
     estimator = case.estimator if estimator is None else estimator
-    return ShineCV(estimator, cv=folds, **{"bounds": WIDE, **options})
+    return ShineCV(estimator, cv=folds, **{"bounds": WIDE, "tol": 1e-3, **options})
 
 
 def own_fit(case, found, **options):

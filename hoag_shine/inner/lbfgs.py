@@ -77,6 +77,7 @@ def lbfgs(
     tol: float,
     max_iter: int = 1000,
     start: tuple[float, Vector] | None = None,
+    step: Vector | None = None,
     probe: Probe | None = None,
 ) -> Solver[Solution]:
     """Minimise by L-BFGS; a generator of requests, see :mod:`hoag_shine.inner.requests`.
@@ -92,6 +93,8 @@ def lbfgs(
     max_iter : int, default=1000
     start : tuple of float and ndarray, optional
         Value and gradient at ``w``, where they are known already.
+    step : ndarray of shape (n,), optional
+        The quasi-Newton step from there, likewise.
     probe : callable, optional
         Called as ``probe(n_iter, w, inverse_hessian)`` after each iteration; returns directions
         along which the Hessian is to be sampled. Each costs a Hessian product and gives a pair.
@@ -105,14 +108,14 @@ def lbfgs(
     n_iter = idle = 0
     lowest = value, float(np.linalg.norm(grad))
     while (status := _stop(value, grad, n_iter, tol, max_iter)) is None:
-        direction = inverse_hessian @ grad
-        np.negative(direction, out=direction)
+        direction = _step(inverse_hessian, grad) if step is None else step
+        step = None
         origin = Trial(0.0, value, float(grad @ direction), w, grad)
         if not origin.slope < 0.0:
             status = Status.STALLED
             break
-        step = _first_step(inverse_hessian, grad)
-        trial, n_evaluations = yield from strong_wolfe(origin, direction, step)
+        length = _first_length(inverse_hessian, grad)
+        trial, n_evaluations = yield from strong_wolfe(origin, direction, length)
         n_passes += n_evaluations
         if trial is None:
             status = Status.STALLED
@@ -142,7 +145,17 @@ def _stop(value: float, grad: Vector, n_iter: int, tol: float, max_iter: int) ->
     return Status.MAX_ITER if n_iter >= max_iter else None
 
 
-def _first_step(inverse_hessian: InverseHessian, grad: Vector) -> float:
+def quasi_newton_step(solution: Solution) -> Vector:
+    """Return the step that :func:`lbfgs` tries next from a solution."""
+    return _step(solution.inverse_hessian, solution.grad)
+
+
+def _step(inverse_hessian: InverseHessian, grad: Vector) -> Vector:
+    step = inverse_hessian @ grad
+    return np.negative(step, out=step)
+
+
+def _first_length(inverse_hessian: InverseHessian, grad: Vector) -> float:
     """Return 1, the quasi-Newton step, unless nothing is known yet about the scale of w."""
     if inverse_hessian.knows_scale:
         return 1.0

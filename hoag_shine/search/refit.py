@@ -13,14 +13,9 @@ from ..folds import FoldedData, Part, training_weights
 from ..groups import Groups
 from ..inner.inverse_hessian import InverseHessian
 from ..inner.lbfgs import Solution
-from ..tolerances import FLOOR
+from ..tolerances import result_accuracy
 
 Vector = NDArray[np.float64]
-
-# The final gradient's norm, relative to that at zero, where digits are cheap: up to so many
-# variables. With more, they would cost as much as the whole search.
-TIGHT = 1e-6
-FEW = 10_000
 
 
 class Refit:
@@ -34,7 +29,8 @@ class Refit:
     groups : Groups
         Of the columns of ``whole``.
     tol : float
-        That of the search; its square bounds the final gradient's norm, relative to that at zero.
+        That of the search. The final gradient falls to the share of its norm at zero to which the
+        criterion is known.
     """
 
     def __init__(self, data: FoldedData, whole: Part, groups: Groups, tol: float) -> None:
@@ -56,12 +52,11 @@ class Refit:
     def fit(self, theta: Vector, solutions: Sequence[Solution]) -> Solution:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
         start = self._mean(solutions)
-        tol = min(TIGHT, self.tol**2) if self.problem.n_params <= FEW else self.tol**2
         return fit(
             self.problem,
             theta,
             start,
-            tol=max(tol, FLOOR),
+            tol=result_accuracy(self.tol, self.problem.n_params),
             initial=self._estimate(theta, solutions),
         )
 

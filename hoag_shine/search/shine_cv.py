@@ -113,11 +113,11 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         Where to start, instead of the estimator's own ``C`` or ``alpha``.
     bounds : pair of float, default=(1e-8, 1e8)
         Smallest and largest value of ``C`` or ``alpha``.
-    tol : float, default=1e-2
+    tol : float, default=2e-2
         Stop when the next step changes the logarithm of the penalty by at most ``tol``, or the
-        criterion by at most ``tol**2`` of itself. The criterion is then known to ``tol**2`` of
-        itself. The final fit ends when its gradient has fallen to that share of its norm at
-        zero, and to at most a millionth of it for up to 10,000 coefficients.
+        criterion by at most ``tol**2`` of itself. The criterion is then known to half of that, and
+        to 3e-6 of itself for up to 10,000 coefficients. The final fit ends when its gradient has
+        fallen to that share of its norm at zero.
     max_iter : int, default=50
         Largest number of outer iterations.
     max_time : float, optional
@@ -253,7 +253,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         shrinkage: float = 0.0,
         init: float | None = None,
         bounds: tuple[float, float] = (1e-8, 1e8),
-        tol: float = 1e-2,
+        tol: float = 2e-2,
         max_iter: int = 50,
         max_time: float | None = None,
         selection: str = "min",

@@ -17,7 +17,7 @@ Vector = NDArray[np.float64]
 SHARE_OF_GAIN = 0.3
 SHARE_BY_VALUE = 0.1
 # A hypergradient that knows its error is asked for to this share of itself.
-SHARE_OF_GRADIENT = 0.5
+SHARE_OF_GRADIENT = 0.7
 # A hypergradient whose linear system is solved to this relative residual is taken at its word.
 RELIABLE_RESIDUAL = 0.1
 
@@ -36,6 +36,7 @@ class Outcome(Enum):
 class Ask(NamedTuple):
     """A wish for a sample at ``theta`` whose criterion is known to about ``accuracy``.
 
+    ``relative`` is the same relative to the criterion, where that is not known yet.
     ``tolerance`` is what the inner gradients' norm must fall to in any case, relative to the start.
     ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
     """
@@ -44,6 +45,7 @@ class Ask(NamedTuple):
     accuracy: float = float("inf")
     tolerance: float = float("inf")
     grad_accuracy: float = float("inf")
+    relative: float = float("inf")
 
 
 @dataclass(frozen=True)

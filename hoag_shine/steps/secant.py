@@ -19,6 +19,11 @@ from .base import (
 )
 
 FIRST_RADIUS = 2.0
+# Where the search converges, a step gains less than the one before: of a sample at a new place,
+# this share of the error is asked for that the last gain would allow.
+NEXT_GAIN = 0.6
+# The error of the first sample, of which nothing is known before, relative to its value.
+FIRST_ACCURACY = 0.05
 # A secant through points further apart than this is no ground to stop on.
 NEAR = 1.0
 # A search in which newer samples keep contradicting older ones is told lies.
@@ -47,7 +52,7 @@ def secant(
     to the square of what its argument is.
     """
     search = _Search(float(lower[0]), float(upper[0]), first_step)
-    search.add((yield Ask(theta)))
+    search.add((yield Ask(theta, relative=FIRST_ACCURACY)))
     while True:
         move = search.propose()
         middle = search.middle
@@ -60,18 +65,20 @@ def secant(
         short = middle.error > wanted or middle.tolerance > tolerance
         if (short and not middle.final) or middle.improvable(slope):
             search.add((yield Ask(middle.theta, wanted, tolerance, slope)))
-        elif abs(move.target - _at(middle)) <= tol or (move.settled and move.gain <= enough):
+        elif abs(move.target - _at(middle)) <= tol or move.most <= enough:
             return search.outcome()
         else:
-            search.add((yield Ask(np.array([move.target]), wanted, tolerance)))
+            ahead = max(NEXT_GAIN * wanted, negligible)
+            search.add((yield Ask(np.array([move.target]), ahead, tolerance)))
 
 
 class _Move(NamedTuple):
-    """Where to go next, what it should gain, and whether a curvature stands behind that."""
+    """Where to go next, what it should gain, what can be gained at most, and the curvature."""
 
     target: float
     gain: float
-    settled: bool
+    most: float
+    curvature: float | None = None
 
 
 def _at(sample: Sample) -> float:
@@ -88,7 +95,7 @@ def _slope_that_matters(sample: Sample, move: _Move, negligible: float) -> float
     It is a share of the derivative itself, or what is left of it where too little can be gained.
     """
     step = abs(move.target - _at(sample)) or np.inf
-    curvature = 2.0 * move.gain / step**2
+    curvature = 2.0 * move.gain / step**2 if move.curvature is None else move.curvature
     worthless = float(np.sqrt(2.0 * negligible * curvature))
     return max(SHARE_OF_GRADIENT * abs(_slope(sample)), worthless)
 
@@ -170,19 +177,22 @@ class _Search:
             (s for s in self.samples if s is not self.latest), key=lambda s: abs(_at(s) - x)
         )
         ahead = [s for s in others if (_at(s) - x) * slope < 0.0 and _slope(s) * slope < 0.0]
-        step, reach = self._secant_step(self._distinct(others)) if others else (None, np.inf)
+        curvature, reach = self._curvature(self._distinct(others)) if others else (0.0, np.inf)
+        step = -slope / curvature if curvature > 0.0 else None
         if not ahead:
             return self._extrapolate(slope, step)
         width = _at(ahead[0]) - x
         if step is None or not 0.0 < step / width < 1.0:
-            step, reach = width * slope / (slope - _slope(ahead[0])), abs(width)
+            curvature, reach = self._curvature(ahead[0])
+            step = -slope / curvature
         self.widths.append(abs(width))
         if len(self.widths) > 3 and self.widths[-1] > 0.5 * self.widths[-4]:
             step = 0.5 * width
         elif reach > NEAR:
-            # A line through distant points says little: the derivative grows like exp(theta).
+            # A line through distant points says little.
             step = min(max(step / width, 0.25), 0.75) * width
-        return _Move(x + step, 0.5 * abs(slope * step), reach <= NEAR)
+        gain = 0.5 * abs(slope * step)
+        return _Move(x + step, gain, gain if reach <= NEAR else _most(slope, width), curvature)
 
     def _distinct(self, others: list[Sample]) -> Sample:
         """Return the nearest sample whose derivative differs by more than both errors."""
@@ -192,15 +202,10 @@ class _Search:
                 return other
         return others[-1]
 
-    def _secant_step(self, other: Sample) -> tuple[float | None, float]:
-        """Return the step to the minimum of the parabola with both derivatives, if it has one.
-
-        Second comes the distance of the points it rests on.
-        """
+    def _curvature(self, other: Sample) -> tuple[float, float]:
+        """Return that of the parabola with both derivatives, and the distance it rests on."""
         distance = _at(other) - _at(self.latest)
-        curvature = (_slope(other) - _slope(self.latest)) / distance
-        step = -_slope(self.latest) / curvature if curvature > 0.0 else None
-        return step, abs(distance)
+        return (_slope(other) - _slope(self.latest)) / distance, abs(distance)
 
     def _extrapolate(self, slope: float, step: float | None) -> _Move:
         x = _at(self.middle)
@@ -209,7 +214,10 @@ class _Search:
             # A derivative of zero that cannot be relied on says nothing; values have to.
             step = -(np.sign(slope) or float(not self.reliable)) * self.radius
         target = min(max(x + step, self.lower), self.upper)
-        return _Move(target, 0.5 * abs(slope * (target - x)), inside or self._levels_off(slope))
+        gain = 0.5 * abs(slope * (target - x))
+        settled = inside or self._levels_off(slope)
+        # A derivative that dies away like exp(theta) leaves twice what the parabola promises.
+        return _Move(target, gain, 2.0 * gain if settled else np.inf)
 
     def _levels_off(self, slope: float) -> bool:
         """Whether the criterion has run out into a plain, rather than not yet left one."""
@@ -241,15 +249,25 @@ class _Search:
             reach = PARABOLA
         target = x + direction * min(max(reach, PARABOLA), self.radius)
         target = min(max(target, self.lower), self.upper)
-        return _Move(target, 0.5 * abs(_slope(self.best) * (target - x)), False)
+        return _Move(target, 0.5 * abs(_slope(self.best) * (target - x)), np.inf)
 
     def _inward(self, far: Sample, step: float, curvature: float) -> _Move:
         """Step to the parabola's minimum, or bring a neighbour nearer that makes it inaccurate."""
         distance = _at(far) - _at(self.best)
-        if abs(distance) > 2.0 * PARABOLA and abs(step) < PARABOLA:
+        near = abs(distance) <= 2.0 * PARABOLA or abs(step) >= PARABOLA
+        if not near:
             step = np.copysign(PARABOLA, distance)
-            return _Move(_at(self.best) + step, 0.5 * curvature * step**2, False)
-        return _Move(_at(self.best) + step, 0.5 * curvature * step**2, True)
+        gain = 0.5 * curvature * step**2
+        return _Move(_at(self.best) + step, gain, gain if near else np.inf)
+
+
+def _most(slope: float, width: float) -> float:
+    """Return what can be gained before the derivative changes its sign, at most ``width`` away.
+
+    Towards stronger penalties a derivative grows like exp(theta), no faster; towards weaker ones it
+    does not grow.
+    """
+    return abs(slope) * float(np.expm1(width) if width > 0.0 else -width)
 
 
 def _parabola(left: Sample, middle: Sample, right: Sample) -> tuple[float, float]:
