@@ -129,6 +129,14 @@ def _add(x, vector, A, i, c):
 
 
 @njit(cache=True, nogil=True)
+def add_row(w, Z):
+    """Add ``w`` to each row of ``Z``, which has few columns."""
+    for i in range(np.uint64(len(Z))):
+        for c in range(np.uint64(w.size)):
+            Z[i, c] += w[c]
+
+
+@njit(cache=True, nogil=True)
 def side_by_side(V, m, W):
     """Write vectors to columns: row c of ``V``, itself rows of length ``m``, to the c-th m of W."""
     m = np.uint64(m)

@@ -19,16 +19,21 @@ Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 BLOCK_BYTES = 1 << 20
+# OpenBLAS has faster products for small matrices, of up to a million multiplications: so many
+# bytes, times up to 15 columns.
+DENSE_BLOCK_BYTES = 1 << 19
 
 
 class _Design:
     """Rows of X in blocks; ``blocks`` is the list of row slices, ``n_stored`` the entries held."""
 
-    def __init__(self, shape: tuple[int, int], nbytes: int, n_stored: int) -> None:
+    def __init__(
+        self, shape: tuple[int, int], nbytes: int, n_stored: int, block_bytes: int = BLOCK_BYTES
+    ) -> None:
         self.shape = shape
         self.n_stored = max(n_stored, 1)
         n_rows = shape[0]
-        step = max(64, n_rows * BLOCK_BYTES // max(nbytes, 1))
+        step = max(64, n_rows * block_bytes // max(nbytes, 1))
         self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
 
     def width(self, k: int) -> int:
@@ -68,7 +73,7 @@ class DenseDesign(_Design):
     """A numpy array in C or Fortran order, float32 or float64."""
 
     def __init__(self, X: NDArray[Any]) -> None:
-        super().__init__(X.shape, 8 * X.size, X.size)
+        super().__init__(X.shape, 8 * X.size, X.size, DENSE_BLOCK_BYTES)
         self._X = X
 
     def _block(self, block: slice) -> Array:
@@ -77,15 +82,15 @@ class DenseDesign(_Design):
     def matmul(self, block: slice, W: Array, k: int) -> Array:
         p = self.shape[1]
         Z = np.asarray(self._block(block) @ W[:p])
-        for ones in W[p:]:
-            Z += ones
+        if len(W) > p:
+            kernels.add_row(W[p], Z)
         return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
         X, p = self._block(block), self.shape[1]
         G[:p] += (X * X if squared else X).T @ U
-        for ones in G[p:]:
-            ones += np.einsum("ic->c", U)  # faster than a sum over few columns
+        if len(G) > p:
+            G[p] += np.ones(len(U)) @ U  # BLAS sums columns faster than numpy
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         X = self._block(block)

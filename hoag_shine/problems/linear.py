@@ -47,6 +47,9 @@ Array = NDArray[np.float64]
 # than so many products with the data.
 MAX_FACTORISED = 1000
 MAX_GRAM_COST = 40.0
+# Of the data term's Hessian, the last will do again where the samples' curvatures have changed by
+# no more than this share.
+SAME_CURVATURE = 0.1
 # Or where it takes no more than so many multiplications: some milliseconds.
 QUICK = 1e7
 
@@ -142,6 +145,7 @@ class LinearProblems(ProblemSet):
         # The folds' last linear predictors and curvatures, with the w they belong to.
         self._predictors = _ByFold(train_weight.shape[1])
         self._curvatures = _ByFold(train_weight.shape[1])
+        self._last_hessian: dict[int, tuple[Vector, Array]] = {}
         self._buffers: dict[tuple[str, int], Array] = {}
         # Without those variables that the penalty holds at zero.
         free = penalty.groups != HELD
@@ -295,7 +299,7 @@ class LinearProblems(ProblemSet):
             if c > 0 and same and np.array_equal(h[:, c], h[:, 0]):
                 factors.append(factors[0])
             else:
-                H = self._gram(curvature[:, c]) + np.diag(h[:, c])
+                H = self._data_hessian(c, curvature[:, c]) + np.diag(h[:, c])
                 factors.append(_cholesky_solver(H))
 
         def solve(v: Vector) -> Vector:
@@ -303,6 +307,15 @@ class LinearProblems(ProblemSet):
             return np.stack([factor(u) for factor, u in columns], axis=1).ravel()
 
         return solve
+
+    def _data_hessian(self, output: int, curvature: Vector) -> Array:
+        """Return the Hessian of an output's data term, or the last one if that is much the same."""
+        if output in self._last_hessian:
+            known, H = self._last_hessian[output]
+            if np.abs(curvature - known).sum() <= SAME_CURVATURE * known.sum():
+                return H
+        self._last_hessian[output] = curvature, self._gram(curvature)
+        return self._last_hessian[output][1]
 
     def _coupled_solver(self, w: Vector, h: Vector) -> Callable[[Vector], Vector]:
         """Factorise the mean Hessian of a loss that couples the outputs, as a whole."""
