@@ -123,8 +123,10 @@ class Sampler:
         self._steps: list[Vector] | None = None
         self._answers: list[Hypergradient] | None = None
         ws = [s.w for s in self.solutions]
-        diagonals = self.problems.data_diagonals(ws)
         solvers = self.problems.preconditioners(ws, self.theta)
+        diagonals: Sequence[Vector | None] = [None] * len(ws)
+        if any(solver is None for solver in solvers) or self.n_iter == 0:
+            diagonals = self.problems.data_diagonals(ws)
         for problem, estimate, diagonal, solver in zip(
             self.problems, self._estimates, diagonals, solvers, strict=True
         ):

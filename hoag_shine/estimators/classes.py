@@ -55,6 +55,8 @@ class ClassifierModel(Model):
 
     def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
         drawn = times * weight
+        if self.estimator.class_weight is None:
+            return drawn
         return np.asarray(drawn * self.class_weights(y, drawn)[y.astype(int)])
 
     def class_weights(self, y: Vector, drawn: Vector) -> Vector:
