@@ -91,6 +91,34 @@ every_start = pytest.mark.parametrize("start", [-17.0, -5.0, 0.4, 3.0, 12.0])
 # --- the secant rule ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_a_wide_bracket_in_which_nothing_can_be_gained_ends_the_search(direction):
+    """Two units apart, with derivatives that leave a hundred-thousandth to gain."""
+    outcome, samples = drive(
+        secant,
+        lambda theta: 1 + 1e-6 * (theta[0] - direction) ** 2,
+        lambda theta: 2e-6 * (theta[0] - direction),
+        0.0,
+        tol=1e-2,
+    )
+    assert outcome is Outcome.CONVERGED
+    assert [sample.theta[0] for sample in samples] == [0.0, 2.0 * direction]
+
+
+def test_where_the_derivative_dies_away_all_that_is_left_counts():
+    """Of exp(theta), another exp(theta) can be gained, more than a parabola promises."""
+    tol = 0.02
+    _, samples = drive(
+        secant,
+        lambda theta: 1 + np.exp(theta[0]),
+        lambda theta: np.exp(theta[0]),
+        0.0,
+        tol=tol,
+        lower=np.array([-30.0]),
+    )
+    assert best_of(samples) - 1.0 <= tol**2
+
+
 @every_start
 @every_curve
 def test_right_derivatives_lead_to_the_minimum(name, start):

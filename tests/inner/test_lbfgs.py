@@ -9,7 +9,7 @@ from scipy import optimize
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from hoag_shine import InverseHessian, Problem, Status, fold_problems, minimize_lbfgs
-from hoag_shine.inner.lbfgs import lbfgs
+from hoag_shine.inner.lbfgs import Solution, lbfgs, quasi_newton_step
 
 
 class Function(Problem):
@@ -55,6 +55,21 @@ ROSENBROCK_START = np.array([-1.2, 1.0, -0.5, 2.0, -1.0, 0.7])
 
 
 # --- what it asks for --------------------------------------------------------------------------
+
+
+def test_a_step_that_is_known_is_the_one_that_is_tried():
+    value, grad = optimize.rosen(ROSENBROCK_START), optimize.rosen_der(ROSENBROCK_START)
+    estimate = InverseHessian(6, data_diagonal=np.arange(1.0, 7.0))
+    here = Solution(ROSENBROCK_START, value, grad, estimate, 0, 0, Status.MAX_ITER)
+    step = quasi_newton_step(here)
+    start = {"tol": 1e-6, "start": (value, grad)}
+    asked = next(lbfgs(ROSENBROCK_START, estimate, **start)).w
+    np.testing.assert_array_equal(asked, ROSENBROCK_START + step)
+    np.testing.assert_array_equal(
+        next(lbfgs(ROSENBROCK_START, estimate, step=step, **start)).w, asked
+    )
+    shorter = next(lbfgs(ROSENBROCK_START, estimate, step=0.5 * step, **start)).w
+    np.testing.assert_allclose(shorter, ROSENBROCK_START + 0.5 * step, rtol=1e-15)
 
 
 def test_a_value_and_gradient_that_are_known_are_not_asked_for():
