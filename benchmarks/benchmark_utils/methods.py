@@ -180,7 +180,7 @@ PUBLISHED = {
 
 METHODS = {
     # Every hypergradient, with the default step rule and the tolerance of ShineCV ...
-    **{name: partial(by_hypergradient, hypergradient=name, tol=1e-2) for name in HYPERGRADIENTS},
+    **{name: partial(by_hypergradient, hypergradient=name, tol=2e-2) for name in HYPERGRADIENTS},
     # ... the papers' settings, with the step as HOAG's paper and as the code has it ...
     **{f"{name}-published": partial(as_published, **each) for name, each in PUBLISHED.items()},
     **{
