@@ -15,7 +15,7 @@ Vector = NDArray[np.float64]
 # A value of the criterion is asked for to this share of the gain that is expected of a step, or to
 # the second where values have to decide because derivatives cannot.
 SHARE_OF_GAIN = 0.3
-SHARE_BY_VALUE = 0.1
+SHARE_BY_VALUE = 0.03
 # A hypergradient that knows its error is asked for to this share of itself.
 SHARE_OF_GRADIENT = 0.7
 # A hypergradient whose linear system is solved to this relative residual is taken at its word.

@@ -45,11 +45,11 @@ def secant(
     search: as soon as a value contradicts them, parabolas through the values take their place, so
     that a wrong derivative costs iterations but not the optimum.
 
-    A sample is refined until its error is at most 0.3 of the gain expected of the next step (a
-    tenth where only values tell), and its derivative good to 0.7 of itself where its error is
-    known. Ends when that step is at most ``tol`` long, or when no more than ``tol**2`` of the
-    criterion can be gained, or a tenth of that where only values tell: near its minimum a function
-    is known to the square of what its argument is.
+    A sample is refined until its error is at most 0.3 of the gain expected of the next step (0.03
+    where only values tell), and its derivative good to 0.7 of itself where its error is known. Ends
+    when that step is at most ``tol`` long, or when no more than ``tol**2`` of the criterion can be
+    gained, or 0.03 of that where only values tell: near its minimum a function is known to the
+    square of what its argument is.
     """
     search = _Search(float(lower[0]), float(upper[0]), first_step)
     search.add((yield Ask(theta, relative=FIRST_ACCURACY)))
