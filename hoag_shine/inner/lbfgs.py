@@ -21,7 +21,7 @@ Vector = NDArray[np.float64]
 Probe = Callable[[int, Vector, InverseHessian], Iterable[Vector]]
 
 # So many steps in a row that lower neither the value nor the gradient's norm are rounding.
-PATIENCE = 10
+PATIENCE = 20
 
 
 class Status(Enum):
