@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..inner.inverse_hessian import InverseHessian
-from .base import SHARE_OF_GRADIENT, Ask, Sample, StepRule, Vector, ending, outward
+from .base import Ask, Sample, StepRule, Vector, ending, outward
 from .secant import FIRST_RADIUS, secant
 
 # Largest change of one log hyperparameter in a step of several: at first, and ever.
@@ -17,6 +17,12 @@ VECTOR_RADIUS = (1.0, 4.0)
 VECTOR_MEMORY = 10
 # Accuracy of the common shift before they part.
 COMMON_TOL = 0.05
+
+# A value that is too good to be true makes every later step look like a failure, and a derivative
+# that is wrong in some components spoils the model: both are asked for more accurately than in a
+# search for one hyperparameter, by this factor and to this share of itself.
+CAUTION = 0.3
+SHARE_OF_GRADIENT = 0.5
 
 
 def trust_region(
@@ -40,7 +46,7 @@ def trust_region(
     while True:
         step, slope = _model_step(model, sample, lower, upper, radius)
         gain, length = -0.5 * slope, float(np.abs(step).max())
-        wanted = max(sample.share * gain, tol**2 * abs(sample.value))
+        wanted = max(CAUTION * sample.share * gain, tol**2 * abs(sample.value))
         grad = SHARE_OF_GRADIENT * float(np.linalg.norm(sample.grad))
         short = sample.error > wanted and not sample.final
         if short or sample.improvable(grad):
