@@ -212,10 +212,9 @@ def test_scikit_learns_own_monitors(capsys):
     # The training loss falls as the penalty does, and grows as it does.
     values = [record["params"]["C"] for record in search.history_]
     scores = [row["neg_log_loss"] for row in rows]
-    assert np.argmax(values) == 0
-    # A penalty that is looked at twice has two rows, the second a little more accurate.
-    assert scores[0] == pytest.approx(max(scores), rel=1e-4)
-    assert min(scores) < 1.05 * scores[0]
+    # A penalty that is looked at twice has two rows, alike but for a little more accuracy.
+    new = [score for k, score in enumerate(scores) if k == 0 or abs(score - scores[k - 1]) > 1e-5]
+    np.testing.assert_array_equal(np.argsort(new), np.argsort(values))
     capsys.readouterr()
 
 
