@@ -166,17 +166,17 @@ class Sampler:
         if self._moved or self.tolerance > ask.tolerance:
             return False
         # An adjoint from some iterations ago says too little, but says it for nothing.
-        if self._prices is not None and self._priced(self._prices) > ask.accuracy:
+        if self._prices is not None and _size(self._priced()) > ask.accuracy:
             return False
         if self._fresh or ask.accuracy == ask.relative == np.inf:
             return True
         value = abs(float(np.mean([value for value, _ in self._outer_losses()])))
-        return float(np.mean(np.abs(self._promised()))) <= min(ask.accuracy, ask.relative * value)
+        return _size(self._promised()) <= min(ask.accuracy, ask.relative * value)
 
-    def _priced(self, adjoints: Sequence[Vector]) -> float:
-        """Return what the inner gradients are worth by the adjoints."""
-        worth = [q @ s.grad for q, s in zip(adjoints, self.solutions, strict=True)]
-        return float(np.mean(np.abs(worth)))
+    def _priced(self) -> Vector:
+        """Return what the inner gradients will change of the outer losses, by the last adjoints."""
+        pairs = zip(self._prices or (), self.solutions, strict=True)
+        return -np.array([q @ s.grad for q, s in pairs])
 
     def _promised(self) -> Vector:
         """Return what the next steps of the inner solvers promise to change of the outer losses."""
@@ -229,9 +229,7 @@ class Sampler:
             # Nobody needs the hypergradient better than it was some iterations ago.
             answers, changes = self._answers, self._promised()
         else:
-            answers = self._hypergradients(tol, accuracy)
-            pairs = zip(self._prices or (), self.solutions, strict=True)
-            changes = -np.array([q @ s.grad for q, s in pairs])
+            answers, changes = self._hypergradients(tol, accuracy), self._priced()
         n = len(answers)
         grad = np.zeros_like(self.theta)
         for problem, solution, answer in zip(self.problems, self.solutions, answers, strict=True):
@@ -263,6 +261,11 @@ class Sampler:
             final=self._final,
             tolerance=self.tolerance,
         )
+
+
+def _size(changes: Vector) -> float:
+    """Return how much the outer losses change, whatever the signs."""
+    return float(np.mean(np.abs(changes)))
 
 
 def _vouched(answer: Hypergradient) -> bool:
