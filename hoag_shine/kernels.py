@@ -232,6 +232,17 @@ def weighted_dot(scale, x, v):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
+def add_scaled(scale, v, product):
+    """Add ``scale * v`` to ``product``; return the product of what is added with ``v``."""
+    total = 0.0
+    for j in range(v.size):
+        x = scale[j] * v[j]
+        product[j] += x
+        total += x * v[j]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
 def store_pair(s, y, h, s_row, y_row, y_data_row):
     """Store a pair, and ``y - h * s``; return the products s's, s'y and y'y of what is stored."""
     ss = sy = yy = 0.0

@@ -200,18 +200,21 @@ class _State:
             bounds.append(adjoint.bound * tangent.bound + self.reach * adjoint.rounding)
         return min(bounds)
 
+    @property
+    def residual(self) -> Vector:
+        """What is left of the adjoint system at q."""
+        adjoint, residual = self.systems[0], self.systems[0].residual
+        for tangent in self.systems[1:]:
+            residual = residual - _share(adjoint, tangent) * tangent.product
+        return residual
+
     def update(self) -> Vector:
         """Correct the adjoint by the tangent; return the hypergradient."""
         adjoint = self.systems[0]
-        self.q, self.residual = adjoint.x, adjoint.residual
+        self.q = adjoint.x
         for tangent in self.systems[1:]:
-            p, product = tangent.x, tangent.rhs - tangent.residual
-            curvature = float(p @ product)
-            if curvature > 0.0:
-                # The best multiple of p: it cannot enlarge the error in the norm of H.
-                share = float(p @ adjoint.residual) / curvature
-                self.q = self.q + share * p
-                self.residual = self.residual - share * product
+            self.q = _share(adjoint, tangent) * tangent.x
+            self.q += adjoint.x
         before = self.hypergradient
         self.hypergradient = -self.problem.cross_vjp(self.w, self.theta, self.q)
         self.changes = self.changes[1], float(np.linalg.norm(self.hypergradient - before))
@@ -220,4 +223,10 @@ class _State:
     def remember(self, solution: Solution) -> None:
         """Give the Hessian products along q and p to the memory of L-BFGS."""
         for system in self.systems:
-            solution.inverse_hessian.append(system.x, system.rhs - system.residual)
+            solution.inverse_hessian.append(system.x, system.product)
+
+
+def _share(adjoint: LinearSystem, tangent: LinearSystem) -> float:
+    """Return the best multiple of p to add to q: it cannot enlarge the error in the norm of H."""
+    curvature = float(tangent.x @ tangent.rhs - tangent.x @ tangent.residual)
+    return float(tangent.x @ adjoint.residual) / curvature if curvature > 0.0 else 0.0

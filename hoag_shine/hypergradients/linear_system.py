@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from .. import kernels
+
 Vector = NDArray[np.float64]
 
 # A bound cannot be smaller than what rounding does to the residual that it is made of.
@@ -47,7 +49,7 @@ class Preconditioner:
     Parameters
     ----------
     scale : ndarray of shape (n,)
-        Inverse of the diagonal M that stands for H.
+        Inverse of the diagonal M that stands for H; taken over, not copied.
     penalty : ndarray of shape (n,) or None
         The diagonal h; None, where the problem is not known to be convex, leaves errors unbounded.
     free : ndarray of int of shape (k,)
@@ -72,14 +74,16 @@ class Preconditioner:
         idle: NDArray[np.intp],
     ) -> None:
         aside = np.concatenate([free, idle])
-        self._scale = scale.copy()
+        held = np.zeros_like(scale) if penalty is None else penalty * scale
+        held[aside] = np.inf
+        self.smallest = float(held.min(initial=np.inf))
+        self._scale = scale
         self._scale[aside] = 0.0
         self._free = free
         self._idle = idle
         self._columns = columns
         self._factor = cho_factor(columns[:, free]) if free.size else None
-        held = np.delete(penalty * scale, aside) if penalty is not None else np.zeros(1)
-        self.smallest = float(held.min(initial=np.inf))
+        self._norms = np.array([self.norm(column) for column in columns])
 
     def __call__(self, residual: Vector) -> Vector:
         """Return a direction: scaled, with the free variables where they belong to it."""
@@ -94,11 +98,12 @@ class Preconditioner:
         """
         free = side[self._free]
         weight = self.smallest if 0.0 < self.smallest < np.inf else 1.0
-        return float(np.sqrt(side @ (self._scale * side) + weight * (free @ self._solve(free))))
+        scaled = float(kernels.weighted_dot(self._scale, side, side))
+        return float(np.sqrt(scaled + weight * (free @ self._solve(free))))
 
-    def pull(self, x: Vector) -> Vector:
-        """Return the sizes of what the free variables add to the product with H."""
-        return np.asarray(np.abs(x[self._free]) @ np.abs(self._columns))
+    def pull(self, x: Vector) -> float:
+        """Return the norm of what the free variables add to the product with H, at most."""
+        return float(np.abs(x[self._free]) @ self._norms)
 
     def _solve(self, side: Vector) -> Vector:
         if self._factor is None:
@@ -121,7 +126,7 @@ class LinearSystem:
     Parameters
     ----------
     rhs, x, product : ndarray of shape (n,)
-        Right-hand side, first guess, and H times it.
+        Right-hand side, first guess, and H times it; the last two are taken over, not copied.
     preconditioner : Preconditioner
 
     Attributes
@@ -137,14 +142,19 @@ class LinearSystem:
     def __init__(
         self, rhs: Vector, x: Vector, product: Vector, preconditioner: Preconditioner
     ) -> None:
-        self.rhs, self.x, self.residual = rhs, x.copy(), rhs - product
+        self.rhs, self.x, self.residual = rhs, x, np.subtract(rhs, product, out=product)
         self._precondition = preconditioner
         preconditioner.settle(self.x, self.residual)
-        self._floor = ROUNDING * preconditioner.norm(np.abs(rhs) + preconditioner.pull(self.x))
+        self._floor = ROUNDING * (preconditioner.norm(rhs) + preconditioner.pull(self.x))
         self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
         self.direction = preconditioner(self.residual)
         self._energy = float(self.residual @ self.direction)
         self.finished = bool(self._energy <= self._floor**2)
+
+    @property
+    def product(self) -> Vector:
+        """H times x."""
+        return self.rhs - self.residual
 
     @property
     def error(self) -> float:
@@ -173,11 +183,12 @@ class LinearSystem:
             return
         step = self._energy / curvature
         self.x = self.x + step * self.direction
-        self.residual = self.residual - step * product
+        self.residual -= step * product
         scaled = self._precondition(self.residual)
         energy = float(self.residual @ scaled)
         growth = energy / self._energy
-        self.direction = scaled + growth * self.direction
+        self.direction *= growth
+        self.direction += scaled
         self._energy = energy
         self.finished = bool(energy <= self._floor**2)
         self._extend(step, growth)

@@ -184,9 +184,8 @@ class LinearProblems(ProblemSet):
         grads = self._one_by_one(G, len(folds))
         answers = {}
         for c, k in enumerate(folds):
-            push = self._quadratic_product(k, h, ws[k])
-            grads[c] += push
-            answers[k] = float(values[c] + 0.5 * ws[k] @ push), grads[c]
+            quadratic = self._add_quadratic(k, h, ws[k], grads[c])
+            answers[k] = float(values[c]) + 0.5 * quadratic, grads[c]
         return answers
 
     def hessian_products(
@@ -221,7 +220,7 @@ class LinearProblems(ProblemSet):
         answers = {}
         for c, (k, (_, v)) in enumerate(points.items()):
             for product, row in zip(products[c, : counts[c]], V[c], strict=False):
-                product += self._quadratic_product(k, h, row)
+                self._add_quadratic(k, h, row, product)
             answers[k] = products[c, : counts[c]].reshape(v.shape)
         return answers
 
@@ -431,12 +430,15 @@ class LinearProblems(ProblemSet):
         self._n_passes += 0.5
         return np.concatenate([self._forward(block, W, len(V)) for block in self.design.blocks])
 
-    def _quadratic_product(self, k: int, h: Vector, v: Vector) -> Vector:
-        """Return fold k's Hessian of all that is not the loss, times v."""
-        if self._centring is None:
-            return h * v
-        sums = v.reshape(-1, self.n_outputs).sum(axis=1)
-        return np.asarray(h * v + np.repeat(self._centring[:, k] * sums, self.n_outputs))
+    def _add_quadratic(self, k: int, h: Vector, v: Vector, product: Vector) -> float:
+        """Add fold k's Hessian of all that is not the loss, times v; return that times v."""
+        total = float(kernels.add_scaled(h, v, product))
+        if self._centring is not None:
+            sums = v.reshape(-1, self.n_outputs).sum(axis=1)
+            pull = self._centring[:, k] * sums
+            product += np.repeat(pull, self.n_outputs)
+            total += float(pull @ sums)
+        return total
 
     def _make_centring(self) -> Array | None:
         """Return each fold's rho, row by row, for a loss that needs it; see the module."""
