@@ -24,7 +24,7 @@ _SUMS = {"reassoc", "contract"}
 _CONTRACT = {"contract"}
 
 # A signed and an unsigned integer make a float in numba.
-_0, _1, _8, _16 = np.uint64(0), np.uint64(1), np.uint64(8), np.uint64(16)
+_0, _1 = np.uint64(0), np.uint64(1)
 
 # Rows of W or G are found by the columns of X, which jump: where there are more numbers than a
 # core's own cache holds, a row is asked for so many entries before it is used.
@@ -37,35 +37,36 @@ _TILE = np.uint64(32)
 def csr_matmul(data, indices, indptr, W, p, Z):
     """Write ``X @ W`` to ``Z``, of shape (n_rows, k), where X has p columns.
 
-    ``W`` has one column, or as many as fill vectors of eight: those beyond k are not used. If it
-    has p + 1 rows, the last is that of a column of ones.
+    W and Z are both float64 or both float32, and so is the arithmetic. ``W`` has one column, or as
+    many as fill vectors: those beyond k are not used. If it has p + 1 rows, the last is that of a
+    column of ones.
     """
     k, p, ones, far = np.uint64(Z.shape[1]), np.uint64(p), len(W) > p, W.size > _NEAR
-    end = np.uint64(len(indices)) - _1
+    end, lanes = np.uint64(len(indices)) - _1, simd.lanes(W)
     for i in range(np.uint64(len(Z))):
         first, last = indptr[i], indptr[i + _1]
         if k == _1:
-            total = W[p, _0] if ones else 0.0
+            total = np.float64(W[p, _0]) if ones else 0.0
             for j in range(first, last):
                 total += data[j] * W[indices[j], _0]
             Z[i, _0] = total
             continue
         c = _0
-        while c + _8 < k:
-            low = simd.load(W, p, c) if ones else simd.zeros()
-            high = simd.load(W, p, c + _8) if ones else simd.zeros()
+        while c + lanes < k:
+            low = simd.load(W, p, c) if ones else simd.zeros(W)
+            high = simd.load(W, p, c + lanes) if ones else simd.zeros(W)
             for j in range(first, last):
                 if far:
                     ahead = indices[min(j + _AHEAD, end)]
                     simd.prefetch(W, ahead, c)
-                    simd.prefetch(W, ahead, c + _8)
+                    simd.prefetch(W, ahead, c + lanes)
                 low = simd.multiply_add(data[j], simd.load(W, indices[j], c), low)
-                high = simd.multiply_add(data[j], simd.load(W, indices[j], c + _8), high)
-            simd.store_first(Z, i, c, _8, low)
-            simd.store_first(Z, i, c + _8, k - c - _8, high)
-            c += _16
+                high = simd.multiply_add(data[j], simd.load(W, indices[j], c + lanes), high)
+            simd.store_first(Z, i, c, lanes, low)
+            simd.store_first(Z, i, c + lanes, k - c - lanes, high)
+            c += lanes + lanes
         if c < k:
-            low = simd.load(W, p, c) if ones else simd.zeros()
+            low = simd.load(W, p, c) if ones else simd.zeros(W)
             for j in range(first, last):
                 if far:
                     simd.prefetch(W, indices[min(j + _AHEAD, end)], c)
@@ -80,7 +81,7 @@ def csr_rmatmul(data, indices, indptr, U, G, p, squared):
     With ``squared``, the entries of X are squared first.
     """
     k, p, ones, far = np.uint64(U.shape[1]), np.uint64(p), len(G) > p, G.size > _NEAR
-    end = np.uint64(len(indices)) - _1
+    end, lanes = np.uint64(len(indices)) - _1, simd.lanes(G)
     for i in range(np.uint64(len(U))):
         first, last = indptr[i], indptr[i + _1]
         if k == _1:
@@ -93,22 +94,23 @@ def csr_rmatmul(data, indices, indptr, U, G, p, squared):
                     G[p, _0] += u
             continue
         c = _0
-        while c + _8 < k:
-            low, high = simd.load_first(U, i, c, _8), simd.load_first(U, i, c + _8, k - c - _8)
+        while c + lanes < k:
+            low = simd.load_first(U, i, c, lanes)
+            high = simd.load_first(U, i, c + lanes, k - c - lanes)
             for j in range(first, last):
                 if far:
                     ahead = indices[min(j + _AHEAD, end)]
                     simd.prefetch(G, ahead, c)
-                    simd.prefetch(G, ahead, c + _8)
+                    simd.prefetch(G, ahead, c + lanes)
                 x = np.float64(data[j])
                 if squared:
                     x *= x
                 _add(x, low, G, indices[j], c)
-                _add(x, high, G, indices[j], c + _8)
+                _add(x, high, G, indices[j], c + lanes)
             if ones:
                 _add(1.0, low, G, p, c)
-                _add(1.0, high, G, p, c + _8)
-            c += _16
+                _add(1.0, high, G, p, c + lanes)
+            c += lanes + lanes
         if c < k:
             low = simd.load_first(U, i, c, k - c)
             for j in range(first, last):
@@ -124,7 +126,7 @@ def csr_rmatmul(data, indices, indptr, U, G, p, squared):
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
 def _add(x, vector, A, i, c):
-    """Add x times a vector to ``A[i, c : c + 8]``."""
+    """Add x times a vector to that which begins at ``A[i, c]``."""
     simd.store(A, i, c, simd.multiply_add(x, vector, simd.load(A, i, c)))
 
 

@@ -1,115 +1,135 @@
-"""Eight numbers at a time, for compiled loops that the compiler does not vectorise by itself.
+"""A line of the cache at a time, for compiled loops that the compiler does not vectorise by itself.
 
 Numba's compiler vectorises loops over long arrays, but neither a row of five or fifteen columns nor
-statements that stand side by side. These functions say it outright: a value of type ``float64x8``
-is eight numbers in as many vector registers as the processor needs for them, one with AVX-512, two
-with AVX2. They can be called from compiled code only, and take matrices of float64 numbers in C
-order: others do not compile. A place is given by its row and column; a row that compiled code has
-cut out of a matrix would be counted as a reference to its memory, entry by entry.
+statements that stand side by side. These functions say it outright: a *vector* is 64 bytes of
+numbers, eight of float64 or sixteen of float32, in as many registers as the processor needs for
+them, one with AVX-512, two with AVX2. They can be called from compiled code only, and take matrices
+of such numbers in C order: others do not compile. A place is given by its row and column; a row
+that compiled code has cut out of a matrix would be counted as a reference to its memory, entry by
+entry.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-LANES = 8
+LINE_BYTES = 64
 
 # To a type checker, these functions are what numba makes of them: without types.
 _intrinsic: Any = intrinsic
 
-_DOUBLE = ir.DoubleType()
-_VECTOR = ir.VectorType(_DOUBLE, LANES)
-_MASK = ir.VectorType(ir.IntType(1), LANES)
 # What a place in a matrix is converted to.
 _PLACE = types.uint64, types.uint64
-# Rows of a matrix begin anywhere.
-_ALIGN = 8
 
 
-class Float64x8(types.Type):
-    """The type of eight float64 numbers."""
-
-    def __init__(self) -> None:
-        super().__init__(name="float64x8")
+def n_lanes(dtype: Any) -> int:
+    """Return how many numbers of a type are a vector."""
+    return LINE_BYTES // int(np.dtype(dtype).itemsize)
 
 
-float64x8: Any = Float64x8()
+class VectorType(types.Type):
+    """The type of a vector of float64 or float32 numbers."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        self.lanes = n_lanes(str(dtype))
+        super().__init__(name=f"{dtype}x{self.lanes}")
+
+    @property
+    def llvm(self) -> Any:
+        """The compiler's type."""
+        number = ir.DoubleType() if self.dtype == types.float64 else ir.FloatType()
+        return ir.VectorType(number, self.lanes)
+
+    @property
+    def suffix(self) -> str:
+        """How the compiler's functions for such vectors are called."""
+        return f"v{self.lanes}f{self.dtype.bitwidth}"
+
+    @property
+    def align(self) -> int:
+        """The alignment in bytes: rows of matrices begin anywhere."""
+        return int(self.dtype.bitwidth) // 8
 
 
-@register_model(Float64x8)
-class _Float64x8Model(models.PrimitiveModel):
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _VECTOR)
+        super().__init__(dmm, fe_type, fe_type.llvm)
 
 
 @_intrinsic
-def zeros(typingctx: Any) -> Any:
-    """Return eight zeros."""
+def lanes(typingctx: Any, A: Any) -> Any:
+    """Return how many numbers of a matrix are a vector."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return ir.Constant(_VECTOR, [0.0] * LANES)
+        return context.get_constant(types.uint64, _vector_of(A).lanes)
 
-    return float64x8(), codegen
+    return (types.uint64(A), codegen) if _is_matrix(A) else None
+
+
+@_intrinsic
+def zeros(typingctx: Any, A: Any) -> Any:
+    """Return a vector of zeros, of the type of a matrix."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _zeros(signature.return_type)
+
+    return (_vector_of(A)(A), codegen) if _is_matrix(A) else None
 
 
 @_intrinsic
 def load(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
-    """Return ``A[i, c : c + 8]``, all of which must be memory that may be read."""
+    """Return the vector that begins at ``A[i, c]``; it must be memory that may be read."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature, args), align=_ALIGN)
+        pointer = _pointer(context, builder, signature, args)
+        return builder.load(pointer, align=signature.return_type.align)
 
-    return (float64x8(A, *_PLACE), codegen) if _is_matrix(A) else None
+    return (_vector_of(A)(A, *_PLACE), codegen) if _is_matrix(A) else None
 
 
 @_intrinsic
 def store(typingctx: Any, A: Any, i: Any, c: Any, vector: Any) -> Any:
-    """Write eight numbers to ``A[i, c : c + 8]``, all of which must be memory to write."""
+    """Write a vector to where ``A[i, c]`` begins, all of which must be memory to write."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[3], _pointer(context, builder, signature, args), align=_ALIGN)
+        pointer = _pointer(context, builder, signature, args)
+        builder.store(args[3], pointer, align=vector.align)
         return context.get_dummy_value()
 
-    return (types.void(A, *_PLACE, vector), codegen) if _is_matrix(A) else None
+    return (types.void(A, *_PLACE, vector), codegen) if _fits(A, vector) else None
 
 
 @_intrinsic
 def load_first(typingctx: Any, A: Any, i: Any, c: Any, n: Any) -> Any:
-    """Return the first ``n`` numbers of ``A[i, c:]``, at most eight, followed by zeros."""
+    """Return a vector of the first ``n`` numbers of ``A[i, c:]``, followed by zeros."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature, args)
-        zero = ir.Constant(_VECTOR, [0.0] * LANES)
-        kind = ir.FunctionType(_VECTOR, [pointer.type, ir.IntType(32), _MASK, _VECTOR])
-        function = cgutils.get_or_insert_function(
-            builder.module, kind, "llvm.masked.load.v8f64.p0v8f64"
-        )
-        align = ir.Constant(ir.IntType(32), _ALIGN)
-        return builder.call(function, [pointer, align, _first(builder, args[3]), zero])
+        vector, pointer = signature.return_type, _pointer(context, builder, signature, args)
+        mask = _first(builder, args[3], vector)
+        return _masked(builder, "load", vector, vector.llvm, pointer, mask, _zeros(vector))
 
-    return (float64x8(A, *_PLACE, types.uint64), codegen) if _is_matrix(A) else None
+    return (_vector_of(A)(A, *_PLACE, types.uint64), codegen) if _is_matrix(A) else None
 
 
 @_intrinsic
 def store_first(typingctx: Any, A: Any, i: Any, c: Any, n: Any, vector: Any) -> Any:
-    """Write the first ``n`` numbers of a vector, at most eight, to ``A[i, c:]``."""
+    """Write the first ``n`` numbers of a vector to ``A[i, c:]``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _pointer(context, builder, signature, args)
-        kind = ir.FunctionType(ir.VoidType(), [_VECTOR, pointer.type, ir.IntType(32), _MASK])
-        function = cgutils.get_or_insert_function(
-            builder.module, kind, "llvm.masked.store.v8f64.p0v8f64"
-        )
-        align = ir.Constant(ir.IntType(32), _ALIGN)
-        builder.call(function, [args[4], pointer, align, _first(builder, args[3])])
+        mask = _first(builder, args[3], vector)
+        _masked(builder, "store", vector, ir.VoidType(), args[4], pointer, mask)
         return context.get_dummy_value()
 
-    return (types.void(A, *_PLACE, types.uint64, vector), codegen) if _is_matrix(A) else None
+    return (types.void(A, *_PLACE, types.uint64, vector), codegen) if _fits(A, vector) else None
 
 
 @_intrinsic
@@ -130,27 +150,51 @@ def prefetch(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
 
 @_intrinsic
 def multiply_add(typingctx: Any, a: Any, x: Any, y: Any) -> Any:
-    """Return ``a * x + y`` for a number a and vectors x and y."""
+    """Return ``a * x + y`` for a number a and vectors x and y of one type."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.v8f64")
-        return builder.call(function, [_spread(builder, args[0], _VECTOR), args[1], args[2]])
+        kind = ir.FunctionType(x.llvm, [x.llvm] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.{x.suffix}")
+        return builder.call(function, [_spread(builder, args[0], x.llvm), args[1], args[2]])
 
-    return float64x8(types.float64, x, y), codegen
+    return (x(x.dtype, x, y), codegen) if isinstance(x, VectorType) and x == y else None
 
 
 def _is_matrix(A: Any) -> bool:
     kind = isinstance(A, types.Array) and (A.ndim, A.layout) == (2, "C")
-    return kind and A.dtype == types.float64
+    return kind and A.dtype in (types.float64, types.float32)
+
+
+def _fits(A: Any, vector: Any) -> bool:
+    return _is_matrix(A) and vector == _vector_of(A)
+
+
+def _vector_of(A: Any) -> Any:
+    """Return the type of vectors of a matrix."""
+    return VectorType(A.dtype)
+
+
+def _zeros(vector: Any) -> Any:
+    return ir.Constant(vector.llvm, [0.0] * vector.lanes)
 
 
 def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     """Return the address of ``A[i, c]`` as that of a vector."""
-    A = context.make_array(signature.args[0])(context, builder, args[0])
+    kind = signature.args[0]
+    A = context.make_array(kind)(context, builder, args[0])
     width = builder.extract_value(A.shape, 1)
     place = builder.add(builder.mul(args[1], width), args[2])
-    return builder.bitcast(builder.gep(A.data, [place]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(A.data, [place]), _vector_of(kind).llvm.as_pointer())
+
+
+def _masked(builder: Any, name: str, vector: Any, answer: Any, *args: Any) -> Any:
+    """Call the compiler's masked load or store; args are its own, but for the alignment."""
+    number = ir.IntType(32)
+    place = [isinstance(a.type, ir.PointerType) for a in args].index(True) + 1
+    args = (*args[:place], number(vector.align), *args[place:])
+    kind = ir.FunctionType(answer, [a.type for a in args])
+    full = f"llvm.masked.{name}.{vector.suffix}.p0{vector.suffix}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), args)
 
 
 def _spread(builder: Any, scalar: Any, kind: Any) -> Any:
@@ -158,12 +202,12 @@ def _spread(builder: Any, scalar: Any, kind: Any) -> Any:
     one = builder.insert_element(
         ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
     )
-    order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    order = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), order)
 
 
-def _first(builder: Any, n: Any) -> Any:
+def _first(builder: Any, n: Any, vector: Any) -> Any:
     """Return the mask of the first n elements."""
-    kind = ir.VectorType(ir.IntType(64), LANES)
-    places = ir.Constant(kind, list(range(LANES)))
+    kind = ir.VectorType(ir.IntType(64), vector.lanes)
+    places = ir.Constant(kind, list(range(vector.lanes)))
     return builder.icmp_unsigned("<", places, _spread(builder, n, kind))

@@ -16,6 +16,10 @@ from .linear_system import LinearSystem, Preconditioner, positive_definite
 # Unpenalised variables are eliminated, a column of the Hessian each, up to this number.
 MAX_ELIMINATED = 16
 MAX_STEPS = 200
+# Products are made in single precision where the error that is allowed is at least this share of
+# the hypergradient's terms: a thousand times of what rounding does to them. They cancel near a
+# minimum, so that their sum says nothing of their size.
+SINGLE = 1e-3
 
 
 def auto(
@@ -68,12 +72,14 @@ def auto(
     .. [2] G. H. Golub and G. Meurant, *Matrices, Moments and Quadrature with Applications*, 2010.
     """
     n_hvp = 0
-    if isinstance(start, _State) and start.belongs_to(theta, solution.w):
-        state = start
+    last = start if isinstance(start, _State) else None
+    single = accuracy >= SINGLE * (np.inf if last is None else last.size)
+    if last is not None and last.belongs_to(theta, solution.w) and single >= last.single:
+        state = last
     else:
-        along = start.hypergradient if isinstance(start, _State) else np.ones_like(theta)
+        along = np.ones_like(theta) if last is None else last.hypergradient
         along = along / (float(np.linalg.norm(along)) or 1.0)
-        state = yield from _begin(problem, theta, solution, outer_grad, along)
+        state = yield from _begin(problem, theta, solution, outer_grad, along, single)
         n_hvp = state.n_products
     n_steps = 0
     while state.error > accuracy and n_steps < MAX_STEPS:
@@ -81,7 +87,7 @@ def auto(
         if not running:
             break
         directions = np.stack([system.direction for system in running])
-        products = yield HessianProduct(solution.w, directions)
+        products = yield HessianProduct(solution.w, directions, state.single)
         for system, product in zip(running, products, strict=True):
             system.advance(product)
         n_hvp += len(running)
@@ -101,7 +107,12 @@ def auto(
 
 
 def _begin(
-    problem: Problem, theta: Vector, solution: Solution, outer_grad: Vector, along: Vector
+    problem: Problem,
+    theta: Vector,
+    solution: Solution,
+    outer_grad: Vector,
+    along: Vector,
+    single: bool,
 ) -> Solver[_State]:
     """Measure the residuals of the SHINE estimates, in one pass."""
     estimate, w = solution.inverse_hessian, solution.w
@@ -113,7 +124,7 @@ def _begin(
     free = _free(problem, theta)
     units = np.zeros((free.size, w.size))
     units[np.arange(free.size), free] = 1.0
-    products = yield HessianProduct(w, np.stack([*guesses, *units]))
+    products = yield HessianProduct(w, np.stack([*guesses, *units]), single)
     columns = products[len(guesses) :]
     # A variable of no curvature, such as an intercept where a loss is flat, has no part in the
     # system, which could not be solved with it.
@@ -123,12 +134,13 @@ def _begin(
         free, columns = free[:0], columns[:0]
     penalty = problem.penalty_hessian(theta) if problem.convex else None
     preconditioner = Preconditioner(estimate.diagonal, penalty, free, columns, idle)
+    precision = float(np.finfo(np.float32 if single else np.float64).eps)
     systems = [
-        LinearSystem(side, guess, product, preconditioner)
+        LinearSystem(side, guess, product, preconditioner, precision)
         for side, guess, product in zip(sides, guesses, products[: len(guesses)], strict=True)
     ]
     reach = float(np.sqrt(np.abs(problem.cross_vjp(w, theta, w)).sum()))
-    state = _State(problem, theta, w, systems, along, reach, len(products))
+    state = _State(problem, theta, w, systems, along, reach, len(products), single)
     corrected = state.update()
     if len(systems) == 2:
         # Nothing better is known yet than what the tangent has changed of the estimate.
@@ -166,18 +178,27 @@ class _State:
         along: Vector,
         reach: float,
         n_products: int,
+        single: bool,
     ) -> None:
         self.problem, self.theta, self.w = problem, theta, w
         self.systems = systems
         self.along = along
         self.reach = reach
         self.n_products = n_products
+        self.single = single
         self.n_steps = 0
         self.changes = (np.inf, np.inf)
         self.hypergradient = np.full_like(theta, np.inf)
 
     def belongs_to(self, theta: Vector, w: Vector) -> bool:
         return self.w is w and np.array_equal(self.theta, theta)
+
+    @property
+    def size(self) -> float:
+        """What the terms of the hypergradient add up to, as far as is known; infinite if not."""
+        energies = [float(system.x @ system.rhs) for system in self.systems]
+        known = len(energies) == 2 and min(energies) > 0.0
+        return float(np.sqrt(np.prod(energies))) if known else np.inf
 
     @property
     def error(self) -> float:

@@ -28,8 +28,9 @@ from .. import kernels
 
 Vector = NDArray[np.float64]
 
-# A bound cannot be smaller than what rounding does to the residual that it is made of.
-ROUNDING = 1e3 * np.finfo(np.float64).eps
+# A bound cannot be smaller than what rounding does to the residual that it is made of: so many
+# times the precision of the products.
+ROUNDING = 1e3
 
 
 def positive_definite(block: NDArray[np.float64]) -> bool:
@@ -128,6 +129,8 @@ class LinearSystem:
     rhs, x, product : ndarray of shape (n,)
         Right-hand side, first guess, and H times it; the last two are taken over, not copied.
     preconditioner : Preconditioner
+    precision : float, default=machine epsilon of float64
+        That of the products with H.
 
     Attributes
     ----------
@@ -140,12 +143,18 @@ class LinearSystem:
     """
 
     def __init__(
-        self, rhs: Vector, x: Vector, product: Vector, preconditioner: Preconditioner
+        self,
+        rhs: Vector,
+        x: Vector,
+        product: Vector,
+        preconditioner: Preconditioner,
+        precision: float = float(np.finfo(np.float64).eps),
     ) -> None:
         self.rhs, self.x, self.residual = rhs, x, np.subtract(rhs, product, out=product)
         self._precondition = preconditioner
         preconditioner.settle(self.x, self.residual)
-        self._floor = ROUNDING * (preconditioner.norm(rhs) + preconditioner.pull(self.x))
+        size = preconditioner.norm(rhs) + preconditioner.pull(self.x)
+        self._floor = ROUNDING * precision * size
         self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
         self.direction = preconditioner(self.residual)
         self._energy = float(self.residual @ self.direction)

@@ -205,6 +205,15 @@ class InverseHessian(_Operator):
             row = self._usable[-1]
             self._gamma = 1.0 / (self._rho[row] * self._scale_of(self._y[row]))
 
+    def use_median_scale(self) -> None:
+        """Give the initial matrix the median of the lengths that its pairs ask for.
+
+        The newest pair's, which is used otherwise, serves the path that it was met on.
+        """
+        if self._usable.size:
+            scales = [1.0 / (self._rho[i] * self._scale_of(self._y[i])) for i in self._usable]
+            self._gamma = float(np.median(scales))
+
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
         twin = copy(self)

@@ -31,10 +31,14 @@ class Evaluate(NamedTuple):
 
 
 class HessianProduct(NamedTuple):
-    """Ask for ``H(w) @ v``; where ``v`` is of shape (k, n), for that of each row, in one pass."""
+    """Ask for ``H(w) @ v``; where ``v`` is of shape (k, n), for that of each row, in one pass.
+
+    With ``single``, single precision will do; the answer is float64 in any case.
+    """
 
     w: Vector
     v: Vector
+    single: bool = False
 
 
 Request = Evaluate | HessianProduct

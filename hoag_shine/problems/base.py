@@ -218,7 +218,7 @@ def _answer(problem: Problem, request: Request, theta: Vector) -> Any:
     match request:
         case Evaluate(w):
             return problem.value_and_grad(w, theta)
-        case HessianProduct(w, v):
+        case HessianProduct(w, v, _):
             product = problem.hessp(w, theta)
             return product(v) if v.ndim == 1 else np.stack([product(row) for row in v])
     raise TypeError(f"a solver asked for {request!r}, which is not a known request.")

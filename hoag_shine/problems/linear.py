@@ -159,8 +159,10 @@ class LinearProblems(ProblemSet):
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         values = {k: r.w for k, r in requests.items() if isinstance(r, Evaluate)}
-        products = {k: (r.w, r.v) for k, r in requests.items() if isinstance(r, HessianProduct)}
-        return self.values_and_grads(values, theta) | self.hessian_products(products, theta)
+        asked = {k: r for k, r in requests.items() if isinstance(r, HessianProduct)}
+        products = {k: (r.w, r.v) for k, r in asked.items()}
+        dtype = self.design.single if all(r.single for r in asked.values()) else np.float64
+        return self.values_and_grads(values, theta) | self.hessian_products(products, theta, dtype)
 
     def values_and_grads(
         self, ws: Mapping[int, Vector], theta: Vector
@@ -189,39 +191,41 @@ class LinearProblems(ProblemSet):
         return answers
 
     def hessian_products(
-        self, points: Mapping[int, tuple[Vector, Vector]], theta: Vector
+        self, points: Mapping[int, tuple[Vector, Vector]], theta: Vector, dtype: Any = np.float64
     ) -> dict[int, Vector]:
         """Return the Hessian of :math:`g_k` at w times v, for each fold's (w, v), in one pass.
 
-        v may be several vectors, the rows of a matrix.
+        v may be several vectors, the rows of a matrix. Products with the data are made in
+        ``dtype``.
         """
         if not points:
             return {}
         folds = list(points)
-        counts = [np.atleast_2d(v).shape[0] for _, v in points.values()]
+        rows = {k: np.atleast_2d(v) for k, (_, v) in points.items()}
         # As many vectors for each fold, zeros where one has fewer: they share its curvature.
-        V = self._stack(len(folds), max(counts))
-        for c, (_, v) in enumerate(points.values()):
-            V[c, : counts[c]] = v
-            V[c, counts[c] :] = 0.0
+        V = self._stack((len(folds), max(map(len, rows.values()))), dtype)
+        for own, v in zip(V, rows.values(), strict=True):
+            own[: len(v)] = v
+            own[len(v) :] = 0.0
         D = self._curvatures_at({k: w for k, (w, _) in points.items()})[:, :, None]
-        W = self._side_by_side(V.reshape(-1, self.n_params))
+        D = D.astype(dtype, copy=False)
+        W = self._side_by_side(V.reshape(-1, self.n_params), dtype)
         n_columns = V.shape[0] * V.shape[1]
-        G = self._zeros(n_columns)
+        G = self._zeros(n_columns, dtype)
         for block in self.design.blocks:
             Z = self._forward(block, W, n_columns)
             Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
             U = self.loss.hessian_product(D[block], Z)
-            weight = self._columns(self.train_weight[block], folds)
+            weight = self._columns(self.train_weight[block], folds).astype(dtype, copy=False)
             self._add_backward(block, U * weight[:, :, None], G)
         self._n_passes += 1.0
         h = self.penalty.hessian(theta)
         products = self._one_by_one(G, n_columns).reshape(V.shape)
         answers = {}
-        for c, (k, (_, v)) in enumerate(points.items()):
-            for product, row in zip(products[c, : counts[c]], V[c], strict=False):
+        for (k, v), own in zip(rows.items(), products, strict=True):
+            for row, product in zip(v, own, strict=False):
                 self._add_quadratic(k, h, row, product)
-            answers[k] = products[c, : counts[c]].reshape(v.shape)
+            answers[k] = own[: len(v)].reshape(points[k][1].shape)
         return answers
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
@@ -354,33 +358,33 @@ class LinearProblems(ProblemSet):
         self._n_passes += 0.5
         return H
 
-    def _buffer(self, name: str, n_folds: int) -> Array:
+    def _buffer(self, name: str, n_folds: int, dtype: Any = np.float64) -> Array:
         """Return columns: the outputs of the first fold, then those of the next.
 
         The same memory every time: new memory would take as long as it takes to be filled. What
         stands in columns beyond these is of no account.
         """
         k = n_folds * self.n_outputs
-        key = name, self.design.width(k)
+        key = f"{name}, {np.dtype(dtype)}", self.design.width(k, dtype)
         if key not in self._buffers:
-            self._buffers[key] = self.design.zeros(self.n_params // self.n_outputs, k)
+            self._buffers[key] = self.design.zeros(self.n_params // self.n_outputs, k, dtype)
         return self._buffers[key]
 
-    def _stack(self, *shape: int) -> Array:
+    def _stack(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return memory for vectors, likewise the same every time."""
-        key = "vectors", int(np.prod(shape))
+        key = f"vectors, {np.dtype(dtype)}", int(np.prod(shape))
         if key not in self._buffers:
-            self._buffers[key] = np.empty((key[1], self.n_params))
+            self._buffers[key] = np.empty((key[1], self.n_params), dtype)
         return self._buffers[key].reshape(*shape, self.n_params)
 
-    def _zeros(self, n_folds: int) -> Array:
-        G = self._buffer("transposed product", n_folds)
+    def _zeros(self, n_folds: int, dtype: Any = np.float64) -> Array:
+        G = self._buffer("transposed product", n_folds, dtype)
         G.fill(0.0)
         return G
 
-    def _side_by_side(self, V: Array) -> Array:
+    def _side_by_side(self, V: Array, dtype: Any = np.float64) -> Array:
         """Return the rows of V as columns, without the variables held at zero."""
-        W = self._buffer("variables", len(V))
+        W = self._buffer("variables", len(V), dtype)
         kernels.side_by_side(V if self._free is None else V * self._free, self.n_outputs, W)
         return W
 

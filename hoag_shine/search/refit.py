@@ -66,6 +66,7 @@ class Refit:
             return None
         estimate = solutions[0].inverse_hessian.copy()
         estimate.set_penalty(self.problem.penalty_hessian(theta))
+        estimate.use_median_scale()
         return estimate
 
     def _mean(self, solutions: Sequence[Solution]) -> Vector | None:

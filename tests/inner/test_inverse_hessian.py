@@ -57,6 +57,19 @@ def test_a_variable_without_any_curvature_counts_as_one_of_curvature_one():
     np.testing.assert_allclose(B.diagonal, [0.25, 1.0, 1.0], rtol=1e-14)
 
 
+def test_the_initial_matrix_may_have_the_median_of_the_lengths_that_pairs_ask_for():
+    rng = np.random.default_rng(1)
+    d = rng.random(6) + 0.1
+    B, A, steps = filled(rng, 6, 5, diagonal=d)
+    shape = d ** (-2 / 3)
+    lengths = [s @ A @ s / ((A @ s) @ (shape * (A @ s))) for s in steps]
+    np.testing.assert_allclose(B.diagonal, lengths[-1] * shape, rtol=1e-12)
+    B.use_median_scale()
+    np.testing.assert_allclose(B.diagonal, np.median(lengths) * shape, rtol=1e-12)
+    s, y = B.s[-1], B.y[-1]
+    np.testing.assert_allclose(B @ y, s, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("with_diagonal", [False, True])
 @pytest.mark.parametrize("count", [1, 4, 5, 6, 17])
 def test_it_equals_the_dense_recursion_over_the_newest_pairs(count, with_diagonal):

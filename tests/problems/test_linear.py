@@ -95,6 +95,21 @@ def test_one_pass_serves_all_folds(kind, layout):
         np.testing.assert_allclose(diagonals[k] + fold.h(theta), np.diag(H), rtol=1e-10)
 
 
+@every_kind
+@every_layout
+def test_products_in_single_precision(kind, layout):
+    """To its rounding errors; and in double precision as soon as one fold asks for that."""
+    case = make_case(kind, layout)
+    ws, v, theta = points(case)
+    exact = case.problems.answer({k: HessianProduct(w, v) for k, w in enumerate(ws)}, theta)
+    rough = case.problems.answer({k: HessianProduct(w, v, True) for k, w in enumerate(ws)}, theta)
+    mixed = case.problems.answer({k: HessianProduct(w, v, k > 0) for k, w in enumerate(ws)}, theta)
+    for k, product in exact.items():
+        assert rough[k].dtype == np.float64
+        np.testing.assert_allclose(rough[k], product, rtol=0, atol=1e-5 * np.abs(product).max())
+        np.testing.assert_array_equal(mixed[k], product)
+
+
 @every_layout
 def test_some_folds_may_ask_while_others_are_done(layout):
     """Of different things at that, and in any order."""
