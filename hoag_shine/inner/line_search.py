@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .requests import Evaluate, Solver
+from .requests import Evaluate, Line, Solver
 
 Vector = NDArray[np.float64]
 
@@ -57,10 +57,11 @@ def strong_wolfe(
     """
     slack = ROUNDING * abs(origin.value)
     low, high = origin, None
+    line: Line | None = None
     for n_evaluations in range(1, max_evaluations + 1):
         w = step * direction
         w += origin.w
-        value, grad = yield Evaluate(w)
+        value, grad = yield Evaluate(w, line)
         trial = Trial(step, value, float(grad @ direction), w, grad)
         allowed = origin.value + SUFFICIENT_DECREASE * step * origin.slope + slack
         if not (np.isfinite(value) and np.isfinite(trial.slope)):
@@ -77,6 +78,7 @@ def strong_wolfe(
         following = _next_step(low, high)
         if following is None:
             break
+        line = Line(origin.w, w, following / step)
         step = following
     return (low if low.value < origin.value else None), n_evaluations
 

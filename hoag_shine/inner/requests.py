@@ -24,10 +24,26 @@ Vector = NDArray[np.float64]
 Result = TypeVar("Result")
 
 
+class Line(NamedTuple):
+    """Where a point lies: at ``start + share * (end - start)``.
+
+    ``end`` is the point asked for last, ``start`` that from which the line search has set out.
+    """
+
+    start: Vector
+    end: Vector
+    share: float
+
+
 class Evaluate(NamedTuple):
-    """Ask for ``(value, grad)`` of the inner objective at ``w``."""
+    """Ask for ``(value, grad)`` of the inner objective at ``w``.
+
+    Where ``line`` is given, w lies on a line with two points that have been asked for before, so
+    that what is linear in w need not be computed again.
+    """
 
     w: Vector
+    line: Line | None = None
 
 
 class HessianProduct(NamedTuple):

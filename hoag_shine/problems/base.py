@@ -216,7 +216,7 @@ class JoinedProblems(ProblemSet):
 
 def _answer(problem: Problem, request: Request, theta: Vector) -> Any:
     match request:
-        case Evaluate(w):
+        case Evaluate(w, _):
             return problem.value_and_grad(w, theta)
         case HessianProduct(w, v, _):
             product = problem.hessp(w, theta)

@@ -34,7 +34,7 @@ from scipy.linalg import LinAlgError, cho_factor, get_lapack_funcs
 
 from .. import kernels
 from ..groups import HELD
-from ..inner.requests import Evaluate, HessianProduct, Request
+from ..inner.requests import Evaluate, HessianProduct, Line, Request
 from .base import Problem, ProblemSet
 from .design import as_design
 from .losses import Loss
@@ -142,8 +142,10 @@ class LinearProblems(ProblemSet):
         self._n_passes = 0.0
         # Only rows that some fold holds out are read for the outer loss.
         self._share_held_out = float(test_weight.any(axis=1).mean())
-        # The folds' last linear predictors and curvatures, with the w they belong to.
+        # The folds' last linear predictors and curvatures, with the w they belong to, and the
+        # predictors before them.
         self._predictors = _ByFold(train_weight.shape[1])
+        self._earlier = _ByFold(train_weight.shape[1])
         self._curvatures = _ByFold(train_weight.shape[1])
         self._last_hessian: dict[int, tuple[Vector, Array]] = {}
         self._buffers: dict[tuple[str, int], Array] = {}
@@ -159,29 +161,35 @@ class LinearProblems(ProblemSet):
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         values = {k: r.w for k, r in requests.items() if isinstance(r, Evaluate)}
+        lines = {k: r.line for k, r in requests.items() if isinstance(r, Evaluate) and r.line}
         asked = {k: r for k, r in requests.items() if isinstance(r, HessianProduct)}
         products = {k: (r.w, r.v) for k, r in asked.items()}
         dtype = self.design.single if all(r.single for r in asked.values()) else np.float64
+        self._interpolate(values, lines)
         return self.values_and_grads(values, theta) | self.hessian_products(products, theta, dtype)
 
     def values_and_grads(
         self, ws: Mapping[int, Vector], theta: Vector
     ) -> dict[int, tuple[float, Vector]]:
-        """Return :math:`g_k` and its gradient for each fold k of ``ws``, in one pass."""
+        """Return :math:`g_k` and its gradient for each fold k of ``ws``, in one pass.
+
+        In half a pass where the linear predictors are known.
+        """
         if not ws:
             return {}
-        folds = list(ws)
-        V = np.stack(list(ws.values()))
-        W = self._side_by_side(V)
-        Z = np.empty((self.design.shape[0], len(folds), self.n_outputs))
+        folds, new = list(ws), self._predictors.unknown(ws)
+        V = np.stack([ws[k] for k in new]) if new else np.empty((0, self.n_params))
+        W = self._side_by_side(V) if new else None
+        Z, places = self._partly_known(folds, new)
         values = np.zeros(len(folds))
         G = self._zeros(len(folds))
         for block in self.design.blocks:
-            Z[block] = self._forward(block, W, len(folds))
+            if W is not None:
+                Z[block, places] = self._forward(block, W, len(new))
             weight = self._columns(self.train_weight[block], folds)
             values += self._add_losses(block, Z[block], weight, G)
-        self._n_passes += 1.0
-        self._predictors.keep(folds, V, Z)
+        self._n_passes += 1.0 if new else 0.5
+        self._keep_predictors(new, V, Z[:, places])
         h = self.penalty.hessian(theta)
         grads = self._one_by_one(G, len(folds))
         answers = {}
@@ -413,12 +421,39 @@ class LinearProblems(ProblemSet):
         """Add the transposed product of :meth:`_forward` to G."""
         self.design.add_rmatmul(block, U.reshape(len(U), -1), G, squared=squared)
 
+    def _partly_known(self, folds: list[int], new: list[int]) -> tuple[Array, Any]:
+        """Return room for linear predictors, those of ``new`` to be filled in, and their places."""
+        Z = np.empty((self.design.shape[0], len(folds), self.n_outputs))
+        if len(new) == len(folds):
+            return Z, slice(None)
+        known = [k for k in folds if k not in new]
+        Z[:, [folds.index(k) for k in known]] = self._predictors.of(known)
+        return Z, [folds.index(k) for k in new]
+
     def _predictors_at(self, ws: Mapping[int, Vector]) -> Array:
         """Return the linear predictors of each fold of ``ws``, (sample, fold, output)."""
         if new := self._predictors.unknown(ws):
             V = np.stack([ws[k] for k in new])
-            self._predictors.keep(new, V, self._predict(V))
+            self._keep_predictors(new, V, self._predict(V))
         return self._predictors.of(list(ws))
+
+    def _interpolate(self, ws: Mapping[int, Vector], lines: Mapping[int, Line]) -> None:
+        """Note the linear predictors of points on lines through two whose own are known.
+
+        The earlier ones stay those of the line's start: rounding errors are then no larger than
+        those of the way from there.
+        """
+        for k, line in lines.items():
+            if self._earlier.knows(k, line.start) and self._predictors.knows(k, line.end):
+                start, end = self._earlier.of([k]), self._predictors.of([k])
+                Z = start + line.share * (end - start)
+                if np.isfinite(Z).all():
+                    self._predictors.keep([k], ws[k][None].copy(), Z)
+
+    def _keep_predictors(self, folds: Sequence[int], ws: Array, Z: Array) -> None:
+        """Note the linear predictors of some folds, and those before them."""
+        self._earlier.take(folds, self._predictors)
+        self._predictors.keep(folds, ws, Z)
 
     def _curvatures_at(self, ws: Mapping[int, Vector]) -> Array:
         """Return the loss's second derivatives, likewise."""
@@ -471,23 +506,31 @@ class _ByFold:
 
     def unknown(self, ws: Mapping[int, Vector]) -> list[int]:
         """Return the folds whose w is another one."""
-        return [k for k, w in ws.items() if not self._knows(k, w)]
+        return [k for k, w in ws.items() if not self.knows(k, w)]
 
-    def _knows(self, k: int, w: Vector) -> bool:
+    def knows(self, k: int, w: Vector) -> bool:
+        """Whether a fold's values are those at w."""
         known = self._ws[k]
         return known is not None and np.array_equal(known, w)
 
-    def keep(self, folds: Sequence[int], ws: Array, values: Array) -> None:
-        """Note the values of some folds at their w, the rows of an array that nobody changes."""
+    def keep(
+        self, folds: Sequence[int], ws: Sequence[Vector | None] | Array, values: Array
+    ) -> None:
+        """Note the values of some folds at their w, in arrays that nobody changes."""
         for k, w in zip(folds, ws, strict=True):
             self._ws[k] = w
-        if len(folds) == len(self._ws):
+        if list(folds) == list(range(len(self._ws))):
             self._values = values
             return
         if len(self._values) != len(values):
             shape = len(values), len(self._ws), *values.shape[2:]
             self._values = np.empty(shape)
         self._values[:, folds] = values
+
+    def take(self, folds: Sequence[int], other: _ByFold) -> None:
+        """Note what is known of some folds elsewhere."""
+        if len(other._values):
+            self.keep(folds, [other._ws[k] for k in folds], other.of(folds))
 
     def of(self, folds: Sequence[int]) -> Array:
         """Return the values of some folds."""

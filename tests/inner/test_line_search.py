@@ -42,6 +42,10 @@ def search(function, step, *, flip=False, **options):
         request = next(generator)
         while True:
             steps.append(sign * request.w[0])
+            if request.line is not None:
+                assert request.line.end[0] == sign * steps[-2]
+                lies = request.line.share * request.line.end
+                np.testing.assert_allclose(request.w, request.line.start + lies, rtol=1e-14)
             value, slope = function(steps[-1])
             request = generator.send((value, np.array([sign * slope])))
     except StopIteration as stop:

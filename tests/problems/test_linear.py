@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold
 
 from hoag_shine import ProblemSet, SquaredLoss, fold_problems
-from hoag_shine.inner.requests import Evaluate, HessianProduct
+from hoag_shine.inner.requests import Evaluate, HessianProduct, Line
 from hoag_shine.problems.design import BLOCK_BYTES, as_design
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.penalties import L2Penalty
@@ -93,6 +93,67 @@ def test_one_pass_serves_all_folds(kind, layout):
         np.testing.assert_allclose(outer[k][0], fold.outer(w), rtol=1e-12)
         np.testing.assert_allclose(outer[k][1], fold.outer_grad(w), rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(diagonals[k] + fold.h(theta), np.diag(H), rtol=1e-10)
+
+
+@every_kind
+@every_layout
+def test_a_third_point_on_a_line_takes_half_a_pass(kind, layout):
+    """The way back: its linear predictors follow from those of the other two."""
+    case = make_case(kind, layout)
+    starts, v, theta = points(case)
+    ends = [w + (k + 1) / 3 * v for k, w in enumerate(starts)]
+    for ws in (starts, ends):
+        case.problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
+    for share in (0.25, 3.0, 0.5):
+        lines = [Line(a, b, share) for a, b in zip(starts, ends, strict=True)]
+        ws = [a + share * (b - a) for a, b in zip(starts, ends, strict=True)]
+        spent = case.problems.n_passes
+        answers = case.problems.answer(
+            {k: Evaluate(w, line) for k, (w, line) in enumerate(zip(ws, lines, strict=True))}, theta
+        )
+        assert case.problems.n_passes == spent + 0.5
+        for k, (fold, w) in enumerate(zip(case.folds, ws, strict=True)):
+            np.testing.assert_allclose(answers[k][0], fold.value(w, theta), rtol=1e-12)
+            grad = fold.grad(w, theta)
+            np.testing.assert_allclose(answers[k][1], grad, rtol=1e-10, atol=1e-10)
+        ends = ws
+
+
+def test_predictors_that_are_not_finite_lead_nowhere():
+    case = make_case("logistic")
+    ws, v, theta = points(case)
+    case.problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
+    with np.errstate(all="ignore"):
+        far = [w + 1e308 * v for w in ws]
+        case.problems.answer({k: Evaluate(w) for k, w in enumerate(far)}, theta)
+        near = {
+            k: Evaluate(w, Line(w, b, 0.0)) for k, (w, b) in enumerate(zip(ws, far, strict=True))
+        }
+        answers = case.problems.answer(near, theta)
+    for k, w in enumerate(ws):
+        np.testing.assert_allclose(answers[k][0], case.folds[k].value(w, theta), rtol=1e-12)
+
+
+@every_layout
+def test_what_is_said_of_a_line_is_used_only_where_both_points_are_known(layout):
+    case = make_case("logistic", layout)
+    ws, v, theta = points(case)
+    v = v / 3.0
+    case.problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
+    case.problems.answer({k: Evaluate(w + v) for k, w in enumerate(ws)}, theta)
+    requests = {
+        0: Evaluate(ws[0] + 0.5 * v, Line(ws[0], ws[0] + v, 0.5)),
+        1: Evaluate(ws[1] + 2.0 * v),
+        2: Evaluate(ws[2] + 0.5 * v, Line(ws[2] - v, ws[2] + 2.0 * v, 0.5)),
+    }
+    spent = case.problems.n_passes
+    answers = case.problems.answer(requests, theta)
+    assert case.problems.n_passes == spent + 1.0
+    for k, request in requests.items():
+        fold = case.folds[k]
+        np.testing.assert_allclose(answers[k][0], fold.value(request.w, theta), rtol=1e-12)
+        grad = fold.grad(request.w, theta)
+        np.testing.assert_allclose(answers[k][1], grad, rtol=1e-9, atol=1e-9)
 
 
 @every_kind
