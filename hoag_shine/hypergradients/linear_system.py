@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+
+from ..cholesky import cholesky_solver
 
 Vector = NDArray[np.float64]
 
@@ -77,7 +78,7 @@ class Preconditioner:
         self._free = free
         self._idle = idle
         self._columns = columns
-        self._factor = cho_factor(columns[:, free]) if free.size else None
+        self._solve = cholesky_solver(columns[:, free]) if free.size else _unchanged
         held = np.delete(penalty * scale, aside) if penalty is not None else np.zeros(1)
         self.smallest = float(held.min(initial=np.inf))
 
@@ -100,12 +101,6 @@ class Preconditioner:
         """Return the sizes of what the free variables add to the product with H."""
         return np.asarray(np.abs(x[self._free]) @ np.abs(self._columns))
 
-    def _solve(self, side: Vector) -> Vector:
-        if self._factor is None:
-            return side
-        # What is not finite is reported where a hypergradient is made of it.
-        return np.asarray(cho_solve(self._factor, side, check_finite=False))
-
     def settle(self, x: Vector, residual: Vector) -> None:
         """Move the free variables, in place, to where their residual is zero."""
         move = self._solve(residual[self._free])
@@ -113,6 +108,10 @@ class Preconditioner:
         residual -= move @ self._columns
         residual[self._free] = 0.0
         residual[self._idle] = 0.0
+
+
+def _unchanged(side: Vector) -> Vector:
+    return side
 
 
 class LinearSystem:

@@ -30,9 +30,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, get_lapack_funcs
+from scipy.linalg import LinAlgError
 
 from .. import kernels
+from ..cholesky import cholesky_solver
 from ..groups import HELD
 from ..inner.requests import Evaluate, HessianProduct, Request
 from .base import Problem, ProblemSet
@@ -300,11 +301,14 @@ class LinearProblems(ProblemSet):
                 factors.append(factors[0])
             else:
                 H = self._data_hessian(c, curvature[:, c]) + np.diag(h[:, c])
-                factors.append(_cholesky_solver(H))
+                factors.append(cholesky_solver(H))
 
         def solve(v: Vector) -> Vector:
-            columns = zip(factors, v.reshape(-1, self.n_outputs).T, strict=True)
-            return np.stack([factor(u) for factor, u in columns], axis=1).ravel()
+            V = v.reshape(-1, self.n_outputs)
+            solved = np.empty_like(V)
+            for c, factor in enumerate(factors):
+                solved[:, c] = factor(V[:, c])
+            return solved.ravel()
 
         return solve
 
@@ -332,7 +336,7 @@ class LinearProblems(ProblemSet):
         if self._centring is not None:
             rows = np.arange(len(H))
             H[rows, :, rows, :] += self._centring.mean(axis=1)[:, None, None]
-        return _cholesky_solver(H.reshape(self.n_params, -1) + np.diag(h))
+        return cholesky_solver(H.reshape(self.n_params, -1) + np.diag(h))
 
     def _mean_curvature(self, w: Vector, v: Vector) -> Array:
         """Return each sample's second derivative at w times v, weighted, as a mean over folds."""
@@ -486,14 +490,6 @@ class _ByFold:
     def of(self, folds: Sequence[int]) -> Array:
         """Return the values of some folds."""
         return _some(self._values, folds)
-
-
-def _cholesky_solver(H: Array) -> Callable[[Vector], Vector]:
-    """Return what multiplies by the inverse of H."""
-    factor, lower = cho_factor(H, lower=True)
-    # cho_solve takes longer over its checks than a small system takes to solve.
-    potrs: Any = get_lapack_funcs("potrs", (factor,))
-    return lambda v: np.asarray(potrs(factor, v, lower=lower)[0])
 
 
 def _some(values: Array, folds: Sequence[int]) -> Array:
