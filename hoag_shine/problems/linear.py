@@ -112,11 +112,14 @@ class LinearProblems(ProblemSet):
         :math:`s` and :math:`v` above. Or of shape (n_samples, n_folds, n_outputs), where a loss
         that is the sum over the outputs weighs them differently.
     fit_intercept : bool, default=True
+    n_samples : int, optional
+        Rows of the data, where those of X stand for more.
 
     Attributes
     ----------
     n_passes : float
-        Times that X was read forwards and backwards, for however many folds at once.
+        Times that the data were read forwards and backwards, for however many folds at once. Rows
+        that stand for more were made of these in one pass, and are that share of the data.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class LinearProblems(ProblemSet):
         test_weight: Array,
         *,
         fit_intercept: bool = True,
+        n_samples: int | None = None,
     ) -> None:
         self.design = as_design(X)
         self.y = y.reshape(len(y), 1, -1)
@@ -140,6 +144,8 @@ class LinearProblems(ProblemSet):
         self.n_features = X.shape[1]
         self.n_outputs = self.y.shape[2]
         self.n_params = (self.n_features + int(fit_intercept)) * self.n_outputs
+        self._share = 1.0 if n_samples is None else len(y) / n_samples
+        self._made_in = 0.0 if n_samples is None else 1.0
         self._n_passes = 0.0
         # Only rows that some fold holds out are read for the outer loss.
         self._share_held_out = float(test_weight.any(axis=1).mean())
@@ -156,7 +162,7 @@ class LinearProblems(ProblemSet):
 
     @property
     def n_passes(self) -> float:
-        return self._n_passes
+        return self._made_in + self._share * self._n_passes
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         values = {k: r.w for k, r in requests.items() if isinstance(r, Evaluate)}
