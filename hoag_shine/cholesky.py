@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, get_lapack_funcs
+from scipy.linalg import LinAlgError, lapack
 
 Array = NDArray[np.float64]
 
+# The checks of cho_factor and cho_solve take longer than a small system takes to solve.
+_factorise: Any = lapack.dpotrf
+_solve: Any = lapack.dpotrs
+
 
 def cholesky_solver(H: Array) -> Callable[[Array], Array]:
-    """Return what multiplies by the inverse of H.
+    """Return what multiplies by the inverse of H, a symmetric matrix.
 
     Raises
     ------
     LinAlgError
-        If H is not positive definite.
-    ValueError
-        If it is not finite.
+        If H is not positive definite, or not finite.
     """
-    factor, lower = cho_factor(H, lower=True)
-    # cho_solve takes longer over its checks than a small system takes to solve.
-    potrs: Any = get_lapack_funcs("potrs", (factor,))
-    return lambda v: np.asarray(potrs(factor, v, lower=lower)[0])
+    factor, failed = _factorise(H, lower=True)
+    if failed or not np.isfinite(factor).all():
+        raise LinAlgError("The matrix is not positive definite.")
+    return lambda v: np.asarray(_solve(factor, v, lower=True)[0])

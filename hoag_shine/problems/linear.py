@@ -292,7 +292,7 @@ class LinearProblems(ProblemSet):
         h = self.penalty.hessian(theta)
         try:
             return self._coupled_solver(w, h) if self.loss.couples else self._solver(w, h)
-        except (LinAlgError, ValueError):
+        except LinAlgError:
             return None
 
     def _solver(self, w: Vector, h: Vector) -> Callable[[Vector], Vector]:
