@@ -164,6 +164,10 @@ class LinearProblems(ProblemSet):
     def n_passes(self) -> float:
         return self._made_in + self._share * self._n_passes
 
+    @property
+    def pass_share(self) -> float:
+        return self._share
+
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         values = {k: r.w for k, r in requests.items() if isinstance(r, Evaluate)}
         products = {k: (r.w, r.v) for k, r in requests.items() if isinstance(r, HessianProduct)}

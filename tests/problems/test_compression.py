@@ -162,6 +162,23 @@ def test_a_search_scores_and_fits_on_all_rows():
     np.testing.assert_allclose(found.best_estimator_.coef_, own.fit(X, y).coef_, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_search_whose_passes_are_nearly_free_ends_within_a_millionth(seed):
+    X, y = diabetes()
+    splits = list(KFold(3, shuffle=True, random_state=seed).split(X))
+    found = ShineCV(Ridge(), cv=splits).fit(X, y)
+
+    def criterion(theta):
+        model = Ridge(alpha=np.exp(theta), solver="svd")
+        errors = [mean_squared_error(y[b], model.fit(X[a], y[a]).predict(X[b])) for a, b in splits]
+        return np.mean(errors)
+
+    near = np.log(found.best_params_["alpha"]) + np.linspace(-3, 3, 121)
+    lowest = min(map(criterion, near))
+    assert criterion(near[60]) <= (1.0 + 1e-6) * lowest
+    np.testing.assert_allclose(-found.best_score_, criterion(near[60]), rtol=1e-6)
+
+
 def test_passes_are_shares_of_the_data():
     X, y = diabetes()
     problems = fold_problems(Ridge(), X, y, cv=CV)
