@@ -246,7 +246,7 @@ class _Progress:
             f"{value:.5g}",
             f"{record['criterion']:.7g}",
             f"{record['hypergradient_norm']:.3g}",
-            f"{record['data_passes']:.0f}",
+            f"{record['data_passes']:.1f}",
             f"{record['seconds']:.2f}",
         )
         self._lines[position:] = [_line(cells)]
@@ -295,7 +295,7 @@ def _report(search: ShineCV, arguments: argparse.Namespace, X: Matrix) -> None:
     )
     table.add_row(f"at the start, {name} = {start:g}", f"{history[0]['criterion']:.6g}")
     table.add_row("outer iterations", f"{len(history)}")
-    table.add_row("passes over the data", f"{sum(r['data_passes'] for r in history):.0f}")
+    table.add_row("passes over the data", f"{sum(r['data_passes'] for r in history):.1f}")
     seconds = sum(r["seconds"] for r in history) + search.refit_time_
     table.add_row("seconds, final fit included", f"{seconds:.2f}")
     Console().print(table)

@@ -31,7 +31,7 @@ from .inner.lbfgs import Solution
 from .problems.base import Problem, ProblemSet
 from .sampler import Sampler
 from .steps import Outcome, StepRule, one_standard_error, resolve_step
-from .tolerances import Schedule, resolve_tolerance, result_accuracy
+from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 from .trace import Trace
 
 Vector = NDArray[np.float64]
@@ -120,7 +120,9 @@ def hoag(
     tol : float, default=1e-3
         Stop when the next step changes theta by at most this much, or should gain no more than
         ``tol**2`` of the criterion, which is then solved until it is known to half of that, or
-        to 3e-6 of itself where there are at most 10,000 inner variables.
+        to 3e-6 of itself where there are at most 10,000 inner variables. A search for one
+        hyperparameter goes on to 1e-3 where few rows stand for many, so that a pass reads no more
+        than a tenth of the data.
     max_iter : int, default=50
         Largest number of outer iterations.
     memory : int, default=20
@@ -186,6 +188,7 @@ def hoag(
     problems = _problems(problem)
     _check_limits(tol, shrinkage, max_iter=max_iter, memory=memory, max_inner_iter=max_inner_iter)
     _check_selection(selection, problems)
+    tol = search_tolerance(tol, problems.pass_share, problems.n_hyperparameters)
     lower, upper = _bounds(bounds, problems.n_hyperparameters)
     origin = _start(theta, lower, upper)
     schedule = resolve_tolerance(tolerance)

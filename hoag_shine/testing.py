@@ -45,8 +45,8 @@ def check_loss(
 
     Shapes and types; values, derivatives and inverse link finite; the first derivative against
     differences of the value, the second against differences of the first; the promises
-    ``convex``, ``shift_invariant`` and ``target_range``; problems side by side that do not see
-    each other; arguments left as they were; a copy that equals the original.
+    ``convex``, ``quadratic``, ``shift_invariant`` and ``target_range``; problems side by side that
+    do not see each other; arguments left as they were; a copy that equals the original.
 
     Parameters
     ----------
@@ -183,6 +183,16 @@ def _check_loss_promises(loss: Loss, y: Array, z: Array, rng: Any) -> None:
             loss.gradient(y, z),
             1e-12,
             _where(z=z),
+        )
+    if loss.quadratic:
+        other, v = rng.normal(size=y.shape), rng.normal(size=z.shape)
+        _equal(
+            f"sum of {loss!r}, which promises to be quadratic, over both diagonals of a "
+            "parallelogram",
+            loss.value(y + other, z + v) + loss.value(y - other, z - v),
+            2.0 * (loss.value(y, z) + loss.value(other, v)),
+            1e-12,
+            _where(y=np.broadcast_to(y, z.shape), z=z),
         )
 
 

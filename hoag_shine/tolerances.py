@@ -17,6 +17,10 @@ FLOOR = 1e-12
 FEW = 10_000
 CHEAP = 3e-6
 
+# Nor does a search have to be short where a pass reads no more than such a share of the data.
+SMALL_SHARE = 0.1
+THOROUGH = 1e-3
+
 Schedule = Callable[[int], float]
 
 SCHEDULES: dict[str, Schedule | None] = {
@@ -38,6 +42,16 @@ def resolve_tolerance(tolerance: str | Schedule) -> Schedule | None:
             f"got {tolerance!r}."
         )
     return SCHEDULES[tolerance]
+
+
+def search_tolerance(tol: float, pass_share: float, n_hyperparameters: int) -> float:
+    """Return at which ``tol`` a search ends that was given one, and whose passes cost so much.
+
+    It saves passes to end early, and nothing where these are nearly free. Many hyperparameters take
+    many more steps to their last digits, and fit the noise of the held-out data with them.
+    """
+    free = pass_share <= SMALL_SHARE and n_hyperparameters == 1
+    return min(tol, THOROUGH) if free else tol
 
 
 def result_accuracy(tol: float, n_params: int) -> float:

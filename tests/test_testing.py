@@ -159,6 +159,8 @@ def test_broken_promises_of_a_loss_are_caught():
         check_loss(spoil(SigmoidSquaredLoss, convex=True)())
     with pytest.raises(AssertionError, match="promises shift_invariant"):
         check_loss(spoil(Wrong, shift_invariant=True)())
+    with pytest.raises(AssertionError, match="promises to be quadratic"):
+        check_loss(spoil(Wrong, quadratic=True)())
 
     def without_the_coupling(self, hessian, v):
         return hessian * v

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..groups import UNPENALISED, Groups
 from ..inner.lbfgs import Solution, Status, minimize_lbfgs
 from ..problems.base import Problem
+from ..problems.compression import CompressedRows
 from ..problems.linear import LinearProblems
 from ..problems.penalties import L2Penalty
 from .base import Model, Vector
@@ -38,14 +39,22 @@ def linear_problems(
     train_weight : ndarray of shape (n_samples, n_folds) or (n_samples, n_folds, n_outputs)
     test_weight : ndarray of shape (n_samples, n_folds)
     """
+    y = model.targets(y)
+    penalty = penalty_of(model, groups, X.shape[1])
+    data, intercept = (X, y, train_weight, test_weight), model.fit_intercept
+    rows = CompressedRows.of(*data, fit_intercept=intercept) if model.loss.quadratic else None
+    if rows is None:
+        X, y, *weights = data
+        return LinearProblems(X, y, model.loss, penalty, *weights, fit_intercept=intercept)
     return LinearProblems(
-        X,
-        model.targets(y),
+        rows.X,
+        rows.y,
         model.loss,
-        penalty_of(model, groups, X.shape[1]),
-        train_weight,
-        test_weight,
-        fit_intercept=model.fit_intercept,
+        penalty,
+        rows.train_weight,
+        rows.test_weight,
+        fit_intercept=False,  # it has a column
+        n_samples=len(y),
     )
 
 

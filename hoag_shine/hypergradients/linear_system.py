@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError
 
 from .. import kernels
+from ..cholesky import cholesky_solver
 
 Vector = NDArray[np.float64]
 
@@ -35,11 +36,9 @@ ROUNDING = 1e3
 
 def positive_definite(block: NDArray[np.float64]) -> bool:
     """Whether a symmetric matrix, which may be of size zero, has a Cholesky factor."""
-    if not np.isfinite(block).all():
-        return False
     try:
-        np.linalg.cholesky(block)
-    except np.linalg.LinAlgError:
+        cholesky_solver(block)
+    except LinAlgError:
         return False
     return True
 
@@ -83,7 +82,7 @@ class Preconditioner:
         self._free = free
         self._idle = idle
         self._columns = columns
-        self._factor = cho_factor(columns[:, free]) if free.size else None
+        self._solve = cholesky_solver(columns[:, free]) if free.size else _unchanged
         self._norms = np.array([self.norm(column) for column in columns])
 
     def __call__(self, residual: Vector) -> Vector:
@@ -106,12 +105,6 @@ class Preconditioner:
         """Return the norm of what the free variables add to the product with H, at most."""
         return float(np.abs(x[self._free]) @ self._norms)
 
-    def _solve(self, side: Vector) -> Vector:
-        if self._factor is None:
-            return side
-        # What is not finite is reported where a hypergradient is made of it.
-        return np.asarray(cho_solve(self._factor, side, check_finite=False))
-
     def settle(self, x: Vector, residual: Vector) -> None:
         """Move the free variables, in place, to where their residual is zero."""
         move = self._solve(residual[self._free])
@@ -119,6 +112,10 @@ class Preconditioner:
         residual -= move @ self._columns
         residual[self._free] = 0.0
         residual[self._idle] = 0.0
+
+
+def _unchanged(side: Vector) -> Vector:
+    return side
 
 
 class LinearSystem:

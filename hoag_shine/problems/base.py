@@ -141,6 +141,11 @@ class ProblemSet(Sequence[Problem]):
         """Data passes spent so far by all members."""
         return sum(problem.n_passes for problem in self._problems)
 
+    @property
+    def pass_share(self) -> float:
+        """The share of the data that a pass reads: less than 1 where few rows stand for many."""
+        return 1.0
+
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         """Answer one request for each of some members, keyed by their index."""
         return {k: _answer(self[k], request, theta) for k, request in requests.items()}
@@ -184,6 +189,10 @@ class JoinedProblems(ProblemSet):
     @property
     def n_passes(self) -> float:
         return sum(len(members) * members.n_passes for members in self.sets) / len(self)
+
+    @property
+    def pass_share(self) -> float:
+        return max(members.pass_share for members in self.sets)
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         shares: dict[int, dict[int, Request]] = {}

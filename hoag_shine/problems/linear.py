@@ -30,9 +30,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, get_lapack_funcs
+from scipy.linalg import LinAlgError
 
 from .. import kernels
+from ..cholesky import cholesky_solver
 from ..groups import HELD
 from ..inner.requests import Evaluate, HessianProduct, Line, Request
 from .base import Problem, ProblemSet
@@ -111,11 +112,14 @@ class LinearProblems(ProblemSet):
         :math:`s` and :math:`v` above. Or of shape (n_samples, n_folds, n_outputs), where a loss
         that is the sum over the outputs weighs them differently.
     fit_intercept : bool, default=True
+    n_samples : int, optional
+        Rows of the data, where those of X stand for more.
 
     Attributes
     ----------
     n_passes : float
-        Times that X was read forwards and backwards, for however many folds at once.
+        Times that the data were read forwards and backwards, for however many folds at once. Rows
+        that stand for more were made of these in one pass, and are that share of the data.
     """
 
     def __init__(
@@ -128,6 +132,7 @@ class LinearProblems(ProblemSet):
         test_weight: Array,
         *,
         fit_intercept: bool = True,
+        n_samples: int | None = None,
     ) -> None:
         self.design = as_design(X)
         self.y = y.reshape(len(y), 1, -1)
@@ -139,6 +144,8 @@ class LinearProblems(ProblemSet):
         self.n_features = X.shape[1]
         self.n_outputs = self.y.shape[2]
         self.n_params = (self.n_features + int(fit_intercept)) * self.n_outputs
+        self._share = 1.0 if n_samples is None else len(y) / n_samples
+        self._made_in = 0.0 if n_samples is None else 1.0
         self._n_passes = 0.0
         # Only rows that some fold holds out are read for the outer loss.
         self._share_held_out = float(test_weight.any(axis=1).mean())
@@ -157,7 +164,11 @@ class LinearProblems(ProblemSet):
 
     @property
     def n_passes(self) -> float:
-        return self._n_passes
+        return self._made_in + self._share * self._n_passes
+
+    @property
+    def pass_share(self) -> float:
+        return self._share
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         values = {k: r.w for k, r in requests.items() if isinstance(r, Evaluate)}
@@ -296,7 +307,7 @@ class LinearProblems(ProblemSet):
         h = self.penalty.hessian(theta)
         try:
             return self._coupled_solver(w, h) if self.loss.couples else self._solver(w, h)
-        except (LinAlgError, ValueError):
+        except LinAlgError:
             return None
 
     def _solver(self, w: Vector, h: Vector) -> Callable[[Vector], Vector]:
@@ -311,11 +322,14 @@ class LinearProblems(ProblemSet):
                 factors.append(factors[0])
             else:
                 H = self._data_hessian(c, curvature[:, c]) + np.diag(h[:, c])
-                factors.append(_cholesky_solver(H))
+                factors.append(cholesky_solver(H))
 
         def solve(v: Vector) -> Vector:
-            columns = zip(factors, v.reshape(-1, self.n_outputs).T, strict=True)
-            return np.stack([factor(u) for factor, u in columns], axis=1).ravel()
+            V = v.reshape(-1, self.n_outputs)
+            solved = np.empty_like(V)
+            for c, factor in enumerate(factors):
+                solved[:, c] = factor(V[:, c])
+            return solved.ravel()
 
         return solve
 
@@ -343,7 +357,7 @@ class LinearProblems(ProblemSet):
         if self._centring is not None:
             rows = np.arange(len(H))
             H[rows, :, rows, :] += self._centring.mean(axis=1)[:, None, None]
-        return _cholesky_solver(H.reshape(self.n_params, -1) + np.diag(h))
+        return cholesky_solver(H.reshape(self.n_params, -1) + np.diag(h))
 
     def _mean_curvature(self, w: Vector, v: Vector) -> Array:
         """Return each sample's second derivative at w times v, weighted, as a mean over folds."""
@@ -535,14 +549,6 @@ class _ByFold:
     def of(self, folds: Sequence[int]) -> Array:
         """Return the values of some folds."""
         return _some(self._values, folds)
-
-
-def _cholesky_solver(H: Array) -> Callable[[Vector], Vector]:
-    """Return what multiplies by the inverse of H."""
-    factor, lower = cho_factor(H, lower=True)
-    # cho_solve takes longer over its checks than a small system takes to solve.
-    potrs: Any = get_lapack_funcs("potrs", (factor,))
-    return lambda v: np.asarray(potrs(factor, v, lower=lower)[0])
 
 
 def _some(values: Array, folds: Sequence[int]) -> Array:

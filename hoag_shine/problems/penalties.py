@@ -41,18 +41,19 @@ class L2Penalty:
         self._penalised = groups >= 0
         self._group = np.maximum(groups, 0)
         self._constant = np.where(groups == HELD, 1.0, 0.0)
-        self._last: tuple[Vector, Vector] | None = None
+        self._last: tuple[bytes, Vector] | None = None
 
     def hessian(self, theta: Vector) -> Vector:
         """Return the diagonal of the Hessian at ``theta``, log hyperparameters, shape (n,).
 
         The same array, which cannot be written to, as long as theta is the same.
         """
-        if self._last is None or not np.array_equal(self._last[0], theta):
+        known = theta.tobytes()  # compared much faster
+        if self._last is None or self._last[0] != known:
             strength = self.scale * np.exp(theta)[self._group]
             diagonal = np.where(self._penalised, strength, self._constant)
             diagonal.flags.writeable = False
-            self._last = np.array(theta), diagonal
+            self._last = known, diagonal
         return self._last[1]
 
     def cross_jvp(self, w: Vector, theta: Vector, direction: Vector) -> Vector:

@@ -7,6 +7,7 @@ import pytest
 from helpers import LAYOUTS, Quadratic, breast_cancer, diabetes, make_case, solve_tightly
 from scipy import optimize
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import KFold
 
 from hoag_shine import InverseHessian, Problem, Status, fold_problems, minimize_lbfgs
 from hoag_shine.inner.lbfgs import Solution, lbfgs, quasi_newton_step
@@ -119,13 +120,12 @@ def test_ridge_is_that_of_scikit_learn(layout, dtype):
     X = LAYOUTS[layout](X.astype(dtype))
     weight = np.random.default_rng(0).random(y.size)
     alpha = 7.3
-    problem = fold_problems(Ridge(), X, y, cv=2, sample_weight=weight)[0]
-    train = problem._folds.train_weight[:, 0]
+    used, held_out = next(KFold(2).split(y))
+    problem = fold_problems(Ridge(), X, y, cv=[(used, held_out)], sample_weight=weight)[0]
     solution = solve_tightly(problem, np.log([alpha]))
-    used = np.flatnonzero(train)
     # In double precision for both: scikit-learn computes in the precision of X.
     dense = np.asarray(X.toarray() if layout == "csr" else X, dtype=np.float64)
-    ridge = Ridge(alpha=alpha, solver="cholesky").fit(dense[used], y[used], train[used])
+    ridge = Ridge(alpha=alpha, solver="cholesky").fit(dense[used], y[used], weight[used])
     np.testing.assert_allclose(solution.w[:-1], ridge.coef_, rtol=1e-8, atol=1e-10)
     intercept = solution.w[-1] + np.median(y)  # which the problem takes out of the targets
     np.testing.assert_allclose(intercept, ridge.intercept_, rtol=1e-8, atol=1e-10)

@@ -34,6 +34,9 @@ class Loss(ABC):
         The smallest and the largest target that the loss is made for.
     shift_invariant : bool
         Whether a constant that is added to all outputs of a sample changes nothing.
+    quadratic : bool
+        A promise that the loss is a quadratic form of y and z, as the squared error is: then some
+        rows may stand for many.
     n_predictors : int
         Predictors that a single target needs: 2 for a location and a scale.
     """
@@ -42,6 +45,7 @@ class Loss(ABC):
     convex: bool = False
     target_range: tuple[float, float] = (-np.inf, np.inf)
     shift_invariant: ClassVar[bool] = False
+    quadratic: ClassVar[bool] = False
     n_predictors: ClassVar[int] = 1
 
     @property

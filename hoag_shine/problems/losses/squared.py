@@ -12,6 +12,7 @@ class SquaredLoss(Loss):
 
     scoring = "neg_mean_squared_error"
     convex = True
+    quadratic = True
 
     def value(self, y: Array, z: Array) -> Array:
         return np.asarray((z - y) ** 2)
