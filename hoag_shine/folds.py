@@ -317,7 +317,8 @@ def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
     """Return the inner problems of folds that share X."""
     drawn = [np.bincount(test, minlength=len(part.y)) for _, test in part.splits]
     held_out = np.stack([n * part.weight for n in drawn], axis=1)
-    test_weight = held_out / held_out.sum(axis=0) / model.n_averaged
+    total = np.ones(len(held_out)) @ held_out
+    test_weight = held_out / (total * model.n_averaged)
     weights = training_weights(model, part), test_weight
     X, own = part.inner(groups)
     return linear_problems(model, X, part.y, own, *weights)
