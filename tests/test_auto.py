@@ -8,6 +8,7 @@ from helpers import LAYOUTS, Quadratic, ask, breast_cancer, make_case, solve_tig
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, StratifiedKFold
@@ -186,6 +187,31 @@ def test_single_precision_does_as_long_as_nothing_more_is_asked(layout):
         found = -problem.cross_vjp(solution.w, theta, answer.q)
         assert np.linalg.norm(found - true) <= min(answer.bound, accuracy)
         start = answer.state
+
+
+@pytest.mark.parametrize("unit", [1e-60, 1e-25, 1e25, 1e60])
+def test_numbers_beyond_the_range_of_single_precision_are_not_lost(unit):
+    """The unit of the columns, and of the penalty with them, changes no hypergradient."""
+    X, y = breast_cancer()
+    held_out = np.arange(y.size)[:, None] % 2.0
+    found = []
+    for factor in (1.0, unit):
+        problem = LinearProblems(
+            csr_array(X * factor),
+            y.astype(float),
+            LogisticLoss(),
+            L2Penalty(np.zeros(30, int)),
+            1.0 - held_out,
+            held_out,
+            fit_intercept=False,
+        )[0]
+        theta = np.full(1, 2.0 * np.log(factor) - 2.0)
+        scale = float(np.linalg.norm(problem.value_and_grad(np.zeros(30), theta)[1]))
+        solution = minimize_lbfgs(problem, theta, tol=1e-3 * scale)
+        outer_grad = problem.outer_value_and_grad(solution.w)[1]
+        answer = ask(auto, problem, theta, solution, outer_grad, accuracy=np.inf)
+        found.append(-problem.cross_vjp(solution.w, theta, answer.q))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("n_free", "certain"), [(16, True), (17, False)])

@@ -8,6 +8,7 @@ classes, one interface.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,16 @@ Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 BLOCK_BYTES = 1 << 20
+# Products in single precision are made of entries of X of at most this size, and at least its
+# inverse; of vectors whose norm is between the squares of these.
+MODERATE = 1e6
 # OpenBLAS has faster products for small matrices, of up to a million multiplications: so many
 # bytes, times up to 15 columns.
 DENSE_BLOCK_BYTES = 1 << 19
 
 
 class _Design:
-    """Rows of X in blocks; ``blocks`` is the list of row slices, ``n_stored`` the entries held.
-
-    ``single`` is the dtype to make products in where single precision will do.
-    """
-
-    single: Any = np.float64
+    """Rows of X in blocks; ``blocks`` is the list of row slices, ``n_stored`` the entries held."""
 
     def __init__(
         self, shape: tuple[int, int], nbytes: int, n_stored: int, block_bytes: int = BLOCK_BYTES
@@ -69,6 +68,11 @@ class _Design:
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         """Add the lower triangle of ``X[block].T @ diag(u) @ X[block]`` to G."""
         raise NotImplementedError
+
+    @property
+    def single(self) -> Any:
+        """The dtype of products where single precision will do."""
+        return np.float64
 
     @property
     def gram_cost(self) -> float:
@@ -112,9 +116,6 @@ class DenseDesign(_Design):
 class CSRDesign(_Design):
     """A CSR matrix, float32 or float64."""
 
-    # More columns go into a line of the cache.
-    single = np.float32
-
     def __init__(self, X: sparse.csr_array[Any]) -> None:
         if not X.has_canonical_format:
             # An entry stored in parts has another square than the sum of its parts' squares.
@@ -146,6 +147,14 @@ class CSRDesign(_Design):
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         kernels.csr_add_gram(*self._rows(block), u, G)
 
+    @cached_property
+    def single(self) -> Any:
+        # Twice as many columns go into a line of the cache. What is out of range would be lost.
+        data, _, indptr = self._csr
+        ends = [(int(indptr[block.start]), int(indptr[block.stop])) for block in self.blocks]
+        safe = all(_moderate(data[first:last]) for first, last in ends)
+        return np.float32 if safe else np.float64
+
     def _rows(self, block: slice) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         data, indices, indptr = self._csr
         return data, indices, indptr[block.start : block.stop + 1]
@@ -154,6 +163,13 @@ class CSRDesign(_Design):
     def gram_cost(self) -> float:
         lengths = np.diff(self._csr[2]).astype(np.float64)
         return float(lengths @ lengths / max(lengths.sum(), 1.0) / 2.0)
+
+
+def _moderate(data: NDArray[Any]) -> bool:
+    """Whether all entries but zeros are of a size that leaves room for their products."""
+    sizes = np.abs(data)
+    low = sizes.min(where=sizes > 0.0, initial=np.inf)
+    return bool(low >= 1.0 / MODERATE and sizes.max(initial=0.0) <= MODERATE)
 
 
 def _unsigned(a: NDArray[Any]) -> NDArray[Any]:

@@ -26,6 +26,7 @@ norm, and it is where scikit-learn's solver ends, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from ..cholesky import cholesky_solver
 from ..groups import HELD
 from ..inner.requests import Evaluate, HessianProduct, Line, Request
 from .base import Problem, ProblemSet
-from .design import as_design
+from .design import MODERATE, as_design
 from .losses import Loss
 from .penalties import L2Penalty
 
@@ -175,7 +176,7 @@ class LinearProblems(ProblemSet):
         lines = {k: r.line for k, r in requests.items() if isinstance(r, Evaluate) and r.line}
         asked = {k: r for k, r in requests.items() if isinstance(r, HessianProduct)}
         products = {k: (r.w, r.v) for k, r in asked.items()}
-        dtype = self.design.single if all(r.single for r in asked.values()) else np.float64
+        dtype = self._single if all(map(_single_will_do, asked.values())) else np.float64
         self._interpolate(values, lines)
         return self.values_and_grads(values, theta) | self.hessian_products(products, theta, dtype)
 
@@ -358,6 +359,12 @@ class LinearProblems(ProblemSet):
             rows = np.arange(len(H))
             H[rows, :, rows, :] += self._centring.mean(axis=1)[:, None, None]
         return cholesky_solver(H.reshape(self.n_params, -1) + np.diag(h))
+
+    @cached_property
+    def _single(self) -> Any:
+        """The dtype of Hessian products where single precision will do."""
+        largest = self.train_weight.max(initial=0.0)
+        return self.design.single if 1.0 / MODERATE <= largest <= MODERATE else np.float64
 
     def _mean_curvature(self, w: Vector, v: Vector) -> Array:
         """Return each sample's second derivative at w times v, weighted, as a mean over folds."""
@@ -549,6 +556,12 @@ class _ByFold:
     def of(self, folds: Sequence[int]) -> Array:
         """Return the values of some folds."""
         return _some(self._values, folds)
+
+
+def _single_will_do(request: HessianProduct) -> bool:
+    """Whether it is asked for no more, and no number will be out of range."""
+    squares = [float(v @ v) for v in np.atleast_2d(request.v)] if request.single else [np.inf]
+    return all(square == 0.0 or MODERATE**-4 <= square <= MODERATE**4 for square in squares)
 
 
 def _mean(weight: Array) -> Array:
