@@ -35,7 +35,7 @@ KINDS = {
     "two-loop recursion": ["kernels.py:two_loop"],
     "factorised Hessian": [
         "kernels.py:csr_add_gram",
-        "problems/linear.py:_cholesky",
+        "cholesky.py",
         "problems/linear.py:solve",
     ],
     "losses": ["problems/losses", "kernels.py:logistic", "problems/linear.py:_add_losses"],

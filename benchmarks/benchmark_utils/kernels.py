@@ -4,6 +4,7 @@ Each is a function of the data and of ``unit_of``, which times the unit.
 """
 
 import time
+from itertools import cycle
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -18,22 +19,27 @@ PAIRS = 20
 def pass_of_one(data, unit_of):
     """One value with its gradient, for one problem, in units."""
     problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
-    w = some(problems[0].n_params)
-    return best(lambda: problems[0].value_and_grad(w, np.zeros(1))) / unit_of(data["X"])
+    ws = elsewhere(problems[0].n_params)
+    return best(lambda: problems[0].value_and_grad(next(ws), np.zeros(1))) / unit_of(data["X"])
 
 
 def pass_of_all(data, unit_of):
     """Values with gradients for all folds at once, in units."""
     problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
-    requests = {k: Evaluate(some(problem.n_params)) for k, problem in enumerate(problems)}
-    return best(lambda: problems.answer(requests, np.zeros(1))) / unit_of(data["X"])
+    ws = elsewhere(problems[0].n_params)
+
+    def answer():
+        request = Evaluate(next(ws))
+        problems.answer(dict.fromkeys(range(len(problems)), request), np.zeros(1))
+
+    return best(answer) / unit_of(data["X"])
 
 
 def hessian_products_of_all(data, unit_of):
-    """Hessian products along two vectors for all folds at once, in units."""
+    """What a hypergradient asks for: along three vectors for all folds at once, in units."""
     problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
     w = some(problems[0].n_params)
-    request = HessianProduct(w, np.stack([w, w]))
+    request = HessianProduct(w, np.stack([w, w, w]), single=True)
     requests = dict.fromkeys(range(len(problems)), request)
     problems.answer(requests, np.zeros(1))  # the curvature is kept
     return best(lambda: problems.answer(requests, np.zeros(1))) / unit_of(data["X"])
@@ -55,6 +61,11 @@ def recursion(data, unit_of):
     return read / copied
 
 
+def elsewhere(n):
+    """Return points that are never the last one, whose linear predictors would be known."""
+    return cycle([some(n), 2.0 * some(n)])
+
+
 def some(n):
     return 1e-3 * np.random.default_rng(0).normal(size=n)
 
@@ -73,6 +84,6 @@ def best(call):
 KERNELS = {
     "value and gradient, one problem (units)": pass_of_one,
     "value and gradient, five folds (units)": pass_of_all,
-    "two Hessian products, five folds (units)": hessian_products_of_all,
+    "three Hessian products in single precision, five folds (units)": hessian_products_of_all,
     "two-loop recursion (of the bandwidth of a copy)": recursion,
 }
