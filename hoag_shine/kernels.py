@@ -1,6 +1,6 @@
 """Loops that numpy and BLAS cannot do well: compiled functions on plain arrays, nothing else.
 
-Every function is defined at module level and compiled with ``cache=True``, so that a process loads
+Every loop is defined at module level and compiled with ``cache=True``, so that a process loads
 machine code instead of compiling it again. None of them takes a function as an argument (that
 would compile anew in every process), and none allocates more than a few numbers.
 
