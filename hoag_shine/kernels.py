@@ -1,6 +1,6 @@
 """Loops that numpy and BLAS cannot do well: compiled functions on plain arrays, nothing else.
 
-Every function is defined at module level and compiled with ``cache=True``, so that a process loads
+Every loop is defined at module level and compiled with ``cache=True``, so that a process loads
 machine code instead of compiling it again. None of them takes a function as an argument (that
 would compile anew in every process), and none allocates more than a few numbers.
 
@@ -13,6 +13,9 @@ infinity keep their meaning.
 """
 
 from __future__ import annotations
+
+import gc
+from functools import cache
 
 import numpy as np
 from numba import njit
@@ -31,6 +34,22 @@ _0, _1 = np.uint64(0), np.uint64(1)
 _NEAR, _AHEAD = 1 << 17, np.uint64(32)
 # Rows of columns that are turned into vectors at a time, so that both stay in the cache.
 _TILE = np.uint64(32)
+
+
+@cache
+def get_ready() -> None:
+    """Have numba load what it needs for a first call, with Python's garbage collector paused.
+
+    It creates so many objects then, all of them to stay, that the collector would search the whole
+    process for garbage, which takes longer than a search on small data.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        add_row(np.zeros(1), np.zeros((1, 1)))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)

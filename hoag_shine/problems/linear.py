@@ -135,6 +135,7 @@ class LinearProblems(ProblemSet):
         fit_intercept: bool = True,
         n_samples: int | None = None,
     ) -> None:
+        kernels.get_ready()
         self.design = as_design(X)
         self.y = y.reshape(len(y), 1, -1)
         self.loss = loss
