@@ -317,7 +317,7 @@ def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
     """Return the inner problems of folds that share X."""
     drawn = [np.bincount(test, minlength=len(part.y)) for _, test in part.splits]
     held_out = np.stack([n * part.weight for n in drawn], axis=1)
-    total = np.ones(len(held_out)) @ held_out
+    total = np.ones(len(held_out)) @ held_out  # by BLAS, which sums short rows faster
     test_weight = held_out / (total * model.n_averaged)
     weights = training_weights(model, part), test_weight
     X, own = part.inner(groups)

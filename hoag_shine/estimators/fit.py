@@ -44,8 +44,9 @@ def linear_problems(
     data, intercept = (X, y, train_weight, test_weight), model.fit_intercept
     rows = CompressedRows.of(*data, fit_intercept=intercept) if model.loss.quadratic else None
     if rows is None:
-        X, y, *weights = data
-        return LinearProblems(X, y, model.loss, penalty, *weights, fit_intercept=intercept)
+        return LinearProblems(
+            X, y, model.loss, penalty, train_weight, test_weight, fit_intercept=intercept
+        )
     return LinearProblems(
         rows.X,
         rows.y,

@@ -202,8 +202,7 @@ class InverseHessian(_Operator):
             self._rho[row] = 1.0 / curvature if curvature else 0.0
         self._find_usable()
         if self._usable.size:
-            row = self._usable[-1]
-            self._gamma = 1.0 / (self._rho[row] * self._scale_of(self._y[row]))
+            self._gamma = self._length(self._usable[-1])
 
     def use_median_scale(self) -> None:
         """Give the initial matrix the median of the lengths that its pairs ask for.
@@ -211,8 +210,7 @@ class InverseHessian(_Operator):
         The newest pair's, which is used otherwise, serves the path that it was met on.
         """
         if self._usable.size:
-            scales = [1.0 / (self._rho[i] * self._scale_of(self._y[i])) for i in self._usable]
-            self._gamma = float(np.median(scales))
+            self._gamma = float(np.median([self._length(row) for row in self._usable]))
 
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
@@ -254,6 +252,10 @@ class InverseHessian(_Operator):
         out *= self._gamma
         kernels.two_loop_up(*pairs, coefficient, out)
         return out
+
+    def _length(self, row: np.integer[Any]) -> float:
+        """Return the gamma that a stored pair asks for."""
+        return 1.0 / float(self._rho[row] * self._scale_of(self._y[row]))
 
     def _scale_of(self, y: NDArray[Any]) -> float:
         """Return the square of y's length in the norm of the initial matrix, but for gamma."""

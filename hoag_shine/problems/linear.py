@@ -36,7 +36,7 @@ from scipy.linalg import LinAlgError
 from .. import kernels
 from ..cholesky import cholesky_solver
 from ..groups import HELD
-from ..inner.requests import Evaluate, HessianProduct, Line, Request
+from ..inner.requests import Evaluate, HessianProduct, Request
 from .base import Problem, ProblemSet
 from .design import MODERATE, as_design
 from .losses import Loss
@@ -72,11 +72,11 @@ class LinearProblem(Problem):
         return self._folds.n_passes
 
     def value_and_grad(self, w: Vector, theta: Vector) -> tuple[float, Vector]:
-        return self._folds.values_and_grads({self._index: w}, theta)[self._index]
+        return self._folds.values_and_grads({self._index: Evaluate(w)}, theta)[self._index]
 
     def hessp(self, w: Vector, theta: Vector) -> Callable[[Vector], Vector]:
         k = self._index
-        return lambda v: self._folds.hessian_products({k: (w, v)}, theta)[k]
+        return lambda v: self._folds.hessian_products({k: HessianProduct(w, v)}, theta)[k]
 
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         return self._folds.penalty.cross_vjp(w, theta, q)
@@ -157,7 +157,7 @@ class LinearProblems(ProblemSet):
         self._earlier = _ByFold(train_weight.shape[1])
         self._curvatures = _ByFold(train_weight.shape[1])
         self._last_hessian: dict[int, tuple[Vector, Array]] = {}
-        self._buffers: dict[tuple[str, int], Array] = {}
+        self._buffers: dict[tuple[str, Any, int], Array] = {}
         # Without those variables that the penalty holds at zero.
         free = penalty.groups != HELD
         self._free = None if free.all() else free
@@ -173,23 +173,21 @@ class LinearProblems(ProblemSet):
         return self._share
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
-        values = {k: r.w for k, r in requests.items() if isinstance(r, Evaluate)}
-        lines = {k: r.line for k, r in requests.items() if isinstance(r, Evaluate) and r.line}
-        asked = {k: r for k, r in requests.items() if isinstance(r, HessianProduct)}
-        products = {k: (r.w, r.v) for k, r in asked.items()}
-        dtype = self._single if all(map(_single_will_do, asked.values())) else np.float64
-        self._interpolate(values, lines)
-        return self.values_and_grads(values, theta) | self.hessian_products(products, theta, dtype)
+        evaluations = {k: r for k, r in requests.items() if isinstance(r, Evaluate)}
+        products = {k: r for k, r in requests.items() if isinstance(r, HessianProduct)}
+        return self.values_and_grads(evaluations, theta) | self.hessian_products(products, theta)
 
     def values_and_grads(
-        self, ws: Mapping[int, Vector], theta: Vector
+        self, requests: Mapping[int, Evaluate], theta: Vector
     ) -> dict[int, tuple[float, Vector]]:
-        """Return :math:`g_k` and its gradient for each fold k of ``ws``, in one pass.
+        """Return :math:`g_k` and its gradient for each fold k that asks, in one pass.
 
         In half a pass where the linear predictors are known.
         """
-        if not ws:
+        if not requests:
             return {}
+        self._interpolate(requests)
+        ws = {k: request.w for k, request in requests.items()}
         folds, new = list(ws), self._predictors.unknown(ws)
         V = np.stack([ws[k] for k in new]) if new else np.empty((0, self.n_params))
         W = self._side_by_side(V) if new else None
@@ -212,23 +210,20 @@ class LinearProblems(ProblemSet):
         return answers
 
     def hessian_products(
-        self, points: Mapping[int, tuple[Vector, Vector]], theta: Vector, dtype: Any = np.float64
+        self, requests: Mapping[int, HessianProduct], theta: Vector
     ) -> dict[int, Vector]:
-        """Return the Hessian of :math:`g_k` at w times v, for each fold's (w, v), in one pass.
-
-        v may be several vectors, the rows of a matrix. Products with the data are made in
-        ``dtype``.
-        """
-        if not points:
+        """Return the Hessian of :math:`g_k` at w times v for each fold k that asks, in one pass."""
+        if not requests:
             return {}
-        folds = list(points)
-        rows = {k: np.atleast_2d(v) for k, (_, v) in points.items()}
+        dtype = self._single if all(map(_single_will_do, requests.values())) else np.float64
+        folds = list(requests)
+        rows = {k: np.atleast_2d(request.v) for k, request in requests.items()}
         # As many vectors for each fold, zeros where one has fewer: they share its curvature.
         V = self._stack((len(folds), max(map(len, rows.values()))), dtype)
         for own, v in zip(V, rows.values(), strict=True):
             own[: len(v)] = v
             own[len(v) :] = 0.0
-        D = self._curvatures_at({k: w for k, (w, _) in points.items()})[:, :, None]
+        D = self._curvatures_at({k: request.w for k, request in requests.items()})[:, :, None]
         D = D.astype(dtype, copy=False)
         W = self._side_by_side(V.reshape(-1, self.n_params), dtype)
         n_columns = V.shape[0] * V.shape[1]
@@ -246,7 +241,7 @@ class LinearProblems(ProblemSet):
         for (k, v), own in zip(rows.items(), products, strict=True):
             for row, product in zip(v, own, strict=False):
                 self._add_quadratic(k, h, row, product)
-            answers[k] = own[: len(v)].reshape(points[k][1].shape)
+            answers[k] = own[: len(v)].reshape(requests[k].v.shape)
         return answers
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
@@ -395,16 +390,17 @@ class LinearProblems(ProblemSet):
         stands in columns beyond these is of no account.
         """
         k = n_folds * self.n_outputs
-        key = f"{name}, {np.dtype(dtype)}", self.design.width(k, dtype)
+        key = name, dtype, self.design.width(k, dtype)
         if key not in self._buffers:
             self._buffers[key] = self.design.zeros(self.n_params // self.n_outputs, k, dtype)
         return self._buffers[key]
 
     def _stack(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return memory for vectors, likewise the same every time."""
-        key = f"vectors, {np.dtype(dtype)}", int(np.prod(shape))
+        n = int(np.prod(shape))
+        key = "vectors", dtype, n
         if key not in self._buffers:
-            self._buffers[key] = np.empty((key[1], self.n_params), dtype)
+            self._buffers[key] = np.empty((n, self.n_params), dtype)
         return self._buffers[key].reshape(*shape, self.n_params)
 
     def _zeros(self, n_folds: int, dtype: Any = np.float64) -> Array:
@@ -459,18 +455,20 @@ class LinearProblems(ProblemSet):
             self._keep_predictors(new, V, self._predict(V))
         return self._predictors.of(list(ws))
 
-    def _interpolate(self, ws: Mapping[int, Vector], lines: Mapping[int, Line]) -> None:
+    def _interpolate(self, requests: Mapping[int, Evaluate]) -> None:
         """Note the linear predictors of points on lines through two whose own are known.
 
         The earlier ones stay those of the line's start: rounding errors are then no larger than
         those of the way from there.
         """
-        for k, line in lines.items():
-            if self._earlier.knows(k, line.start) and self._predictors.knows(k, line.end):
+        for k, (w, line) in requests.items():
+            if line is None or not self._earlier.knows(k, line.start):
+                continue
+            if self._predictors.knows(k, line.end):
                 start, end = self._earlier.of([k]), self._predictors.of([k])
                 Z = start + line.share * (end - start)
                 if np.isfinite(Z).all():
-                    self._predictors.keep([k], ws[k][None].copy(), Z)
+                    self._predictors.keep([k], w[None].copy(), Z)
 
     def _keep_predictors(self, folds: Sequence[int], ws: Array, Z: Array) -> None:
         """Note the linear predictors of some folds, and those before them."""
@@ -561,8 +559,9 @@ class _ByFold:
 
 def _single_will_do(request: HessianProduct) -> bool:
     """Whether it is asked for no more, and no number will be out of range."""
-    squares = [float(v @ v) for v in np.atleast_2d(request.v)] if request.single else [np.inf]
-    return all(square == 0.0 or MODERATE**-4 <= square <= MODERATE**4 for square in squares)
+    squares = (float(v @ v) for v in np.atleast_2d(request.v))
+    safe = (square == 0.0 or MODERATE**-4 <= square <= MODERATE**4 for square in squares)
+    return request.single and all(safe)
 
 
 def _mean(weight: Array) -> Array:
