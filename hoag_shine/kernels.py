@@ -197,6 +197,53 @@ def csr_add_gram(data, indices, indptr, u, G):
                 row[indices[k]] += x * data[k]
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def column_marks(data, indices, indptr, random, first, n_entries, marks):
+    """Find each column's first entry, count its entries, and add them up, in units of the first.
+
+    Zeros that are stored are none. Columns that are multiples of each other add the same to
+    ``marks``, of shape (n_columns, k): the sums of their entries times ``random``, of shape
+    (n_rows, k).
+    """
+    for i in range(np.uint64(len(random))):
+        for j in range(indptr[i], indptr[i + _1]):
+            c, x = indices[j], np.float64(data[j])
+            if x == 0.0:
+                continue
+            if n_entries[c] == 0:
+                first[c] = x
+            n_entries[c] += 1
+            x /= first[c]
+            for k in range(np.uint64(random.shape[1])):
+                marks[c, k] += x * random[i, k]
+
+
+@njit(cache=True, nogil=True)
+def csr_take(data, indices, indptr, kind, n_kinds, position, scale, to_data, to_indices, to_indptr):
+    """Copy the columns of some kinds, times ``scale``, to new positions; stored zeros are left out.
+
+    In a row, columns of kind 0 come first, then those of kind 1; those of a kind stay in order.
+    """
+    place = np.empty(n_kinds + 1, np.uint64)
+    total = _0
+    for i in range(np.uint64(len(indptr)) - _1):
+        place[:] = _0
+        for j in range(indptr[i], indptr[i + _1]):
+            place[kind[indices[j]]] += np.uint64(data[j] != 0.0)
+        for k in range(n_kinds):
+            count = place[k]
+            place[k] = total
+            total += count
+        for j in range(indptr[i], indptr[i + _1]):
+            c = indices[j]
+            k = kind[c]
+            if k < n_kinds and data[j] != 0.0:
+                to_data[place[k]] = data[j] * scale[c]
+                to_indices[place[k]] = position[c]
+                place[k] += _1
+        to_indptr[i + _1] = total
+
+
 @njit(cache=True, nogil=True, fastmath=_SUMS)
 def two_loop_down(S, Y, rows, rho, coefficient, v):
     """Run the first loop of the L-BFGS recursion, from the newest pair to the oldest, on ``v``.

@@ -122,7 +122,7 @@ class CSRDesign(_Design):
             X = X.copy()
             X.sum_duplicates()
         super().__init__(X.shape, X.data.nbytes + X.indices.nbytes, X.data.size)
-        self._csr = X.data, _unsigned(X.indices), _unsigned(X.indptr)
+        self._csr = X.data, unsigned(X.indices), unsigned(X.indptr)
 
     def width(self, k: int, dtype: Any = np.float64) -> int:
         lanes = n_lanes(dtype)
@@ -172,7 +172,7 @@ def _moderate(data: NDArray[Any]) -> bool:
     return bool(low >= 1.0 / MODERATE and sizes.max(initial=0.0) <= MODERATE)
 
 
-def _unsigned(a: NDArray[Any]) -> NDArray[Any]:
+def unsigned(a: NDArray[Any]) -> NDArray[Any]:
     """Return a view; ``indices`` and ``indptr`` need not be of the same type."""
     return a.view(f"u{a.dtype.itemsize}")
 

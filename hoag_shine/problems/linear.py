@@ -37,6 +37,7 @@ from .. import kernels
 from ..cholesky import cholesky_solver
 from ..groups import HELD
 from ..inner.requests import Evaluate, HessianProduct, Request
+from ..memory import keep_freed_memory
 from .base import Problem, ProblemSet
 from .design import MODERATE, as_design
 from .losses import Loss
@@ -136,6 +137,7 @@ class LinearProblems(ProblemSet):
         n_samples: int | None = None,
     ) -> None:
         kernels.get_ready()
+        keep_freed_memory()
         self.design = as_design(X)
         self.y = y.reshape(len(y), 1, -1)
         self.loss = loss

@@ -1,12 +1,15 @@
-r"""Fewer variables with the same solutions: columns that occur in one row only.
+r"""Fewer variables with the same solutions: columns that are multiples of each other.
 
-In text, half of all columns may have a single entry. Where several of them, all with the same
-penalty, have it in the same row, with the values :math:`x_J`, the loss depends on their
-coefficients by :math:`x_J^\top w_J` alone, and among the :math:`w_J` of one product the penalty
-prefers the multiple of :math:`x_J`. So one column with the value :math:`\|x_J\|` does for all of
-them, its coefficient v standing for :math:`w_J = v\, x_J / \|x_J\|`. The map is orthonormal: the
-penalty of v is that of :math:`w_J`, and every inner solution, held-out loss and hypergradient
-remains what it is. Penalised columns without an entry have a coefficient of zero and are left out.
+In text, half of all columns may have a single entry, and names and signatures come together. Where
+columns :math:`x_j = a_j u` with the same penalty are multiples of one u, the loss depends on their
+coefficients by :math:`\sum_j a_j w_j` alone, and among those of one such sum the penalty prefers
+the multiple of :math:`a`. So one column :math:`\|a\|\, u` does for all of them, its coefficient v
+standing for :math:`w_j = v\, a_j / \|a\|`. The map is orthonormal: the penalty of v is that of w,
+and every inner solution, held-out loss and hypergradient remains what it is. Penalised columns
+without an entry have a coefficient of zero and are left out.
+
+What is copied is ordered, too: columns with more entries come first. Products with X then find most
+of what they need near together, in the core's own cache.
 """
 
 from __future__ import annotations
@@ -18,13 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from .. import kernels
 from ..groups import Groups
+from .design import unsigned
 
 Vector = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 # Merging copies X once: worth it where so large a share of many columns goes.
 SHARE = 0.1
 MANY = 2000
+# Sums of a column's entries that differ by a smaller share are the same but for rounding.
+ROUNDING = 1e-13
+# The rarity of a column that is left out; others have fewer bits in the number of their entries.
+NEVER = 64
 
 
 class MergedColumns:
@@ -35,8 +45,13 @@ class MergedColumns:
     X : CSR matrix of shape (n_samples, n_features)
     groups : Groups
         Of the columns of X.
-    single : ndarray of shape (n_features,), bool
-        The columns to merge: penalised, and with at most one entry.
+    columns : ndarray of shape (n_used,), intp
+        Those that are not left out: the columns that become one stand together.
+    slot : ndarray of shape (n_used,), intp
+        A number for each of them, the same for those that become one, ascending from zero.
+    a : ndarray of shape (n_used,), float64
+        The columns in units of what they have in common.
+    n_entries : ndarray of shape (n_features,), intp
 
     Attributes
     ----------
@@ -45,85 +60,84 @@ class MergedColumns:
         Of its columns.
     """
 
-    def __init__(self, X: Any, groups: Groups, single: NDArray[np.bool_]) -> None:
-        self._n_features = X.shape[1]
-        self._kept = np.flatnonzero(~single)
-        alone = single[X.indices]
-        entries = np.flatnonzero(alone & (X.data != 0))
-        rows = np.searchsorted(X.indptr, entries, side="right") - 1
-        self._columns = X.indices[entries]
-        values = X.data[entries].astype(np.float64)
-        label = _labels(groups)[self._columns] if len(groups.of_coefficient) > 1 else 0
-        keys = rows * len(groups.names) + label
-        _, first, self._slot = np.unique(keys, return_index=True, return_inverse=True)
-        largest = np.zeros(first.size)
-        np.maximum.at(largest, self._slot, np.abs(values))
-        scaled = values / largest[self._slot]
-        length = np.sqrt(np.bincount(self._slot, scaled * scaled, first.size))
-        self._share = scaled / length[self._slot]
-        self.X = self._merge(X, ~alone, rows[first], largest * length)
-        self.groups = self._merge_groups(groups, self._columns[first])
+    def __init__(
+        self, X: Any, groups: Groups, columns: Indices, slot: Indices, a: Vector, n_entries: Indices
+    ) -> None:
+        first = np.flatnonzero(np.diff(slot, prepend=-1))
+        # In units of the largest, whose square stays in the range.
+        a = a / np.maximum.reduceat(np.abs(a), first)[slot]
+        share = a / np.sqrt(np.add.reduceat(a * a, first))[slot]
+        # What remains of each slot, and where: columns with more entries, by powers of two, first.
+        p = X.shape[1]
+        kept = np.minimum.reduceat(np.where(np.abs(a) == 1.0, columns, p), first)
+        rarity = np.full(p, NEVER, dtype=np.uint8)
+        rarity[kept] = NEVER - np.frexp(n_entries[kept])[1]
+        order = np.argsort(rarity, kind="stable")[: kept.size]
+        position = np.empty(p, dtype=X.indices.dtype)
+        position[order] = np.arange(kept.size)
+        self._slot, self._share = np.zeros(p, dtype=np.intp), np.zeros(p)
+        self._slot[columns], self._share[columns] = position[kept][slot], share
+        data, indices = (np.empty(n_entries[kept].sum(), a.dtype) for a in (X.data, X.indices))
+        to, scale = (data, indices, np.zeros_like(X.indptr)), np.zeros(p)
+        scale[kept] = 1.0 / self._share[kept]
+        kernels.csr_take(*_entries(X), rarity, NEVER, position, scale, *to)
+        self.X = sparse.csr_array(to, shape=(X.shape[0], kept.size))
+        alike = len(groups.of_coefficient) == 1
+        of_coefficient = groups.of_coefficient[slice(None) if alike else order]
+        self.groups = replace(groups, of_coefficient=of_coefficient)
 
     @classmethod
     def of(cls, X: Any, groups: Groups) -> Self | None:
         """Return the merged columns, or None where there are too few to be worth it."""
         if not hasattr(X, "indptr") or X.shape[1] < MANY:
             return None
-        penalised = np.all(groups.of_coefficient >= 0, axis=1)
-        same = np.all(groups.of_coefficient == groups.of_coefficient[:, :1], axis=1)
-        if len(penalised) > 1:
-            penalised &= same  # that of each output is then known by that of the first
-        single = (np.bincount(X.indices, minlength=X.shape[1]) <= 1) & penalised
-        if single.sum() < SHARE * X.shape[1]:
+        p, rng = X.shape[1], np.random.default_rng(0)
+        labels, alone = _labels(groups, p)
+        # Random sums of a column's entries, in units of its first, tell it from others.
+        marks = rng.random((len(groups.names) + p, 2))[labels]
+        first, n_entries = np.zeros(p), np.zeros(p, dtype=np.intp)
+        rows = rng.random((X.shape[0], 2))
+        kernels.column_marks(*_entries(X), rows, first, n_entries, marks)
+        columns = np.flatnonzero((n_entries > 0) | alone)
+        columns = columns[np.argsort(marks[columns, 0])]
+        marks = marks[columns]
+        # What is not a number is like no other.
+        alike = np.abs(np.diff(marks, axis=0)) <= ROUNDING * np.abs(marks[1:])
+        slot = np.cumsum(np.append(True, ~alike.all(axis=1))) - 1
+        if not columns.size or slot[-1] >= (1.0 - SHARE) * p:
             return None
-        merged = cls(X, groups, single)
-        if merged.X.shape[1] > (1.0 - SHARE) * X.shape[1]:
-            return None
+        a = np.where(n_entries > 0, first, 1.0)[columns]
+        merged = cls(X, groups, columns, slot, a, n_entries)
         # A penalty of columns without entries would have no variable left.
         left = np.unique(merged.groups.of_coefficient)
         return merged if (left >= 0).sum() == len(groups.names) else None
 
     def expand(self, w: Vector, n_outputs: int) -> Vector:
         """Return the variables of the problem with all columns."""
-        W = w.reshape(-1, n_outputs)
-        n_kept, n_merged = self._kept.size, self.X.shape[1]
-        full = np.zeros((self._n_features + len(W) - n_merged, n_outputs))
-        full[self._kept] = W[:n_kept]
-        full[self._columns] = W[n_kept:n_merged][self._slot] * self._share[:, None]
-        full[self._n_features :] = W[n_merged:]
-        return full.ravel()
+        W, n_merged = w.reshape(-1, n_outputs), self.X.shape[1]
+        coefficients = W[self._slot] * self._share[:, None]
+        return np.concatenate([coefficients, W[n_merged:]]).ravel()
 
     def restrict(self, w: Vector, n_outputs: int) -> Vector:
         """Return the variables of the problem with merged columns, the nearest to ``w``."""
-        W = w.reshape(-1, n_outputs)
-        merged = np.zeros((self.X.shape[1] - self._kept.size, n_outputs))
-        np.add.at(merged, self._slot, W[self._columns] * self._share[:, None])
-        return np.concatenate([W[self._kept], merged, W[self._n_features :]]).ravel()
-
-    def _merge(
-        self, X: Any, stays: NDArray[np.bool_], rows: NDArray[np.intp], values: Vector
-    ) -> Any:
-        """Return X with a new column for each of ``rows``, at the end of the row."""
-        n_kept = self._kept.size
-        position = np.zeros(self._n_features, dtype=X.indices.dtype)
-        position[self._kept] = np.arange(n_kept)
-        ends = np.concatenate([[0], np.cumsum(stays)])[X.indptr]
-        indices = np.insert(
-            position[X.indices[stays]], ends[rows + 1], n_kept + np.arange(rows.size)
-        )
-        data = np.insert(X.data[stays], ends[rows + 1], values)
-        ends[1:] += np.cumsum(np.bincount(rows, minlength=X.shape[0]))
-        shape = X.shape[0], n_kept + rows.size
-        return sparse.csr_array((data, indices, ends.astype(X.indptr.dtype)), shape=shape)
-
-    def _merge_groups(self, groups: Groups, columns: NDArray[np.intp]) -> Groups:
-        of_coefficient = groups.of_coefficient
-        if len(of_coefficient) == 1:
-            return groups
-        order = np.concatenate([self._kept, columns])
-        return replace(groups, of_coefficient=of_coefficient[order])
+        W, p = w.reshape(-1, n_outputs), self._slot.size
+        merged = np.zeros((self.X.shape[1], n_outputs))
+        np.add.at(merged, self._slot, W[:p] * self._share[:, None])
+        return np.concatenate([merged, W[p:]]).ravel()
 
 
-def _labels(groups: Groups) -> NDArray[np.intp]:
-    """Return a number for each column that tells which have the same penalty."""
-    return groups.of_coefficient[:, 0]
+def _labels(groups: Groups, n_features: int) -> tuple[Indices, NDArray[np.bool_]]:
+    """Return a number for each column, the same where the penalty is, and which are alone.
+
+    Those are not penalised, or not by the same for all outputs.
+    """
+    own = groups.of_coefficient
+    alone = np.any(own < 0, axis=1)
+    if len(own) > 1:
+        alone |= np.any(own != own[:, :1], axis=1)
+    numbers = len(groups.names) + np.arange(n_features)
+    return np.where(alone, numbers, own[:, 0]), np.broadcast_to(alone, n_features)
+
+
+def _entries(X: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return X.data, unsigned(X.indices), unsigned(X.indptr)

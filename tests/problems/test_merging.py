@@ -1,7 +1,9 @@
-"""Columns with one entry are merged for the solver, and nobody notices."""
+"""Columns that are multiples of each other are merged for the solver, and nobody notices."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -46,6 +48,50 @@ def test_merged_columns_are_one_for_each_row_that_has_some():
     assert few.X.shape[1] <= 60 + X.shape[0]
     assert few.X.has_canonical_format
     np.testing.assert_allclose(few.X.power(2).sum(axis=1), X.power(2).sum(axis=1), rtol=1e-12)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    per_direction=st.integers(1, 40),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_multiples_of_a_column_become_one_and_rows_keep_their_products(seed, per_direction, dtype):
+    rng = np.random.default_rng(seed)
+    distinct = sparse.random(30, 50, density=0.2, random_state=rng).toarray()
+    rare = np.eye(30)
+    scale = rng.choice([-3.0, -1.0, 0.1, 0.7, 1.0], size=(50, per_direction))
+    multiples = (distinct[:, :, None] * scale).reshape(30, -1)
+    dense = np.hstack([multiples, np.repeat(rare, MANY // 30 + 1, axis=1)])
+    X = sparse.csr_array(dense[:, rng.permutation(dense.shape[1])].astype(dtype))
+    few = merged(X)
+    directions = np.hstack([distinct, rare])
+    lengths = np.linalg.norm(directions, axis=0)
+    units = directions[:, lengths > 0] / lengths[lengths > 0]
+    n_distinct = np.unique(np.round(units, 9), axis=1).shape[1]
+    # In float32, a multiple that was rounded is none.
+    assert few.X.shape[1] == n_distinct or dtype is np.float32
+    assert few.X.shape[1] <= 50 * min(5, per_direction) + 30
+    rtol = 50 * np.finfo(dtype).eps
+    exact = X.toarray().astype(np.float64)
+    np.testing.assert_allclose((few.X @ few.X.T).toarray(), exact @ exact.T, rtol, atol=rtol)
+
+
+def test_columns_that_differ_a_little_stay_apart():
+    rng = np.random.default_rng(0)
+    column = rng.normal(size=30)
+    other = column.copy()
+    other[17] *= 1.0 + 1e-9
+    rare = np.repeat(np.eye(30), MANY // 30 + 1, axis=1)
+    X = sparse.csr_array(np.hstack([column[:, None], other[:, None], 2.0 * column[:, None], rare]))
+    assert merged(X).X.shape[1] == 30 + 2
+
+
+def test_columns_with_more_entries_come_first():
+    X, _ = text_like()
+    n_entries = np.diff(merged(X).X.tocsc().indptr)
+    magnitude = np.floor(np.log2(n_entries))
+    assert (np.diff(magnitude) <= 0).all()
+    assert n_entries[0] > 16 > n_entries[-1]
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
@@ -138,7 +184,8 @@ def test_little_is_left_as_it_is():
     X, _ = text_like()
     assert merged(X.toarray()) is None
     assert merged(X[:, : MANY - 1]) is None
-    assert merged(sparse.vstack([X, X]).tocsr()[:, X.sum(axis=0) != 0]) is None
+    all_different = sparse.random(150, MANY, density=0.2, random_state=0)
+    assert merged(all_different.tocsr()) is None
 
 
 def test_a_warm_start_goes_on_where_other_columns_are_merged():
