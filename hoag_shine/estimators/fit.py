@@ -41,8 +41,8 @@ def linear_problems(
     """
     y = model.targets(y)
     penalty = penalty_of(model, groups, X.shape[1])
-    data, intercept = (X, y, train_weight, test_weight), model.fit_intercept
-    rows = CompressedRows.of(*data, fit_intercept=intercept) if model.loss.quadratic else None
+    data, intercept = (X, y, model.loss, train_weight, test_weight), model.fit_intercept
+    rows = CompressedRows.of(*data, fit_intercept=intercept)
     if rows is None:
         return LinearProblems(
             X, y, model.loss, penalty, train_weight, test_weight, fit_intercept=intercept
@@ -54,7 +54,7 @@ def linear_problems(
         penalty,
         rows.train_weight,
         rows.test_weight,
-        fit_intercept=False,  # it has a column
+        fit_intercept=rows.fit_intercept,
         n_samples=len(y),
     )
 

@@ -1,6 +1,10 @@
-r"""Fewer rows with the same losses: what least squares know of their samples.
+r"""Fewer rows with the same losses.
 
-A weighted sum of squared errors over some rows,
+*Distinct rows.* Samples with the same x and y have the same loss whatever it is, so that one row
+with the sum of their weights does for all of them. Among rows of a few categories, of binned or of
+rounded numbers, that may be most.
+
+*What least squares know of their samples.* A weighted sum of squared errors over some rows,
 :math:`\sum_i a_i \|W^\top x_i + b - y_i\|^2`, is a squared norm of
 :math:`A\, (W^\top, b, -I)^\top` with the rows :math:`\sqrt{a_i}\, (x_i, 1, y_i)` in A, and A may be
 replaced by the triangular factor R of its QR decomposition, which has no more rows than columns.
@@ -20,6 +24,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+
+from .design import as_design
+from .losses import Loss
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -30,6 +38,10 @@ PRODUCTS = 40
 BLOCK = 1 << 17
 # Shares of weights that differ by less are the same but for rounding.
 ROUNDING = 1e-12
+# Distinct rows are copied: worth it where so large a share of all rows goes.
+SHARE = 0.1
+# It is counted on so many rows.
+SAMPLE = 4096
 
 
 @dataclass(frozen=True)
@@ -38,28 +50,46 @@ class CompressedRows:
 
     Attributes
     ----------
-    X : ndarray of shape (n_rows, n_columns), float64
-        The last column is the intercept's, if there is one.
+    X : ndarray or CSR matrix of shape (n_rows, n_columns), float32 or float64
     y : ndarray of shape (n_rows, n_outputs)
     train_weight : ndarray of shape (n_rows, n_folds) or (n_rows, n_folds, n_outputs)
     test_weight : ndarray of shape (n_rows, n_folds)
+    fit_intercept : bool
+        Whether there is an intercept that is not the coefficient of X's last column.
     """
 
-    X: Array
+    X: Any
     y: Array
     train_weight: Array
     test_weight: Array
+    fit_intercept: bool
 
     @classmethod
     def of(
-        cls, X: Any, y: Vector, train_weight: Array, test_weight: Array, *, fit_intercept: bool
+        cls,
+        X: Any,
+        y: Vector,
+        loss: Loss,
+        train_weight: Array,
+        test_weight: Array,
+        *,
+        fit_intercept: bool,
     ) -> Self | None:
         """Return the compressed rows, or None where they would cost more than they save."""
-        if hasattr(X, "tocsr"):
-            return None
+        if not test_weight.any():
+            return None  # a final fit is over after a few products
+        rows = None
+        if loss.quadratic and not hasattr(X, "tocsr"):
+            rows = cls._factors(X, y, train_weight, test_weight, fit_intercept)
+        return rows or cls._distinct(X, y, train_weight, test_weight, fit_intercept)
+
+    @classmethod
+    def _factors(
+        cls, X: Any, y: Vector, train_weight: Array, test_weight: Array, fit_intercept: bool
+    ) -> Self | None:
+        """Replace the rows that are drawn alike by the factor R."""
         n, m = len(y), y.size // len(y)
         n_columns = X.shape[1] + int(fit_intercept) + m
-        # A final fit, which holds no rows out, is over after a few products.
         products = PRODUCTS * int(test_weight.any(axis=0).sum()) * m
         if n_columns >= products:
             return None
@@ -75,7 +105,55 @@ class CompressedRows:
         first = np.repeat([rows[0] for rows in groups], [len(R) for R in factors])
         own = weight[first] / size[first, None]
         train, test = np.split(own, [-test_weight.shape[1]], axis=1)
-        return cls(X, y, train.reshape(-1, *train_weight.shape[1:]), test)
+        return cls(X, y, train.reshape(-1, *train_weight.shape[1:]), test, False)
+
+    @classmethod
+    def _distinct(
+        cls, X: Any, y: Vector, train_weight: Array, test_weight: Array, fit_intercept: bool
+    ) -> Self | None:
+        """Keep the first of all rows that are the same, with the sums of their weights."""
+        n = len(y)
+        if X.shape[1] >= n:
+            return None  # so long, rows are seldom the same
+        marks = _marks(X, y.reshape(n, -1))
+        # The rows with a mark in some interval are a sample of all, with all of their copies.
+        part = marks[marks - np.floor(marks) < SAMPLE / n]
+        if np.unique(part).size > (1.0 - SHARE) * part.size:
+            return None
+        order = np.argsort(marks)
+        marks = marks[order]
+        again = np.flatnonzero(marks[1:] == marks[:-1])
+        # Rounding hides small entries beside large ones.
+        one, other = order[again], order[again + 1]
+        again = again[_equal(X[one], X[other]) & _equal(y[one], y[other])]
+        first = np.delete(np.arange(n), again + 1)
+        # The first of each in X stays, in its place among the others.
+        kept = np.minimum.reduceat(order, first)
+        stays = np.zeros(n, dtype=bool)
+        stays[kept] = True
+        slot = np.empty(n, dtype=np.intp)
+        slot[order] = np.repeat((np.cumsum(stays) - 1)[kept], np.diff(first, append=n))
+        add = sparse.csc_array((np.ones(n), slot, np.arange(n + 1)), shape=(kept.size, n))
+        train, test = (
+            (add @ weight.reshape(n, -1)).reshape(-1, *weight.shape[1:])
+            for weight in (train_weight, test_weight)
+        )
+        return cls(X[stays], y[stays], train, test, fit_intercept)
+
+
+def _marks(X: Any, y: Array) -> Vector:
+    """Return a random sum of each row's entries and its targets, which tells it from others."""
+    design, rng = as_design(X), np.random.default_rng(0)
+    W = design.zeros(X.shape[1], 1)
+    W[:, 0] = rng.random(X.shape[1])
+    sums = np.concatenate([design.matmul(block, W, 1) for block in design.blocks])
+    return np.asarray(sums[:, 0] + y @ rng.random(y.shape[1]))
+
+
+def _equal(one: Any, other: Any) -> NDArray[np.bool_]:
+    """Return which rows of two matrices, or which numbers, are the same."""
+    differs = one != other
+    return np.asarray((differs @ np.ones(differs.shape[1]) if differs.ndim > 1 else differs) == 0)
 
 
 def _proportional(weight: Array) -> tuple[list[NDArray[np.intp]], Vector]:

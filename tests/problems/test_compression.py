@@ -1,14 +1,20 @@
-"""Least squares over fewer rows that stand for all, and nobody notices."""
+"""Fewer rows stand for all, and nobody notices."""
 
 import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import diabetes, solve_tightly
+from helpers import breast_cancer, diabetes, solve_tightly
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
-from sklearn.linear_model import HuberRegressor, Ridge, RidgeClassifier, TweedieRegressor
+from sklearn.linear_model import (
+    HuberRegressor,
+    LogisticRegression,
+    Ridge,
+    RidgeClassifier,
+    TweedieRegressor,
+)
 from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import KFold, LeaveOneOut, RepeatedKFold, ShuffleSplit
 
@@ -16,7 +22,7 @@ from hoag_shine import ShineCV, fold_problems
 from hoag_shine.groups import HELD
 from hoag_shine.problems.compression import CompressedRows
 from hoag_shine.problems.linear import LinearProblems
-from hoag_shine.problems.losses import SquaredLoss
+from hoag_shine.problems.losses import LogisticLoss, MultinomialLoss, SquaredLoss, TweedieLoss
 from hoag_shine.problems.penalties import L2Penalty
 
 CV = KFold(3, shuffle=True, random_state=0)
@@ -51,7 +57,7 @@ def test_objectives_and_derivatives_are_those_of_all_rows(
     seed, n_outputs, n_folds, n_columns, dtype, fit_intercept, by_output
 ):
     rng = np.random.default_rng(seed)
-    n, theta = 300, rng.normal(size=1)
+    n = 300
     scale = 10.0 ** rng.integers(-3, 4, size=n_columns)
     X = ((rng.normal(size=(n, n_columns)) + rng.normal(size=n_columns)) * scale).astype(dtype)
     X[:, rng.integers(n_columns)] = rng.choice([0.0, 1.0])
@@ -60,23 +66,28 @@ def test_objectives_and_derivatives_are_those_of_all_rows(
     train, test = weight[:, :n_folds], weight[:, n_folds:] / 7.0
     if by_output:
         train = train[:, :, None] * rng.random((n_folds, n_outputs))
-    rows = CompressedRows.of(X, y, train, test, fit_intercept=fit_intercept)
+    rows = CompressedRows.of(X, y, SquaredLoss(), train, test, fit_intercept=fit_intercept)
     assert len(rows.X) <= 3 * (n_columns + fit_intercept + n_outputs)
 
-    free = rng.choice([0, 0, -1, HELD], size=n_columns * n_outputs)
+    unit = np.repeat([*1.0 / scale, *np.ones(int(fit_intercept))], n_outputs)
+    compare(rows, (X, y, SquaredLoss(), train, test), fit_intercept, rng, unit)
+
+
+def compare(rows, data, fit_intercept, rng, unit):
+    """Hold problems over the compressed rows against those over all, at variables of size unit."""
+    X, y, loss, train, test = data
+    n_outputs, theta = y.size // len(y), rng.normal(size=1)
+    free = rng.choice([0, 0, -1, HELD], size=X.shape[1] * n_outputs)
     groups = np.concatenate([free, np.full(n_outputs * fit_intercept, -1)])
     groups[0] = 0
     penalty = L2Penalty(groups, 2.0)
-    whole = LinearProblems(X, y, SquaredLoss(), penalty, train, test, fit_intercept=fit_intercept)
+    whole = LinearProblems(X, y, loss, penalty, train, test, fit_intercept=fit_intercept)
     few = LinearProblems(
-        rows.X, rows.y, SquaredLoss(), penalty, rows.train_weight, rows.test_weight,
-        fit_intercept=False,
+        rows.X, rows.y, loss, penalty, rows.train_weight, rows.test_weight,
+        fit_intercept=rows.fit_intercept,
     )  # fmt: skip
     for one, other in zip(few, whole, strict=True):
-        unit = np.ones(n_columns + fit_intercept)
-        unit[:n_columns] = 1.0 / scale
-        w, v = (rng.normal(size=(unit.size, n_outputs)) * unit[:, None] for _ in range(2))
-        w, v, unit = w.ravel(), v.ravel(), np.repeat(unit, n_outputs)
+        w, v = rng.normal(size=(2, unit.size)) * unit
         pairs = [
             (one.value_and_grad(w, theta), other.value_and_grad(w, theta)),
             (one.outer_value_and_grad(w), other.outer_value_and_grad(w)),
@@ -92,6 +103,51 @@ def test_objectives_and_derivatives_are_those_of_all_rows(
 
 def close(found, expected, size):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * max(1.0, size))
+
+
+LOSSES = {
+    "logistic": lambda rng, n: (LogisticLoss(), rng.integers(2, size=(n, 1))),
+    "softmax": lambda rng, n: (MultinomialLoss(), np.eye(3)[rng.integers(3, size=n)]),
+    "poisson": lambda rng, n: (TweedieLoss(1.0), rng.integers(3, size=(n, 1))),
+    "squared, many columns": lambda rng, n: (SquaredLoss(), rng.integers(3, size=(n, 2))),
+}
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    loss=st.sampled_from(sorted(LOSSES)),
+    n_folds=st.integers(1, 4),
+    layout=st.sampled_from([np.asarray, np.asfortranarray, sparse.csr_array]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    fit_intercept=st.booleans(),
+)
+def test_equal_samples_are_one_whatever_the_loss(seed, loss, n_folds, layout, dtype, fit_intercept):
+    rng = np.random.default_rng(seed)
+    n, n_columns = 300, 3 if "many" not in loss else 200
+    categories = rng.integers(-1, 2, size=(5, n_columns)) * rng.choice([0.3, 1.0, 7.0], n_columns)
+    dense = categories[rng.integers(5, size=n)].astype(dtype)
+    loss, y = LOSSES[loss](rng, n)
+    y, X = y.astype(float), layout(dense)
+    weight = drawn(n, n_folds, rng) * (rng.random((n, 1)) * rng.integers(3, size=(n, 1)))
+    train, test = weight[:, :n_folds], weight[:, n_folds:] / 7.0
+    rows = CompressedRows.of(X, y, loss, train, test, fit_intercept=fit_intercept)
+    assert rows.X.dtype == dtype
+    samples = np.hstack([dense, y])
+    _, first = np.unique(samples, axis=0, return_index=True)
+    kept = rows.X.toarray() if sparse.issparse(rows.X) else rows.X
+    np.testing.assert_array_equal(np.hstack([kept, rows.y]), samples[np.sort(first)])
+    unit = 0.1 * np.ones((n_columns + fit_intercept) * y.shape[1])
+    compare(rows, (X, y, loss, train, test), fit_intercept, rng, unit)
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_array])
+def test_samples_that_differ_by_a_small_number_beside_a_large_one_stay_apart(layout):
+    X = np.repeat([[1e12, 1e-6], [1e12, 2e-6], [1.0, 0.0]], 50, axis=0)
+    y, ones = np.ones((150, 1)), np.ones((150, 1))
+    y[-20:] = 0.0
+    rows = CompressedRows.of(layout(X), y, LogisticLoss(), ones, ones, fit_intercept=True)
+    kept = np.hstack([rows.X.toarray() if sparse.issparse(rows.X) else rows.X, rows.y])
+    np.testing.assert_array_equal(np.unique(kept, axis=0), np.unique(np.hstack([X, y]), axis=0))
 
 
 SPLITTERS = {
@@ -187,6 +243,14 @@ def test_passes_are_shares_of_the_data():
     assert pass_of(fold_problems(HuberRegressor(), X, y, cv=CV)) == 1.0
 
 
+def test_every_sample_twice_is_read_in_half_a_pass():
+    X, y = breast_cancer()
+    twice = np.tile(np.arange(len(y)), 2)
+    assert pass_of(fold_problems(LogisticRegression(), X, y, cv=CV)) == 1.0
+    again = fold_problems(LogisticRegression(), X[twice], y[twice], cv=CV)
+    np.testing.assert_allclose(pass_of(again), 0.5, rtol=1e-12)
+
+
 def test_it_is_the_loss_that_allows_it():
     X, y = diabetes()
     y = y - y.min() + 1.0
@@ -221,7 +285,7 @@ def test_many_rows_are_read_block_by_block():
     train = np.repeat(np.array([[0.0, 1.0], [1.0, 0.0]]), y.size // 2, axis=0)
     tracemalloc.start()
     try:
-        rows = CompressedRows.of(X, y, train, 1.0 - train, fit_intercept=True)
+        rows = CompressedRows.of(X, y, SquaredLoss(), train, 1.0 - train, fit_intercept=True)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
