@@ -135,7 +135,7 @@ class CompressedRows:
         slot[order] = np.repeat((np.cumsum(stays) - 1)[kept], np.diff(first, append=n))
         add = sparse.csc_array((np.ones(n), slot, np.arange(n + 1)), shape=(kept.size, n))
         train, test = (
-            (add @ weight.reshape(n, -1)).reshape(-1, *weight.shape[1:])
+            np.asarray(add @ weight.reshape(n, -1)).reshape(-1, *weight.shape[1:])
             for weight in (train_weight, test_weight)
         )
         return cls(X[stays], y[stays], train, test, fit_intercept)
