@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,7 +164,23 @@ class LinearProblems(ProblemSet):
         free = penalty.groups != HELD
         self._free = None if free.all() else free
         self._centring = self._make_centring()
-        super().__init__([LinearProblem(self, k) for k in range(train_weight.shape[1])])
+
+    @overload
+    def __getitem__(self, index: int) -> LinearProblem: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[LinearProblem]: ...
+    def __getitem__(self, index: int | slice) -> LinearProblem | Sequence[LinearProblem]:
+        # A fold knows the set. If the set kept it, both would stay, and the data with them, until
+        # the garbage collector looks for them.
+        folds = range(len(self))[index]
+        return LinearProblem(self, folds) if isinstance(folds, int) else [self[k] for k in folds]
+
+    def __len__(self) -> int:
+        return int(self.train_weight.shape[1])
+
+    @property
+    def n_hyperparameters(self) -> int:
+        return self.penalty.n_groups
 
     @property
     def n_passes(self) -> float:

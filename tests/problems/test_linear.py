@@ -1,5 +1,8 @@
 """All folds in one pass against each fold on rows of its own, in textbook formulas."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from helpers import LAYOUTS, MODELS, breast_cancer, diabetes, finite_difference, make_case, thinned
@@ -7,7 +10,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold
 
-from hoag_shine import ProblemSet, SquaredLoss, fold_problems
+from hoag_shine import ProblemSet, ShineCV, SquaredLoss, fold_problems
 from hoag_shine.inner.requests import Evaluate, HessianProduct, Line
 from hoag_shine.problems.design import BLOCK_BYTES, as_design
 from hoag_shine.problems.linear import LinearProblems
@@ -233,6 +236,32 @@ def test_passes_are_counted():
     outer = held_out / 2
     expected = [1.0, outer, outer + 0.5, 1.0, 1.0, 1.5, 0.5, 0.0, 0.0]
     np.testing.assert_allclose(costs, expected, atol=1e-12)
+
+
+@pytest.fixture
+def no_garbage_collection():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_the_data_go_with_the_last_of_the_folds(no_garbage_collection):
+    problems = make_case("logistic").problems
+    known, fold = weakref.ref(problems), problems[1]
+    del problems
+    assert fold.value_and_grad(np.zeros(fold.n_params), np.zeros(1))[0] > 0.0
+    del fold
+    assert known() is None
+
+
+def test_nothing_large_stays_of_a_search(no_garbage_collection):
+    X, y = breast_cancer()
+    before = {id(o) for o in gc.get_objects()}
+    ShineCV(LogisticRegression(), cv=3).fit(X, y)
+    left = [o for o in gc.get_objects() if id(o) not in before]
+    ours = {type(o) for o in left if type(o).__module__.startswith("hoag_shine")}
+    assert not ours
 
 
 def test_many_blocks_of_rows_give_what_one_gives():
