@@ -92,6 +92,7 @@ def parse_arguments():
     parser.add_argument("--rivals", nargs="+", choices=RIVALS, default=list(RIVALS))
     parser.add_argument("--quick", action="store_true", help="small sets")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="of the folds")
     parser.add_argument("--patience", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--threads", type=int, default=1, help="of BLAS and OpenMP")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -106,6 +107,7 @@ def describe(args):
         "cores": os.cpu_count(),
         "threads": args.threads,
         "repeats": args.repeats,
+        "seed of the folds": args.seed,
     }
 
 
@@ -116,7 +118,7 @@ def logistic(args, console):
     """Tune logistic regression by every rival."""
     rows = {}
     for name in args.data or (QUICK["logistic"] if args.quick else CLASSIFICATION):
-        data = five_folds(name)
+        data = five_folds(name, args.seed)
         X, y, cv = data["X"], data["y"], data["cv"]
         criterion = kept_criterion(LogisticRegression(), data)
         landscape = explore(criterion, (TOLERANCE,))
@@ -136,7 +138,7 @@ def ridge(args, console):
         X, y = load_dataset(name)
         X = X if issparse(X) else StandardScaler().fit_transform(X)
         y = np.asarray(y, dtype=np.float64)
-        cv = list(KFold(5, shuffle=True, random_state=0).split(X))
+        cv = list(KFold(5, shuffle=True, random_state=args.seed).split(X))
         criterion = kept_criterion(Ridge(), {"X": X, "y": y, "cv": cv})
         landscape = explore(criterion, (TOLERANCE,))
         scoring = "neg_mean_squared_error"

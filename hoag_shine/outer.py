@@ -82,7 +82,7 @@ def hoag(
     bounds: tuple[ArrayLike, ArrayLike] = (-18.0, 18.0),
     tol: float = 1e-3,
     max_iter: int = 50,
-    memory: int = 20,
+    memory: int = 30,
     max_inner_iter: int = 2000,
     shrinkage: float = 0.0,
     selection: str = "min",
@@ -125,7 +125,7 @@ def hoag(
         than a tenth of the data.
     max_iter : int, default=50
         Largest number of outer iterations.
-    memory : int, default=20
+    memory : int, default=30
         Pairs that L-BFGS keeps.
     max_inner_iter : int, default=2000
         Largest number of inner iterations in one solve.

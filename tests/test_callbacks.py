@@ -68,16 +68,20 @@ def test_a_warm_start_begins_where_the_last_fit_ended(piped):
     estimator = LogisticRegression()
     if piped:
         estimator = make_pipeline(StandardScaler(), estimator)
-    cv = StratifiedKFold(4, shuffle=True, random_state=0)
-    cold = ShineCV(estimator, cv=cv, init=1e-3, tol=5e-4).fit(X, y)
-    warm = ShineCV(estimator, cv=cv, init=1e-3, tol=5e-4, warm_start=True)
-    warm.fit(X[:520], y[:520])
-    ((_, last),) = warm.best_params_.items()
-    warm.fit(X, y)
-    ((_, first),) = warm.history_[0]["params"].items()
-    np.testing.assert_allclose(first, last, rtol=1e-12)
-    np.testing.assert_allclose(warm.best_score_, cold.best_score_, rtol=1e-6)
-    assert passes(warm) < passes(cold)
+    spent = []
+    for seed in range(3):
+        cv = StratifiedKFold(4, shuffle=True, random_state=seed)
+        cold = ShineCV(estimator, cv=cv, init=1e-3, tol=5e-4).fit(X, y)
+        warm = ShineCV(estimator, cv=cv, init=1e-3, tol=5e-4, warm_start=True)
+        warm.fit(X[:520], y[:520])
+        ((_, last),) = warm.best_params_.items()
+        warm.fit(X, y)
+        ((_, first),) = warm.history_[0]["params"].items()
+        np.testing.assert_allclose(first, last, rtol=1e-12)
+        np.testing.assert_allclose(warm.best_score_, cold.best_score_, rtol=1e-6)
+        spent.append((passes(warm), passes(cold)))
+    again, anew = np.sum(spent, axis=0)
+    assert again < 0.9 * anew
 
 
 def test_coefficients_are_taken_over_where_they_fit():

@@ -1,31 +1,33 @@
 """What one pass over the data and one product with the inverse-Hessian estimate cost.
 
-Each is a function of the data and of ``unit_of``, which times the unit.
+Each is a function of the data and of ``unit_of``, which times the unit, over all columns. The
+problems are those of a search, with columns that are multiples of each other merged.
 """
 
 import time
 from itertools import cycle
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
-from hoag_shine import InverseHessian, fold_problems
+from hoag_shine import InverseHessian
 from hoag_shine.inner.requests import Evaluate, HessianProduct
 
+from .problems import searched
+
 REPEATS = 20
-PAIRS = 20
+PAIRS = 30
 
 
 def pass_of_one(data, unit_of):
     """One value with its gradient, for one problem, in units."""
-    problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+    problems = searched(data)
     ws = elsewhere(problems[0].n_params)
     return best(lambda: problems[0].value_and_grad(next(ws), np.zeros(1))) / unit_of(data["X"])
 
 
 def pass_of_all(data, unit_of):
     """Values with gradients for all folds at once, in units."""
-    problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+    problems = searched(data)
     ws = elsewhere(problems[0].n_params)
 
     def answer():
@@ -37,7 +39,7 @@ def pass_of_all(data, unit_of):
 
 def hessian_products_of_all(data, unit_of):
     """What a hypergradient asks for: along three vectors for all folds at once, in units."""
-    problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+    problems = searched(data)
     w = some(problems[0].n_params)
     request = HessianProduct(w, np.stack([w, w, w]), single=True)
     requests = dict.fromkeys(range(len(problems)), request)

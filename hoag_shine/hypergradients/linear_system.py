@@ -155,7 +155,7 @@ class LinearSystem:
         self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
         self.direction = preconditioner(self.residual)
         self._energy = float(self.residual @ self.direction)
-        self.finished = bool(self._energy <= self._floor**2)
+        self.finished = bool(self._energy <= self._floor * self._floor)
 
     @property
     def product(self) -> Vector:
@@ -196,7 +196,7 @@ class LinearSystem:
         self.direction *= growth
         self.direction += scaled
         self._energy = energy
-        self.finished = bool(energy <= self._floor**2)
+        self.finished = bool(energy <= self._floor * self._floor)
         self._extend(step, growth)
 
     def _extend(self, step: float, growth: float) -> None:

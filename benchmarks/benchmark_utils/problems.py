@@ -1,0 +1,13 @@
+"""The inner problems of a search."""
+
+from sklearn.linear_model import LogisticRegression
+
+from hoag_shine.folds import FoldedData, problems_of
+
+
+def searched(data):
+    """Return the folds of logistic regression as ShineCV has them, with columns merged."""
+    folds = FoldedData(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+    groups = folds.groups("shared", folds.parts)
+    parts = [part.merge(own) for part, own in zip(folds.parts, groups, strict=True)]
+    return problems_of(folds.model, parts, groups)
