@@ -33,7 +33,8 @@ SHARE = 0.1
 MANY = 2000
 # Sums of a column's entries that differ by a smaller share are the same but for rounding.
 ROUNDING = 1e-13
-# The rarity of a column that is left out; others have fewer bits in the number of their entries.
+# The rarity of a column that is left out; that of others is less by the bits of their number of
+# entries, and by one.
 NEVER = 64
 
 
@@ -63,15 +64,17 @@ class MergedColumns:
     def __init__(
         self, X: Any, groups: Groups, columns: Indices, slot: Indices, a: Vector, n_entries: Indices
     ) -> None:
-        first = np.flatnonzero(np.diff(slot, prepend=-1))
-        # In units of the largest, whose square stays in the range.
-        a = a / np.maximum.reduceat(np.abs(a), first)[slot]
+        p, first = X.shape[1], np.flatnonzero(np.diff(slot, prepend=-1))
+        # Of each slot a largest column remains; in units of it, all squares stay in the range.
+        largest = np.maximum.reduceat(np.abs(a), first)
+        kept = np.minimum.reduceat(np.where(np.abs(a) == largest[slot], columns, p), first)
+        size = np.zeros(p)
+        size[columns] = a
+        a = a / size[kept][slot]
         share = a / np.sqrt(np.add.reduceat(a * a, first))[slot]
-        # What remains of each slot, and where: columns with more entries, by powers of two, first.
-        p = X.shape[1]
-        kept = np.minimum.reduceat(np.where(np.abs(a) == 1.0, columns, p), first)
+        # Columns with more entries come first, by powers of two.
         rarity = np.full(p, NEVER, dtype=np.uint8)
-        rarity[kept] = NEVER - np.frexp(n_entries[kept])[1]
+        rarity[kept] = NEVER - 1 - np.frexp(n_entries[kept])[1]
         order = np.argsort(rarity, kind="stable")[: kept.size]
         position = np.empty(p, dtype=X.indices.dtype)
         position[order] = np.arange(kept.size)
@@ -101,7 +104,7 @@ class MergedColumns:
         columns = np.flatnonzero((n_entries > 0) | alone)
         columns = columns[np.argsort(marks[columns, 0])]
         marks = marks[columns]
-        # What is not a number is like no other.
+        marks[~np.isfinite(marks)] = np.nan  # like no other
         alike = np.abs(np.diff(marks, axis=0)) <= ROUNDING * np.abs(marks[1:])
         slot = np.cumsum(np.append(True, ~alike.all(axis=1))) - 1
         if not columns.size or slot[-1] >= (1.0 - SHARE) * p:

@@ -86,6 +86,14 @@ def test_columns_that_differ_a_little_stay_apart():
     assert merged(X).X.shape[1] == 30 + 2
 
 
+def test_columns_whose_entries_are_too_far_apart_to_compare_stay_apart():
+    column = np.r_[1e-300, 1e300, np.zeros(28)]
+    rare = np.repeat(np.eye(30), MANY // 30 + 1, axis=1)
+    few = merged(sparse.csr_array(np.hstack([column[:, None], column[:, None], rare])))
+    assert few.X.shape[1] == 30 + 2
+    assert np.isfinite(few.X.data).all()
+
+
 def test_columns_with_more_entries_come_first():
     X, _ = text_like()
     n_entries = np.diff(merged(X).X.tocsc().indptr)
@@ -158,9 +166,13 @@ def test_columns_with_different_penalties_are_not_merged():
 
 def test_columns_without_a_penalty_stay():
     X, _ = text_like()
-    labels = np.where(np.arange(X.shape[1]) < X.shape[1] // 2, -1, 0)
-    few = merged(X, labels)
-    assert (few.groups.of_coefficient[:, 0] == -1).sum() == (labels == -1).sum()
+    labels = np.where(np.arange(X.shape[1]) % 3 == 1, -1, 0)  # some of them without entries
+    few, free = merged(X, labels), labels == -1
+    own = few.groups.of_coefficient[:, 0] == -1
+    assert own.sum() == free.sum()
+    w = np.random.default_rng(0).normal(size=own.size)
+    np.testing.assert_array_equal(np.sort(few.expand(w, 1)[free]), np.sort(w[own]))
+    np.testing.assert_allclose(few.restrict(few.expand(w, 1), 1), w, rtol=1e-12)
 
 
 def test_a_penalty_of_columns_without_entries_keeps_its_place():
