@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import warnings
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from hoag_shine import InverseHessian, ShineCV
+from hoag_shine import InverseHessian, ShineCV, hoag
 
 ROWS = [10_000, 30_000, 100_000, 300_000, 1_000_000]
 PER_ROW = 50
@@ -80,7 +81,8 @@ def measure(n):
         search.fit(X, y)
         seconds, memory = time.process_time() - begin, resident() - before
     size = (X.data.nbytes + X.indices.nbytes + X.indptr.nbytes) / 2**20
-    estimate = InverseHessian(X.shape[1] + 1)
+    memory_of_search = signature(hoag).parameters["memory"].default
+    estimate = InverseHessian(X.shape[1] + 1, memory_of_search)
     estimate.append(np.ones(X.shape[1] + 1), np.ones(X.shape[1] + 1))
     pairs = FOLDS * ARRAYS * estimate.memory * estimate.s.nbytes / 2**20
     return {

@@ -497,8 +497,9 @@ class LinearProblems(ProblemSet):
         """Return the loss's second derivatives, likewise."""
         if new := self._curvatures.unknown(ws):
             at_new = {k: ws[k] for k in new}
-            D = self.loss.hessian(self.y, self._predictors_at(at_new))
-            self._curvatures.keep(new, np.stack(list(at_new.values())), D)
+            Z = self._predictors_at(at_new)
+            blocks = [self.loss.hessian(self.y[b], Z[b]) for b in self.design.blocks]
+            self._curvatures.keep(new, np.stack(list(at_new.values())), np.concatenate(blocks))
         return self._curvatures.of(list(ws))
 
     def _predict(self, V: Array) -> Array:
