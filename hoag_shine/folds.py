@@ -10,7 +10,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -223,7 +223,8 @@ class FoldedData:
             accept_sparse="csr",
             dtype=[np.float64, np.float32],
         )
-        stack = sparse.vstack if sparse.issparse(matrix) else np.concatenate
+        as_csr = partial(sparse.vstack, format="csr")  # older releases of SciPy forget it
+        stack: Any = as_csr if sparse.issparse(matrix) else np.concatenate
         rows = np.concatenate([train, test])
         places = np.arange(train.size), np.arange(train.size, rows.size)
         return Part(
