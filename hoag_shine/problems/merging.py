@@ -95,6 +95,8 @@ class MergedColumns:
         if not hasattr(X, "indptr") or X.shape[1] < MANY:
             return None
         p, rng = X.shape[1], np.random.default_rng(0)
+        if len(groups.names) > (1.0 - SHARE) * p:
+            return None  # a column of each penalty has to be left
         labels, alone = _labels(groups, p)
         # Random sums of a column's entries, in units of its first, tell it from others.
         marks = rng.random((len(groups.names) + p, 2))[labels]
