@@ -5,6 +5,8 @@ model out on its own rows, with dense matrices and Newton's method; :class:`Quad
 problem whose solution is a linear system.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +30,13 @@ needs_data = pytest.mark.skipif(
     data_home() is None or not data_home().is_dir(),
     reason="no folder of real data: set HOAG_SHINE_DATA",
 )
+
+
+def in_a_process(code):
+    """Return the words that a Python process of its own prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
 
 LAYOUTS = {
     "C": np.ascontiguousarray,

@@ -1,10 +1,9 @@
 """Freed memory is kept for the next vectors, and nothing is taken for that."""
 
 import platform
-import subprocess
-import sys
 
 import pytest
+from helpers import in_a_process
 
 FAULTS = """
 import resource
@@ -31,9 +30,6 @@ print(anew, new_pages(), grown)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do as they do")
 def test_memory_of_vectors_is_not_fetched_anew():
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True
-    )
-    anew, again, grown = map(int, done.stdout.split())
+    anew, again, grown = map(int, in_a_process(FAULTS))
     assert again < 0.1 * anew
     assert grown < 1024  # KiB

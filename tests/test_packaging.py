@@ -2,12 +2,11 @@
 
 import importlib.metadata
 import re
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from helpers import in_a_process
 
 import hoag_shine
 
@@ -20,11 +19,6 @@ def test_version_is_that_of_the_distribution():
 
 def test_type_hints_are_announced():
     assert files("hoag_shine").joinpath("py.typed").is_file()
-
-
-def in_a_process(code):
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_a_bare_import_loads_nothing_before_it_is_asked_for():
