@@ -35,8 +35,6 @@ ROWS = [10_000, 30_000, 100_000, 300_000, 1_000_000]
 PER_ROW = 50
 MOST_COLUMNS = 100_000
 FOLDS = 5
-# Three arrays of the pairs, of which the recursion reads two.
-ARRAYS = 3
 
 
 def main():
@@ -83,8 +81,7 @@ def measure(n):
     size = (X.data.nbytes + X.indices.nbytes + X.indptr.nbytes) / 2**20
     memory_of_search = signature(hoag).parameters["memory"].default
     estimate = InverseHessian(X.shape[1] + 1, memory_of_search)
-    estimate.append(np.ones(X.shape[1] + 1), np.ones(X.shape[1] + 1))
-    pairs = FOLDS * ARRAYS * estimate.memory * estimate.s.nbytes / 2**20
+    pairs = FOLDS * estimate.nbytes / 2**20
     return {
         "rows": n,
         "columns": X.shape[1],

@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 from numba import njit
 
-from . import simd
+from . import half, simd
 
 _SUMS = {"reassoc", "contract"}
 # A sum over scattered entries would be vectorised by gathering them, which is slower.
@@ -94,11 +94,8 @@ def csr_matmul(data, indices, indptr, W, p, Z):
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
-def csr_rmatmul(data, indices, indptr, U, G, p, squared):
-    """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`.
-
-    With ``squared``, the entries of X are squared first.
-    """
+def csr_rmatmul(data, indices, indptr, U, G, p):
+    """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`."""
     k, p, ones, far = np.uint64(U.shape[1]), np.uint64(p), len(G) > p, G.size > _NEAR
     end, lanes = np.uint64(len(indices)) - _1, simd.lanes(G)
     for i in range(np.uint64(len(U))):
@@ -107,8 +104,7 @@ def csr_rmatmul(data, indices, indptr, U, G, p, squared):
             u = U[i, _0]
             if u != 0.0:
                 for j in range(first, last):
-                    x = np.float64(data[j])
-                    G[indices[j], _0] += (x * x if squared else x) * u
+                    G[indices[j], _0] += data[j] * u
                 if ones:
                     G[p, _0] += u
             continue
@@ -121,11 +117,8 @@ def csr_rmatmul(data, indices, indptr, U, G, p, squared):
                     ahead = indices[min(j + _AHEAD, end)]
                     simd.prefetch(G, ahead, c)
                     simd.prefetch(G, ahead, c + lanes)
-                x = np.float64(data[j])
-                if squared:
-                    x *= x
-                _add(x, low, G, indices[j], c)
-                _add(x, high, G, indices[j], c + lanes)
+                _add(data[j], low, G, indices[j], c)
+                _add(data[j], high, G, indices[j], c + lanes)
             if ones:
                 _add(1.0, low, G, p, c)
                 _add(1.0, high, G, p, c + lanes)
@@ -135,10 +128,7 @@ def csr_rmatmul(data, indices, indptr, U, G, p, squared):
             for j in range(first, last):
                 if far:
                     simd.prefetch(G, indices[min(j + _AHEAD, end)], c)
-                x = np.float64(data[j])
-                if squared:
-                    x *= x
-                _add(x, low, G, indices[j], c)
+                _add(data[j], low, G, indices[j], c)
             if ones:
                 _add(1.0, low, G, p, c)
 
@@ -253,12 +243,12 @@ def two_loop_down(S, Y, rows, rho, coefficient, v):
 
     Parameters
     ----------
-    S, Y : ndarray of shape (memory, n), float32 or float64
-        Steps and gradient differences.
+    S, Y : ndarray of shape (memory, n), float64 or int16
+        Steps and gradient differences, those of half precision in their units.
     rows : ndarray of shape (m,), intp
         Rows of the pairs to use, the oldest first.
     rho : ndarray of shape (memory,), float64
-        One over the curvature of each row's pair.
+        One over the product of each row's pair, in units.
     coefficient : ndarray of shape (m,), float64
         Written here, read by :func:`two_loop_up`.
     v : ndarray of shape (n,), float64
@@ -272,12 +262,15 @@ def two_loop_down(S, Y, rows, rho, coefficient, v):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def two_loop_up(S, Y, rows, rho, coefficient, v):
-    """Run the second loop, from the oldest pair to the newest; see :func:`two_loop_down`."""
+def two_loop_up(S, Y, rows, rho, ratio, coefficient, v):
+    """Run the second loop, from the oldest pair to the newest; see :func:`two_loop_down`.
+
+    ``ratio``, of shape (memory,), is the unit of each row of S in that of Y's.
+    """
     product = dot(Y[rows[0]], v)
     for i in range(len(rows)):
         row = rows[i]
-        change = coefficient[i] - rho[row] * product
+        change = ratio[row] * coefficient[i] - rho[row] * product
         product = _add_and_dot(change, S[row], v, Y[rows[min(i + 1, len(rows) - 1)]])
 
 
@@ -286,7 +279,7 @@ def dot(x, v):
     """Return the product of two vectors, summed in float64 whatever they are stored in."""
     total = 0.0
     for j in range(v.size):
-        total += np.float64(x[j]) * np.float64(v[j])
+        total += half.widen(x[j]) * half.widen(v[j])
     return total
 
 
@@ -295,7 +288,7 @@ def weighted_dot(scale, x, v):
     """Return the sum of the products of three vectors, in float64."""
     total = 0.0
     for j in range(x.size):
-        total += scale[j] * np.float64(x[j]) * np.float64(v[j])
+        total += scale[j] * half.widen(x[j]) * half.widen(v[j])
     return total
 
 
@@ -311,30 +304,20 @@ def add_scaled(scale, v, product):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def store_pair(s, y, h, s_row, y_row, y_data_row):
-    """Store a pair, and ``y - h * s``; return the products s's, s'y and y'y of what is stored."""
-    ss = sy = yy = 0.0
-    for j in range(s.size):
-        s_row[j], y_row[j] = s[j], y[j]
-        y_data_row[j] = y[j] - h[j] * s[j]
-        a, b = np.float64(s_row[j]), np.float64(y_row[j])
-        ss += a * a
-        sy += a * b
-        yy += b * b
-    return ss, sy, yy
+def combine(a, x, b, scale, v, out):
+    """Write ``a * x + b * scale * v`` to ``out``; return the product of that with itself."""
+    total = 0.0
+    for j in range(out.size):
+        out[j] = a * half.widen(x[j]) + b * scale[j] * half.widen(v[j])
+        total += out[j] * out[j]
+    return total
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def move_pair(s, y_data, h, y):
-    """Write ``y_data + h * s`` to ``y``; return s's, s'y and y'y as :func:`store_pair` does."""
-    ss = sy = yy = 0.0
-    for j in range(s.size):
-        y[j] = y_data[j] + h[j] * s[j]
-        a, b = np.float64(s[j]), np.float64(y[j])
-        ss += a * a
-        sy += a * b
-        yy += b * b
-    return ss, sy, yy
+def store(v, factor, row):
+    """Write ``factor * v`` to ``row``, which is float64 or int16."""
+    for j in range(v.size):
+        row[j] = half.narrow(v[j] * factor, row)
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
@@ -342,8 +325,8 @@ def _add_and_dot(a, x, v, following):
     """Add ``a * x`` to ``v``; return the product of what it has become with ``following``."""
     total = 0.0
     for j in range(v.size):
-        v[j] += a * x[j]
-        total += following[j] * v[j]
+        v[j] += a * half.widen(x[j])
+        total += half.widen(following[j]) * v[j]
     return total
 
 

@@ -59,7 +59,8 @@ def recursion(data, unit_of):
     source = np.ones(PAIRS * n)
     target = np.empty_like(source)
     copied = 2 * source.nbytes / best(lambda: np.copyto(target, source))
-    read = 4 * PAIRS * n * estimate.s.itemsize / best(lambda: estimate @ v)
+    # Two of the three vectors of a pair, twice each; there is room for one pair more.
+    read = 4 / 3 * estimate.nbytes * PAIRS / (PAIRS + 1) / best(lambda: estimate @ v)
     return read / copied
 
 

@@ -9,9 +9,10 @@ and the hypergradient applies it. Layout and conventions:
   ``y = y_data + h * s`` for every ``h``, exactly. A change of penalty costs no pair. ``y`` at the
   present penalty is kept, too: it is read at every application, all pairs at the speed of memory.
 * From 10,000 variables on, where the recursion takes as long as its memory is read, pairs are
-  stored in float32. What is applied is then the estimate of the rounded pairs, whose curvature is
-  computed from what is stored: positive definite as before, and as good a model, since no pair
-  knows the Hessian to seven digits. All sums are float64.
+  stored in half precision. What is applied is then the estimate of the rounded pairs, whose
+  curvature is computed from what is stored: positive definite as before, and as good a model, since
+  no pair knows the Hessian to three digits. All sums are float64. Vectors stand in units of their
+  own; a pair's products, hence ``rho``, are in theirs.
 * The initial matrix is diagonal: ``gamma / (data_diagonal + h) ** (2 / 3)``, with ``gamma`` from
   the newest pair. Without knowledge of the data term's diagonal it is ``gamma * I``. Where the
   problem has so few variables that a factorised approximation of the Hessian is cheap, that takes
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from .. import kernels
+from .vectors import Vectors
 
 if TYPE_CHECKING:
     _Operator = LinearOperator[np.float64]
@@ -41,8 +43,6 @@ Vector = NDArray[np.float64]
 # however badly they are scaled, but slows down the last steps where the curvature is spread over
 # many rare columns, as in text.
 TEMPER = 2.0 / 3.0
-# From so many variables on, pairs are stored in float32.
-MANY = 10_000
 # A pair whose curvature is below this multiple of |s| |y| says nothing above rounding.
 CURVATURE_FLOOR = 1e-14
 
@@ -73,10 +73,14 @@ class InverseHessian(_Operator):
     ----------
     n_pairs : int
         Number of pairs held at present, at most ``memory``.
-    s, y : ndarray of shape (n_pairs, n), float64 or, from 10,000 variables on, float32
-        The pairs at the present penalty, oldest first (copies).
+    s, y : ndarray of shape (n_pairs, n), float64
+        The pairs at the present penalty, oldest first, as they are stored: rounded to eleven bits
+        from 10,000 variables on (copies).
     diagonal : ndarray of shape (n,)
         Diagonal of the initial matrix :math:`B_0`.
+    nbytes : int
+        Bytes of the memory for pairs when it is full: three vectors each, of eight bytes a number,
+        or two from 10,000 variables on.
 
     References
     ----------
@@ -101,9 +105,9 @@ class InverseHessian(_Operator):
         self._first = 0
         # Rows are written before they are read, and pages never touched take no memory. There is
         # one more than pairs, so that a pair can be rejected when it has been stored.
-        dtype = np.float64 if n < MANY else np.float32
-        self._s, self._y_data, self._y = (np.empty((memory + 1, n), dtype) for _ in range(3))
+        self._s, self._y_data, self._y = (Vectors(memory + 1, n) for _ in range(3))
         self._rho = np.zeros(memory + 1)
+        self._work = np.empty(n)
         self._usable = np.empty(0, dtype=np.intp)
         self._gamma = 1.0
         self._solver: Callable[[Vector], Vector] | None = None
@@ -117,11 +121,15 @@ class InverseHessian(_Operator):
 
     @property
     def s(self) -> NDArray[np.float64]:
-        return self._s[self._rows()]
+        return self._s.read(self._rows())
 
     @property
     def y(self) -> NDArray[np.float64]:
-        return self._y[self._rows()]
+        return self._y.read(self._rows())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(vectors.rows.nbytes for vectors in (self._s, self._y, self._y_data))
 
     @property
     def diagonal(self) -> Vector:
@@ -151,18 +159,18 @@ class InverseHessian(_Operator):
             definiteness and is not stored.
         """
         row = (self._first + self.n_pairs) % len(self._rho)
-        stored = self._s[row], self._y[row], self._y_data[row]
-        curvature = _safe_curvature(*kernels.store_pair(s, y, self._penalty_hessian, *stored))
+        data = self._combined(1.0, y, -1.0, s)
+        written = self._y_data.write(row, data) and self._s.write(row, s) and self._y.write(row, y)
+        self._rho[row] = self._reciprocal(row) if written else 0.0
         # Of a denormal pair, the products may underflow.
-        scale = self._scale_of(self._y[row]) if curvature else 0.0
-        if not (0.0 < scale < np.inf and 1.0 / curvature < np.inf):
+        gamma = self._length(row) if self._rho[row] else 0.0
+        if not 0.0 < gamma < np.inf:
             return False
         if self.n_pairs == self.memory:
             self._first = (self._first + 1) % len(self._rho)
         else:
             self.n_pairs += 1
-        self._rho[row] = 1.0 / curvature
-        self._gamma = curvature / scale
+        self._gamma = gamma
         self._find_usable()
         return True
 
@@ -197,9 +205,9 @@ class InverseHessian(_Operator):
         self._reset_scale()
         self._solver = solver
         for row in self._rows():
-            pair = self._s[row], self._y_data[row], self._penalty_hessian, self._y[row]
-            curvature = _safe_curvature(*kernels.move_pair(*pair))
-            self._rho[row] = 1.0 / curvature if curvature else 0.0
+            data, steps = self._y_data, self._s
+            y = self._combined(data.units[row], data.rows[row], steps.units[row], steps.rows[row])
+            self._rho[row] = self._reciprocal(row) if self._y.write(row, y) else 0.0
         self._find_usable()
         if self._usable.size:
             self._gamma = self._length(self._usable[-1])
@@ -217,6 +225,7 @@ class InverseHessian(_Operator):
         twin = copy(self)
         for name in ("_s", "_y_data", "_y", "_rho"):
             setattr(twin, name, getattr(self, name).copy())
+        twin._work = np.empty_like(self._work)
         return twin
 
     def todense(self) -> NDArray[np.float64]:
@@ -246,22 +255,34 @@ class InverseHessian(_Operator):
         if not self._usable.size:
             return self._gamma * self._initial(out)
         coefficient = np.empty(self._usable.size)
-        pairs = self._s, self._y, self._usable, self._rho
+        pairs = self._s.rows, self._y.rows, self._usable, self._rho
         kernels.two_loop_down(*pairs, coefficient, out)
         out = self._initial(out)
         out *= self._gamma
-        kernels.two_loop_up(*pairs, coefficient, out)
+        kernels.two_loop_up(*pairs, self._s.units / self._y.units, coefficient, out)
         return out
 
-    def _length(self, row: np.integer[Any]) -> float:
-        """Return the gamma that a stored pair asks for."""
-        return 1.0 / float(self._rho[row] * self._scale_of(self._y[row]))
+    def _combined(self, a: float, x: NDArray[Any], b: float, v: NDArray[Any]) -> Vector:
+        """Return ``a * x`` and b times the penalty's Hessian times v, in memory of its own."""
+        kernels.combine(a, x, b, self._penalty_hessian, v, self._work)
+        return self._work
 
-    def _scale_of(self, y: NDArray[Any]) -> float:
-        """Return the square of y's length in the norm of the initial matrix, but for gamma."""
+    def _reciprocal(self, row: int) -> float:
+        """Return one over a stored pair's curvature, in units; 0 where that is not positive."""
+        s, y = self._s.rows[row], self._y.rows[row]
+        curvature = float(kernels.dot(s, y))
+        floor = CURVATURE_FLOOR * np.sqrt(kernels.dot(s, s)) * np.sqrt(kernels.dot(y, y))
+        return 1.0 / curvature if curvature > floor and 1.0 / curvature < np.inf else 0.0
+
+    def _length(self, row: int | np.integer[Any]) -> float:
+        """Return the gamma that a stored pair asks for."""
+        y, units = self._y.rows[row], self._s.units[row] / self._y.units[row]
         if self._solver is None:
-            return float(kernels.weighted_dot(self._scale, y, y))
-        return float(kernels.dot(y, self._solver(y)))
+            scale = kernels.weighted_dot(self._scale, y, y)
+        else:
+            scale = kernels.dot(y, self._solver(self._y.in_units(row)))
+        size = float(self._rho[row] * scale)
+        return float(units) / size if size > 0.0 else np.inf
 
     def _initial(self, v: Vector) -> Vector:
         """Return the product with the initial matrix, but for gamma; v may be overwritten."""
@@ -272,9 +293,3 @@ class InverseHessian(_Operator):
 
     def _adjoint(self) -> Self:
         return self
-
-
-def _safe_curvature(ss: float, curvature: float, yy: float) -> float:
-    """Return ``s @ y`` where it is positive beyond rounding, else 0."""
-    floor = CURVATURE_FLOOR * float(np.sqrt(ss) * np.sqrt(yy))
-    return float(curvature) if curvature > floor else 0.0

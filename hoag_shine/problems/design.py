@@ -141,8 +141,14 @@ class CSRDesign(_Design):
         return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
+        data, indices, indptr = self._rows(block)
+        if squared:
+            # Not in the loop of the kernel, which is slower for having a choice.
+            own = slice(int(indptr[0]), int(indptr[-1]))
+            data, indices = np.square(data[own], dtype=np.float64), indices[own]
+            indptr = indptr - indptr[0]
         U = np.ascontiguousarray(U, G.dtype)
-        kernels.csr_rmatmul(*self._rows(block), U, G, self.shape[1], squared)
+        kernels.csr_rmatmul(data, indices, indptr, U, G, self.shape[1])
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         kernels.csr_add_gram(*self._rows(block), u, G)

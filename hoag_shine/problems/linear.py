@@ -241,7 +241,7 @@ class LinearProblems(ProblemSet):
         for own, v in zip(V, rows.values(), strict=True):
             own[: len(v)] = v
             own[len(v) :] = 0.0
-        D = self._curvatures_at({k: request.w for k, request in requests.items()})[:, :, None]
+        D = self._curvatures_at({k: request.w for k, request in requests.items()})
         D = D.astype(dtype, copy=False)
         W = self._side_by_side(V.reshape(-1, self.n_params), dtype)
         n_columns = V.shape[0] * V.shape[1]
@@ -249,9 +249,12 @@ class LinearProblems(ProblemSet):
         for block in self.design.blocks:
             Z = self._forward(block, W, n_columns)
             Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
-            U = self.loss.hessian_product(D[block], Z)
             weight = self._columns(self.train_weight[block], folds).astype(dtype, copy=False)
-            self._add_backward(block, U * weight[:, :, None], G)
+            # One vector of each fold after the other: numpy is slow at inner loops over few.
+            for c in range(V.shape[1]):
+                product = self.loss.hessian_product(D[block], Z[:, :, c])
+                np.multiply(product, weight, out=Z[:, :, c])
+            self._add_backward(block, Z, G)
         self._n_passes += 1.0
         h = self.penalty.hessian(theta)
         products = self._one_by_one(G, n_columns).reshape(V.shape)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator
 
 from hoag_shine import InverseHessian
+from hoag_shine.inner.vectors import MANY
 
 
 def dense_estimate(pairs, diagonal=None):
@@ -235,6 +236,61 @@ def test_what_it_is_applied_to_is_not_changed():
 def test_it_needs_room_for_a_pair(memory):
     with pytest.raises(ValueError, match="memory must be at least 1"):
         InverseHessian(3, memory)
+
+
+def diagonal_quadratic(n, memory, count, scale=1.0):
+    """Return an operator of long vectors with pairs of a diagonal Hessian, its h and diagonal."""
+    rng = np.random.default_rng(13)
+    a, h, d = np.exp(rng.normal(size=(3, n)))
+    B = InverseHessian(n, memory, penalty_hessian=h, data_diagonal=d)
+    for s in scale * rng.normal(size=(count, n)) * np.exp(rng.normal(size=n)):
+        assert B.append(s, (a + h) * s)
+    return B, a, h, d
+
+
+def apply_recursion(pairs, B_0, v):
+    """Return the product with the estimate by its definition, from the newest pair inwards."""
+    if not pairs:
+        return B_0 * v
+    *older, (s, y) = pairs
+    rho = 1 / (s @ y)
+    inner = apply_recursion(older, B_0, v - rho * (s @ v) * y)
+    return inner - rho * (y @ inner) * s + rho * (s @ v) * s
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
+def test_long_pairs_are_rounded_and_the_estimate_is_theirs(scale):
+    n, memory = MANY + 7, 4
+    B, a, h, d = diagonal_quadratic(n, memory, 6, scale)
+    v = np.random.default_rng(14).normal(size=n)
+    for new in (h, 20.0 * h, h):
+        B.set_penalty(new)
+        pairs = list(zip(B.s, B.y, strict=True))
+        for s, y in pairs:
+            size = np.linalg.norm((a + new) * s)
+            np.testing.assert_allclose(y, (a + new) * s, rtol=3e-3, atol=1e-8 * size)
+        s, y = pairs[-1]
+        shape = (d + new) ** (-2 / 3)
+        expected = apply_recursion(pairs, (s @ y) / (y @ (shape * y)) * shape, v)
+        np.testing.assert_allclose(B @ v, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+        np.testing.assert_allclose(B @ y, s, rtol=0, atol=1e-12 * np.linalg.norm(s))
+        assert (B @ v) @ v > 0.0
+
+
+@pytest.mark.parametrize(("n", "size"), [(MANY - 1, 8), (MANY, 2)])
+def test_it_tells_the_memory_of_its_pairs(n, size):
+    assert InverseHessian(n, 20).nbytes == 3 * 21 * n * size
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e200])
+def test_a_long_pair_that_is_not_finite_changes_nothing(bad):
+    B, a, h, _ = diagonal_quadratic(MANY, 3, 3)
+    v = np.ones(MANY)
+    before = B @ v
+    for s, y in ((v, bad * v), (bad * v, v), (v, np.where(np.arange(MANY) == 3, bad, 1.0))):
+        assert not B.append(s, y)
+    np.testing.assert_array_equal(B @ v, before)
+    assert B.append(v, (a + h) * v)
 
 
 @given(

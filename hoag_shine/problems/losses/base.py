@@ -74,11 +74,7 @@ class Loss(ABC):
         return self.value(y, z), self.gradient(y, z)
 
     def hessian_product(self, hessian: Array, v: Array) -> Array:
-        """Return the second derivative times ``v``, given :meth:`hessian`.
-
-        ``v`` is of z's shape, or has one more axis before the last, of several vectors; ``hessian``
-        then has that axis, too, with length 1.
-        """
+        """Return the second derivative times ``v``, of z's shape, given :meth:`hessian`."""
         return hessian * v
 
     def hessian_diagonal(self, hessian: Array) -> Array:

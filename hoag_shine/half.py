@@ -1,0 +1,87 @@
+"""Half precision for compiled code, which reads long vectors as fast as memory brings them.
+
+A number is 16 bits: the sign, an exponent of five and a fraction of ten. Compiled code widens it by
+a shift of its bits to where float32 has them, which the compiler vectorises on every processor.
+That leaves the exponents as they are and so makes all numbers smaller by a power of two. They are
+stored in a *unit* anyway, a power of two for each vector, that brings its largest number near the
+top of the range: 2e-9 of that, or more, has eleven significant bits, and what is smaller is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+# To a type checker, these functions are what numba makes of them: without types.
+_intrinsic: Any = intrinsic
+
+# How numbers in half precision are kept: their bits, which numba would not take as numbers.
+DTYPE = np.int16
+# No number that is stored may be larger, in its unit.
+LARGEST = -97
+
+_INT = ir.IntType(32)
+# Of a float32's fraction, so many bits are more than there is room for.
+_SPARE = 13
+# The sign of 16 bits stands four times in what their extension is shifted to.
+_ONE_SIGN = 0x8FFFFFFF
+_SIGN, _SIZE, _SMALLEST = 0x8000, 0x7FFF, 0x0400
+
+
+def unit_for(norm: float) -> float:
+    """Return the unit for a vector of this finite Euclidean norm."""
+    return math.ldexp(1.0, math.frexp(norm)[1] - LARGEST) if norm else 1.0
+
+
+def widened(bits: Any) -> Any:
+    """Return what :func:`widen` makes of an array's numbers."""
+    return np.ldexp(bits.view(np.float16).astype(np.float64), -112)
+
+
+@_intrinsic
+def widen(typingctx: Any, x: Any) -> Any:
+    """Return a number as float64; that of half precision in its unit."""
+
+    def from_bits(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        shifted = builder.shl(builder.sext(args[0], _INT), _INT(_SPARE))
+        number = builder.bitcast(builder.and_(shifted, _INT(_ONE_SIGN)), ir.FloatType())
+        return builder.fpext(number, ir.DoubleType())
+
+    def from_number(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], x, types.float64)
+
+    return types.float64(x), from_bits if x == types.int16 else from_number
+
+
+@_intrinsic
+def narrow(typingctx: Any, x: Any, row: Any) -> Any:
+    """Return float64 ``x`` as what ``row`` holds: rounded to half precision, or as it is.
+
+    In half precision it is in the row's unit, where its exponent is at most ``LARGEST``.
+    """
+
+    def to_bits(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(builder.fptrunc(args[0], ir.FloatType()), _INT)
+        sign = builder.and_(builder.lshr(bits, _INT(16)), _INT(_SIGN))
+        # To the nearest, and from the middle to the even one.
+        odd = builder.and_(builder.lshr(bits, _INT(_SPARE)), _INT(1))
+        up = builder.add(odd, _INT((1 << (_SPARE - 1)) - 1))
+        size = builder.and_(builder.lshr(builder.add(bits, up), _INT(_SPARE)), _INT(_SIZE))
+        # Nothing between zero and the smallest exponent, where processors are slow.
+        normal = builder.icmp_unsigned(">=", size, _INT(_SMALLEST))
+        size = builder.select(normal, size, _INT(0))
+        return builder.trunc(builder.or_(sign, size), ir.IntType(16))
+
+    def as_it_is(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return args[0]
+
+    if isinstance(row, types.Array) and row.dtype == types.int16:
+        return types.int16(types.float64, row), to_bits
+    if isinstance(row, types.Array) and row.dtype == types.float64:
+        return types.float64(types.float64, row), as_it_is
+    return None
