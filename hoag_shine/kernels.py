@@ -4,9 +4,10 @@ Every loop is defined at module level and compiled with ``cache=True``, so that 
 machine code instead of compiling it again. None of them takes a function as an argument (that
 would compile anew in every process), and none allocates more than a few numbers.
 
-Conventions: a CSR matrix comes as ``data, indices, indptr`` with *unsigned* ``indices`` and
-``indptr`` (numba then skips the wraparound of negative indices, which halves the time of these
-loops). Several right-hand sides stand side by side in the last axis, which is contiguous.
+Conventions: a CSR matrix comes as ``data, indices, indptr``, some of its rows as ``data, indices,
+starts, ends``, with *unsigned* integers (numba then skips the wraparound of negative indices, which
+halves the time of these loops). Several right-hand sides stand side by side in the last axis, which
+is contiguous.
 
 ``fastmath`` is limited to reassociation and contraction: sums may be vectorised, while NaN and
 infinity keep their meaning.
@@ -53,7 +54,7 @@ def get_ready() -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
-def csr_matmul(data, indices, indptr, W, p, Z):
+def csr_matmul(data, indices, starts, ends, W, p, Z):
     """Write ``X @ W`` to ``Z``, of shape (n_rows, k), where X has p columns.
 
     W and Z are both float64 or both float32, and so is the arithmetic. ``W`` has one column, or as
@@ -63,7 +64,7 @@ def csr_matmul(data, indices, indptr, W, p, Z):
     k, p, ones, far = np.uint64(Z.shape[1]), np.uint64(p), len(W) > p, W.size > _NEAR
     end, lanes = np.uint64(len(indices)) - _1, simd.lanes(W)
     for i in range(np.uint64(len(Z))):
-        first, last = indptr[i], indptr[i + _1]
+        first, last = starts[i], ends[i]
         if k == _1:
             total = np.float64(W[p, _0]) if ones else 0.0
             for j in range(first, last):
@@ -94,12 +95,12 @@ def csr_matmul(data, indices, indptr, W, p, Z):
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
-def csr_rmatmul(data, indices, indptr, U, G, p):
+def csr_rmatmul(data, indices, starts, ends, U, G, p):
     """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`."""
     k, p, ones, far = np.uint64(U.shape[1]), np.uint64(p), len(G) > p, G.size > _NEAR
     end, lanes = np.uint64(len(indices)) - _1, simd.lanes(G)
     for i in range(np.uint64(len(U))):
-        first, last = indptr[i], indptr[i + _1]
+        first, last = starts[i], ends[i]
         if k == _1:
             u = U[i, _0]
             if u != 0.0:
@@ -131,6 +132,23 @@ def csr_rmatmul(data, indices, indptr, U, G, p):
                 _add(data[j], low, G, indices[j], c)
             if ones:
                 _add(1.0, low, G, p, c)
+
+
+@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+def csr_add_each(data, indices, starts, ends, U, to, G, p):
+    """Add each row of X, times that of U, to a matrix of its own among G, which is numbered ``to``.
+
+    U is of shape (n_rows, m), G of shape (k, p, m), or with a row more for a column of ones.
+    """
+    p, ones = np.uint64(p), G.shape[1] > p
+    for i in range(np.uint64(len(U))):
+        own, first, last = G[to[i]], starts[i], ends[i]
+        for o in range(np.uint64(U.shape[1])):
+            u = U[i, o]
+            for j in range(first, last):
+                own[indices[j], o] += data[j] * u
+            if ones:
+                own[p, o] += u
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)

@@ -7,6 +7,7 @@ answer ends the search.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -112,8 +113,10 @@ def as_published(
     tolerances.
     """
     # A row that stands for several of the same has their weight.
-    one = np.min(problems.test_weight, axis=0, where=problems.test_weight > 0.0, initial=np.inf)
-    problems.test_weight = problems.test_weight / one
+    held_out, one = problems.held_out, np.full(len(problems), np.inf)
+    np.minimum.at(one, held_out.folds, held_out.weight[:, 0])
+    weight = held_out.weight / one[held_out.folds, None]
+    problems.held_out = replace(held_out, weight=weight)
     last = 0.0
 
     def follow(theta, ws):

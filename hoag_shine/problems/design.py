@@ -28,10 +28,11 @@ MODERATE = 1e6
 # OpenBLAS has faster products for small matrices, of up to a million multiplications: so many
 # bytes, times up to 15 columns.
 DENSE_BLOCK_BYTES = 1 << 19
+Rows = NDArray[np.intp]
 
 
 class _Design:
-    """Rows of X in blocks; ``blocks`` is the list of row slices, ``n_stored`` the entries held."""
+    """Rows of X in ``blocks``, slices of ``step`` rows; ``n_stored`` is the entries held."""
 
     def __init__(
         self, shape: tuple[int, int], nbytes: int, n_stored: int, block_bytes: int = BLOCK_BYTES
@@ -39,7 +40,7 @@ class _Design:
         self.shape = shape
         self.n_stored = max(n_stored, 1)
         n_rows = shape[0]
-        step = max(64, n_rows * block_bytes // max(nbytes, 1))
+        self.step = step = max(64, n_rows * block_bytes // max(nbytes, 1))
         self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
 
     def width(self, k: int, dtype: Any = np.float64) -> int:
@@ -65,6 +66,14 @@ class _Design:
         """
         raise NotImplementedError
 
+    def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
+        """Add row i of U times row ``rows[i]`` of X to ``G[to[i]]``, for each i; rows ascend.
+
+        G is of shape (k, n_columns or one more, m), U of shape (n, m). No row is for the same
+        matrix twice.
+        """
+        raise NotImplementedError
+
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         """Add the lower triangle of ``X[block].T @ diag(u) @ X[block]`` to G."""
         raise NotImplementedError
@@ -87,24 +96,35 @@ class DenseDesign(_Design):
         super().__init__(X.shape, 8 * X.size, X.size, DENSE_BLOCK_BYTES)
         self._X = X
 
-    def _block(self, block: slice) -> Array:
-        return self._X[block].astype(np.float64, copy=False)
+    def _double(self, rows: slice | Rows) -> Array:
+        return self._X[rows].astype(np.float64, copy=False)
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
         p = self.shape[1]
-        Z = np.asarray(self._block(block) @ W[:p])
+        Z = np.asarray(self._double(block) @ W[:p])
         if len(W) > p:
             kernels.add_row(W[p], Z)
         return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        X, p = self._block(block), self.shape[1]
+        X, p = self._double(block), self.shape[1]
         G[:p] += (X * X if squared else X).T @ U
         if len(G) > p:
             G[p] += np.ones(len(U)) @ U  # BLAS sums columns faster than numpy
 
+    def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
+        k, _, m = G.shape
+        # A product with all rows is faster than a copy of some.
+        spread = np.zeros((rows[-1] + 1 - rows[0], k, m))
+        spread[rows - rows[0], to] = U
+        product = np.zeros((G.shape[1], k * m))
+        for first in range(0, len(spread), self.step):
+            block = spread[first : first + self.step].reshape(-1, k * m)
+            self.add_rmatmul(slice(rows[0] + first, rows[0] + first + len(block)), block, product)
+        G += product.reshape(-1, k, m).transpose(1, 0, 2)
+
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
-        X = self._block(block)
+        X = self._double(block)
         G += (X.T * u) @ X
 
     @property
@@ -136,22 +156,28 @@ class CSRDesign(_Design):
         return buffer[first : first + n_rows * width].reshape(n_rows, width)
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
-        Z = np.empty((block.stop - block.start, k), W.dtype)
-        kernels.csr_matmul(*self._rows(block), W, self.shape[1], Z)
+        data, indices, starts, ends = self._rows(block)
+        Z = np.empty((len(starts), k), W.dtype)
+        kernels.csr_matmul(data, indices, starts, ends, W, self.shape[1], Z)
         return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        data, indices, indptr = self._rows(block)
+        data, indices, starts, ends = self._rows(block)
         if squared:
             # Not in the loop of the kernel, which is slower for having a choice.
-            own = slice(int(indptr[0]), int(indptr[-1]))
-            data, indices = np.square(data[own], dtype=np.float64), indices[own]
-            indptr = indptr - indptr[0]
+            first, last = int(starts[0]), int(ends[-1])
+            data, indices = np.square(data[first:last], dtype=np.float64), indices[first:last]
+            starts, ends = starts - starts[0], ends - starts[0]
         U = np.ascontiguousarray(U, G.dtype)
-        kernels.csr_rmatmul(data, indices, indptr, U, G, self.shape[1])
+        kernels.csr_rmatmul(data, indices, starts, ends, U, G, self.shape[1])
+
+    def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
+        data, indices, starts, ends = self._rows(rows)
+        kernels.csr_add_each(data, indices, starts, ends, U, unsigned(to), G, self.shape[1])
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
-        kernels.csr_add_gram(*self._rows(block), u, G)
+        data, indices, indptr = self._csr
+        kernels.csr_add_gram(data, indices, indptr[block.start : block.stop + 1], u, G)
 
     @cached_property
     def single(self) -> Any:
@@ -161,9 +187,9 @@ class CSRDesign(_Design):
         safe = all(_moderate(data[first:last]) for first, last in ends)
         return np.float32 if safe else np.float64
 
-    def _rows(self, block: slice) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    def _rows(self, rows: slice | Rows) -> tuple[NDArray[Any], ...]:
         data, indices, indptr = self._csr
-        return data, indices, indptr[block.start : block.stop + 1]
+        return data, indices, indptr[:-1][rows], indptr[1:][rows]
 
     @property
     def gram_cost(self) -> float:

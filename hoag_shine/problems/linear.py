@@ -40,6 +40,7 @@ from ..inner.requests import Evaluate, HessianProduct, Request
 from ..memory import keep_freed_memory
 from .base import Problem, ProblemSet
 from .design import MODERATE, as_design
+from .held_out import HeldOut
 from .losses import Loss
 from .penalties import L2Penalty
 
@@ -53,6 +54,8 @@ MAX_GRAM_COST = 40.0
 # Of the data term's Hessian, the last will do again where the samples' curvatures have changed by
 # no more than this share.
 SAME_CURVATURE = 0.1
+# Of the rows that are held out, those in so many blocks are looked at together.
+PIECE = 16
 # Or where it takes no more than so many multiplications: some milliseconds.
 QUICK = 1e7
 
@@ -143,7 +146,6 @@ class LinearProblems(ProblemSet):
         self.loss = loss
         self.penalty = penalty
         self.train_weight = train_weight
-        self.test_weight = test_weight
         self.fit_intercept = fit_intercept
         self.n_features = X.shape[1]
         self.n_outputs = self.y.shape[2]
@@ -151,8 +153,8 @@ class LinearProblems(ProblemSet):
         self._share = 1.0 if n_samples is None else len(y) / n_samples
         self._made_in = 0.0 if n_samples is None else 1.0
         self._n_passes = 0.0
-        # Only rows that some fold holds out are read for the outer loss.
-        self._share_held_out = float(np.count_nonzero(_mean(test_weight)) / len(test_weight))
+        # A fold's outer loss reads no other rows.
+        self.held_out = HeldOut.of(test_weight)
         # The folds' last linear predictors and curvatures, with the w they belong to, and the
         # predictors before them.
         self._predictors = _ByFold(train_weight.shape[1])
@@ -273,16 +275,15 @@ class LinearProblems(ProblemSet):
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
-        folds = list(ws)
         Z = self._predictors_at(ws)
-        values = np.zeros(len(folds))
-        G = self._zeros(len(folds))
-        for block in self.design.blocks:
-            weight = self._columns(self.test_weight[block], folds)
-            values += self._add_losses(block, Z[block], weight, G)
-        self._n_passes += 0.5 * self._share_held_out
-        grads = self._one_by_one(G, len(folds))
-        return {k: (float(values[c]), grads[c]) for c, k in enumerate(folds)}
+        held_out = self.held_out.by(list(ws), len(self))
+        values, grads = np.zeros(len(ws)), np.zeros((len(ws), self.n_params))
+        for piece in held_out.pieces(PIECE * self.design.step):
+            self._add_held_out(piece, Z, values, grads)
+        self._n_passes += 0.5 * held_out.rows.size / len(self.y)
+        if self._free is not None:
+            grads *= self._free
+        return {k: (float(values[c]), grads[c]) for c, k in enumerate(ws)}
 
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:
         """Return the diagonal of the loss term's Hessian for each fold, in half a pass.
@@ -450,6 +451,16 @@ class LinearProblems(ProblemSet):
         # By BLAS, which sums columns faster than numpy.
         sums = np.ones(len(Z)) @ (weight * loss).reshape(len(Z), -1)
         return np.asarray(sums.reshape(loss.shape[1], -1).sum(axis=1))
+
+    def _add_held_out(self, held_out: HeldOut, Z: Array, values: Array, grads: Array) -> None:
+        """Add the losses of rows that folds hold out to ``values``, and their gradients."""
+        rows, folds, weight = held_out.rows, held_out.folds, held_out.weight[:, None]
+        own = Z.reshape(-1, self.n_outputs)[rows * Z.shape[1] + folds]
+        loss, slope = self.loss.value_and_gradient(self.y[rows], own[:, None])
+        losses = (weight * loss)[:, 0]
+        values += np.bincount(folds, losses @ np.ones(losses.shape[1]), len(values))
+        G = grads.reshape(len(grads), -1, self.n_outputs)
+        self.design.add_each(rows, (slope * weight)[:, 0], folds, G)
 
     def _forward(self, block: slice, W: Array, n_folds: int) -> Array:
         """Return the linear predictors of a block of rows, (sample, fold, output)."""

@@ -74,6 +74,11 @@ def test_derivatives_are_those_of_the_values(kind, layout, n_groups):
     np.testing.assert_allclose(problem.cross_vjp(w, theta, v), cross.T @ v, rtol=1e-7, atol=1e-8)
 
 
+def held_out_share(fold):
+    """Return the share of all rows that a fold holds out, with a weight."""
+    return np.count_nonzero(fold.v) / (fold.s.size + fold.v.size)
+
+
 @every_layout
 @every_kind
 def test_one_pass_serves_all_folds(kind, layout):
@@ -84,7 +89,7 @@ def test_one_pass_serves_all_folds(kind, layout):
     products = case.problems.answer({k: HessianProduct(w, v) for k, w in enumerate(ws)}, theta)
     assert case.problems.n_passes == 2.0
     outer = case.problems.outer_values_and_grads(list(ws))
-    held_out = np.mean(case.problems.test_weight.any(axis=1))
+    held_out = sum(held_out_share(fold) for fold in case.folds)
     np.testing.assert_allclose(case.problems.n_passes, 2.0 + held_out / 2)
     diagonals = case.problems.data_diagonals(list(ws))
     np.testing.assert_allclose(case.problems.n_passes, 2.5 + held_out / 2)
@@ -213,10 +218,10 @@ def test_what_is_kept_from_one_call_to_the_next_belongs_to_its_point():
 def test_passes_are_counted():
     """One for both products with X, a half for one; a predictor that is known costs nothing.
 
-    Of the rows that are not held out by any fold, the outer loss reads none.
+    Of the rows that the fold does not hold out, the outer loss reads none.
     """
     case = make_case("logistic")
-    problem, held_out = case.problems[0], np.mean(case.problems.test_weight.any(axis=1))
+    problem, held_out = case.problems[0], held_out_share(case.folds[0])
     theta, w, v = np.zeros(1), np.full(31, 0.1), np.ones(31)
     costs = []
     for call in (

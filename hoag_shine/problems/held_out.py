@@ -1,0 +1,57 @@
+"""Which rows the folds hold out: a list, since most rows are held out by one fold of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows that folds hold out, in the order of the rows.
+
+    Attributes
+    ----------
+    rows, folds : ndarray of shape (n,), intp
+        Row ``rows[i]`` is held out by fold ``folds[i]``. A row may occur several times.
+    weight : ndarray of shape (n, 1) or (n, n_outputs)
+        The row's weights in the fold's outer loss.
+    """
+
+    rows: Indices
+    folds: Indices
+    weight: Array
+
+    @classmethod
+    def of(cls, test_weight: Array) -> Self:
+        """List what is not zero of weights of shape (n_rows, n_folds[, n_outputs])."""
+        weight = test_weight.reshape(*test_weight.shape[:2], -1)
+        rows, folds = np.nonzero(weight.any(axis=2) if weight.shape[2] > 1 else test_weight)
+        return cls(rows, folds, weight[rows, folds])
+
+    def by(self, folds: Sequence[int], n_folds: int) -> Self:
+        """Return the part of some folds, which are then numbered by their places here."""
+        if list(folds) == list(range(n_folds)):
+            return self
+        place = np.full(n_folds, -1)
+        place[folds] = np.arange(len(folds))
+        kept = place[self.folds] >= 0
+        return self._taken(kept, place[self.folds[kept]])
+
+    def pieces(self, size: int) -> list[Self]:
+        """Return portions, each from no more than so many rows that stand together."""
+        last = self.rows.max(initial=0)
+        ends = np.searchsorted(self.rows, np.arange(0, last + size + 1, size))
+        parts = [slice(i, j) for i, j in pairwise(ends) if i < j]
+        return [self._taken(part, self.folds[part]) for part in parts]
+
+    def _taken(self, part: Any, folds: Indices) -> Self:
+        return type(self)(self.rows[part], folds, self.weight[part])
