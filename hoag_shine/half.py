@@ -3,8 +3,8 @@
 A number is 16 bits: the sign, an exponent of five and a fraction of ten. Compiled code widens it by
 a shift of its bits to where float32 has them, which the compiler vectorises on every processor.
 That leaves the exponents as they are and so makes all numbers smaller by a power of two. They are
-stored in a *unit* anyway, a power of two for each vector, that brings its largest number near the
-top of the range: 2e-9 of that, or more, has eleven significant bits, and what is smaller is zero.
+stored in a *unit* anyway, a power of two for each vector, that brings its norm near the top of the
+range: what is 4e-9 of the norm, or more, has eleven significant bits, and what is smaller is zero.
 """
 
 from __future__ import annotations

@@ -322,20 +322,28 @@ def add_scaled(scale, v, product):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def combine(a, x, b, scale, v, out):
-    """Write ``a * x + b * scale * v`` to ``out``; return the product of that with itself."""
+def square_of_sum(a, x, b, scale, v):
+    """Return the product of ``a * x + b * scale * v`` with itself."""
     total = 0.0
-    for j in range(out.size):
-        out[j] = a * half.widen(x[j]) + b * scale[j] * half.widen(v[j])
-        total += out[j] * out[j]
+    for j in range(v.size):
+        y = a * half.widen(x[j]) + b * scale[j] * half.widen(v[j])
+        total += y * y
     return total
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def store(v, factor, row):
-    """Write ``factor * v`` to ``row``, which is float64 or int16."""
+def store_sum(a, x, b, scale, v, row):
+    """Write ``a * x + b * scale * v`` to ``row``, which is float64 or int16."""
     for j in range(v.size):
-        row[j] = half.narrow(v[j] * factor, row)
+        y = a * half.widen(x[j]) + b * scale[j] * half.widen(v[j])
+        row[j] = half.narrow(y, row)
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def store(a, x, row):
+    """Write ``a * x`` to ``row``, which is float64 or int16."""
+    for j in range(x.size):
+        row[j] = half.narrow(a * x[j], row)
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)

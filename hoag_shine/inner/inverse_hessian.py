@@ -107,13 +107,12 @@ class InverseHessian(_Operator):
         # one more than pairs, so that a pair can be rejected when it has been stored.
         self._s, self._y_data, self._y = (Vectors(memory + 1, n) for _ in range(3))
         self._rho = np.zeros(memory + 1)
-        self._work = np.empty(n)
         self._usable = np.empty(0, dtype=np.intp)
-        self._gamma = 1.0
         self._solver: Callable[[Vector], Vector] | None = None
         self._data_diagonal = data_diagonal
         self._penalty_hessian = np.zeros(n) if penalty_hessian is None else penalty_hessian
         self._reset_scale()
+        self._gamma = self._first_length()
 
     def __repr__(self) -> str:
         n, m = self.shape[0], self.n_pairs
@@ -159,9 +158,10 @@ class InverseHessian(_Operator):
             definiteness and is not stored.
         """
         row = (self._first + self.n_pairs) % len(self._rho)
-        data = self._combined(1.0, y, -1.0, s)
-        written = self._y_data.write(row, data) and self._s.write(row, s) and self._y.write(row, y)
-        self._rho[row] = self._reciprocal(row) if written else 0.0
+        h = self._penalty_hessian
+        finite = self._s.write(row, s) and self._y.write(row, y)
+        finite = finite and self._y_data.write_sum(row, 1.0, y, -1.0, h, s)
+        self._rho[row] = self._reciprocal(row) if finite else 0.0
         # Of a denormal pair, the products may underflow.
         gamma = self._length(row) if self._rho[row] else 0.0
         if not 0.0 < gamma < np.inf:
@@ -205,12 +205,14 @@ class InverseHessian(_Operator):
         self._reset_scale()
         self._solver = solver
         for row in self._rows():
-            data, steps = self._y_data, self._s
-            y = self._combined(data.units[row], data.rows[row], steps.units[row], steps.rows[row])
-            self._rho[row] = self._reciprocal(row) if self._y.write(row, y) else 0.0
+            data, step = ((v.units[row], v.rows[row]) for v in (self._y_data, self._s))
+            finite = self._y.write_sum(row, *data, step[0], self._penalty_hessian, step[1])
+            self._rho[row] = self._reciprocal(row) if finite else 0.0
         self._find_usable()
         if self._usable.size:
             self._gamma = self._length(self._usable[-1])
+        else:
+            self._gamma = self._first_length()
 
     def use_median_scale(self) -> None:
         """Give the initial matrix the median of the lengths that its pairs ask for.
@@ -225,7 +227,6 @@ class InverseHessian(_Operator):
         twin = copy(self)
         for name in ("_s", "_y_data", "_y", "_rho"):
             setattr(twin, name, getattr(self, name).copy())
-        twin._work = np.empty_like(self._work)
         return twin
 
     def todense(self) -> NDArray[np.float64]:
@@ -247,8 +248,7 @@ class InverseHessian(_Operator):
             return
         total = self._data_diagonal + self._penalty_hessian
         # A variable that nothing touches has no curvature at all: leave its scale alone.
-        total = np.where(total > 0.0, total, 1.0)
-        self._scale = 1.0 / (total**TEMPER * np.median(total) ** (1.0 - TEMPER))
+        self._scale = np.exp(-TEMPER * np.log(np.where(total > 0.0, total, 1.0)))
 
     def _matvec(self, v: Vector) -> Vector:
         out = np.array(v, dtype=np.float64).ravel()
@@ -262,17 +262,17 @@ class InverseHessian(_Operator):
         kernels.two_loop_up(*pairs, self._s.units / self._y.units, coefficient, out)
         return out
 
-    def _combined(self, a: float, x: NDArray[Any], b: float, v: NDArray[Any]) -> Vector:
-        """Return ``a * x`` and b times the penalty's Hessian times v, in memory of its own."""
-        kernels.combine(a, x, b, self._penalty_hessian, v, self._work)
-        return self._work
-
     def _reciprocal(self, row: int) -> float:
         """Return one over a stored pair's curvature, in units; 0 where that is not positive."""
-        s, y = self._s.rows[row], self._y.rows[row]
-        curvature = float(kernels.dot(s, y))
-        floor = CURVATURE_FLOOR * np.sqrt(kernels.dot(s, s)) * np.sqrt(kernels.dot(y, y))
+        curvature = float(kernels.dot(self._s.rows[row], self._y.rows[row]))
+        floor = CURVATURE_FLOOR * self._s.norms[row] * self._y.norms[row]
         return 1.0 / curvature if curvature > floor and 1.0 / curvature < np.inf else 0.0
+
+    def _first_length(self) -> float:
+        """Return the gamma where no pair asks for one: a usual variable has its own scale."""
+        if self._solver is not None:
+            return 1.0
+        return float(np.median(self._scale)) ** (1.0 / TEMPER - 1.0)
 
     def _length(self, row: int | np.integer[Any]) -> float:
         """Return the gamma that a stored pair asks for."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import half, kernels
+
+Vector = NDArray[np.float64]
 
 # From so many variables on, vectors are read from memory and not from a cache, and stored in half
 # precision.
@@ -28,20 +31,40 @@ class Vectors:
         The vectors in their units, see :mod:`hoag_shine.half`.
     units : ndarray of shape (count,), float64
         Powers of two; 1 where the rows are float64.
+    norms : ndarray of shape (count,), float64
+        Euclidean norms, in these units.
     """
 
     def __init__(self, count: int, n: int) -> None:
         self.rows: NDArray[Any] = np.empty((count, n), np.float64 if n < MANY else half.DTYPE)
         self.units = np.ones(count)
+        self.norms = np.zeros(count)
 
-    def write(self, row: int, v: NDArray[np.float64]) -> bool:
-        """Store a vector; in half precision only if it is finite, or return False."""
+    def write(self, row: int, v: Vector) -> bool:
+        """Store a vector; False if it is not finite, and nothing to use was stored."""
+        finite = self._measure(row, kernels.dot(v, v))
+        if finite:
+            kernels.store(1.0 / self.units[row], v, self.rows[row])
+        return finite
+
+    def write_sum(
+        self, row: int, a: float, x: NDArray[Any], b: float, scale: Vector, v: NDArray[Any]
+    ) -> bool:
+        """Store ``a * x + b * scale * v``, likewise; x and v may be rows in units."""
+        finite = self._measure(row, kernels.square_of_sum(a, x, b, scale, v))
+        if finite:
+            unit = self.units[row]
+            kernels.store_sum(a / unit, x, b / unit, scale, v, self.rows[row])
+        return finite
+
+    def _measure(self, row: int, square: float) -> bool:
+        """Note the unit and the norm of a vector; return whether that is finite."""
+        norm = math.sqrt(square) if square >= 0.0 else np.nan
+        if not math.isfinite(norm):
+            return False
         if self.rows.dtype == half.DTYPE:
-            norm = np.sqrt(kernels.dot(v, v))
-            if not np.isfinite(norm):
-                return False
             self.units[row] = half.unit_for(norm)
-        kernels.store(v, 1.0 / self.units[row], self.rows[row])
+        self.norms[row] = norm / self.units[row]
         return True
 
     def read(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -56,5 +79,6 @@ class Vectors:
     def copy(self) -> Self:
         """Return others that are the same."""
         twin = type(self)(0, self.rows.shape[1])
-        twin.rows, twin.units = self.rows.copy(), self.units.copy()
+        for name in ("rows", "units", "norms"):
+            setattr(twin, name, getattr(self, name).copy())
         return twin
