@@ -9,7 +9,6 @@ range: what is 4e-9 of the norm, or more, has eleven significant bits, and what 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ _intrinsic: Any = intrinsic
 
 # How numbers in half precision are kept: their bits, which numba would not take as numbers.
 DTYPE = np.int16
-# No number that is stored may be larger, in its unit.
+ITEMSIZE = 2
+# The norm of what is stored is below this power of two, in its unit.
 LARGEST = -97
 
 _INT = ir.IntType(32)
@@ -31,11 +31,6 @@ _SPARE = 13
 # The sign of 16 bits stands four times in what their extension is shifted to.
 _ONE_SIGN = 0x8FFFFFFF
 _SIGN, _SIZE, _SMALLEST = 0x8000, 0x7FFF, 0x0400
-
-
-def unit_for(norm: float) -> float:
-    """Return the unit for a vector of this finite Euclidean norm."""
-    return math.ldexp(1.0, math.frexp(norm)[1] - LARGEST) if norm else 1.0
 
 
 def widened(bits: Any) -> Any:

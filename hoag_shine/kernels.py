@@ -16,6 +16,7 @@ infinity keep their meaning.
 from __future__ import annotations
 
 import gc
+import math
 from functools import cache
 
 import numpy as np
@@ -33,6 +34,8 @@ _0, _1 = np.uint64(0), np.uint64(1)
 # Rows of W or G are found by the columns of X, which jump: where there are more numbers than a
 # core's own cache holds, a row is asked for so many entries before it is used.
 _NEAR, _AHEAD = 1 << 17, np.uint64(32)
+# A pair whose product is below this multiple of its norms' says nothing above rounding.
+CURVATURE_FLOOR = 1e-14
 # Rows of columns that are turned into vectors at a time, so that both stay in the cache.
 _TILE = np.uint64(32)
 
@@ -322,7 +325,48 @@ def add_scaled(scale, v, product):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def square_of_sum(a, x, b, scale, v):
+def store_pair(s, y, h, vectors, units, norms, row):
+    """Store a pair, and ``y - h * s``; return one over its product as :func:`move_pairs` does.
+
+    Parameters
+    ----------
+    s, y, h : ndarray of shape (n,), float64
+    vectors : ndarray of shape (3, memory, n), float64 or int16
+        The first vectors of all pairs, the second ones, and the second ones without h.
+    units, norms : ndarray of shape (3, memory), float64
+        Of these vectors; norms are in units.
+    row : int
+    """
+    squares = dot(s, s), dot(y, y), _square_of_sum(1.0, y, -1.0, h, s)
+    for k in range(3):
+        if not _measured(squares[k], vectors, units, norms, k, row):
+            return 0.0
+    _store(1.0 / units[0, row], s, vectors[0, row])
+    _store(1.0 / units[1, row], y, vectors[1, row])
+    to_data = 1.0 / units[2, row]
+    _store_sum(to_data, y, -to_data, h, s, vectors[2, row])
+    return _reciprocal(vectors, norms, row)
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def move_pairs(h, vectors, units, norms, rows, rho):
+    """Give pairs the products of their first vectors with another h; see :func:`store_pair`.
+
+    For each of the ``rows``, write to ``rho`` one over the product of its two vectors, in units,
+    or 0 where that is not safely positive.
+    """
+    for row in rows:
+        s, data = vectors[0, row], vectors[2, row]
+        a, b = units[2, row], units[0, row]
+        rho[row] = 0.0
+        if _measured(_square_of_sum(a, data, b, h, s), vectors, units, norms, 1, row):
+            unit = units[1, row]
+            _store_sum(a / unit, data, b / unit, h, s, vectors[1, row])
+            rho[row] = _reciprocal(vectors, norms, row)
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
+def _square_of_sum(a, x, b, scale, v):
     """Return the product of ``a * x + b * scale * v`` with itself."""
     total = 0.0
     for j in range(v.size):
@@ -332,18 +376,38 @@ def square_of_sum(a, x, b, scale, v):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def store_sum(a, x, b, scale, v, row):
-    """Write ``a * x + b * scale * v`` to ``row``, which is float64 or int16."""
+def _store_sum(a, x, b, scale, v, row):
+    """Write ``a * x + b * scale * v`` to ``row``, in the type that it has."""
     for j in range(v.size):
-        y = a * half.widen(x[j]) + b * scale[j] * half.widen(v[j])
-        row[j] = half.narrow(y, row)
+        row[j] = half.narrow(a * half.widen(x[j]) + b * scale[j] * half.widen(v[j]), row)
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def store(a, x, row):
-    """Write ``a * x`` to ``row``, which is float64 or int16."""
+def _store(a, x, row):
+    """Write ``a * x`` to ``row``, likewise."""
     for j in range(x.size):
         row[j] = half.narrow(a * x[j], row)
+
+
+@njit(cache=True, nogil=True)
+def _measured(square, vectors, units, norms, k, row):
+    """Note a vector's norm and the unit that suits it; return whether it is finite."""
+    norm = np.sqrt(square)
+    if not np.isfinite(norm):
+        return False
+    units[k, row] = 1.0
+    if norm > 0.0 and vectors.itemsize == half.ITEMSIZE:
+        units[k, row] = math.ldexp(1.0, math.frexp(norm)[1] - half.LARGEST)
+    norms[k, row] = norm / units[k, row]
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _reciprocal(vectors, norms, row):
+    """Return one over the product of a pair's vectors, or 0; all in units."""
+    product = dot(vectors[0, row], vectors[1, row])
+    safe = product > CURVATURE_FLOOR * norms[0, row] * norms[1, row]
+    return 1.0 / product if safe and 1.0 / product < np.inf else 0.0
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)

@@ -29,8 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from .. import kernels
-from .vectors import Vectors
+from .. import half, kernels
 
 if TYPE_CHECKING:
     _Operator = LinearOperator[np.float64]
@@ -43,8 +42,8 @@ Vector = NDArray[np.float64]
 # however badly they are scaled, but slows down the last steps where the curvature is spread over
 # many rare columns, as in text.
 TEMPER = 2.0 / 3.0
-# A pair whose curvature is below this multiple of |s| |y| says nothing above rounding.
-CURVATURE_FLOOR = 1e-14
+# From so many variables on, pairs are read from memory and not from a cache.
+MANY = 10_000
 
 
 class InverseHessian(_Operator):
@@ -77,7 +76,7 @@ class InverseHessian(_Operator):
         The pairs at the present penalty, oldest first, as they are stored: rounded to eleven bits
         from 10,000 variables on (copies).
     diagonal : ndarray of shape (n,)
-        Diagonal of the initial matrix :math:`B_0`.
+        Diagonal of the initial matrix :math:`B_0`, or what it would be without a ``solver``.
     nbytes : int
         Bytes of the memory for pairs when it is full: three vectors each, of eight bytes a number,
         or two from 10,000 variables on.
@@ -105,14 +104,16 @@ class InverseHessian(_Operator):
         self._first = 0
         # Rows are written before they are read, and pages never touched take no memory. There is
         # one more than pairs, so that a pair can be rejected when it has been stored.
-        self._s, self._y_data, self._y = (Vectors(memory + 1, n) for _ in range(3))
+        dtype = np.float64 if n < MANY else half.DTYPE
+        self._vectors = np.empty((3, memory + 1, n), dtype)  # s, y, y_data
+        self._units, self._norms = np.ones((2, 3, memory + 1))
         self._rho = np.zeros(memory + 1)
         self._usable = np.empty(0, dtype=np.intp)
         self._solver: Callable[[Vector], Vector] | None = None
         self._data_diagonal = data_diagonal
         self._penalty_hessian = np.zeros(n) if penalty_hessian is None else penalty_hessian
         self._reset_scale()
-        self._gamma = self._first_length()
+        self._gamma = self._usual_length()
 
     def __repr__(self) -> str:
         n, m = self.shape[0], self.n_pairs
@@ -120,19 +121,21 @@ class InverseHessian(_Operator):
 
     @property
     def s(self) -> NDArray[np.float64]:
-        return self._s.read(self._rows())
+        return self._read(0)
 
     @property
     def y(self) -> NDArray[np.float64]:
-        return self._y.read(self._rows())
+        return self._read(1)
 
     @property
     def nbytes(self) -> int:
-        return sum(vectors.rows.nbytes for vectors in (self._s, self._y, self._y_data))
+        return self._vectors.nbytes
 
     @property
     def diagonal(self) -> Vector:
-        return self._gamma * self._scale
+        # A solver has a length of its own, of which the diagonal knows nothing.
+        length = self._gamma if self._solver is None else self._usual_length()
+        return length * self._scale
 
     @property
     def knows_scale(self) -> bool:
@@ -158,10 +161,8 @@ class InverseHessian(_Operator):
             definiteness and is not stored.
         """
         row = (self._first + self.n_pairs) % len(self._rho)
-        h = self._penalty_hessian
-        finite = self._s.write(row, s) and self._y.write(row, y)
-        finite = finite and self._y_data.write_sum(row, 1.0, y, -1.0, h, s)
-        self._rho[row] = self._reciprocal(row) if finite else 0.0
+        stored = self._vectors, self._units, self._norms
+        self._rho[row] = kernels.store_pair(s, y, self._penalty_hessian, *stored, row)
         # Of a denormal pair, the products may underflow.
         gamma = self._length(row) if self._rho[row] else 0.0
         if not 0.0 < gamma < np.inf:
@@ -204,15 +205,13 @@ class InverseHessian(_Operator):
         )
         self._reset_scale()
         self._solver = solver
-        for row in self._rows():
-            data, step = ((v.units[row], v.rows[row]) for v in (self._y_data, self._s))
-            finite = self._y.write_sum(row, *data, step[0], self._penalty_hessian, step[1])
-            self._rho[row] = self._reciprocal(row) if finite else 0.0
+        stored = self._vectors, self._units, self._norms
+        kernels.move_pairs(self._penalty_hessian, *stored, self._rows(), self._rho)
         self._find_usable()
         if self._usable.size:
             self._gamma = self._length(self._usable[-1])
         else:
-            self._gamma = self._first_length()
+            self._gamma = self._usual_length() if solver is None else 1.0
 
     def use_median_scale(self) -> None:
         """Give the initial matrix the median of the lengths that its pairs ask for.
@@ -225,13 +224,23 @@ class InverseHessian(_Operator):
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
         twin = copy(self)
-        for name in ("_s", "_y_data", "_y", "_rho"):
+        for name in ("_vectors", "_units", "_norms", "_rho"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
     def todense(self) -> NDArray[np.float64]:
         """Return the estimate as an (n, n) array; for tests and small problems."""
         return np.asarray(self @ np.eye(self.shape[0]))
+
+    def _read(self, k: int) -> NDArray[np.float64]:
+        """Return the pairs' first or second vectors."""
+        rows = self._rows()
+        return self._units[k, rows, None] * self._in_units(self._vectors[k, rows])
+
+    @staticmethod
+    def _in_units(stored: NDArray[Any]) -> NDArray[np.float64]:
+        """Return vectors as float64, in their units; float64 ones as they are."""
+        return np.asarray(half.widened(stored) if stored.dtype == half.DTYPE else stored)
 
     def _rows(self) -> NDArray[np.intp]:
         return (self._first + np.arange(self.n_pairs)) % len(self._rho)
@@ -255,34 +264,26 @@ class InverseHessian(_Operator):
         if not self._usable.size:
             return self._gamma * self._initial(out)
         coefficient = np.empty(self._usable.size)
-        pairs = self._s.rows, self._y.rows, self._usable, self._rho
+        pairs = self._vectors[0], self._vectors[1], self._usable, self._rho
         kernels.two_loop_down(*pairs, coefficient, out)
         out = self._initial(out)
         out *= self._gamma
-        kernels.two_loop_up(*pairs, self._s.units / self._y.units, coefficient, out)
+        kernels.two_loop_up(*pairs, self._units[0] / self._units[1], coefficient, out)
         return out
 
-    def _reciprocal(self, row: int) -> float:
-        """Return one over a stored pair's curvature, in units; 0 where that is not positive."""
-        curvature = float(kernels.dot(self._s.rows[row], self._y.rows[row]))
-        floor = CURVATURE_FLOOR * self._s.norms[row] * self._y.norms[row]
-        return 1.0 / curvature if curvature > floor and 1.0 / curvature < np.inf else 0.0
-
-    def _first_length(self) -> float:
-        """Return the gamma where no pair asks for one: a usual variable has its own scale."""
-        if self._solver is not None:
-            return 1.0
-        return float(np.median(self._scale)) ** (1.0 / TEMPER - 1.0)
+    def _usual_length(self) -> float:
+        """Return the gamma with which a usual variable has the inverse of its curvature."""
+        return float(np.median(self._scale) ** (1.0 / TEMPER - 1.0))
 
     def _length(self, row: int | np.integer[Any]) -> float:
         """Return the gamma that a stored pair asks for."""
-        y, units = self._y.rows[row], self._s.units[row] / self._y.units[row]
+        y, ratio = self._vectors[1, row], self._units[0, row] / self._units[1, row]
         if self._solver is None:
             scale = kernels.weighted_dot(self._scale, y, y)
         else:
-            scale = kernels.dot(y, self._solver(self._y.in_units(row)))
+            scale = kernels.dot(y, self._solver(self._in_units(y)))
         size = float(self._rho[row] * scale)
-        return float(units) / size if size > 0.0 else np.inf
+        return float(ratio) / size if size > 0.0 else np.inf
 
     def _initial(self, v: Vector) -> Vector:
         """Return the product with the initial matrix, but for gamma; v may be overwritten."""

@@ -33,9 +33,12 @@ class HeldOut:
     @classmethod
     def of(cls, test_weight: Array) -> Self:
         """List what is not zero of weights of shape (n_rows, n_folds[, n_outputs])."""
-        weight = test_weight.reshape(*test_weight.shape[:2], -1)
-        rows, folds = np.nonzero(weight.any(axis=2) if weight.shape[2] > 1 else test_weight)
-        return cls(rows, folds, weight[rows, folds])
+        n, n_folds = test_weight.shape[:2]
+        weight = test_weight.reshape(n * n_folds, -1)
+        # By one index: numpy takes much longer to find two.
+        places = np.flatnonzero(weight.any(axis=1) if weight.shape[1] > 1 else weight != 0.0)
+        rows, folds = np.divmod(places, n_folds)
+        return cls(rows, folds, weight[places])
 
     def by(self, folds: Sequence[int], n_folds: int) -> Self:
         """Return the part of some folds, which are then numbered by their places here."""

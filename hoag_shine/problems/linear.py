@@ -458,7 +458,7 @@ class LinearProblems(ProblemSet):
         own = Z.reshape(-1, self.n_outputs)[rows * Z.shape[1] + folds]
         loss, slope = self.loss.value_and_gradient(self.y[rows], own[:, None])
         losses = (weight * loss)[:, 0]
-        values += np.bincount(folds, losses @ np.ones(losses.shape[1]), len(values))
+        values += np.bincount(folds, sum(losses.T), len(values))
         G = grads.reshape(len(grads), -1, self.n_outputs)
         self.design.add_each(rows, (slope * weight)[:, 0], folds, G)
 

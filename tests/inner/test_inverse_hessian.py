@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator
 
 from hoag_shine import InverseHessian
-from hoag_shine.inner.vectors import MANY
+from hoag_shine.inner.inverse_hessian import MANY
 
 
 def dense_estimate(pairs, diagonal=None):
