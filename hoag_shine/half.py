@@ -21,13 +21,15 @@ _intrinsic: Any = intrinsic
 
 # How numbers in half precision are kept: their bits, which numba would not take as numbers.
 DTYPE = np.int16
-ITEMSIZE = 2
+ITEMSIZE = np.dtype(DTYPE).itemsize
 # The norm of what is stored is below this power of two, in its unit.
 LARGEST = -97
 
 _INT = ir.IntType(32)
 # Of a float32's fraction, so many bits are more than there is room for.
 _SPARE = 13
+# Exponents count from -15 in half precision, and from -127 in float32.
+_SHIFT = 15 - 127
 # The sign of 16 bits stands four times in what their extension is shifted to.
 _ONE_SIGN = 0x8FFFFFFF
 _SIGN, _SIZE, _SMALLEST = 0x8000, 0x7FFF, 0x0400
@@ -35,7 +37,7 @@ _SIGN, _SIZE, _SMALLEST = 0x8000, 0x7FFF, 0x0400
 
 def widened(bits: Any) -> Any:
     """Return what :func:`widen` makes of an array's numbers."""
-    return np.ldexp(bits.view(np.float16).astype(np.float64), -112)
+    return np.ldexp(bits.view(np.float16).astype(np.float64), _SHIFT)
 
 
 @_intrinsic

@@ -96,18 +96,18 @@ class DenseDesign(_Design):
         super().__init__(X.shape, 8 * X.size, X.size, DENSE_BLOCK_BYTES)
         self._X = X
 
-    def _double(self, rows: slice | Rows) -> Array:
-        return self._X[rows].astype(np.float64, copy=False)
+    def _block(self, block: slice) -> Array:
+        return self._X[block].astype(np.float64, copy=False)
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
         p = self.shape[1]
-        Z = np.asarray(self._double(block) @ W[:p])
+        Z = np.asarray(self._block(block) @ W[:p])
         if len(W) > p:
             kernels.add_row(W[p], Z)
         return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        X, p = self._double(block), self.shape[1]
+        X, p = self._block(block), self.shape[1]
         G[:p] += (X * X if squared else X).T @ U
         if len(G) > p:
             G[p] += np.ones(len(U)) @ U  # BLAS sums columns faster than numpy
@@ -124,7 +124,7 @@ class DenseDesign(_Design):
         G += product.reshape(-1, k, m).transpose(1, 0, 2)
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
-        X = self._double(block)
+        X = self._block(block)
         G += (X.T * u) @ X
 
     @property
@@ -156,9 +156,8 @@ class CSRDesign(_Design):
         return buffer[first : first + n_rows * width].reshape(n_rows, width)
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
-        data, indices, starts, ends = self._rows(block)
-        Z = np.empty((len(starts), k), W.dtype)
-        kernels.csr_matmul(data, indices, starts, ends, W, self.shape[1], Z)
+        Z = np.empty((block.stop - block.start, k), W.dtype)
+        kernels.csr_matmul(*self._rows(block), W, self.shape[1], Z)
         return Z
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
@@ -172,8 +171,7 @@ class CSRDesign(_Design):
         kernels.csr_rmatmul(data, indices, starts, ends, U, G, self.shape[1])
 
     def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
-        data, indices, starts, ends = self._rows(rows)
-        kernels.csr_add_each(data, indices, starts, ends, U, unsigned(to), G, self.shape[1])
+        kernels.csr_add_each(*self._rows(rows), U, unsigned(to), G, self.shape[1])
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         data, indices, indptr = self._csr
@@ -187,7 +185,10 @@ class CSRDesign(_Design):
         safe = all(_moderate(data[first:last]) for first, last in ends)
         return np.float32 if safe else np.float64
 
-    def _rows(self, rows: slice | Rows) -> tuple[NDArray[Any], ...]:
+    def _rows(
+        self, rows: slice | Rows
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return data and indices of X, and where some of its rows start and end."""
         data, indices, indptr = self._csr
         return data, indices, indptr[:-1][rows], indptr[1:][rows]
 

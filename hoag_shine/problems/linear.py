@@ -54,10 +54,10 @@ MAX_GRAM_COST = 40.0
 # Of the data term's Hessian, the last will do again where the samples' curvatures have changed by
 # no more than this share.
 SAME_CURVATURE = 0.1
-# Of the rows that are held out, those in so many blocks are looked at together.
-PIECE = 16
 # Or where it takes no more than so many multiplications: some milliseconds.
 QUICK = 1e7
+# Of the rows that are held out, those in so many blocks are looked at together.
+PIECE = 16
 
 
 class LinearProblem(Problem):
