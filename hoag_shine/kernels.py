@@ -31,8 +31,9 @@ _CONTRACT = {"contract"}
 # A signed and an unsigned integer make a float in numba.
 _0, _1 = np.uint64(0), np.uint64(1)
 
-# Rows of W or G are found by the columns of X, which jump: where there are more numbers than a
-# core's own cache holds, a row is asked for so many entries before it is used.
+# Rows of W or G are found by the columns of X, which jump. Where G has more numbers than a core's
+# own cache holds, a row is asked for so many entries before it is used. A row of W is only read,
+# which processors begin as early by themselves: to ask for it costs a fifth.
 _NEAR, _AHEAD = 1 << 17, np.uint64(32)
 # A pair whose product is below this multiple of its norms' says nothing above rounding.
 CURVATURE_FLOOR = 1e-14
@@ -64,8 +65,7 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
     many as fill vectors: those beyond k are not used. If it has p + 1 rows, the last is that of a
     column of ones.
     """
-    k, p, ones, far = np.uint64(Z.shape[1]), np.uint64(p), len(W) > p, W.size > _NEAR
-    end, lanes = np.uint64(len(indices)) - _1, simd.lanes(W)
+    k, p, ones, lanes = np.uint64(Z.shape[1]), np.uint64(p), len(W) > p, simd.lanes(W)
     for i in range(np.uint64(len(Z))):
         first, last = starts[i], ends[i]
         if k == _1:
@@ -79,10 +79,6 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
             low = simd.load(W, p, c) if ones else simd.zeros(W)
             high = simd.load(W, p, c + lanes) if ones else simd.zeros(W)
             for j in range(first, last):
-                if far:
-                    ahead = indices[min(j + _AHEAD, end)]
-                    simd.prefetch(W, ahead, c)
-                    simd.prefetch(W, ahead, c + lanes)
                 low = simd.multiply_add(data[j], simd.load(W, indices[j], c), low)
                 high = simd.multiply_add(data[j], simd.load(W, indices[j], c + lanes), high)
             simd.store_first(Z, i, c, lanes, low)
@@ -91,8 +87,6 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
         if c < k:
             low = simd.load(W, p, c) if ones else simd.zeros(W)
             for j in range(first, last):
-                if far:
-                    simd.prefetch(W, indices[min(j + _AHEAD, end)], c)
                 low = simd.multiply_add(data[j], simd.load(W, indices[j], c), low)
             simd.store_first(Z, i, c, k - c, low)
 
@@ -337,14 +331,16 @@ def store_pair(s, y, h, vectors, units, norms, row):
         Of these vectors; norms are in units.
     row : int
     """
-    squares = dot(s, s), dot(y, y), _square_of_sum(1.0, y, -1.0, h, s)
+    squares = _squares_of_pair(s, y, h)
     for k in range(3):
         if not _measured(squares[k], vectors, units, norms, k, row):
             return 0.0
-    _store(1.0 / units[0, row], s, vectors[0, row])
-    _store(1.0 / units[1, row], y, vectors[1, row])
-    to_data = 1.0 / units[2, row]
-    _store_sum(to_data, y, -to_data, h, s, vectors[2, row])
+    a, b, c = 1.0 / units[0, row], 1.0 / units[1, row], 1.0 / units[2, row]
+    to_s, to_y, to_data = vectors[0, row], vectors[1, row], vectors[2, row]
+    for j in range(s.size):
+        to_s[j] = half.narrow(a * s[j], to_s)
+        to_y[j] = half.narrow(b * y[j], to_y)
+        to_data[j] = half.narrow(c * (y[j] - h[j] * s[j]), to_data)
     return _reciprocal(vectors, norms, row)
 
 
@@ -366,6 +362,18 @@ def move_pairs(h, vectors, units, norms, rows, rho):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
+def _squares_of_pair(s, y, h):
+    """Return the products of s, of y and of ``y - h * s`` with themselves."""
+    of_s = of_y = of_data = 0.0
+    for j in range(s.size):
+        data = y[j] - h[j] * s[j]
+        of_s += s[j] * s[j]
+        of_y += y[j] * y[j]
+        of_data += data * data
+    return of_s, of_y, of_data
+
+
+@njit(cache=True, nogil=True, fastmath=_SUMS)
 def _square_of_sum(a, x, b, scale, v):
     """Return the product of ``a * x + b * scale * v`` with itself."""
     total = 0.0
@@ -380,13 +388,6 @@ def _store_sum(a, x, b, scale, v, row):
     """Write ``a * x + b * scale * v`` to ``row``, in the type that it has."""
     for j in range(v.size):
         row[j] = half.narrow(a * half.widen(x[j]) + b * scale[j] * half.widen(v[j]), row)
-
-
-@njit(cache=True, nogil=True, fastmath=_SUMS)
-def _store(a, x, row):
-    """Write ``a * x`` to ``row``, likewise."""
-    for j in range(x.size):
-        row[j] = half.narrow(a * x[j], row)
 
 
 @njit(cache=True, nogil=True)

@@ -260,7 +260,10 @@ class InverseHessian(_Operator):
         self._scale = np.exp(-TEMPER * np.log(np.where(total > 0.0, total, 1.0)))
 
     def _matvec(self, v: Vector) -> Vector:
-        out = np.array(v, dtype=np.float64).ravel()
+        return self.applied(np.array(v, dtype=np.float64).ravel())
+
+    def applied(self, out: Vector) -> Vector:
+        """Return the product with a vector of shape (n,), float64, that may be overwritten."""
         if not self._usable.size:
             return self._gamma * self._initial(out)
         coefficient = np.empty(self._usable.size)

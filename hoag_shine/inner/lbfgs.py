@@ -106,15 +106,16 @@ def lbfgs(
     value, grad = start if start is not None else (yield Evaluate(w))
     n_passes = 0 if start is not None else 1
     n_iter = idle = 0
-    lowest = value, float(np.linalg.norm(grad))
-    while (status := _stop(value, grad, n_iter, tol, max_iter)) is None:
+    norm = float(np.linalg.norm(grad))
+    lowest = value, norm
+    while (status := _stop(value, norm, n_iter, tol, max_iter)) is None:
         direction = _step(inverse_hessian, grad) if step is None else step
         step = None
         origin = Trial(0.0, value, float(grad @ direction), w, grad)
         if not origin.slope < 0.0:
             status = Status.STALLED
             break
-        length = _first_length(inverse_hessian, grad)
+        length = _first_length(inverse_hessian, norm)
         trial, n_evaluations = yield from strong_wolfe(origin, direction, length)
         n_passes += n_evaluations
         if trial is None:
@@ -127,17 +128,16 @@ def lbfgs(
             product = yield HessianProduct(w, direction)
             inverse_hessian.append(direction, product)
             n_passes += 1
-        reached = value, float(np.linalg.norm(grad))
-        idle = 0 if reached[0] < lowest[0] or reached[1] < lowest[1] else idle + 1
+        norm = float(np.linalg.norm(grad))
+        idle = 0 if value < lowest[0] or norm < lowest[1] else idle + 1
         if idle == PATIENCE:
             status = Status.STALLED
             break
-        lowest = min(lowest[0], reached[0]), min(lowest[1], reached[1])
+        lowest = min(lowest[0], value), min(lowest[1], norm)
     return Solution(w, value, grad, inverse_hessian, n_iter, n_passes, status)
 
 
-def _stop(value: float, grad: Vector, n_iter: int, tol: float, max_iter: int) -> Status | None:
-    norm = float(np.linalg.norm(grad))
+def _stop(value: float, norm: float, n_iter: int, tol: float, max_iter: int) -> Status | None:
     if not (np.isfinite(value) and np.isfinite(norm)):
         return Status.NON_FINITE
     if norm <= tol:
@@ -151,15 +151,14 @@ def quasi_newton_step(solution: Solution) -> Vector:
 
 
 def _step(inverse_hessian: InverseHessian, grad: Vector) -> Vector:
-    step = inverse_hessian @ grad
-    return np.negative(step, out=step)
+    return inverse_hessian.applied(np.negative(grad))
 
 
-def _first_length(inverse_hessian: InverseHessian, grad: Vector) -> float:
+def _first_length(inverse_hessian: InverseHessian, norm: float) -> float:
     """Return 1, the quasi-Newton step, unless nothing is known yet about the scale of w."""
     if inverse_hessian.knows_scale:
         return 1.0
-    return min(1.0, 1.0 / float(np.linalg.norm(grad)))
+    return min(1.0, 1.0 / norm)
 
 
 def minimize_lbfgs(

@@ -21,7 +21,7 @@ from ..simd import n_lanes
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 21
 # Products in single precision are made of entries of X of at most this size, and at least its
 # inverse; of vectors whose norm is between the squares of these.
 MODERATE = 1e6

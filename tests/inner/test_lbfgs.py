@@ -337,9 +337,23 @@ def test_passes_over_data_are_counted():
     problem = make_case("logistic").problems[0]
     theta = np.zeros(1)
     inverse_hessian = InverseHessian(problem.n_params)
+    start = np.full(problem.n_params, 0.1)
     before = problem.n_passes
-    solution = minimize_lbfgs(problem, theta, inverse_hessian=inverse_hessian)
+    solution = minimize_lbfgs(problem, theta, start, inverse_hessian=inverse_hessian)
     assert problem.n_passes - before == solution.n_passes
+
+
+def test_a_start_at_zero_is_not_multiplied_with_the_data():
+    problem = make_case("logistic").problems[0]
+    zeros, theta = np.zeros(problem.n_params), np.zeros(1)
+    before = problem.n_passes
+    value, grad = problem.value_and_grad(zeros, theta)
+    assert problem.n_passes - before == 0.5
+    tiny = np.full(problem.n_params, 1e-12)
+    expected_value, expected_grad = problem.value_and_grad(tiny, theta)
+    assert problem.n_passes - before == 1.5
+    assert value == pytest.approx(expected_value, rel=1e-9)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-9, atol=1e-9 * abs(grad).max())
 
 
 def test_a_probe_adds_the_pairs_that_it_asks_for():

@@ -272,7 +272,7 @@ def test_nothing_large_stays_of_a_search(no_garbage_collection):
 def test_many_blocks_of_rows_give_what_one_gives():
     """X is read in blocks that fit into a cache; this one has several, and a short last one."""
     rng = np.random.default_rng(0)
-    n, p = 5000, 60
+    n, p = 12_000, 60
     X = thinned(rng.normal(size=(n, p)))
     y, w, theta = rng.normal(size=n), rng.normal(size=p), np.zeros(1)
     weight = rng.random((n, 1))
