@@ -30,9 +30,14 @@ from hoag_shine import ShineCV
 PACKAGE = Path(hoag_shine.__file__).parent
 # By the start of the path within the package, and the function; the first that fits.
 KINDS = {
-    "products X @ W": ["kernels.py:csr_matmul", "problems/design.py:matmul"],
+    "products X @ W": [
+        "kernels.py:csr_matmul",
+        "kernels.py:dense_matmul",
+        "problems/design.py:matmul",
+    ],
     "products X.T @ U": [
         "kernels.py:csr_rmatmul",
+        "kernels.py:dense_rmatmul",
         "kernels.py:csr_add_each",
         "problems/design.py:add_rmatmul",
         "problems/design.py:add_each",

@@ -29,7 +29,7 @@ _SUMS = {"reassoc", "contract"}
 _CONTRACT = {"contract"}
 
 # A signed and an unsigned integer make a float in numba.
-_0, _1 = np.uint64(0), np.uint64(1)
+_0, _1, _2, _3, _4 = (np.uint64(i) for i in range(5))
 
 # Rows of W or G are found by the columns of X, which jump. Where G has more numbers than a core's
 # own cache holds, a row is asked for so many entries before it is used. A row of W is only read,
@@ -51,7 +51,7 @@ def get_ready() -> None:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        add_row(np.zeros(1), np.zeros((1, 1)))
+        dot(np.zeros(1), np.zeros(1))
     finally:
         if collecting:
             gc.enable()
@@ -154,12 +154,66 @@ def _add(x, vector, A, i, c):
     simd.store(A, i, c, simd.multiply_add(x, vector, simd.load(A, i, c)))
 
 
-@njit(cache=True, nogil=True)
-def add_row(w, Z):
-    """Add ``w`` to each row of ``Z``, which has few columns."""
-    for i in range(np.uint64(len(Z))):
-        for c in range(np.uint64(w.size)):
-            Z[i, c] += w[c]
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def range_of_sizes(data):
+    """Return the smallest magnitude of an array's numbers that are not zero, and the largest."""
+    smallest, largest = np.inf, 0.0
+    for i in range(data.size):
+        size = np.float64(abs(data[i]))
+        smallest = min(smallest, size if size > 0.0 else np.inf)
+        largest = max(largest, size)
+    return smallest, largest
+
+
+@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+def dense_matmul(X, W, Z):
+    """Write ``X @ W`` to ``Z`` for a matrix with all of its entries; W as in :func:`csr_matmul`.
+
+    X is of shape (n_rows, p), of any layout. Four of its rows share what is read of W.
+    """
+    n, p, k, lanes = np.uint64(len(X)), np.uint64(X.shape[1]), np.uint64(Z.shape[1]), simd.lanes(W)
+    ones = len(W) > p
+    for r in range(_0, n, _4):
+        # Behind the last row, that row again.
+        s, t, u = min(r + _1, n - _1), min(r + _2, n - _1), min(r + _3, n - _1)
+        for c in range(_0, k, lanes):
+            at_r = simd.load(W, p, c) if ones else simd.zeros(W)
+            at_s, at_t, at_u = at_r, at_r, at_r
+            for j in range(p):
+                w = simd.load(W, j, c)
+                at_r = simd.multiply_add(X[r, j], w, at_r)
+                at_s = simd.multiply_add(X[s, j], w, at_s)
+                at_t = simd.multiply_add(X[t, j], w, at_t)
+                at_u = simd.multiply_add(X[u, j], w, at_u)
+            simd.store_first(Z, r, c, k - c, at_r)
+            simd.store_first(Z, s, c, k - c, at_s)
+            simd.store_first(Z, t, c, k - c, at_t)
+            simd.store_first(Z, u, c, k - c, at_u)
+
+
+@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+def dense_rmatmul(X, U, G):
+    """Add ``X.T @ U`` to ``G``, likewise."""
+    n, p, k, lanes = np.uint64(len(X)), np.uint64(X.shape[1]), np.uint64(U.shape[1]), simd.lanes(G)
+    ones = len(G) > p
+    for r in range(_0, n, _4):
+        # Behind the last row, none of that row.
+        s, t, u = min(r + _1, n - _1), min(r + _2, n - _1), min(r + _3, n - _1)
+        for c in range(_0, k, lanes):
+            of_r = simd.load_first(U, r, c, k - c)
+            of_s = simd.load_first(U, s, c, k - c if r + _1 < n else _0)
+            of_t = simd.load_first(U, t, c, k - c if r + _2 < n else _0)
+            of_u = simd.load_first(U, u, c, k - c if r + _3 < n else _0)
+            for j in range(p):
+                g = simd.multiply_add(X[r, j], of_r, simd.load(G, j, c))
+                g = simd.multiply_add(X[s, j], of_s, g)
+                g = simd.multiply_add(X[t, j], of_t, g)
+                simd.store(G, j, c, simd.multiply_add(X[u, j], of_u, g))
+            if ones:
+                _add(1.0, of_r, G, p, c)
+                _add(1.0, of_s, G, p, c)
+                _add(1.0, of_t, G, p, c)
+                _add(1.0, of_u, G, p, c)
 
 
 @njit(cache=True, nogil=True)

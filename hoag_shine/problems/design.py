@@ -1,9 +1,9 @@
 """The data matrix, read in blocks of rows that fit into the processor's cache.
 
 A pass multiplies each block forwards and, while it is still in the cache, backwards. Arithmetic is
-float64; float32 is how a matrix may be *stored*, and what products with a sparse one are made in
-where single precision will do: sixteen columns then take the time of eight. Two layouts, two small
-classes, one interface.
+float64; float32 is how a matrix may be *stored*, and what products are made in where single
+precision will do: sixteen columns then take the time of eight. Two layouts, two small classes, one
+interface.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ MODERATE = 1e6
 # OpenBLAS has faster products for small matrices, of up to a million multiplications: so many
 # bytes, times up to 15 columns.
 DENSE_BLOCK_BYTES = 1 << 19
+# It is slow at few columns, though, which the compiled loops take as fast as X is read.
+FEW_COLUMNS = 32
 Rows = NDArray[np.intp]
 
 
@@ -45,11 +47,16 @@ class _Design:
 
     def width(self, k: int, dtype: Any = np.float64) -> int:
         """Return how many columns a product of k columns is made with."""
-        return k
+        lanes = n_lanes(dtype)
+        return 1 if k == 1 else -(-k // lanes) * lanes
 
     def zeros(self, n_rows: int, k: int, dtype: Any = np.float64) -> Array:
         """Return what products are made with: zeros of shape (n_rows, width(k, dtype))."""
-        return np.zeros((n_rows, k), dtype)
+        width, lanes = self.width(k, dtype), n_lanes(dtype)
+        # Rows of whole vectors, each of which is a line of the cache.
+        buffer = np.zeros(n_rows * width + lanes, dtype)
+        first = -(buffer.ctypes.data // buffer.itemsize) % lanes
+        return buffer[first : first + n_rows * width].reshape(n_rows, width)
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
         """Return ``X[block] @ W[:, :k]``, of W's dtype; W was made by :meth:`zeros`.
@@ -78,10 +85,18 @@ class _Design:
         """Add the lower triangle of ``X[block].T @ diag(u) @ X[block]`` to G."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def single(self) -> Any:
         """The dtype of products where single precision will do."""
-        return np.float64
+        # Twice as many columns go into a line of the cache. What is out of range would be lost.
+        smallest, largest = kernels.range_of_sizes(self._entries)
+        moderate = smallest >= 1.0 / MODERATE and largest <= MODERATE
+        return np.float32 if moderate else np.float64
+
+    @property
+    def _entries(self) -> NDArray[Any]:
+        """The entries of X, in any order."""
+        raise NotImplementedError
 
     @property
     def gram_cost(self) -> float:
@@ -96,36 +111,50 @@ class DenseDesign(_Design):
         super().__init__(X.shape, 8 * X.size, X.size, DENSE_BLOCK_BYTES)
         self._X = X
 
-    def _block(self, block: slice) -> Array:
-        return self._X[block].astype(np.float64, copy=False)
-
     def matmul(self, block: slice, W: Array, k: int) -> Array:
-        p = self.shape[1]
-        Z = np.asarray(self._block(block) @ W[:p])
+        X, p = self._X[block], self.shape[1]
+        if _few(k):
+            Z = np.empty((len(X), k), W.dtype)
+            kernels.dense_matmul(X, W, Z)
+            return Z
+        Z = X.astype(W.dtype, copy=False) @ W[:p, :k]
         if len(W) > p:
-            kernels.add_row(W[p], Z)
-        return Z
+            Z += W[p, :k]
+        return np.asarray(Z)
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        X, p = self._block(block), self.shape[1]
-        G[:p] += (X * X if squared else X).T @ U
+        X, (k, p) = self._X[block], (U.shape[1], self.shape[1])
+        X = np.square(X, dtype=G.dtype) if squared else X
+        if _few(k):
+            kernels.dense_rmatmul(X, np.ascontiguousarray(U, G.dtype), G)
+            return
+        G[:p, :k] += X.T.astype(G.dtype, copy=False) @ U
         if len(G) > p:
-            G[p] += np.ones(len(U)) @ U  # BLAS sums columns faster than numpy
+            G[p, :k] += np.ones(len(U)) @ U  # BLAS sums columns faster than numpy
 
     def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
         k, _, m = G.shape
         # A product with all rows is faster than a copy of some.
         spread = np.zeros((rows[-1] + 1 - rows[0], k, m))
         spread[rows - rows[0], to] = U
-        product = np.zeros((G.shape[1], k * m))
+        product = self.zeros(G.shape[1], k * m)
         for first in range(0, len(spread), self.step):
             block = spread[first : first + self.step].reshape(-1, k * m)
             self.add_rmatmul(slice(rows[0] + first, rows[0] + first + len(block)), block, product)
-        G += product.reshape(-1, k, m).transpose(1, 0, 2)
+        G += product[:, : k * m].reshape(-1, k, m).transpose(1, 0, 2)
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
-        X = self._block(block)
-        G += (X.T * u) @ X
+        X = self._X[block].astype(np.float64, copy=False)
+        if u.min(initial=0.0) < 0.0:
+            G += (X.T * u) @ X
+            return
+        # Of a matrix times its own transpose, numpy has BLAS make one triangle.
+        root = X.T * np.sqrt(u)
+        G += root @ root.T
+
+    @property
+    def _entries(self) -> NDArray[Any]:
+        return self._X.ravel(order="K")
 
     @property
     def gram_cost(self) -> float:
@@ -143,17 +172,6 @@ class CSRDesign(_Design):
             X.sum_duplicates()
         super().__init__(X.shape, X.data.nbytes + X.indices.nbytes, X.data.size)
         self._csr = X.data, unsigned(X.indices), unsigned(X.indptr)
-
-    def width(self, k: int, dtype: Any = np.float64) -> int:
-        lanes = n_lanes(dtype)
-        return 1 if k == 1 else -(-k // lanes) * lanes
-
-    def zeros(self, n_rows: int, k: int, dtype: Any = np.float64) -> Array:
-        width, lanes = self.width(k, dtype), n_lanes(dtype)
-        # Rows of whole vectors, each of which is a line of the cache.
-        buffer = np.zeros(n_rows * width + lanes, dtype)
-        first = -(buffer.ctypes.data // buffer.itemsize) % lanes
-        return buffer[first : first + n_rows * width].reshape(n_rows, width)
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
         Z = np.empty((block.stop - block.start, k), W.dtype)
@@ -177,13 +195,9 @@ class CSRDesign(_Design):
         data, indices, indptr = self._csr
         kernels.csr_add_gram(data, indices, indptr[block.start : block.stop + 1], u, G)
 
-    @cached_property
-    def single(self) -> Any:
-        # Twice as many columns go into a line of the cache. What is out of range would be lost.
-        data, _, indptr = self._csr
-        ends = [(int(indptr[block.start]), int(indptr[block.stop])) for block in self.blocks]
-        safe = all(_moderate(data[first:last]) for first, last in ends)
-        return np.float32 if safe else np.float64
+    @property
+    def _entries(self) -> NDArray[Any]:
+        return self._csr[0]
 
     def _rows(
         self, rows: slice | Rows
@@ -198,11 +212,9 @@ class CSRDesign(_Design):
         return float(lengths @ lengths / max(lengths.sum(), 1.0) / 2.0)
 
 
-def _moderate(data: NDArray[Any]) -> bool:
-    """Whether all entries but zeros are of a size that leaves room for their products."""
-    sizes = np.abs(data)
-    low = sizes.min(where=sizes > 0.0, initial=np.inf)
-    return bool(low >= 1.0 / MODERATE and sizes.max(initial=0.0) <= MODERATE)
+def _few(k: int) -> bool:
+    """Whether columns are more than one, which is BLAS's, but no more than the compiled loops'."""
+    return 1 < k <= FEW_COLUMNS
 
 
 def unsigned(a: NDArray[Any]) -> NDArray[Any]:
