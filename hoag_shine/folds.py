@@ -34,7 +34,11 @@ from .validation import check_indices, validated
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
-Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+Rows = NDArray[np.int32] | NDArray[np.intp]
+Splits = list[tuple[Rows, Rows]]
+
+# Of no more rows than this, the numbers take half the memory.
+MANY_ROWS = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class FoldedData:
         """For each fold its (train, test) rows of its part."""
         return [split for part in self.parts for split in part.splits]
 
-    def rows_of(self, params: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, Any]:
+    def rows_of(self, params: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         """Return what belongs to some rows of metadata that have a value for each row."""
         return {
             name: _safe_indexing(value, rows) if _by_row(value, len(self.codes)) else value
@@ -205,7 +209,7 @@ class FoldedData:
         )
         return matrix, seen
 
-    def _transformed(self, train: NDArray[np.intp], test: NDArray[np.intp] | None = None) -> Part:
+    def _transformed(self, train: Rows, test: Rows | None = None) -> Part:
         """Fit transformers to the training rows of a fold; its held-out rows follow them."""
         transformers = self.chain.transformers()
         X = transformers.fit_transform(
@@ -284,17 +288,18 @@ def _check_same_columns(parts: Sequence[Part]) -> None:
         )
 
 
-def _rows(part: Any, n_samples: int) -> NDArray[np.intp]:
+def _rows(part: Any, n_samples: int) -> Rows:
     """Return the rows of one part of a fold, which may be indices or a mask."""
     part = np.asarray(part)
     try:
-        rows = np.arange(n_samples)[part if part.size else part.astype(np.intp)]
+        numbers = np.arange(n_samples, dtype=np.int32 if n_samples <= MANY_ROWS else np.intp)
+        rows = numbers[part if part.size else part.astype(np.intp)]
     except IndexError as error:
         raise ValueError(
             "cv must give the rows of a fold as indices or masks that fit the "
             f"{n_samples} samples, got {part!r}: {error}."
         ) from error
-    return np.asarray(rows, dtype=np.intp)
+    return np.asarray(rows)
 
 
 def problems_of(model: Model, parts: Sequence[Part], groups: Sequence[Groups]) -> ProblemSet:

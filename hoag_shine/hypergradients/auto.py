@@ -77,7 +77,7 @@ def auto(
     if last is not None and last.belongs_to(theta, solution.w) and single >= last.single:
         state = last
     else:
-        along = np.ones_like(theta) if last is None else last.hypergradient
+        along = np.ones_like(theta) if last is None else last.closed()
         along = along / (float(np.linalg.norm(along)) or 1.0)
         state = yield from _begin(problem, theta, solution, outer_grad, along, single)
         n_hvp = state.n_products
@@ -191,7 +191,12 @@ class _State:
         self.hypergradient = np.full_like(theta, np.inf)
 
     def belongs_to(self, theta: Vector, w: Vector) -> bool:
-        return self.w is w and np.array_equal(self.theta, theta)
+        return bool(self.systems) and self.w is w and np.array_equal(self.theta, theta)
+
+    def closed(self) -> Vector:
+        """Return the hypergradient; the systems make room for others."""
+        self.systems = []
+        return self.hypergradient
 
     @property
     def size(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Indices = NDArray[np.intp]
+Indices = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class HeldOut:
 
     Attributes
     ----------
-    rows, folds : ndarray of shape (n,), intp
-        Row ``rows[i]`` is held out by fold ``folds[i]``. A row may occur several times.
+    rows, folds : ndarray of shape (n,), int
+        Row ``rows[i]`` is held out by fold ``folds[i]``. A row may occur several times. Of the
+        smallest types that hold them.
     weight : ndarray of shape (n, 1) or (n, n_outputs)
         The row's weights in the fold's outer loss.
     """
@@ -38,6 +39,7 @@ class HeldOut:
         # By one index: numpy takes much longer to find two.
         places = np.flatnonzero(weight.any(axis=1) if weight.shape[1] > 1 else weight != 0.0)
         rows, folds = np.divmod(places, n_folds)
+        rows, folds = rows.astype(np.min_scalar_type(n)), folds.astype(np.min_scalar_type(n_folds))
         return cls(rows, folds, weight[places])
 
     def by(self, folds: Sequence[int], n_folds: int) -> Self:
@@ -51,10 +53,11 @@ class HeldOut:
 
     def pieces(self, size: int) -> list[Self]:
         """Return portions, each from no more than so many rows that stand together."""
-        last = self.rows.max(initial=0)
+        last = int(self.rows.max(initial=0))
         ends = np.searchsorted(self.rows, np.arange(0, last + size + 1, size))
         parts = [slice(i, j) for i, j in pairwise(ends) if i < j]
         return [self._taken(part, self.folds[part]) for part in parts]
 
     def _taken(self, part: Any, folds: Indices) -> Self:
-        return type(self)(self.rows[part], folds, self.weight[part])
+        rows, folds = (a.astype(np.intp, copy=False) for a in (self.rows[part], folds))
+        return type(self)(rows, folds, self.weight[part])

@@ -39,6 +39,7 @@ from ..groups import HELD
 from ..inner.requests import Evaluate, HessianProduct, Request
 from ..memory import keep_freed_memory
 from .base import Problem, ProblemSet
+from .by_fold import ByFold, columns
 from .design import MODERATE, as_design
 from .held_out import HeldOut
 from .losses import Loss
@@ -58,8 +59,6 @@ SAME_CURVATURE = 0.1
 QUICK = 1e7
 # Of the rows that are held out, those in so many blocks are looked at together.
 PIECE = 16
-# Variables are compared up to here before all are.
-GLANCE = 64
 
 
 class LinearProblem(Problem):
@@ -157,20 +156,19 @@ class LinearProblems(ProblemSet):
         self._n_passes = 0.0
         # A fold's outer loss reads no other rows.
         self.held_out = HeldOut.of(test_weight)
-        # The folds' last linear predictors and curvatures, with the w they belong to, and the
-        # predictors before them.
-        self._predictors = _ByFold(train_weight.shape[1])
-        self._earlier = _ByFold(train_weight.shape[1])
-        self._curvatures = _ByFold(train_weight.shape[1])
+        # The folds' last linear predictors, those before them, and curvatures. The latter two share
+        # memory: lines are for line searches, which want no curvature.
+        shape = len(y), len(self)
+        self._predictors, self._earlier, self._curvatures = (ByFold(*shape) for _ in range(3))
+        # Searches begin at zero.
+        self._predictors.room(range(len(self)), self.n_outputs).fill(0.0)
+        self._predictors.note(range(len(self)), np.zeros((len(self), self.n_params)))
         self._last_hessian: dict[int, tuple[Vector, Array]] = {}
-        self._buffers: dict[tuple[str, Any, int], Array] = {}
+        self._buffers: dict[str, Array] = {}
         # Without those variables that the penalty holds at zero.
         free = penalty.groups != HELD
         self._free = None if free.all() else free
         self._centring = self._make_centring()
-        # Searches begin at zero.
-        zeros = np.zeros((len(y), len(self), self.n_outputs))
-        self._predictors.keep(range(len(self)), np.zeros((len(self), self.n_params)), zeros)
 
     @overload
     def __getitem__(self, index: int) -> LinearProblem: ...
@@ -216,16 +214,16 @@ class LinearProblems(ProblemSet):
         folds, new = list(ws), self._predictors.unknown(ws)
         V = np.stack([ws[k] for k in new]) if new else np.empty((0, self.n_params))
         W = self._side_by_side(V) if new else None
-        Z, places = self._partly_known(folds, new)
+        Z, own, places = self._renew(new), columns(folds), columns(new)
         values = np.zeros(len(folds))
         G = self._zeros(len(folds))
         for block in self.design.blocks:
             if W is not None:
                 Z[block, places] = self._forward(block, W, len(new))
             weight = self._columns(self.train_weight[block], folds)
-            values += self._add_losses(block, Z[block], weight, G)
+            values += self._add_losses(block, Z[block, own], weight, G)
         self._n_passes += 1.0 if new else 0.5
-        self._keep_predictors(new, V, Z[:, places])
+        self._predictors.note(new, V)
         h = self.penalty.hessian(theta)
         grads = self._one_by_one(G, len(folds))
         answers = {}
@@ -248,18 +246,18 @@ class LinearProblems(ProblemSet):
         for own, v in zip(V, rows.values(), strict=True):
             own[: len(v)] = v
             own[len(v) :] = 0.0
-        D = self._curvatures_at({k: request.w for k, request in requests.items()})
-        D = D.astype(dtype, copy=False)
+        self._find_curvatures({k: request.w for k, request in requests.items()})
         W = self._side_by_side(V.reshape(-1, self.n_params), dtype)
         n_columns = V.shape[0] * V.shape[1]
         G = self._zeros(n_columns, dtype)
         for block in self.design.blocks:
             Z = self._forward(block, W, n_columns)
             Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
+            D = self._curvatures.of(folds, block).astype(dtype, copy=False)
             weight = self._columns(self.train_weight[block], folds).astype(dtype, copy=False)
             # One vector of each fold after the other: numpy is slow at inner loops over few.
             for c in range(V.shape[1]):
-                product = self.loss.hessian_product(D[block], Z[:, :, c])
+                product = self.loss.hessian_product(D, Z[:, :, c])
                 np.multiply(product, weight, out=Z[:, :, c])
             self._add_backward(block, Z, G)
         self._n_passes += 1.0
@@ -297,10 +295,10 @@ class LinearProblems(ProblemSet):
         sum scales a variable, and one near zero would say that nothing holds it.
         """
         folds = list(ws)
-        D = self._curvatures_at(ws)
+        self._find_curvatures(ws)
         G = self._zeros(len(folds))
         for block in self.design.blocks:
-            diagonal = np.abs(self.loss.hessian_diagonal(D[block]))
+            diagonal = np.abs(self.loss.hessian_diagonal(self._curvatures.of(folds, block)))
             weight = self._columns(self.train_weight[block], folds)
             self._add_backward(block, diagonal * weight, G, squared=True)
         self._n_passes += 0.5
@@ -413,22 +411,22 @@ class LinearProblems(ProblemSet):
     def _buffer(self, name: str, n_folds: int, dtype: Any = np.float64) -> Array:
         """Return columns: the outputs of the first fold, then those of the next.
 
-        The same memory every time: new memory would take as long as it takes to be filled. What
-        stands in columns beyond these is of no account.
+        The same memory as long as they are as many: new memory would take as long as it takes to be
+        filled. What stands in columns beyond these is of no account.
         """
-        k = n_folds * self.n_outputs
-        key = name, dtype, self.design.width(k, dtype)
-        if key not in self._buffers:
-            self._buffers[key] = self.design.zeros(self.n_params // self.n_outputs, k, dtype)
-        return self._buffers[key]
+        k, rows = n_folds * self.n_outputs, self.n_params // self.n_outputs
+        known, wanted = self._buffers.get(name), (rows, self.design.width(k, dtype))
+        if known is None or known.shape != wanted or known.dtype != dtype:
+            self._buffers.pop(name, None)
+            known = self._buffers[name] = self.design.zeros(rows, k, dtype)
+        return known
 
     def _stack(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return memory for vectors, likewise the same every time."""
-        n = int(np.prod(shape))
-        key = "vectors", dtype, n
-        if key not in self._buffers:
-            self._buffers[key] = np.empty((n, self.n_params), dtype)
-        return self._buffers[key].reshape(*shape, self.n_params)
+        """Return memory for vectors, likewise."""
+        n, known = int(np.prod(shape)), self._buffers.get("vectors")
+        if known is None or len(known) < n or known.dtype != dtype:
+            known = self._buffers["vectors"] = np.empty((n, self.n_params), dtype)
+        return known[:n].reshape(*shape, self.n_params)
 
     def _zeros(self, n_folds: int, dtype: Any = np.float64) -> Array:
         G = self._buffer("transposed product", n_folds, dtype)
@@ -476,20 +474,21 @@ class LinearProblems(ProblemSet):
         """Add the transposed product of :meth:`_forward` to G."""
         self.design.add_rmatmul(block, U.reshape(len(U), -1), G, squared=squared)
 
-    def _partly_known(self, folds: list[int], new: list[int]) -> tuple[Array, Any]:
-        """Return room for linear predictors, those of ``new`` to be filled in, and their places."""
-        Z = np.empty((self.design.shape[0], len(folds), self.n_outputs))
-        if len(new) == len(folds):
-            return Z, slice(None)
-        known = [k for k in folds if k not in new]
-        Z[:, [folds.index(k) for k in known]] = self._predictors.of(known)
-        return Z, [folds.index(k) for k in new]
+    def _renew(self, folds: Sequence[int]) -> Array:
+        """Return room for linear predictors of some folds, whose last become the earlier ones."""
+        self._curvatures.give_to(self._earlier)
+        if len(folds) == len(self):
+            self._predictors, self._earlier = self._earlier, self._predictors
+        else:
+            self._earlier.take(folds, self._predictors)
+        return self._predictors.room(folds, self.n_outputs)
 
     def _predictors_at(self, ws: Mapping[int, Vector]) -> Array:
         """Return the linear predictors of each fold of ``ws``, (sample, fold, output)."""
         if new := self._predictors.unknown(ws):
             V = np.stack([ws[k] for k in new])
-            self._keep_predictors(new, V, self._predict(V))
+            self._renew(new)[:, columns(new)] = self._predict(V)
+            self._predictors.note(new, V)
         return self._predictors.of(list(ws))
 
     def _interpolate(self, requests: Mapping[int, Evaluate]) -> None:
@@ -505,21 +504,20 @@ class LinearProblems(ProblemSet):
                 start, end = self._earlier.of([k]), self._predictors.of([k])
                 Z = start + line.share * (end - start)
                 if np.isfinite(Z).all():
-                    self._predictors.keep([k], w[None].copy(), Z)
+                    self._predictors.room([k], self.n_outputs)[:, [k]] = Z
+                    self._predictors.note([k], [w.copy()])
 
-    def _keep_predictors(self, folds: Sequence[int], ws: Array, Z: Array) -> None:
-        """Note the linear predictors of some folds, and those before them."""
-        self._earlier.take(folds, self._predictors)
-        self._predictors.keep(folds, ws, Z)
-
-    def _curvatures_at(self, ws: Mapping[int, Vector]) -> Array:
-        """Return the loss's second derivatives, likewise."""
-        if new := self._curvatures.unknown(ws):
-            at_new = {k: ws[k] for k in new}
-            Z = self._predictors_at(at_new)
-            blocks = [self.loss.hessian(self.y[b], Z[b]) for b in self.design.blocks]
-            self._curvatures.keep(new, np.stack(list(at_new.values())), np.concatenate(blocks))
-        return self._curvatures.of(list(ws))
+    def _find_curvatures(self, ws: Mapping[int, Vector]) -> None:
+        """See to it that the loss's second derivatives are known at the w of some folds."""
+        if not self._curvatures.unknown(ws):
+            return
+        # Of all that are asked for: to find predictors may have taken the memory of the known.
+        folds, Z = list(ws), self._predictors_at(ws)
+        self._earlier.give_to(self._curvatures)
+        for block in self.design.blocks:
+            D = self.loss.hessian(self.y[block], Z[block])
+            self._curvatures.room(folds, D.shape[2])[block, columns(folds)] = D
+        self._curvatures.note(folds, np.stack(list(ws.values())))
 
     def _predict(self, V: Array) -> Array:
         """Return the linear predictors at the rows of V, (sample, row, output)."""
@@ -552,52 +550,7 @@ class LinearProblems(ProblemSet):
     @staticmethod
     def _columns(weight: Array, folds: Sequence[int]) -> Array:
         """Return the weights of some folds, (sample, fold, 1 or output)."""
-        return _some(weight, folds).reshape(len(weight), len(folds), -1)
-
-
-class _ByFold:
-    """Arrays of shape (sample, fold, ...), each fold's with the w that it was computed at."""
-
-    def __init__(self, n_folds: int) -> None:
-        self._ws: list[Vector | None] = [None] * n_folds
-        self._values = np.empty((0, n_folds))
-
-    def unknown(self, ws: Mapping[int, Vector]) -> list[int]:
-        """Return the folds whose w is another one."""
-        return [k for k, w in ws.items() if not self.knows(k, w)]
-
-    def knows(self, k: int, w: Vector) -> bool:
-        """Whether a fold's values are those at w."""
-        known = self._ws[k]
-        # Two that are not the same differ at the beginning already.
-        return (
-            known is not None
-            and np.array_equal(known[:GLANCE], w[:GLANCE])
-            and np.array_equal(known, w)
-        )
-
-    def keep(
-        self, folds: Sequence[int], ws: Sequence[Vector | None] | Array, values: Array
-    ) -> None:
-        """Note the values of some folds at their w, in arrays that nobody changes."""
-        for k, w in zip(folds, ws, strict=True):
-            self._ws[k] = w
-        if list(folds) == list(range(len(self._ws))):
-            self._values = values
-            return
-        if len(self._values) != len(values):
-            shape = len(values), len(self._ws), *values.shape[2:]
-            self._values = np.empty(shape)
-        self._values[:, _places(folds)] = values
-
-    def take(self, folds: Sequence[int], other: _ByFold) -> None:
-        """Note what is known of some folds elsewhere."""
-        if len(other._values):
-            self.keep(folds, [other._ws[k] for k in folds], other.of(folds))
-
-    def of(self, folds: Sequence[int]) -> Array:
-        """Return the values of some folds."""
-        return _some(self._values, folds)
+        return weight[:, columns(folds)].reshape(len(weight), len(folds), -1)
 
 
 def _single_will_do(request: HessianProduct) -> bool:
@@ -612,14 +565,3 @@ def _mean(weight: Array) -> Array:
     # By BLAS, which sums short rows much faster than numpy.
     share = np.full(weight.shape[1], 1.0 / weight.shape[1])
     return np.asarray(np.moveaxis(weight, 1, -1) @ share)
-
-
-def _some(values: Array, folds: Sequence[int]) -> Array:
-    return values[:, _places(folds)]
-
-
-def _places(folds: Sequence[int]) -> slice | list[int]:
-    """Return what takes some folds out of an array: a slice if it can, which is much faster."""
-    following = range(folds[0], folds[0] + len(folds)) if folds else range(0)
-    neighbours = list(folds) == list(following)
-    return slice(following.start, following.stop) if neighbours else list(folds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..folds import FoldedData, Part, training_weights
 from ..groups import Groups
 from ..inner.inverse_hessian import InverseHessian
 from ..inner.lbfgs import Solution
+from ..problems.base import Problem
 from ..tolerances import result_accuracy
 
 Vector = NDArray[np.float64]
@@ -36,9 +38,14 @@ class Refit:
     def __init__(self, data: FoldedData, whole: Part, groups: Groups, tol: float) -> None:
         self.data = data
         self.whole = whole
-        X, own = whole.inner(groups)
-        self.problem = whole_problem(data.model, X, whole.y, whole.weight, own)
+        self.groups = groups
         self.tol = tol
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem of the final fit, made when it is wanted: until then it takes no memory."""
+        X, own = self.whole.inner(self.groups)
+        return whole_problem(self.data.model, X, self.whole.y, self.whole.weight, own)
 
     def per_sample_shift(self) -> float:
         """Return what keeps the penalty per training weight, added to log alpha."""

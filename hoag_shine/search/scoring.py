@@ -15,7 +15,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 from sklearn.utils.extmath import safe_sparse_dot
 
-from ..folds import FoldedData, Part
+from ..folds import FoldedData, Part, Rows
 from ..inner.lbfgs import Solution
 
 Array = NDArray[np.float64]
@@ -201,7 +201,7 @@ class Scores:
         estimator = data.chain.assemble(part.transformers, model)
         return self.scoring.evaluate(estimator, _safe_indexing(data.X, rows), y, params)
 
-    def _loss(self, part: Part, rows: NDArray[np.intp], solution: Solution) -> float:
+    def _loss(self, part: Part, rows: Rows, solution: Solution) -> float:
         """Return the mean loss of a fold's training rows, as the criterion is of the held-out."""
         model = self.data.model
         W = part.expand(solution.w, model.n_outputs).reshape(-1, model.n_outputs)

@@ -215,6 +215,24 @@ def test_what_is_kept_from_one_call_to_the_next_belongs_to_its_point():
     )
 
 
+@every_kind
+def test_folds_may_join_those_whose_curvatures_are_known(kind):
+    """In any order, with or without lines between that want the memory for other things."""
+    case = make_case(kind, "csr", n_folds=3)
+    ws, v, theta = points(case)
+    for asked in ([0], [0, 1], [2], [0, 2], [1, 0, 2]):
+        requests = {k: HessianProduct(ws[k], v) for k in asked}
+        for k, product in case.problems.answer(requests, theta).items():
+            expected = case.folds[k].hessian(ws[k], theta) @ v
+            np.testing.assert_allclose(product, expected, rtol=1e-9, atol=1e-8)
+    case.problems.answer({1: Evaluate(ws[1] + v)}, theta)
+    case.problems.answer({1: Evaluate(ws[1] + 0.5 * v, Line(ws[1], ws[1] + v, 0.5))}, theta)
+    answers = case.problems.answer({k: HessianProduct(ws[k], v) for k in (0, 1)}, theta)
+    for k, product in answers.items():
+        expected = case.folds[k].hessian(ws[k], theta) @ v
+        np.testing.assert_allclose(product, expected, rtol=1e-9, atol=1e-8)
+
+
 def test_passes_are_counted():
     """One for both products with X, a half for one; a predictor that is known costs nothing.
 
