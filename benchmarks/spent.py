@@ -45,6 +45,7 @@ KINDS = {
     "two-loop recursion": ["kernels.py:two_loop"],
     "factorised Hessian": [
         "kernels.py:csr_add_gram",
+        "problems/design.py:add_gram",
         "cholesky.py",
         "problems/linear.py:solve",
     ],
