@@ -34,11 +34,8 @@ from .validation import check_indices, validated
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
-Rows = NDArray[np.int32] | NDArray[np.intp]
+Rows = NDArray[np.integer[Any]]
 Splits = list[tuple[Rows, Rows]]
-
-# Of no more rows than this, the numbers take half the memory.
-MANY_ROWS = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -292,8 +289,9 @@ def _rows(part: Any, n_samples: int) -> Rows:
     """Return the rows of one part of a fold, which may be indices or a mask."""
     part = np.asarray(part)
     try:
-        numbers = np.arange(n_samples, dtype=np.int32 if n_samples <= MANY_ROWS else np.intp)
-        rows = numbers[part if part.size else part.astype(np.intp)]
+        # 32 bits take half the memory, where they are enough.
+        dtype = np.promote_types(np.int32, np.min_scalar_type(-n_samples))
+        rows = np.arange(n_samples, dtype=dtype)[part if part.size else part.astype(np.intp)]
     except IndexError as error:
         raise ValueError(
             "cv must give the rows of a fold as indices or masks that fit the "

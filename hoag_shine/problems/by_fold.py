@@ -41,10 +41,11 @@ class ByFold:
 
     def room(self, folds: Sequence[int], n_outputs: int) -> Array:
         """Return the memory of all folds, to write values of some that are then to be noted."""
-        for k in folds:
-            self._ws[k] = None
         if self._values.shape[2] != n_outputs:
             self._values = np.empty((*self._values.shape[:2], n_outputs))
+            folds = range(len(self._ws))  # new memory holds nothing that was known
+        for k in folds:
+            self._ws[k] = None
         return self._values
 
     def note(self, folds: Sequence[int], ws: Sequence[Vector] | Array) -> None:

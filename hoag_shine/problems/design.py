@@ -25,10 +25,7 @@ BLOCK_BYTES = 1 << 21
 # Products in single precision are made of entries of X of at most this size, and at least its
 # inverse; of vectors whose norm is between the squares of these.
 MODERATE = 1e6
-# OpenBLAS has faster products for small matrices, of up to a million multiplications: so many
-# bytes, times up to 15 columns.
-DENSE_BLOCK_BYTES = 1 << 19
-# It is slow at few columns, though, which the compiled loops take as fast as X is read.
+# BLAS is slow at dense products of few columns, which the compiled loops take as fast as X is read.
 FEW_COLUMNS = 32
 Rows = NDArray[np.intp]
 
@@ -36,13 +33,11 @@ Rows = NDArray[np.intp]
 class _Design:
     """Rows of X in ``blocks``, slices of ``step`` rows; ``n_stored`` is the entries held."""
 
-    def __init__(
-        self, shape: tuple[int, int], nbytes: int, n_stored: int, block_bytes: int = BLOCK_BYTES
-    ) -> None:
+    def __init__(self, shape: tuple[int, int], nbytes: int, n_stored: int) -> None:
         self.shape = shape
         self.n_stored = max(n_stored, 1)
         n_rows = shape[0]
-        self.step = step = max(64, n_rows * block_bytes // max(nbytes, 1))
+        self.step = step = max(64, n_rows * BLOCK_BYTES // max(nbytes, 1))
         self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
 
     def width(self, k: int, dtype: Any = np.float64) -> int:
@@ -108,7 +103,7 @@ class DenseDesign(_Design):
     """A numpy array in C or Fortran order, float32 or float64."""
 
     def __init__(self, X: NDArray[Any]) -> None:
-        super().__init__(X.shape, 8 * X.size, X.size, DENSE_BLOCK_BYTES)
+        super().__init__(X.shape, 8 * X.size, X.size)
         self._X = X
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
