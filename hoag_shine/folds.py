@@ -8,10 +8,10 @@ training rows of a fold, so that behind them each fold has a design of its own: 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -28,6 +28,8 @@ from .estimators.registry import as_model
 from .groups import Groups, coefficient_groups
 from .pipelines import Chain
 from .problems.base import JoinedProblems, ProblemSet
+from .problems.fold_weights import FoldWeights
+from .problems.held_out import HeldOut
 from .problems.linear import LinearProblems
 from .problems.merging import MergedColumns
 from .validation import check_indices, validated
@@ -35,7 +37,50 @@ from .validation import check_indices, validated
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
 Rows = NDArray[np.integer[Any]]
-Splits = list[tuple[Rows, Rows]]
+
+
+class Splits(Sequence[tuple[Rows, Rows]]):
+    """The (train, test) rows of folds.
+
+    Training rows that are all but the held-out ones are made when they are wanted: of folds by the
+    thousands, they would take more memory than the data.
+
+    Parameters
+    ----------
+    splits : iterable of (train, test)
+        Arrays of indices.
+    n_rows : int
+    """
+
+    def __init__(self, splits: Iterable[tuple[Rows, Rows]], n_rows: int) -> None:
+        self._n_rows = n_rows
+        self._all = np.arange(n_rows, dtype=_index_type(n_rows))
+        self._splits = [
+            (None if self._is_rest(train, test) else train, test) for train, test in splits
+        ]
+
+    @overload
+    def __getitem__(self, k: int) -> tuple[Rows, Rows]: ...
+    @overload
+    def __getitem__(self, k: slice) -> Sequence[tuple[Rows, Rows]]: ...
+    def __getitem__(self, k: int | slice) -> Any:
+        if isinstance(k, slice):
+            return [self[i] for i in range(len(self))[k]]
+        train, test = self._splits[k]
+        return (self._rest(test) if train is None else train), test
+
+    def __len__(self) -> int:
+        return len(self._splits)
+
+    def _rest(self, test: Rows) -> Rows:
+        kept = np.ones(self._n_rows, dtype=bool)
+        kept[test] = False
+        return self._all[kept]
+
+    def _is_rest(self, train: Rows, test: Rows) -> bool:
+        if train.size + test.size != self._n_rows:
+            return False
+        return np.array_equal(train, self._rest(test))
 
 
 @dataclass(frozen=True)
@@ -174,8 +219,10 @@ class FoldedData:
         return [part for part in self.parts for _ in part.splits]
 
     @property
-    def local_splits(self) -> Splits:
+    def local_splits(self) -> Sequence[tuple[Rows, Rows]]:
         """For each fold its (train, test) rows of its part."""
+        if len(self.parts) == 1:
+            return self.parts[0].splits
         return [split for part in self.parts for split in part.splits]
 
     def rows_of(self, params: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
@@ -216,7 +263,8 @@ class FoldedData:
         )
         matrix, seen = self._validated(X)
         if test is None:
-            return Part(matrix, self.codes, self.weight, [], seen, transformers)
+            nothing = Splits([], len(self.codes))
+            return Part(matrix, self.codes, self.weight, nothing, seen, transformers)
         held_out = validated(
             seen,
             transformers.transform(_safe_indexing(self.X, test)),
@@ -232,7 +280,7 @@ class FoldedData:
             stack([matrix, held_out]),
             self.codes[rows],
             self.weight[rows],
-            [places],
+            Splits([places], rows.size),
             seen,
             transformers,
         )
@@ -244,10 +292,13 @@ class FoldedData:
             kind = type(check_cv(cv, self.codes, classifier=model.classifier))
             cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=random_state)
         splitter = check_cv(cv, self.codes, classifier=model.classifier)
-        splits = [
-            (_rows(train, n_samples), _rows(test, n_samples))
-            for train, test in splitter.split(self.X, self.y, **params)
-        ]
+        splits = Splits(
+            (
+                (_rows(train, n_samples), _rows(test, n_samples))
+                for train, test in splitter.split(self.X, self.y, **params)
+            ),
+            n_samples,
+        )
         if not splits:
             raise ValueError("cv has no folds: at least one (train, test) split is needed.")
         for k, (train, test) in enumerate(splits):
@@ -289,9 +340,8 @@ def _rows(part: Any, n_samples: int) -> Rows:
     """Return the rows of one part of a fold, which may be indices or a mask."""
     part = np.asarray(part)
     try:
-        # 32 bits take half the memory, where they are enough.
-        dtype = np.promote_types(np.int32, np.min_scalar_type(-n_samples))
-        rows = np.arange(n_samples, dtype=dtype)[part if part.size else part.astype(np.intp)]
+        everything = np.arange(n_samples, dtype=_index_type(n_samples))
+        rows = everything[part if part.size else part.astype(np.intp)]
     except IndexError as error:
         raise ValueError(
             "cv must give the rows of a fold as indices or masks that fit the "
@@ -300,31 +350,45 @@ def _rows(part: Any, n_samples: int) -> Rows:
     return np.asarray(rows)
 
 
+def _index_type(n_rows: int) -> Any:
+    """Return the type of row indices: 32 bits take half the memory, where they are enough."""
+    return np.promote_types(np.int32, np.min_scalar_type(-n_rows))
+
+
 def problems_of(model: Model, parts: Sequence[Part], groups: Sequence[Groups]) -> ProblemSet:
     """Return the inner problems of all folds."""
     sets = [_part_problems(model, part, own) for part, own in zip(parts, groups, strict=True)]
     return sets[0] if len(sets) == 1 else JoinedProblems(sets)
 
 
-def training_weights(model: Model, part: Part) -> Array:
-    """Return the weights of the rows in the training losses of the folds.
+def training_weights(model: Model, part: Part) -> FoldWeights:
+    """Return the weights of the rows in the training losses of the folds."""
 
-    Of shape (n_rows, n_folds), or (n_rows, n_folds, n_outputs) where the model tells outputs apart.
-    """
-    # A row drawn more than once, as by a bootstrap, counts as often.
-    drawn = [np.bincount(train, minlength=len(part.y)) for train, _ in part.splits]
-    weights = [model.training_weight(part.y, n.astype(np.float64), part.weight) for n in drawn]
-    return np.stack(weights, axis=1)
+    def of_fold(k: int) -> Array:
+        # A row drawn more than once, as by a bootstrap, counts as often.
+        drawn = np.bincount(part.splits[k][0], minlength=len(part.y)).astype(np.float64)
+        return model.training_weight(part.y, drawn, part.weight)
+
+    return FoldWeights(len(part.splits), of_fold)
+
+
+def held_out_rows(model: Model, part: Part) -> HeldOut:
+    """Return the rows that the folds hold out, with their weights in the outer losses."""
+    rows, folds, weight = [], [], []
+    for k, (_, test) in enumerate(part.splits):
+        own, drawn = np.unique(test, return_counts=True)
+        total = drawn * part.weight[own]
+        used = total > 0.0
+        rows.append(own[used])
+        folds.append(np.full(int(used.sum()), k))
+        weight.append(total[used] / (total.sum() * model.n_averaged))
+    return HeldOut.listed(*(np.concatenate(a) for a in (rows, folds, weight)))
 
 
 def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
     """Return the inner problems of folds that share X."""
-    drawn = [np.bincount(test, minlength=len(part.y)) for _, test in part.splits]
-    held_out = np.stack([n * part.weight for n in drawn], axis=1)
-    total = np.ones(len(held_out)) @ held_out  # by BLAS, which sums short rows faster
-    test_weight = held_out / (total * model.n_averaged)
-    weights = training_weights(model, part), test_weight
     X, own = part.inner(groups)
+    weights = training_weights(model, part), held_out_rows(model, part)
     return linear_problems(model, X, part.y, own, *weights)
 
 

@@ -26,9 +26,11 @@ from joblib import effective_n_jobs, parallel_config
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from .hypergradients import Method, resolve_method
+from .exact_oracle import ExactOracle
+from .hypergradients import Method, auto, resolve_method
 from .inner.lbfgs import Solution
-from .problems.base import Problem, ProblemSet
+from .problems.base import JoinedProblems, Problem, ProblemSet
+from .problems.direct import DirectProblems
 from .sampler import Sampler
 from .steps import Outcome, StepRule, one_standard_error, resolve_step
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
@@ -202,7 +204,12 @@ def hoag(
         n_threads = min(effective_n_jobs(n_jobs), len(problems))
     with ThreadPoolExecutor(n_threads) as pool:
         parallel = pool.map if n_threads > 1 else map
-        sampler = Sampler(problems, method, origin, memory, max_inner_iter, shrinkage, parallel)
+        direct = _direct(problems) if method is auto and schedule is None else None
+        sampler: Sampler | ExactOracle
+        if direct is None:
+            sampler = Sampler(problems, method, origin, memory, max_inner_iter, shrinkage, parallel)
+        else:
+            sampler = ExactOracle(problems, direct, origin, shrinkage)
         sampler.deadline = deadline
         if start is not None:
             sampler.restart(origin, _variables(start, problems))
@@ -235,7 +242,7 @@ def hoag(
 
 def _search(
     rule: StepRule,
-    sampler: Sampler,
+    sampler: Sampler | ExactOracle,
     trace: Trace,
     schedule: Schedule | None,
     max_iter: int,
@@ -260,6 +267,13 @@ def _search(
         again = 0 if moves else again + 1
         if again > MOST_REPEATS or (moves and len(trace.history) >= max_iter):
             return Outcome.MAX_ITER
+
+
+def _direct(problems: ProblemSet) -> list[DirectProblems] | None:
+    """Return what solves the problems by factorised Hessians, if all can be solved so."""
+    sets = problems.sets if isinstance(problems, JoinedProblems) else (problems,)
+    parts = [members.direct for members in sets]
+    return None if any(part is None for part in parts) else parts
 
 
 def _problems(problem: Problem | ProblemSet) -> ProblemSet:

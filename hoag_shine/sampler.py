@@ -17,7 +17,7 @@ from .inner.lbfgs import Solution, Status, lbfgs, quasi_newton_step
 from .inner.requests import Evaluate, run_together
 from .problems.base import ProblemSet
 from .steps import RELIABLE_RESIDUAL, Ask, Sample
-from .tolerances import FLOOR
+from .tolerances import FLOOR, FLOOR_SHARE
 
 Vector = NDArray[np.float64]
 
@@ -171,6 +171,7 @@ class Sampler:
         if self._fresh or ask.accuracy == ask.relative == np.inf:
             return True
         value = abs(float(np.mean([value for value, _ in self._outer_losses()])))
+        value = max(value, FLOOR_SHARE * self.problems.null_value)
         return _size(self._promised()) <= min(ask.accuracy, ask.relative * value)
 
     def _priced(self) -> Vector:
@@ -228,15 +229,23 @@ class Sampler:
         if self._answers is not None and not self._fresh and accuracy == np.inf:
             # Nobody needs the hypergradient better than it was some iterations ago.
             answers, changes = self._answers, self._promised()
+            bound = np.inf  # it held at the solutions of some iterations ago
         else:
             answers, changes = self._hypergradients(tol, accuracy), self._priced()
+            bound = float(np.mean([answer.bound for answer in answers]))
         n = len(answers)
         grad = np.zeros_like(self.theta)
         for problem, solution, answer in zip(self.problems, self.solutions, answers, strict=True):
             grad -= problem.cross_vjp(solution.w, self.theta, answer.q) / n
-        self.fold_values = np.array([value for value, _ in self._outer_losses()])
-        if all(map(_vouched, answers)):
-            self.fold_values += changes
+        values = np.array([value for value, _ in self._outer_losses()])
+        corrected = values + changes
+        error = abs(float(changes.mean()))
+        possible = corrected >= [problem.outer_minimum for problem in self.problems]
+        if not possible.all():
+            # Who promises the impossible knows nothing of the error but that it is as large.
+            error = _size(changes)
+        believed = possible & all(map(_vouched, answers))
+        self.fold_values = np.where(believed, corrected, values)
         solved = all(s.status is not Status.NON_FINITE for s in self.solutions)
         if not (solved and np.isfinite(self.fold_values).all() and np.isfinite(grad @ grad)):
             raise ValueError(
@@ -251,15 +260,16 @@ class Sampler:
             theta=self.theta,
             value=float(self.fold_values.mean()) + prior,
             grad=grad + self.shrinkage * spread,
-            error=abs(float(changes.mean())),
+            error=error,
             residual=max(answer.residual for answer in answers),
             prior=prior,
             grad_error=float(np.mean([answer.error for answer in answers])),
-            grad_bound=float(np.mean([answer.bound for answer in answers])),
+            grad_bound=bound,
             grad_asked=accuracy,
             used=max((answer.used for answer in answers), key=len),
             final=self._final,
             tolerance=self.tolerance,
+            floor=FLOOR_SHARE * self.problems.null_value,
         )
 
 

@@ -13,6 +13,10 @@ from collections.abc import Callable
 # Double precision allows no more in general.
 FLOOR = 1e-12
 
+# Tolerances are relative to the criterion, or to this share of what it is without coefficients: at
+# the default tol of a search, differences of 1e-6 of that make no difference.
+FLOOR_SHARE = 2.5e-3
+
 # Up to so many variables, digits are cheap.
 FEW = 10_000
 CHEAP = 3e-6

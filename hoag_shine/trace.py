@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .exact_oracle import ExactOracle
 from .inner.lbfgs import Solution
 from .sampler import Sampler
 from .steps import Ask, Sample
@@ -23,7 +24,7 @@ class Trace:
     Its criterion is to be known to ``accuracy`` of itself in the end.
     """
 
-    def __init__(self, sampler: Sampler, accuracy: float) -> None:
+    def __init__(self, sampler: Sampler | ExactOracle, accuracy: float) -> None:
         self.history: list[dict[str, Any]] = []
         self.solutions: list[Solution] = []
         self.unsolved = False
@@ -95,9 +96,10 @@ class Trace:
             record = self.history[index]
             record.update(self._facts(self._samples[index]), **self._costs(record))
         self.solutions = solved[self.best_index]
-        self.unsolved = self._short(self.best_index) and (
-            self.best.exhausted or not self.best.final
-        )
+        # What a solver has given up is no more solved than what it had no time for.
+        best, ask = self.best, self._accurately(self.best_index)
+        unfinished = not best.final and best.tolerance > ask.tolerance
+        self.unsolved = unfinished or not best.error <= ask.accuracy
 
     def _short(self, index: int) -> bool:
         """Whether a sample is less accurate than a result must be."""
@@ -109,7 +111,7 @@ class Trace:
 
     def _accurately(self, index: int) -> Ask:
         sample = self._samples[index]
-        return Ask(sample.theta, self._accuracy * abs(sample.value), GUARD * self._accuracy)
+        return Ask(sample.theta, self._accuracy * sample.size, GUARD * self._accuracy)
 
     def _doubtful(self, solved: Container[int]) -> int | None:
         """Return the record that is to be solved accurately next."""
@@ -118,7 +120,7 @@ class Trace:
             return self.best_index
         # Errors are estimates: they may be wrong by a factor.
         behind = best.value + 2.0 * best.error - (start.value - 2.0 * start.error)
-        open_question = behind > self._accuracy * abs(best.value)
+        open_question = behind > self._accuracy * best.size
         return 0 if open_question and 0 not in solved else None
 
     def _facts(self, sample: Sample) -> dict[str, Any]:

@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from ..exact_oracle import first_solution
 from ..groups import UNPENALISED, Groups
 from ..inner.lbfgs import Solution, Status, minimize_lbfgs
 from ..problems.base import Problem
 from ..problems.compression import CompressedRows
+from ..problems.direct import MANY_NUMBERS
+from ..problems.fold_weights import FoldWeights, as_fold_weights
+from ..problems.held_out import HeldOut
 from ..problems.linear import LinearProblems
 from ..problems.penalties import L2Penalty
 from .base import Model, Vector
@@ -23,7 +27,7 @@ Array = NDArray[np.float64]
 
 @np.errstate(over="ignore", invalid="ignore")  # refused where it matters
 def linear_problems(
-    model: Model, X: Any, y: Vector, groups: Groups, train_weight: Array, test_weight: Array
+    model: Model, X: Any, y: Vector, groups: Groups, weights: FoldWeights, held_out: HeldOut
 ) -> LinearProblems:
     """Return the inner problems of a model on rows that all folds share.
 
@@ -36,16 +40,22 @@ def linear_problems(
         As encoded by the model.
     groups : Groups
         Of the columns of X.
-    train_weight : ndarray of shape (n_samples, n_folds) or (n_samples, n_folds, n_outputs)
-    test_weight : ndarray of shape (n_samples, n_folds)
+    weights : FoldWeights
+        Of the rows in the training losses.
+    held_out : HeldOut
     """
     y = model.targets(y)
     penalty = penalty_of(model, groups, X.shape[1])
-    data, intercept = (X, y, model.loss, train_weight, test_weight), model.fit_intercept
-    rows = CompressedRows.of(*data, fit_intercept=intercept)
+    intercept, n_folds = model.fit_intercept, len(weights)
+    rows = None
+    # A final fit is over after a few products. Of many folds, rows seldom have weights in common.
+    if held_out.rows.size and len(y) * n_folds <= MANY_NUMBERS:
+        arrays = weights[:], held_out.dense(len(y), n_folds)
+        rows = CompressedRows.of(X, y, model.loss, *arrays, fit_intercept=intercept)
+        weights = as_fold_weights(arrays[0])
     if rows is None:
         return LinearProblems(
-            X, y, model.loss, penalty, train_weight, test_weight, fit_intercept=intercept
+            X, y, model.loss, penalty, weights, held_out, fit_intercept=intercept
         )
     return LinearProblems(
         rows.X,
@@ -61,8 +71,8 @@ def linear_problems(
 
 def whole_problem(model: Model, X: Any, y: Vector, weight: Vector, groups: Groups) -> Problem:
     """Return the problem of the final fit: all rows train, none is held out."""
-    train_weight = model.training_weight(y, np.ones(len(y)), weight)[:, None]
-    return linear_problems(model, X, y, groups, train_weight, np.zeros((len(y), 1)))[0]
+    own = FoldWeights(1, lambda _: model.training_weight(y, np.ones(len(y)), weight))
+    return linear_problems(model, X, y, groups, own, HeldOut.of(np.zeros((len(y), 1))))[0]
 
 
 def penalty_of(model: Model, groups: Groups, n_features: int) -> L2Penalty:
@@ -110,11 +120,15 @@ def fit(
     ValueError
         If the numbers are too large to compute with.
     """
-    zero = np.zeros(problem.n_params)
-    scale = float(np.linalg.norm(problem.value_and_grad(zero, theta)[1]))
-    solution = minimize_lbfgs(
-        problem, theta, start, tol=tol * scale, max_iter=max_iter, initial=initial
-    )
+    direct = getattr(problem, "direct", None)
+    if direct is not None:
+        solution = first_solution(direct, theta, max_iter)
+    else:
+        zero = np.zeros(problem.n_params)
+        scale = float(np.linalg.norm(problem.value_and_grad(zero, theta)[1]))
+        solution = minimize_lbfgs(
+            problem, theta, start, tol=tol * scale, max_iter=max_iter, initial=initial
+        )
     finite = np.isfinite(solution.w).all() and np.isfinite(solution.value)
     if solution.status is Status.NON_FINITE or not finite:
         raise ValueError(

@@ -20,6 +20,9 @@ MAX_STEPS = 200
 # the hypergradient's terms: a thousand times of what rounding does to them. They cancel near a
 # minimum, so that their sum says nothing of their size.
 SINGLE = 1e-3
+# Rounding adds up where more terms than these are summed up to an entry of a Hessian product: what
+# is allowed for rounding below has been measured up to here.
+MANY_SUMMED = 2e4
 
 
 def auto(
@@ -135,6 +138,7 @@ def _begin(
     penalty = problem.penalty_hessian(theta) if problem.convex else None
     preconditioner = Preconditioner(estimate.diagonal, penalty, free, columns, idle)
     precision = float(np.finfo(np.float32 if single else np.float64).eps)
+    precision *= max(1.0, problem.n_summed / MANY_SUMMED)
     systems = [
         LinearSystem(side, guess, product, preconditioner, precision)
         for side, guess, product in zip(sides, guesses, products[: len(guesses)], strict=True)
@@ -214,16 +218,16 @@ class _State:
         """
         errors = [system.error for system in self.systems]
         product = float(np.prod(errors)) if len(errors) == 2 else 0.0
-        return min(max(*self.changes, product), self.bound)
+        return min(_known(max(map(_known, (*self.changes, product)))), self.bound)
 
     @property
     def bound(self) -> float:
         """Upper bound of the error of the hypergradient's norm."""
         # No cross derivative is longer in the norm of the inverse Hessian than penalty and w say.
-        bounds = [self.reach * self.systems[0].bound]
+        bounds = [_known(self.reach * self.systems[0].bound)]
         if self.theta.size == 1 and len(self.systems) == 2:
             adjoint, tangent = self.systems
-            bounds.append(adjoint.bound * tangent.bound + self.reach * adjoint.rounding)
+            bounds.append(_known(adjoint.bound * tangent.bound + self.reach * adjoint.rounding))
         return min(bounds)
 
     @property
@@ -250,6 +254,11 @@ class _State:
         """Give the Hessian products along q and p to the memory of L-BFGS."""
         for system in self.systems:
             solution.inverse_hessian.append(system.x, system.product)
+
+
+def _known(error: float) -> float:
+    """Return an error, infinite where it is not a number: ``min`` and ``max`` would lose that."""
+    return np.inf if np.isnan(error) else error
 
 
 def _share(adjoint: LinearSystem, tangent: LinearSystem) -> float:

@@ -155,7 +155,11 @@ class LinearSystem:
         self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
         self.direction = preconditioner(self.residual)
         self._energy = float(self.residual @ self.direction)
-        self.finished = bool(self._energy <= self._floor * self._floor)
+        self.finished = self._ends()
+
+    def _ends(self) -> bool:
+        """Whether nothing is left to gain: also where the residual is no longer a number."""
+        return not self._energy > self._floor * self._floor
 
     @property
     def product(self) -> Vector:
@@ -165,14 +169,14 @@ class LinearSystem:
     @property
     def error(self) -> float:
         r"""What :math:`\epsilon(x)` would be if the preconditioner were the inverse of H."""
-        return float(np.sqrt(max(self._energy, 0.0)))
+        return float(np.sqrt(np.maximum(self._energy, 0.0)))
 
     @property
     def bound(self) -> float:
         r"""Upper bound of :math:`\epsilon(x)`; infinite if none is known."""
         if not np.isfinite(self._radau):
             return np.inf
-        return float(np.sqrt(self._radau * max(self._energy, 0.0))) + self.rounding
+        return float(np.sqrt(self._radau * np.maximum(self._energy, 0.0))) + self.rounding
 
     @property
     def rounding(self) -> float:
@@ -196,7 +200,7 @@ class LinearSystem:
         self.direction *= growth
         self.direction += scaled
         self._energy = energy
-        self.finished = bool(energy <= self._floor * self._floor)
+        self.finished = self._ends()
         self._extend(step, growth)
 
     def _extend(self, step: float, growth: float) -> None:

@@ -45,9 +45,10 @@ class Solution:
         Inner objective at ``w``.
     grad : ndarray of shape (n,)
         Its gradient at ``w``.
-    inverse_hessian : InverseHessian
+    inverse_hessian : InverseHessian or LinearOperator of shape (n, n)
         The estimate built on the way. A further solve that is given this object extends it; keep
-        a ``copy()`` where that matters.
+        a ``copy()`` where that matters. Of a problem that was solved by factorised Hessians, the
+        inverse itself.
     n_iter : int
         Iterations.
     n_passes : int

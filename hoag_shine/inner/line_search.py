@@ -91,7 +91,7 @@ def _next_step(low: Trial, high: Trial | None) -> float | None:
     if abs(width) <= 1e-12 * max(abs(low.step), abs(high.step)):
         return None
     fraction = _cubic_minimum(low, high, width) if np.isfinite(high.value) else 0.1
-    return low.step + min(max(fraction, 0.1), 0.9) * width
+    return low.step + float(np.clip(fraction, 0.1, 0.9)) * width
 
 
 def _cubic_minimum(low: Trial, high: Trial, width: float) -> float:
@@ -99,8 +99,13 @@ def _cubic_minimum(low: Trial, high: Trial, width: float) -> float:
 
     Nocedal and Wright, 2nd ed., equation 3.59, written for the unit interval.
     """
-    slope_low, slope_high = low.slope * width, high.slope * width
-    d = slope_low + slope_high + 3.0 * (low.value - high.value)
+    slope_low, slope_high, fall = low.slope * width, high.slope * width, low.value - high.value
+    # Only ratios matter, and the square of a large number would overflow.
+    unit = max(abs(slope_low), abs(slope_high), abs(fall))
+    if not 0.0 < unit < np.inf:
+        return 0.5
+    slope_low, slope_high, fall = slope_low / unit, slope_high / unit, fall / unit
+    d = slope_low + slope_high + 3.0 * fall
     root = d * d - slope_low * slope_high
     if root < 0.0:
         return 0.5

@@ -38,6 +38,11 @@ class Problem(ABC):
     convex : bool
         A promise that the Hessian of g in w is positive semidefinite, for every w and theta, and
         still is without ``penalty_hessian`` where there is one. Bounds on errors rest on it.
+    n_summed : int
+        Terms that are summed up to an entry of a Hessian product, as samples are: rounding grows
+        with them.
+    outer_minimum : float
+        What the outer loss is never below.
     n_passes : float
         Data passes spent so far: one for a value with its gradient or for a Hessian product, a
         half where only one of the two products with the data matrix is needed.
@@ -46,6 +51,8 @@ class Problem(ABC):
     n_params: int
     n_hyperparameters: int
     convex: bool = False
+    n_summed: int = 1
+    outer_minimum: float = -np.inf
     n_passes: float = 0.0
 
     @abstractmethod
@@ -146,6 +153,16 @@ class ProblemSet(Sequence[Problem]):
         """The share of the data that a pass reads: less than 1 where few rows stand for many."""
         return 1.0
 
+    @property
+    def null_value(self) -> float:
+        """The criterion at inner variables zero, the unit of what nobody can see; 0 if unknown."""
+        return 0.0
+
+    @property
+    def direct(self) -> Any:
+        """What solves all members by factorised Hessians; None where that is not cheap."""
+        return None
+
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         """Answer one request for each of some members, keyed by their index."""
         return {k: _answer(self[k], request, theta) for k, request in requests.items()}
@@ -193,6 +210,10 @@ class JoinedProblems(ProblemSet):
     @property
     def pass_share(self) -> float:
         return max(members.pass_share for members in self.sets)
+
+    @property
+    def null_value(self) -> float:
+        return sum(len(members) * members.null_value for members in self.sets) / len(self)
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         shares: dict[int, dict[int, Request]] = {}

@@ -76,8 +76,6 @@ class CompressedRows:
         fit_intercept: bool,
     ) -> Self | None:
         """Return the compressed rows, or None where they would cost more than they save."""
-        if not test_weight.any():
-            return None  # a final fit is over after a few products
         rows = None
         if loss.quadratic and not hasattr(X, "tocsr"):
             rows = cls._factors(X, y, train_weight, test_weight, fit_intercept)

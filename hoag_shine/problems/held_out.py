@@ -42,6 +42,21 @@ class HeldOut:
         rows, folds = rows.astype(np.min_scalar_type(n)), folds.astype(np.min_scalar_type(n_folds))
         return cls(rows, folds, weight[places])
 
+    @classmethod
+    def listed(cls, rows: Indices, folds: Indices, weight: Array) -> Self:
+        """Sort a list of rows, folds and weights, all of shape (n,); no pair occurs twice."""
+        order = np.lexsort((folds, rows))
+        rows, folds = (
+            a[order].astype(np.min_scalar_type(int(a.max(initial=0)) + 1)) for a in (rows, folds)
+        )
+        return cls(rows, folds, weight[order, None])
+
+    def dense(self, n_rows: int, n_folds: int) -> Array:
+        """Return the weights as an array of shape (n_rows, n_folds), for rows of one weight."""
+        weight = np.zeros((n_rows, n_folds))
+        weight[self.rows, self.folds] = self.weight[:, 0]
+        return weight
+
     def by(self, folds: Sequence[int], n_folds: int) -> Self:
         """Return the part of some folds, which are then numbered by their places here."""
         if list(folds) == list(range(n_folds)):

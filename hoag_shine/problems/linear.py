@@ -40,7 +40,9 @@ from ..inner.requests import Evaluate, HessianProduct, Request
 from ..memory import keep_freed_memory
 from .base import Problem, ProblemSet
 from .by_fold import ByFold, columns
-from .design import MODERATE, as_design
+from .design import MODERATE, CSRDesign, DenseDesign, as_design
+from .direct import DirectProblems, affordable
+from .fold_weights import FoldWeights, as_fold_weights
 from .held_out import HeldOut
 from .losses import Loss
 from .penalties import L2Penalty
@@ -70,11 +72,18 @@ class LinearProblem(Problem):
         self.n_params = folds.n_params
         self.n_hyperparameters = folds.penalty.n_groups
         self.convex = folds.loss.convex
+        self.n_summed = len(folds.y)
+        self.outer_minimum = folds.loss.minimum
 
     @property
     def n_passes(self) -> float:  # type: ignore[override]
         """Data passes spent by all folds together: they are read in common."""
         return self._folds.n_passes
+
+    @property
+    def direct(self) -> DirectProblems | None:
+        """What solves the problem by factorised Hessians, if it is the only fold."""
+        return self._folds.direct if len(self._folds) == 1 else None
 
     def value_and_grad(self, w: Vector, theta: Vector) -> tuple[float, Vector]:
         return self._folds.values_and_grads({self._index: Evaluate(w)}, theta)[self._index]
@@ -116,7 +125,8 @@ class LinearProblems(ProblemSet):
         Over the variables in their flat layout.
     train_weight, test_weight : ndarray of shape (n_samples, n_folds), float64
         :math:`s` and :math:`v` above. Or of shape (n_samples, n_folds, n_outputs), where a loss
-        that is the sum over the outputs weighs them differently.
+        that is the sum over the outputs weighs them differently. Or FoldWeights and HeldOut, which
+        take less memory where the folds are many.
     fit_intercept : bool, default=True
     n_samples : int, optional
         Rows of the data, where those of X stand for more.
@@ -134,19 +144,19 @@ class LinearProblems(ProblemSet):
         y: Vector,
         loss: Loss,
         penalty: L2Penalty,
-        train_weight: Array,
-        test_weight: Array,
+        train_weight: Array | FoldWeights,
+        test_weight: Array | HeldOut,
         *,
         fit_intercept: bool = True,
         n_samples: int | None = None,
     ) -> None:
         kernels.get_ready()
         keep_freed_memory()
-        self.design = as_design(X)
+        self._X = X
         self.y = y.reshape(len(y), 1, -1)
         self.loss = loss
         self.penalty = penalty
-        self.train_weight = train_weight
+        self._weights = as_fold_weights(train_weight)
         self.fit_intercept = fit_intercept
         self.n_features = X.shape[1]
         self.n_outputs = self.y.shape[2]
@@ -155,20 +165,50 @@ class LinearProblems(ProblemSet):
         self._made_in = 0.0 if n_samples is None else 1.0
         self._n_passes = 0.0
         # A fold's outer loss reads no other rows.
-        self.held_out = HeldOut.of(test_weight)
+        self.held_out = (
+            test_weight if isinstance(test_weight, HeldOut) else HeldOut.of(test_weight)
+        )
         # The folds' last linear predictors, those before them, and curvatures. The latter two share
         # memory: lines are for line searches, which want no curvature.
-        shape = len(y), len(self)
-        self._predictors, self._earlier, self._curvatures = (ByFold(*shape) for _ in range(3))
-        # Searches begin at zero.
-        self._predictors.room(range(len(self)), self.n_outputs).fill(0.0)
-        self._predictors.note(range(len(self)), np.zeros((len(self), self.n_params)))
+        self._earlier, self._curvatures = (ByFold(len(y), len(self)) for _ in range(2))
         self._last_hessian: dict[int, tuple[Vector, Array]] = {}
         self._buffers: dict[str, Array] = {}
         # Without those variables that the penalty holds at zero.
         free = penalty.groups != HELD
         self._free = None if free.all() else free
-        self._centring = self._make_centring()
+
+    @cached_property
+    def design(self) -> DenseDesign | CSRDesign:
+        """X, read in blocks of rows."""
+        return as_design(self._X)
+
+    @cached_property
+    def train_weight(self) -> Array:
+        """The weights of all rows in the training losses, as an array."""
+        return self._weights[:]
+
+    @cached_property
+    def direct(self) -> DirectProblems | None:
+        """The same problems, solved by factorised Hessians, where that is cheap."""
+        arguments = (self.loss, self.penalty)
+        counts = (len(self), self.fit_intercept, self._weights.n_train)
+        if not affordable(self._X, self.n_outputs, *arguments, *counts):
+            return None
+        y = self.y[:, 0]
+        return DirectProblems(self._X, y, *arguments, self._weights, self.held_out, *counts)
+
+    @cached_property
+    def null_value(self) -> float:  # type: ignore[override]
+        y = self.y[self.held_out.rows]
+        return float((self.held_out.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum()) / len(self)
+
+    @cached_property
+    def _predictors(self) -> ByFold:
+        """The folds' last linear predictors; searches begin at zero."""
+        predictors = ByFold(len(self.y), len(self))
+        predictors.room(range(len(self)), self.n_outputs).fill(0.0)
+        predictors.note(range(len(self)), np.zeros((len(self), self.n_params)))
+        return predictors
 
     @overload
     def __getitem__(self, index: int) -> LinearProblem: ...
@@ -181,7 +221,7 @@ class LinearProblems(ProblemSet):
         return LinearProblem(self, folds) if isinstance(folds, int) else [self[k] for k in folds]
 
     def __len__(self) -> int:
-        return int(self.train_weight.shape[1])
+        return len(self._weights)
 
     @property
     def n_hyperparameters(self) -> int:
@@ -189,7 +229,8 @@ class LinearProblems(ProblemSet):
 
     @property
     def n_passes(self) -> float:
-        return self._made_in + self._share * self._n_passes
+        direct = self.__dict__.get("direct")
+        return self._made_in + self._share * (self._n_passes + (direct.n_passes if direct else 0.0))
 
     @property
     def pass_share(self) -> float:
@@ -239,6 +280,16 @@ class LinearProblems(ProblemSet):
         if not requests:
             return {}
         dtype = self._single if all(map(_single_will_do, requests.values())) else np.float64
+        answers = self._hessian_products(requests, theta, dtype)
+        if dtype == np.float64 or all(np.isfinite(v).all() for v in answers.values()):
+            return answers
+        # A curvature beyond the range of single precision, be it of a row without weight.
+        return self._hessian_products(requests, theta, np.float64)
+
+    def _hessian_products(
+        self, requests: Mapping[int, HessianProduct], theta: Vector, dtype: Any
+    ) -> dict[int, Vector]:
+        """Return the products, made in some precision."""
         folds = list(requests)
         rows = {k: np.atleast_2d(request.v) for k, request in requests.items()}
         # As many vectors for each fold, zeros where one has fewer: they share its curvature.
@@ -535,8 +586,9 @@ class LinearProblems(ProblemSet):
             total += float(pull @ sums)
         return total
 
-    def _make_centring(self) -> Array | None:
-        """Return each fold's rho, row by row, for a loss that needs it; see the module."""
+    @cached_property
+    def _centring(self) -> Array | None:
+        """Each fold's rho, row by row, for a loss that needs it; see the module."""
         free = np.all(self.penalty.groups.reshape(-1, self.n_outputs) < 0, axis=1)
         if not (self.loss.shift_invariant and free.any()):
             return None

@@ -50,7 +50,12 @@ class Refit:
     def per_sample_shift(self) -> float:
         """Return what keeps the penalty per training weight, added to log alpha."""
         data = self.data
-        folds = [w for part in data.parts for w in training_weights(data.model, part).sum(axis=0)]
+        folds = [
+            weights[k : k + 1].sum(axis=0)[0]
+            for part in data.parts
+            for weights in [training_weights(data.model, part)]
+            for k in range(len(weights))
+        ]
         whole = data.model.training_weight(
             self.whole.y, np.ones(len(self.whole.y)), self.whole.weight
         ).sum(axis=0)
@@ -71,7 +76,10 @@ class Refit:
         """Return what a fold has learnt of its Hessian, which differs by the rows held out."""
         if not (solutions and self.data.part_of_fold[0] is self.whole):
             return None
-        estimate = solutions[0].inverse_hessian.copy()
+        estimate = solutions[0].inverse_hessian
+        if not isinstance(estimate, InverseHessian):
+            return None
+        estimate = estimate.copy()
         estimate.set_penalty(self.problem.penalty_hessian(theta))
         estimate.use_median_scale()
         return estimate

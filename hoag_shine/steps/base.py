@@ -80,6 +80,8 @@ class Sample:
         How the hypergradient was computed, where its method has a choice.
     exhausted : bool
         Whether the inner solves have given all they can for want of iterations.
+    floor : float
+        A size of the criterion below which shares of it are of no interest.
     """
 
     theta: Vector
@@ -95,6 +97,12 @@ class Sample:
     grad_asked: float = float("inf")
     used: str = ""
     exhausted: bool = False
+    floor: float = 0.0
+
+    @property
+    def size(self) -> float:
+        """What tolerances of the value are relative to: itself, or the floor if that is more."""
+        return max(abs(self.value), self.floor)
 
     @property
     def share(self) -> float:

@@ -56,7 +56,7 @@ def secant(
     while True:
         move = search.propose()
         middle = search.middle
-        negligible = tol**2 * abs(middle.value)
+        negligible = tol**2 * middle.size
         wanted = max(search.share * move.gain, negligible)
         # The parabola through three values says less of a gain than two derivatives do.
         enough = negligible if search.reliable else SHARE_BY_VALUE * negligible

@@ -46,13 +46,13 @@ def trust_region(
     while True:
         step, slope = _model_step(model, sample, lower, upper, radius)
         gain, length = -0.5 * slope, float(np.abs(step).max())
-        wanted = max(CAUTION * sample.share * gain, tol**2 * abs(sample.value))
+        wanted = max(CAUTION * sample.share * gain, tol**2 * sample.size)
         grad = SHARE_OF_GRADIENT * float(np.linalg.norm(sample.grad))
         short = sample.error > wanted and not sample.final
         if short or sample.improvable(grad):
             sample = yield Ask(sample.theta, wanted, grad_accuracy=grad)
             continue
-        if length <= tol or gain <= tol**2 * abs(sample.value):
+        if length <= tol or gain <= tol**2 * sample.size:
             return ending(sample, lower, upper)
         trial = yield Ask(sample.theta + step, wanted)
         model.append(trial.theta - sample.theta, trial.grad - sample.grad)

@@ -30,6 +30,8 @@ class Loss(ABC):
         Name of the scikit-learn scorer whose negative is the mean of this loss.
     convex : bool
         A promise that the second derivative is nowhere negative. Bounds on errors rest on it.
+    minimum : float
+        What the loss is never below: minus infinity where that is not known.
     target_range : pair of float
         The smallest and the largest target that the loss is made for.
     shift_invariant : bool
@@ -43,6 +45,7 @@ class Loss(ABC):
 
     scoring: str | None = None
     convex: bool = False
+    minimum: float = -np.inf
     target_range: tuple[float, float] = (-np.inf, np.inf)
     shift_invariant: ClassVar[bool] = False
     quadratic: ClassVar[bool] = False
@@ -76,6 +79,19 @@ class Loss(ABC):
     def hessian_product(self, hessian: Array, v: Array) -> Array:
         """Return the second derivative times ``v``, of z's shape, given :meth:`hessian`."""
         return hessian * v
+
+    @property
+    def has_root(self) -> bool:
+        """Whether there is a :meth:`hessian_root`."""
+        return type(self).hessian_root is not Loss.hessian_root
+
+    def hessian_root(self, hessian: Array) -> Array:
+        r"""Return V with :math:`V V^\top` the second derivative, given :meth:`hessian`.
+
+        Of shape (n, k, m, m). Only a convex loss that couples the outputs is asked for it, and one
+        that has none is solved by other means.
+        """
+        raise NotImplementedError(f"{self!r} has no hessian_root.")
 
     def hessian_diagonal(self, hessian: Array) -> Array:
         """Return the second derivative's diagonal, of z's shape, given :meth:`hessian`."""

@@ -14,6 +14,7 @@ class SquaredHingeLoss(Loss):
     """
 
     convex = True
+    minimum = 0.0
     target_range = (-1.0, 1.0)
 
     def value(self, y: Array, z: Array) -> Array:

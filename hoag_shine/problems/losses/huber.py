@@ -38,6 +38,7 @@ class HuberLoss(Loss):
     """
 
     convex = True
+    minimum = 0.0
     n_predictors = 2
 
     def __init__(self, epsilon: float = 1.35, unit: float = 1.0) -> None:
@@ -67,6 +68,14 @@ class HuberLoss(Loss):
 
     def hessian_diagonal(self, hessian: Array) -> Array:
         return hessian[..., [0, 2]]
+
+    def hessian_root(self, hessian: Array) -> Array:
+        a, b, c = np.moveaxis(hessian, -1, 0)
+        root = np.zeros((*a.shape, 2, 2))
+        root[..., 0, 0] = np.sqrt(a)
+        root[..., 1, 0] = np.divide(b, root[..., 0, 0], out=np.zeros_like(b), where=a > 0.0)
+        root[..., 1, 1] = np.sqrt(np.maximum(c - root[..., 1, 0] ** 2, 0.0))
+        return root
 
     def scale(self, z: Array) -> Array:
         """Return the scale for the second predictor."""

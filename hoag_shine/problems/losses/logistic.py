@@ -20,6 +20,7 @@ class LogisticLoss(Loss):
 
     scoring = "neg_log_loss"
     convex = True
+    minimum = 0.0
     target_range = (0.0, 1.0)
 
     def value(self, y: Array, z: Array) -> Array:
@@ -51,6 +52,7 @@ class SigmoidSquaredLoss(Loss):
     experiments: bounded, so that a wrong label costs no more than 1/2, and not convex.
     """
 
+    minimum = 0.0
     target_range = (0.0, 1.0)
 
     def value(self, y: Array, z: Array) -> Array:
@@ -77,6 +79,7 @@ class MultinomialLoss(Loss):
 
     scoring = "neg_log_loss"
     convex = True
+    minimum = 0.0
     target_range = (0.0, 1.0)
     shift_invariant = True
 
@@ -95,6 +98,11 @@ class MultinomialLoss(Loss):
     def hessian_product(self, hessian: Array, v: Array) -> Array:
         p = hessian
         return np.asarray(p * (v - (p * v).sum(axis=-1, keepdims=True)))
+
+    def hessian_root(self, hessian: Array) -> Array:
+        # (I - p 1') diag(p)^(1/2), times its transpose, is diag(p) - p p', since p sums to one.
+        p, root = hessian, np.sqrt(hessian)
+        return np.eye(p.shape[-1]) * root[..., None, :] - p[..., :, None] * root[..., None, :]
 
     def hessian_diagonal(self, hessian: Array) -> Array:
         return hessian * (1.0 - hessian)

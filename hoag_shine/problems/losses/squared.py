@@ -12,6 +12,7 @@ class SquaredLoss(Loss):
 
     scoring = "neg_mean_squared_error"
     convex = True
+    minimum = 0.0
     quadratic = True
 
     def value(self, y: Array, z: Array) -> Array:

@@ -34,6 +34,8 @@ class TweedieLoss(Loss):
         For such a power.
     """
 
+    minimum = 0.0
+
     def __init__(self, power: float, unit: float = 1.0) -> None:
         if not (power <= 0.0 or 1.0 <= power < np.inf):
             raise ValueError(

@@ -1,0 +1,269 @@
+r"""Folds with more columns than rows: Newton's equations in variables of the samples.
+
+The coefficients of a penalised fit are combinations of the training rows,
+:math:`w = \mathrm{diag}(1/h)\, X^\top a` with :math:`a = -\partial \ell / \partial z` (the
+representer theorem). To solve for ``a`` is exact and cheap, and keeps the coefficients where they
+belong: in the coefficients themselves, whatever a preconditioner or rounding adds outside of the
+span of the training rows is seen by no loss, and only the penalty, which may be ever so small,
+would bring it back.
+
+With the kernel :math:`K = X \mathrm{diag}(1/h) X^\top`, columns F without a penalty (intercepts)
+and their coefficients b, linear predictors are :math:`z = K a + F b`, and the optimum has
+:math:`F^\top a = 0`. A Newton step from there solves
+
+.. math:: (I + D K)\, c + D F \beta = u, \qquad F^\top c - R \beta = v
+
+for curvatures D, a centring R of the softmax, and a force (u, v). With :math:`D = V V^\top`, sample
+by sample, that is a positive definite system whose eigenvalues are at least 1, whatever the units
+of X are and wherever D is zero:
+
+.. math:: c = u - V e, \qquad B e = V^\top (K u + F \beta), \qquad B = I + V^\top K V
+
+(C. E. Rasmussen and C. K. I. Williams, *Gaussian Processes for Machine Learning*, section 3.4.3).
+An output may have a kernel of another scale, :math:`\kappa_c K`, and one that has no coefficients,
+as the scale of Huber's loss, has :math:`\kappa_c = 0`. Variables are two arrays:
+a (fold, sample, output) and b (fold, column of F, output).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batched import Factorised
+from .newton import Folds, State
+
+Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DualSystem:
+    """Newton's equations in variables of the samples.
+
+    Attributes
+    ----------
+    kernel : ndarray of shape (n_rows, n_rows)
+        K above.
+    scale : ndarray of shape (n_outputs,)
+        :math:`\\kappa` above.
+    free : ndarray of shape (n_rows, q)
+        F above.
+    active : ndarray of shape (q, n_outputs), bool
+        The coefficients of F that the model has; others are zero.
+    folds : Folds
+    centring : ndarray of shape (q, n_folds) or None
+        :math:`\\rho` of each fold and column of F.
+    """
+
+    kernel: Array
+    scale: Vector
+    free: Array
+    active: NDArray[np.bool_]
+    folds: Folds
+    centring: Array | None
+
+    def zero(self) -> State:
+        """Return the state of a model without coefficients."""
+        k, (q, m) = len(self.folds), self.active.shape
+        return np.zeros((k, len(self.kernel), m)), np.zeros((k, q, m))
+
+    def predict(self, state: State) -> Array:
+        a, b = state
+        return self.times_kernel(np.moveaxis(a, 0, 1)) + self._times_free(b)
+
+    def times_kernel(self, a: Array) -> Array:
+        """Return K times a, both of shape (n_rows, n_folds, n_outputs)."""
+        product = self.kernel @ a.reshape(len(a), -1)
+        return product.reshape(a.shape) * self.scale
+
+    def pull(self, state: State, slopes: Array) -> State:
+        a, b = state
+        return -slopes - np.moveaxis(a, 0, 1), -self._gap(a, b)
+
+    def load(self, slopes: Array) -> State:
+        k, (q, m) = len(self.folds), self.active.shape
+        return slopes, np.zeros((k, q, m))
+
+    def work(self, force: State, step: State, dZ: Array) -> Vector:
+        u, v = force
+        return np.einsum("nkm,nkm->k", u, dZ) - np.einsum("kqm,kqm->k", v, step[1])
+
+    def stiffness(self, state: State, step: State) -> Vector:
+        a = np.moveaxis(state[0], 0, 1)
+        inner = np.einsum("nkm,nkm->k", a, self.times_kernel(np.moveaxis(step[0], 0, 1)))
+        if self.centring is not None:
+            sums = state[1].sum(axis=2) * step[1].sum(axis=2)
+            inner += np.einsum("qk,kq->k", self.centring, sums)
+        return np.asarray(inner)
+
+    def remainder(self, force: State, state: State, Z: Array) -> State:
+        """Return what the equations at Z, times a state, leave of a force."""
+        (u, v), c = force, np.moveaxis(state[0], 0, 1)
+        loss, weight = self.folds.loss, self.folds.weight
+        curvature = loss.hessian(self.folds.y, Z)
+        pulled = weight * loss.hessian_product(curvature, self.predict(state))
+        return u - c - pulled, v - self._gap(*state)
+
+    def length(self, force: State) -> Vector:
+        """Return the norm of a force in the inverse of the penalty, where there is one."""
+        squares = np.einsum("nkm,nkm->k", force[0], self.times_kernel(force[0]))
+        return np.sqrt(np.maximum(squares, 0.0))
+
+    def linearise(self, Z: Array) -> _Dual:
+        loss, weight = self.folds.loss, self.folds.weight
+        curvature = loss.hessian(self.folds.y, Z)
+        if loss.couples:
+            return _Dual(self, np.sqrt(weight)[..., None] * loss.hessian_root(curvature))
+        return _Dual(self, np.sqrt(weight * np.maximum(curvature, 0.0)))
+
+    def _times_free(self, b: Array) -> Array:
+        k, q, m = b.shape
+        columns = np.moveaxis(b * self.active, 0, 1).reshape(q, k * m)
+        return np.asarray((self.free @ columns).reshape(len(self.free), k, m))
+
+    def transposed_free(self, c: Array) -> Array:
+        """Return F' c, of shape (n_folds, q, n_outputs), for c (n_rows, n_folds, n_outputs)."""
+        n, k, m = c.shape
+        product = (self.free.T @ c.reshape(n, k * m)).reshape(self.free.shape[1], k, m)
+        return np.moveaxis(product, 1, 0) * self.active
+
+    def _gap(self, a: Array, b: Array) -> Array:
+        """Return F' a - R b, which is zero at the optimum."""
+        gap = self.transposed_free(np.moveaxis(a, 0, 1))
+        if self.centring is not None:
+            gap -= (self.centring.T * b.sum(axis=2))[:, :, None]
+        return gap
+
+
+class _Dual:
+    """The factorised equations of a :class:`DualSystem`.
+
+    Parameters
+    ----------
+    system : DualSystem
+    V : ndarray of shape (n_rows, n_folds, n_outputs) or with a further axis (n_outputs)
+        Roots of the weighted curvatures: numbers, or matrices (output, column).
+    """
+
+    def __init__(self, system: DualSystem, V: Array) -> None:
+        self._system = system
+        self._V = V
+        self._couples = V.ndim == 4
+        self._factor = Factorised(self._matrix())
+        self._free = self._factored_free()
+        self._schur = self._factored_schur()
+
+    def solve(self, force: State) -> State:
+        u, v = force
+        system = self._system
+        e = self._apply(self._down(system.times_kernel(u)))
+        q, m = system.active.shape
+        k = len(system.folds)
+        b = np.zeros((k, q, m))
+        if self._free is not None:
+            # The equations of b: F' V B^-1 V' F b + R b = F' (u - V B^-1 V' K u) - v.
+            rest = system.transposed_free(u - self._up(e)) - v
+            b = self._schur(rest)
+            e += self._of_free(b)
+        return np.moveaxis(u - self._up(e), 0, 1), b
+
+    def apart(self, Z: Array, v: Array) -> State:
+        """Return the combination of rows for coefficients that change linear predictors by Z.
+
+        ``v`` is the rest of a right-hand side that belongs to F. With the solution's predictors
+        :math:`z = Z + K c + F \\beta`, it has :math:`c = -D z` and :math:`F^\\top D z + R \\beta = v`.
+        """
+        e = self._apply(self._down(Z))
+        k, (q, m) = len(self._system.folds), self._system.active.shape
+        b = np.zeros((k, q, m))
+        if self._schur is not None:
+            b = self._schur(v - self._system.transposed_free(self._up(e)))
+            e += self._of_free(b)
+        return np.moveaxis(-self._up(e), 0, 1), b
+
+    def ignored(self, force: State, load: State) -> Vector:
+        """Return zero: B has no direction that is not solved for."""
+        return np.zeros(len(self._system.folds))
+
+    def _matrix(self) -> Array:
+        """Return B, one for each fold, or each fold and output where these are apart."""
+        K, scale, V = self._system.kernel, self._system.scale, self._V
+        n, k, m = V.shape[:3]
+        if not self._couples:
+            rows = np.moveaxis(V * np.sqrt(scale), 0, -1).reshape(k * m, n)
+            B = rows[:, :, None] * K * rows[:, None, :]
+        else:
+            blocks = np.empty((k, n, m, n, m))
+            T = np.moveaxis(V, 1, 0)
+            for r in range(m):
+                for s in range(r, m):
+                    product = np.zeros((k, n, n))
+                    for c in np.flatnonzero(scale):
+                        product += scale[c] * T[:, :, c, r, None] * T[:, None, :, c, s]
+                    product *= K
+                    blocks[:, :, r, :, s] = product
+                    blocks[:, :, s, :, r] = np.swapaxes(product, 1, 2)
+            B = blocks.reshape(k, n * m, n * m)
+        np.einsum("bii->bi", B)[...] += 1.0
+        return B
+
+    def _up(self, e: Array) -> Array:
+        """Return V e."""
+        return np.einsum("nkcr,nkr->nkc", self._V, e) if self._couples else self._V * e
+
+    def _down(self, x: Array) -> Array:
+        """Return V' x."""
+        return np.einsum("nkcr,nkc->nkr", self._V, x) if self._couples else self._V * x
+
+    def _apply(self, x: Array) -> Array:
+        """Return B^-1 x, for x of shape (n_rows, n_folds, n_outputs)."""
+        n, k, m = x.shape
+        if self._couples:
+            sides = np.moveaxis(x, 1, 0).reshape(k, n * m, 1)
+            return np.moveaxis(self._factor(sides).reshape(k, n, m), 1, 0)
+        sides = np.moveaxis(x, 0, -1).reshape(k * m, n, 1)
+        return np.moveaxis(self._factor(sides).reshape(k, m, n), 2, 0)
+
+    def _factored_free(self) -> Array | None:
+        """Return B^-1 V' F: for each active coefficient of F a column (row, fold, output)."""
+        system = self._system
+        places = np.argwhere(system.active)
+        if not len(places):
+            return None
+        n, k, m = self._V.shape[:3]
+        columns = np.zeros((len(places), n, k, m))
+        for column, (j, c) in zip(columns, places, strict=True):
+            x = np.zeros((n, k, m))
+            x[:, :, c] = system.free[:, j, None]
+            column[...] = self._apply(self._down(x))
+        return columns
+
+    def _factored_schur(self):  # type: ignore[no-untyped-def]
+        """Return how to solve the equations of b."""
+        system = self._system
+        if self._free is None:
+            return None
+        kept = np.flatnonzero(system.active)
+        k, (q, m) = len(system.folds), system.active.shape
+        S = np.empty((k, kept.size, kept.size))
+        for i, column in enumerate(self._free):
+            S[:, :, i] = system.transposed_free(self._up(column)).reshape(k, -1)[:, kept]
+        if system.centring is not None:
+            place = kept // m
+            S += np.where(place[:, None] == place, system.centring.T[:, place, None], 0.0)
+        factor = Factorised(0.5 * (S + np.swapaxes(S, 1, 2)))
+
+        def solve(rest: Array) -> Array:
+            b = np.zeros((k, q * m))
+            b[:, kept] = factor(rest.reshape(k, -1)[:, kept, None])[:, :, 0]
+            return b.reshape(k, q, m)
+
+        return solve
+
+    def _of_free(self, b: Array) -> Array:
+        """Return B^-1 V' F b."""
+        coefficients = b.reshape(len(b), -1)[:, np.flatnonzero(self._system.active)]
+        return np.einsum("jnkm,kj->nkm", self._free, coefficients)

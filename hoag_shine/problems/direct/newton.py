@@ -1,0 +1,301 @@
+r"""Newton's method for all folds side by side, to the accuracy of the arithmetic.
+
+The inner problem of a fold is convex in the linear predictors and quadratic in the rest. A
+*system* says how its variables become linear predictors, and solves the linear equations of a
+Newton step; there are two, see :mod:`~hoag_shine.problems.direct.primal` for more rows than columns
+and :mod:`~hoag_shine.problems.direct.dual` for more columns than rows. What is here is the same for
+both: steps, a line search that needs no values, and when to stop.
+
+The *decrement* :math:`\lambda^2 = -\nabla g^\top p` of a step p is twice what a quadratic model
+expects to gain (Boyd and Vandenberghe, *Convex Optimization*, section 9.5). It does not depend on
+the units of the variables, which the norm of a gradient does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..held_out import HeldOut
+from ..losses import Loss
+
+Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
+# The variables of all folds: arrays whose first axis is that of the folds.
+State = tuple[Array, ...]
+
+MAX_ITER = 100
+# Decrements in units of the loss of a model without coefficients: from where on a step with a new
+# factor leaves next to nothing, what is solved, what rounding may leave unsolved, and from where on
+# the curvature changes so little that its factor serves again.
+NEAR, SOLVED, ROUNDING, FROZEN = 1e-10, 1e-26, 1e-13, 1e-5
+# A factor that serves again must still gain this much in a step.
+GAIN = 0.1
+# The slope at the end of a step, as a share of the slope at its start, that ends a line search.
+FLAT = 0.5
+MAX_TRIALS = 60
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Some folds of a linear model, as rows with weights.
+
+    Attributes
+    ----------
+    y : ndarray of shape (n_rows, 1, n_outputs)
+    loss : Loss
+        Convex.
+    weight : ndarray of shape (n_rows, n_folds, 1 or n_outputs)
+        Of the training losses.
+    held_out : HeldOut
+    """
+
+    y: Array
+    loss: Loss
+    weight: Array
+    held_out: HeldOut
+
+    def __len__(self) -> int:
+        return int(self.weight.shape[1])
+
+    def gradient(self, Z: Array) -> Array:
+        """Return the derivatives of the weighted training losses at linear predictors."""
+        return np.asarray(self.weight * self.loss.gradient(self.y, Z))
+
+    def values(self, Z: Array) -> Vector:
+        """Return each fold's training loss."""
+        loss = self.weight * self.loss.value(self.y, Z)
+        return np.asarray(loss.sum(axis=(0, 2)))
+
+    def outer(self, Z: Array) -> tuple[Vector, Array]:
+        """Return each fold's held-out loss, and its derivatives at the linear predictors."""
+        rows, folds = (a.astype(np.intp) for a in (self.held_out.rows, self.held_out.folds))
+        if not rows.size:
+            return np.zeros(len(self)), np.zeros_like(Z)
+        weight = self.held_out.weight[:, None]
+        loss, slope = self.loss.value_and_gradient(self.y[rows], Z[rows, folds][:, None])
+        values = np.bincount(folds, (weight * loss).sum(axis=(1, 2)), len(self))
+        U = np.zeros_like(Z)
+        U[rows, folds] = (weight * slope)[:, 0]
+        return values, U
+
+
+class Linearised(Protocol):
+    """The Hessians of some folds at given curvatures, factorised."""
+
+    def solve(self, force: State) -> State:
+        """Return the Hessians' inverses times a force."""
+
+
+class System(Protocol):
+    """The variables of some folds: how they become linear predictors, and Newton's equations.
+
+    A *force* is a right-hand side of these equations, in whatever form the system keeps it.
+    """
+
+    def predict(self, state: State) -> Array:
+        """Return the linear predictors of all rows, (row, fold, output)."""
+
+    def linearise(self, Z: Array) -> Linearised:
+        """Factorise the Hessians at linear predictors."""
+
+    def pull(self, state: State, slopes: Array) -> State:
+        """Return minus the gradient, given the derivatives of the training losses."""
+
+    def load(self, slopes: Array) -> State:
+        """Return the gradient of a function with such derivatives at the linear predictors."""
+
+    def work(self, force: State, step: State, dZ: Array) -> Vector:
+        """Return each fold's product of a force and a step, which changes the predictors by dZ."""
+
+    def stiffness(self, state: State, step: State) -> Vector:
+        """Return each fold's product of two vectors in the metric of its penalty."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What Newton's method leaves.
+
+    Attributes
+    ----------
+    state : State
+    Z : ndarray of shape (n_rows, n_folds, n_outputs)
+        The linear predictors.
+    linearised : Linearised
+        At a point near by.
+    fresh : bool
+        Whether that point is the state.
+    decrement : ndarray of shape (n_folds,)
+        In units of the loss of a model without coefficients.
+    n_iter : int
+    """
+
+    state: State
+    Z: Array
+    linearised: Linearised
+    fresh: bool
+    decrement: Vector
+    n_iter: int
+
+
+def solve(self, force: State) -> State:
+        """Return the Hessians' inverses times a force."""
+
+
+class System(Protocol):
+    """The variables of some folds: how they become linear predictors, and Newton's equations.
+
+    A *force* is a right-hand side of these equations, in whatever form the system keeps it.
+    """
+
+    def predict(self, state: State) -> Array:
+        """Return the linear predictors of all rows, (row, fold, output)."""
+
+    def linearise(self, Z: Array) -> Linearised:
+        """Factorise the Hessians at linear predictors."""
+
+    def pull(self, state: State, slopes: Array) -> State:
+        """Return minus the gradient, given the derivatives of the training losses."""
+
+    def load(self, slopes: Array) -> State:
+        """Return the gradient of a function with such derivatives at the linear predictors."""
+
+    def work(self, force: State, step: State, dZ: Array) -> Vector:
+        """Return each fold's product of a force and a step, which changes the predictors by dZ."""
+
+    def stiffness(self, state: State, step: State) -> Vector:
+        """Return each fold's product of two vectors in the metric of its penalty."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What Newton's method leaves.
+
+    Attributes
+    ----------
+    state : State
+    Z : ndarray of shape (n_rows, n_folds, n_outputs)
+        The linear predictors.
+    linearised : Linearised
+        At a point near by.
+    fresh : bool
+        Whether that point is the state.
+    decrement : ndarray of shape (n_folds,)
+        In units of the loss of a model without coefficients.
+    n_iter : int
+    """
+
+    state: State
+    Z: Array
+    linearised: Linearised
+    fresh: bool
+    decrement: Vector
+    n_iter: int
+
+    @property
+    def converged(self) -> NDArray[np.bool_]:
+        return np.asarray(self.decrement <= ROUNDING)
+
+
+def solve(
+    system: System, folds: Folds, state: State, unit: Vector, max_iter: int, target: float
+) -> Solved:
+    """Minimise from a state, which is not changed.
+
+    Parameters
+    ----------
+    system : System
+    folds : Folds
+    state : State
+    unit : ndarray of shape (n_folds,)
+        The loss of a model without coefficients, positive.
+    max_iter : int
+    target : float
+        Decrement to end at, or where rounding permits no less.
+    """
+    Z = system.predict(state)
+    linearised = system.linearise(Z)
+    fresh, last = True, np.full(len(folds), np.inf)
+    for n_iter in range(max_iter + 1):
+        slopes = folds.gradient(Z)
+        if not np.isfinite(slopes).all():
+            return Solved(state, Z, linearised, fresh, np.full(len(folds), np.inf), n_iter)
+        force = system.pull(state, slopes)
+        step = linearised.solve(force)
+        dZ = system.predict(step)
+        decrement = np.abs(system.work(force, step, dZ)) / unit
+        # NaN is no progress.
+        slow = ~(decrement <= GAIN * last)
+        if not fresh and (slow & (decrement > target)).any():
+            linearised, fresh = system.linearise(Z), True
+            last = np.full(len(folds), np.inf)
+            continue
+        done = (decrement <= target) | (slow & (decrement <= ROUNDING))
+        if done.all() or n_iter == max_iter:
+            break
+        t = _line_search(system, folds, state, step, Z, dZ, -decrement * unit)
+        t[done] = 0.0
+        state = tuple(x + _by_fold(t, dx) * dx for x, dx in zip(state, step, strict=True))
+        Z = system.predict(state)
+        last, fresh = decrement, False
+        if not ((decrement <= FROZEN) | done).all():
+            linearised, fresh = system.linearise(Z), True
+    decrement = np.nan_to_num(decrement, nan=np.inf)
+    return Solved(state, Z, linearised, fresh, decrement, n_iter)
+
+
+def _by_fold(t: Vector, like: Array) -> Array:
+    return t.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _line_search(
+    system: System, folds: Folds, state: State, step: State, Z: Array, dZ: Array, slope: Vector
+) -> Vector:
+    r"""Return each fold's length of a step, near the minimum along it.
+
+    The objective is convex, so that its slope along the step rises, and a length is too long where
+    the slope is positive: no value is needed, whose differences would be rounding near the minimum.
+    A length is accepted where the slope has lost at least half of its size without having become
+    larger than that on the other side. Otherwise the bracket is narrowed, by a secant where that
+    makes progress.
+    """
+    t = np.ones(len(folds))
+    # In the metric of the penalty, the slope is linear in the length.
+    constant, linear = system.stiffness(state, step), system.stiffness(step, step)
+    low, high = np.zeros_like(t), np.full_like(t, np.inf)
+    at_low, at_high = slope.copy(), np.full_like(t, np.inf)
+    # Where even the model expects nothing, a step is rounding.
+    searching = np.flatnonzero(slope < 0.0)
+    for _ in range(MAX_TRIALS):
+        if not searching.size:
+            break
+        now = t[searching]
+        moved = Z[:, searching] + now[:, None] * dZ[:, searching]
+        weight = folds.weight[:, searching]
+        slopes = weight * folds.loss.gradient(folds.y, moved)
+        along = np.einsum("nkm,nkm->k", slopes, dZ[:, searching])
+        along += constant[searching] + now * linear[searching]
+        bad = ~np.isfinite(along)
+        along[bad] = np.inf
+        size = FLAT * np.abs(slope[searching])
+        too_long, too_short = along > size, along < -size
+        low[searching[too_short]], at_low[searching[too_short]] = now[too_short], along[too_short]
+        high[searching[too_long]], at_high[searching[too_long]] = now[too_long], along[too_long]
+        searching = searching[too_long | too_short]
+        t[searching] = _between(*(a[searching] for a in (low, high, at_low, at_high)))
+    t[searching] = low[searching]
+    return t
+
+
+def _between(low: Vector, high: Vector, at_low: Vector, at_high: Vector) -> Vector:
+    """Return where to look next for the root of a rising slope."""
+    open_ended = np.isinf(high)
+    width = np.where(open_ended, 0.0, high - low)
+    with np.errstate(invalid="ignore"):
+        share = np.nan_to_num(at_low / (at_low - at_high), nan=0.1)
+    # Far from linear, a secant creeps along one end; it moves by a tenth at least.
+    inside = low + np.clip(share, 0.1, 0.9) * width
+    return np.where(open_ended, 2.0 * np.maximum(low, 1.0), inside)

@@ -1,0 +1,226 @@
+r"""Folds with more rows than columns: Newton's equations in the coefficients.
+
+The Hessian of fold k is :math:`\Phi^\top D_k \Phi + \mathrm{diag}(h) + R_k`, with the design
+:math:`\Phi`, which has a last column of ones where there is an intercept, the weighted second
+derivatives :math:`D_k` of the loss, the penalty h, and for a softmax the centring :math:`R_k` of
+:mod:`hoag_shine.problems.linear`. Variables are arrays (fold, column, output).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batched import Factorised
+from .newton import Folds, State
+
+Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+# The products of all pairs of columns are kept where they are no more numbers than this: Gram
+# matrices of all folds are then one product of matrices.
+MAX_PRODUCTS = 1 << 22
+
+
+class Design:
+    """The rows of all folds, with the products of its columns.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, d), float64
+    """
+
+    def __init__(self, rows: Array) -> None:
+        self.rows = rows
+
+    @cached_property
+    def _pairs(self) -> tuple[Array, NDArray[np.intp]] | None:
+        """The products of two columns, and where those of all pairs are among them."""
+        n, d = self.rows.shape
+        if n * d * (d + 1) // 2 > MAX_PRODUCTS:
+            return None
+        i, j = np.array(list(combinations_with_replacement(range(d), 2))).T
+        place = np.empty((d, d), dtype=np.intp)
+        place[i, j] = place[j, i] = np.arange(i.size)
+        return self.rows[:, i] * self.rows[:, j], place
+
+    def gram(self, weight: Array) -> Array:
+        """Return Phi' diag(u) Phi for each column u of weights of shape (n_rows, k)."""
+        if self._pairs is not None:
+            products, place = self._pairs
+            return np.asarray((weight.T @ products)[:, place])
+        if weight.min(initial=0.0) < 0.0:
+            return np.stack([(self.rows.T * u) @ self.rows for u in weight.T])
+        roots = [self.rows.T * np.sqrt(u) for u in weight.T]
+        # Of a matrix times its own transpose, numpy has BLAS make one triangle.
+        return np.stack([root @ root.T for root in roots])
+
+
+@dataclass(frozen=True)
+class PrimalSystem:
+    """Newton's equations in the coefficients.
+
+    Attributes
+    ----------
+    design : Design
+    folds : Folds
+    penalty : ndarray of shape (d, n_outputs)
+        h above.
+    active : ndarray of shape (d, n_outputs), bool
+        The variables that the model has; others are zero.
+    centring : ndarray of shape (d, n_folds) or None
+        :math:`\\rho` of each fold and row.
+    """
+
+    design: Design
+    folds: Folds
+    penalty: Array
+    active: NDArray[np.bool_]
+    centring: Array | None
+
+    def zero(self) -> State:
+        """Return the state of a model without coefficients."""
+        return (np.zeros((len(self.folds), *self.penalty.shape)),)
+
+    def predict(self, state: State) -> Array:
+        (W,) = state
+        columns = np.moveaxis(W, 0, 1).reshape(W.shape[1], -1)
+        return np.asarray((self.design.rows @ columns).reshape(-1, len(W), W.shape[2]))
+
+    def pull(self, state: State, slopes: Array) -> State:
+        (W,) = state
+        return (-(self._transposed(slopes) + self._stretched(W)),)
+
+    def load(self, slopes: Array) -> State:
+        return (self._transposed(slopes),)
+
+    def work(self, force: State, step: State, dZ: Array) -> Vector:
+        return np.einsum("kdm,kdm->k", force[0], step[0])
+
+    def stiffness(self, state: State, step: State) -> Vector:
+        return np.einsum("kdm,kdm->k", state[0], self._stretched(step[0]))
+
+    def linearise(self, Z: Array) -> _Primal:
+        return self._coupled(Z) if self.folds.loss.couples else self._each(Z)
+
+    def remainder(self, force: State, state: State, Z: Array) -> State:
+        """Return what the Hessian at Z times a state leaves of a force."""
+        loss, weight = self.folds.loss, self.folds.weight
+        curvature = loss.hessian(self.folds.y, Z)
+        slopes = weight * loss.hessian_product(curvature, self.predict(state))
+        return (force[0] - self._transposed(slopes) - self._stretched(state[0]),)
+
+    def length(self, force: State) -> Vector:
+        """Return the norm of a force in the inverse of the penalty, where there is one."""
+        inverse = np.where(self.penalty > 0.0, 1.0 / np.where(self.penalty > 0.0, self.penalty, 1), 0)
+        return np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse))
+
+    def _transposed(self, slopes: Array) -> Array:
+        n, k, m = slopes.shape
+        product = (self.design.rows.T @ slopes.reshape(n, -1)).reshape(-1, k, m)
+        return np.moveaxis(product, 1, 0) * self.active
+
+    def _stretched(self, W: Array) -> Array:
+        """Return what penalty and centring make of coefficients."""
+        pull = self.penalty * W
+        if self.centring is not None:
+            pull += (self.centring.T * W.sum(axis=2))[:, :, None]
+        return pull
+
+    def _each(self, Z: Array) -> _Primal:
+        """Factorise the Hessians of the outputs, of which each has its own."""
+        d, m = self.penalty.shape
+        loss, weight = self.folds.loss, self.folds.weight
+        D = weight * loss.hessian(self.folds.y, Z)
+        # Least squares of several targets under one penalty have one Hessian.
+        alike = loss.quadratic and weight.shape[2] == 1 and np.ptp(self.penalty, axis=1).max() == 0
+        outputs = 1 if alike else m
+        H = self.design.gram(D[:, :, :outputs].reshape(len(D), -1))
+        diagonals = np.tile(self.penalty.T[:outputs], (len(self.folds), 1))
+        np.einsum("bii->bi", H)[...] += diagonals
+        k = len(self.folds)
+
+        def pack(force: Array) -> Array:
+            return force if alike else np.moveaxis(force, 2, 1).reshape(k * m, d, 1)
+
+        def unpack(x: Array) -> Array:
+            return x if alike else np.moveaxis(x.reshape(k, m, d), 1, 2)
+
+        return _Primal(Factorised(H), pack, unpack, diagonals)
+
+    def _coupled(self, Z: Array) -> _Primal:
+        """Factorise the Hessians of all outputs together."""
+        (d, m), k = self.penalty.shape, len(self.folds)
+        loss, weight = self.folds.loss, self.folds.weight
+        curvature = loss.hessian(self.folds.y, Z)
+        H = np.empty((k, d, m, d, m))
+        for c in range(m):
+            column = weight * loss.hessian_product(curvature, np.broadcast_to(np.eye(m)[c], Z.shape))
+            for b in range(c, m):
+                H[:, :, b, :, c] = H[:, :, c, :, b] = self.design.gram(column[:, :, b])
+        if self.centring is not None:
+            rows = np.arange(d)
+            H[:, rows, :, rows, :] += self.centring[:, :, None, None]
+        kept = np.flatnonzero(self.active)
+        H = H.reshape(k, d * m, d * m)
+        np.einsum("bii->bi", H)[...] += self.penalty.ravel()
+
+        def pack(force: Array) -> Array:
+            return force.reshape(k, d * m)[:, kept, None]
+
+        def unpack(x: Array) -> Array:
+            full = np.zeros((k, d * m))
+            full[:, kept] = x[:, :, 0]
+            return full.reshape(k, d, m)
+
+        diagonals = np.tile(self.penalty.ravel()[kept], (k, 1))
+        return _Primal(Factorised(H[:, kept[:, None], kept]), pack, unpack, diagonals)
+
+
+class _Primal:
+    """The factorised Hessians of a :class:`PrimalSystem`.
+
+    Parameters
+    ----------
+    factor : Factorised
+    pack, unpack : callable
+        The way from coefficients, (fold, column, output), to right-hand sides of ``factor``, and
+        from its solutions back.
+    penalty : ndarray of shape (n_matrices, order)
+        The penalty's part of the diagonals.
+    """
+
+    def __init__(
+        self,
+        factor: Factorised,
+        pack: Callable[[Array], Array],
+        unpack: Callable[[Array], Array],
+        penalty: Array,
+    ) -> None:
+        self._factor, self._pack, self._unpack, self._penalty = factor, pack, unpack, penalty
+
+    def solve(self, force: State) -> State:
+        return (self._unpack(self._factor(self._pack(force[0]))),)
+
+    def ignored(self, force: State, load: State) -> Vector:
+        """Return what a force may change of a function, along directions that are not solved for.
+
+        ``load`` is the function's gradient. Nothing is known of the Hessian there but that it is
+        at least the penalty.
+        """
+        sides = self._pack(force[0]), self._pack(load[0])
+        total = self._factor.ignored(*sides, self._penalty)
+        return np.asarray(total.reshape(len(force[0]), -1).sum(axis=1))
+
+
+def with_ones(X: Any, fit_intercept: bool) -> Array:
+    """Return X as float64, with a last column of ones for an intercept."""
+    dense = X.toarray() if hasattr(X, "toarray") else X
+    ones = np.ones((dense.shape[0], int(fit_intercept)))
+    return np.ascontiguousarray(np.hstack([dense.astype(np.float64, copy=False), ones]))

@@ -1,0 +1,401 @@
+r"""The folds of a penalised linear model, solved by Newton's method with factorised Hessians.
+
+For data so small that the Hessian of a fold is cheap to factorise: the solution, the held-out loss
+and the hypergradient are then as accurate as the arithmetic, and nothing has to be estimated. With
+:math:`u = \partial f / \partial z`, the adjoint is :math:`q = H^{-1} \Phi^\top u` by the factor of
+the last Newton step, and :math:`df/d\theta = -\sum_j h_j w_j q_j` over the variables of a penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...groups import HELD
+from ..fold_weights import FoldWeights
+from ..held_out import HeldOut
+from ..losses import Loss
+from ..penalties import L2Penalty
+from .dual import DualSystem
+from .least_squares import LeastSquares
+from .kernels import Kernels, separable
+from .newton import MAX_ITER, NEAR, ROUNDING, SOLVED, Folds, Solved, State, solve
+from .primal import Design, PrimalSystem, with_ones
+
+Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+# Largest order of a matrix that is factorised, and multiplications for a Newton step of all folds:
+# some hundredths of a second.
+MAX_ORDER = 1000
+MAX_WORK = 4e8
+# Multiplications for the Hessians of taller data, which the folds' mean Hessian serves as well.
+MAX_PRODUCTS = 2e7
+# Newton steps at a theta, for a loss that is not quadratic.
+STEPS = 4.0
+# Numbers in an array over rows and folds: folds beyond these wait for their turn.
+MAX_NUMBERS = 1 << 22
+# From so many numbers on, such an array is too large to be kept for all folds; and from so many
+# folds on, what an iterative solver does for each of them costs more than the arithmetic.
+MANY_NUMBERS, MANY_FOLDS = 1 << 24, 50
+# Steps with the last factor, and linear predictors that are products with X and not with a kernel.
+CORRECTIONS = 4
+# A decrement that is near enough to a common start of all folds.
+ROUGH = 1e-4
+# Normal equations whose rounding errors are a larger share of the criterion are not used.
+ACCURATE = 1e-9
+TINY = float(np.finfo(np.float64).tiny)
+# What rounding leaves of a held-out loss, and of the terms of a hypergradient.
+PRECISION, MARGIN = 1e-14, 1e-13
+
+
+@dataclass(frozen=True)
+class DirectSolution:
+    """The folds at some theta.
+
+    Attributes
+    ----------
+    ws : ndarray of shape (n_folds, n_params)
+        Inner variables.
+    values : ndarray of shape (n_folds,)
+        Held-out losses.
+    errors : ndarray of shape (n_folds,)
+        What a further Newton step would change of them.
+    hypergradients : ndarray of shape (n_folds, n_hyperparameters)
+    bounds : ndarray of shape (n_folds,)
+        Of the errors of the hypergradients' norms at ``ws``.
+    converged : ndarray of shape (n_folds,), bool
+        Whether nothing but rounding is left of a Newton step.
+    inner_values : ndarray of shape (n_folds,)
+        Inner objectives.
+    grads : ndarray of shape (n_folds, n_params)
+        Their gradients.
+    n_iter : int
+        Largest number of Newton steps of a fold.
+    """
+
+    ws: Array
+    values: Vector
+    errors: Vector
+    hypergradients: Array
+    bounds: Vector
+    converged: NDArray[np.bool_]
+    inner_values: Vector
+    grads: Array
+    n_iter: int
+
+
+class DirectProblems:
+    """The folds of a penalised linear model.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_rows, n_features)
+    y : ndarray of shape (n_rows, n_outputs)
+    loss : Loss
+    penalty : L2Penalty
+    weight : FoldWeights
+        Of the rows in the training losses.
+    held_out : HeldOut
+    n_folds : int
+    fit_intercept : bool
+    n_train : int
+        Training rows of the smallest fold.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: Array,
+        loss: Loss,
+        penalty: L2Penalty,
+        weight: FoldWeights,
+        held_out: HeldOut,
+        n_folds: int,
+        fit_intercept: bool,
+        n_train: int,
+    ) -> None:
+        self.y, self.loss, self.penalty = y[:, None, :], loss, penalty
+        self.n_folds = n_folds
+        self.n_passes = 0.0
+        self._weight, self._held_out = weight, held_out
+        self._fit_intercept = fit_intercept
+        self._groups = penalty.groups.reshape(-1, y.shape[1])
+        self._active = self._groups != HELD
+        self._states: dict[int, State] = {}
+        self._kernels: Kernels | None = None
+        self._design: Design | None = None
+        if prefers_dual(n_train, self._groups):
+            self._kernels = Kernels(X, penalty, self._groups)
+        else:
+            self._design = Design(with_ones(X, fit_intercept))
+
+    def chunks(self) -> Iterator[slice]:
+        """Return portions of the folds that are solved side by side."""
+        (n, _, m), order = self.y.shape, self._order()
+        size = max(1, MAX_NUMBERS // max(n * m, order * order * (1 if self.loss.couples else m)))
+        return (slice(i, min(i + size, self.n_folds)) for i in range(0, self.n_folds, size))
+
+    def solve(self, theta: Vector, max_iter: int = MAX_ITER) -> DirectSolution:
+        """Solve all folds at theta, from where they were solved last."""
+        if self._least_squares is not None:
+            solution = self._solve_least_squares(self._least_squares, theta)
+            if solution is not None:
+                return solution
+        parts = [self._solve(chunk, theta, max_iter) for chunk in self.chunks()]
+        arrays = [field.name for field in fields(DirectSolution) if field.name != "n_iter"]
+        joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in arrays}
+        return DirectSolution(**joined, n_iter=max(p.n_iter for p in parts))
+
+    @cached_property
+    def _least_squares(self) -> LeastSquares | None:
+        """The normal equations, where these folds are so many that all of their rows are dear."""
+        if self._design is None or not self.loss.quadratic or self.n_folds <= MANY_FOLDS:
+            return None
+        small = self.n_folds * len(self._groups) ** 2 <= MANY_NUMBERS
+        if not small or self._weight[:1].ndim > 2:
+            return None
+        self.n_passes += 1.0
+        y = self.y[:, 0]
+        return LeastSquares(self._design, y, self._weight, self._held_out, self.chunks())
+
+    def _solve_least_squares(self, normal: LeastSquares, theta: Vector) -> DirectSolution | None:
+        """Solve all folds by their normal equations, if that is accurate."""
+        h = self.penalty.hessian(theta)
+        W, values, errors, Q = normal.solve(h.reshape(self._groups.shape))
+        if not (errors <= ACCURATE * values.mean()).all():
+            return None
+        self.n_passes += self._held_out.rows.size / len(self.y)
+        ws, qs = (a.reshape(len(a), -1) for a in (W, Q))
+        bounds = np.abs(h * ws * qs).sum(axis=1) * (MARGIN + errors / np.maximum(values, 1e-300))
+        nothing = np.full(len(ws), np.nan)
+        return DirectSolution(
+            ws=ws,
+            values=values,
+            errors=errors,
+            hypergradients=self._cross(ws, theta, qs),
+            bounds=bounds,
+            converged=np.ones(len(ws), dtype=bool),
+            inner_values=nothing,
+            grads=np.zeros_like(ws),
+            n_iter=1,
+        )
+
+    def start(self, ws: Sequence[Vector]) -> None:
+        """Have the next solve begin at some variables."""
+        if self._kernels is not None:
+            return  # whose samples' variables are not known
+        W = np.stack(ws).reshape(len(ws), -1, self.y.shape[2])
+        self._states = {chunk.start: (W[chunk].copy(),) for chunk in self.chunks()}
+
+    def _order(self) -> int:
+        """Return the order of the matrices that are factorised."""
+        m = self.y.shape[2] if self.loss.couples else 1
+        return (len(self._groups) if self._kernels is None else len(self.y)) * m
+
+    def _solve(self, chunk: slice, theta: Vector, max_iter: int) -> DirectSolution:
+        folds = self._folds(chunk)
+        system = self._system(folds, theta)
+        flat = np.zeros((len(self.y), len(folds), self.y.shape[2]))
+        unit = folds.values(flat)
+        unit[~(unit > 0.0)] = 1.0
+        start = self._states.get(chunk.start)
+        if start is None:
+            start = self._common(folds, theta)
+        # Where a start or a factor that serves again has led nowhere: from zero, and to the end.
+        for state, target in ((start, NEAR), (system.zero(), SOLVED)):
+            solved = solve(system, folds, state, unit, max_iter, target)
+            self.n_passes += 1.5 * solved.n_iter
+            state, solution = self._finished(system, folds, solved, theta, unit)
+            if solution.converged.all():
+                break
+        self._states[chunk.start] = state
+        return solution
+
+    def _common(self, folds: Folds, theta: Vector) -> State:
+        """Return where folds begin that know nothing yet: near the solution for their mean weights.
+
+        It costs a share of what all of them would need to come there from zero.
+        """
+        weight = folds.weight.mean(axis=1, keepdims=True)
+        held_out = self._held_out.by([], self.n_folds)
+        one = Folds(self.y, self.loss, weight, held_out)
+        system = self._system(one, theta)
+        if len(folds) == 1 or self.loss.quadratic:
+            return self._system(folds, theta).zero()
+        unit = np.maximum(one.values(np.zeros_like(self.y)), TINY)
+        state = solve(system, one, system.zero(), unit, MAX_ITER, ROUGH).state
+        return tuple(np.repeat(x, len(folds), axis=0) for x in state)
+
+    def _folds(self, chunk: slice) -> Folds:
+        weight = self._weight[chunk]
+        held_out = self._held_out.by(range(self.n_folds)[chunk], self.n_folds)
+        weight = weight.reshape(*weight.shape[:2], -1)
+        return Folds(self.y, self.loss, weight, held_out)
+
+    def _system(self, folds: Folds, theta: Vector) -> PrimalSystem | DualSystem:
+        h = self.penalty.hessian(theta).reshape(self._groups.shape)
+        if self._design is not None:
+            centring = self._centring(folds, self._design.rows)
+            return PrimalSystem(self._design, folds, h, self._active, centring)
+        assert self._kernels is not None
+        kernel, scale = self._kernels.at(theta)
+        free = self._kernels.free
+        active = self._active[self._kernels.free_rows]
+        return DualSystem(kernel, scale, free, active, folds, self._centring(folds, free))
+
+    def _centring(self, folds: Folds, columns: Array) -> Array | None:
+        """Return the softmax's centring of each column and fold; see ``linear``."""
+        if not self.loss.shift_invariant:
+            return None
+        groups = self._groups
+        if len(groups) != columns.shape[1]:
+            groups = groups[self._kernels.free_rows]  # type: ignore[union-attr]
+        free = np.all(groups < 0, axis=1)
+        if not free.any():
+            return None
+        squares = (columns * columns).T @ folds.weight[:, :, 0]
+        return np.where(free[:, None], squares, 0.0) / self.y.shape[2] ** 2
+
+    def _finished(
+        self,
+        system: PrimalSystem | DualSystem,
+        folds: Folds,
+        solved: Solved,
+        theta: Vector,
+        unit: Vector,
+    ) -> tuple[State, DirectSolution]:
+        state, Z = solved.state, solved.Z
+        linearised: Any = solved.linearised
+        if not (solved.fresh or self.loss.quadratic):
+            linearised = system.linearise(Z)
+        last = np.full(len(folds), np.inf)
+        for _ in range(CORRECTIONS + 1):
+            ws = self._expanded(state, theta)
+            Z = self._predicted(ws, system, state)
+            values, U = folds.outer(Z)
+            slopes = folds.gradient(Z)
+            force = system.pull(state, slopes)
+            step = linearised.solve(force)
+            dZ = system.predict(step)
+            decrement = np.abs(system.work(force, step, dZ)) / unit
+            changes = np.einsum("nkm,nkm->k", U, dZ)
+            done = (decrement <= SOLVED) | ~(decrement < last)
+            if done.all():
+                break
+            last = decrement
+            state = tuple(x + dx for x, dx in zip(state, step, strict=True))
+        load = system.load(U)
+        adjoint = linearised.solve(load)
+        # The factor is that of the step before, up to one step of refinement.
+        rest = system.remainder(load, adjoint, Z)
+        adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
+        qs = self._expanded(adjoint, theta)
+        rest = system.remainder(load, adjoint, Z)
+        hypergradients = self._cross(ws, theta, qs)
+        correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
+        h = self.penalty.hessian(theta)
+        terms = np.abs(h * ws * qs).sum(axis=1)
+        reach = np.sqrt((h * ws * ws).sum(axis=1))
+        bounds = 10.0 * np.linalg.norm(correction, axis=1) + MARGIN * terms
+        bounds += reach * system.length(rest)
+        errors = np.abs(changes) + PRECISION * np.abs(values) + linearised.ignored(force, load)
+        return state, DirectSolution(
+            ws=ws,
+            values=values,
+            errors=errors,
+            hypergradients=hypergradients,
+            bounds=bounds,
+            converged=decrement <= ROUNDING,
+            inner_values=folds.values(Z) + 0.5 * system.stiffness(state, state),
+            grads=self._gradients(slopes, ws, h, folds),
+            n_iter=solved.n_iter,
+        )
+
+    def inverse(self, k: int, theta: Vector, w: Vector) -> Callable[[Vector], Vector]:
+        """Return the product with the inverse of fold k's Hessian at w."""
+        folds = self._folds(slice(k, k + 1))
+        system = self._system(folds, theta)
+        if isinstance(system, PrimalSystem):
+            linearised = system.linearise(system.predict((w.reshape(1, *self._groups.shape),)))
+            return lambda v: linearised.solve((v.reshape(1, *self._groups.shape),))[0].ravel()
+        assert self._kernels is not None
+        kernels, dual = self._kernels, system.linearise(self._kernels.predict(w[None]))
+
+        def product(v: Vector) -> Vector:
+            # Woodbury's identity: what the penalty alone would make of v, and a combination of rows
+            # that takes away what the losses feel of it.
+            alone, rest = kernels.divide(v, theta)
+            c, b = dual.apart(kernels.predict(alone[None]), rest[None])
+            return alone + self._expanded((c, b), theta)[0]
+
+        return product
+
+    def _gradients(self, slopes: Array, ws: Array, h: Vector, folds: Folds) -> Array:
+        """Return the inner gradients, given the derivatives of the training losses."""
+        k, m = len(ws), self.y.shape[2]
+        rows = self._design.rows if self._kernels is None else self._kernels.rows
+        G = (rows.T @ slopes.reshape(len(slopes), -1)).reshape(-1, k, m)
+        G = np.moveaxis(G, 1, 0) * self._active
+        if (centring := self._centring(folds, rows)) is not None:
+            G += (centring.T * ws.reshape(k, -1, m).sum(axis=2))[:, :, None]
+        return np.asarray(G.reshape(k, -1) + h * ws)
+
+    def _cross(self, ws: Array, theta: Vector, qs: Array) -> Array:
+        """Return each fold's hypergradient for adjoints ``qs``."""
+        return -np.stack([self.penalty.cross_vjp(w, theta, q) for w, q in zip(ws, qs, strict=True)])
+
+    def _expanded(self, state: State, theta: Vector) -> Array:
+        """Return the coefficients of a state, of shape (n_folds, n_params)."""
+        W = state[0] if self._kernels is None else self._kernels.expand(state, theta)
+        return np.ascontiguousarray(W.reshape(len(W), -1))
+
+    def _predicted(self, ws: Array, system: PrimalSystem | DualSystem, state: State) -> Array:
+        """Return the linear predictors of coefficients: products with X, and not with a kernel."""
+        return system.predict(state) if self._kernels is None else self._kernels.predict(ws)
+
+
+def prefers_dual(n_train: int, groups: NDArray[np.intp]) -> bool:
+    """Whether a fold has fewer training rows than penalised coefficients of an output."""
+    return int((groups >= 0).sum(axis=0).max()) > n_train
+
+
+def affordable(
+    X: Any,
+    n_outputs: int,
+    loss: Loss,
+    penalty: L2Penalty,
+    n_folds: int,
+    fit_intercept: bool,
+    n_train: int,
+) -> bool:
+    """Whether all folds are to be solved directly.
+
+    That takes a convex loss, a penalty that is a product of one of the columns and one of the
+    outputs, and matrices that are small. Folds by the hundreds are solved directly even where it
+    takes long: side by side, they would not fit into memory.
+    """
+    groups = penalty.groups.reshape(-1, n_outputs)
+    n, p = X.shape
+    if not loss.convex or (not loss.couples and (groups == HELD).any()):
+        return False
+    dual = prefers_dual(n_train, groups)
+    if dual and not (separable(groups) and (not loss.couples or loss.has_root)):
+        return False
+    blocks = n_outputs if loss.couples else 1
+    order = (n if dual else p + int(fit_intercept)) * blocks
+    if order > MAX_ORDER:
+        return False
+    many = n_folds > MANY_FOLDS or n * n_folds * n_outputs > MANY_NUMBERS
+    matrices = n_folds * (1 if loss.couples else n_outputs)
+    factors = matrices * order**3 / 3.0
+    pairs = blocks * (blocks + 1) // 2 if loss.couples else n_outputs
+    products = 0.0 if dual else n_folds * pairs * n * (order / blocks) ** 2 / 2.0
+    if loss.quadratic:
+        factors, products = factors / STEPS, products / STEPS  # of one theta, there is one
+    return bool(many or (factors <= MAX_WORK and products <= MAX_PRODUCTS))
