@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-# To a type checker, these functions are what numba makes of them: without types.
-_intrinsic: Any = intrinsic
+from .compiled import primitive
 
 # How numbers in half precision are kept: their bits, which numba would not take as numbers.
 DTYPE = np.int16
@@ -40,7 +38,20 @@ def widened(bits: Any) -> Any:
     return np.ldexp(bits.view(np.float16).astype(np.float64), _SHIFT)
 
 
-@_intrinsic
+def _widen(x: Any) -> Any:
+    return widened(x) if x.dtype == DTYPE else np.float64(x)
+
+
+def _narrow(x: Any, row: Any) -> Any:
+    if row.dtype != DTYPE:
+        return x
+    # Rounded twice, as compiled code does it.
+    number = np.float16(np.float32(np.ldexp(x, -_SHIFT)))
+    # Compiled code has nothing between zero and the smallest exponent.
+    return (number if abs(number) >= np.finfo(np.float16).tiny else number * 0).view(DTYPE)
+
+
+@primitive(_widen)
 def widen(typingctx: Any, x: Any) -> Any:
     """Return a number as float64; that of half precision in its unit."""
 
@@ -55,7 +66,7 @@ def widen(typingctx: Any, x: Any) -> Any:
     return types.float64(x), from_bits if x == types.int16 else from_number
 
 
-@_intrinsic
+@primitive(_narrow)
 def narrow(typingctx: Any, x: Any, row: Any) -> Any:
     """Return float64 ``x`` as what ``row`` holds: rounded to half precision, or as it is.
 

@@ -1,7 +1,7 @@
 """Loops that numpy and BLAS cannot do well: compiled functions on plain arrays, nothing else.
 
-Every loop is defined at module level and compiled with ``cache=True``, so that a process loads
-machine code instead of compiling it again. None of them takes a function as an argument (that
+Every loop is defined at module level and kept in a file once it is compiled, so that a process
+loads machine code instead of compiling it again. None of them takes a function as an argument (that
 would compile anew in every process), and none allocates more than a few numbers.
 
 Conventions: a CSR matrix comes as ``data, indices, indptr``, some of its rows as ``data, indices,
@@ -20,25 +20,25 @@ import math
 from functools import cache
 
 import numpy as np
-from numba import njit
 
 from . import half, simd
+from .compiled import loop, unsigned
 
 _SUMS = {"reassoc", "contract"}
 # A sum over scattered entries would be vectorised by gathering them, which is slower.
 _CONTRACT = {"contract"}
 
 # A signed and an unsigned integer make a float in numba.
-_0, _1, _2, _3, _4 = (np.uint64(i) for i in range(5))
+_0, _1, _2, _3, _4 = (unsigned(i) for i in range(5))
 
 # Rows of W or G are found by the columns of X, which jump. Where G has more numbers than a core's
 # own cache holds, a row is asked for so many entries before it is used. A row of W is only read,
 # which processors begin as early by themselves: to ask for it costs a fifth.
-_NEAR, _AHEAD = 1 << 17, np.uint64(32)
+_NEAR, _AHEAD = 1 << 17, unsigned(32)
 # A pair whose product is below this multiple of its norms' says nothing above rounding.
 CURVATURE_FLOOR = 1e-14
 # Rows of columns that are turned into vectors at a time, so that both stay in the cache.
-_TILE = np.uint64(32)
+_TILE = unsigned(32)
 
 
 @cache
@@ -57,7 +57,7 @@ def get_ready() -> None:
             gc.enable()
 
 
-@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+@loop(fastmath=_CONTRACT)
 def csr_matmul(data, indices, starts, ends, W, p, Z):
     """Write ``X @ W`` to ``Z``, of shape (n_rows, k), where X has p columns.
 
@@ -65,8 +65,8 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
     many as fill vectors: those beyond k are not used. If it has p + 1 rows, the last is that of a
     column of ones.
     """
-    k, p, ones, lanes = np.uint64(Z.shape[1]), np.uint64(p), len(W) > p, simd.lanes(W)
-    for i in range(np.uint64(len(Z))):
+    k, p, ones, lanes = unsigned(Z.shape[1]), unsigned(p), len(W) > p, simd.lanes(W)
+    for i in range(unsigned(len(Z))):
         first, last = starts[i], ends[i]
         if k == _1:
             total = np.float64(W[p, _0]) if ones else 0.0
@@ -91,12 +91,12 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
             simd.store_first(Z, i, c, k - c, low)
 
 
-@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+@loop(fastmath=_CONTRACT)
 def csr_rmatmul(data, indices, starts, ends, U, G, p):
     """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`."""
-    k, p, ones, far = np.uint64(U.shape[1]), np.uint64(p), len(G) > p, G.size > _NEAR
-    end, lanes = np.uint64(len(indices)) - _1, simd.lanes(G)
-    for i in range(np.uint64(len(U))):
+    k, p, ones, far = unsigned(U.shape[1]), unsigned(p), len(G) > p, G.size > _NEAR
+    end, lanes = unsigned(len(indices)) - _1, simd.lanes(G)
+    for i in range(unsigned(len(U))):
         first, last = starts[i], ends[i]
         if k == _1:
             u = U[i, _0]
@@ -131,16 +131,16 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
                 _add(1.0, low, G, p, c)
 
 
-@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+@loop(fastmath=_CONTRACT)
 def csr_add_each(data, indices, starts, ends, U, to, G, p):
     """Add each row of X, times that of U, to a matrix of its own among G, which is numbered ``to``.
 
     U is of shape (n_rows, m), G of shape (k, p, m), or with a row more for a column of ones.
     """
-    p, ones = np.uint64(p), G.shape[1] > p
-    for i in range(np.uint64(len(U))):
+    p, ones = unsigned(p), G.shape[1] > p
+    for i in range(unsigned(len(U))):
         own, first, last = G[to[i]], starts[i], ends[i]
-        for o in range(np.uint64(U.shape[1])):
+        for o in range(unsigned(U.shape[1])):
             u = U[i, o]
             for j in range(first, last):
                 own[indices[j], o] += data[j] * u
@@ -148,13 +148,13 @@ def csr_add_each(data, indices, starts, ends, U, to, G, p):
                 own[p, o] += u
 
 
-@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+@loop(fastmath=_CONTRACT)
 def _add(x, vector, A, i, c):
     """Add x times a vector to that which begins at ``A[i, c]``."""
     simd.store(A, i, c, simd.multiply_add(x, vector, simd.load(A, i, c)))
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+@loop(fastmath={"nnan", "nsz"})
 def range_of_sizes(data):
     """Return the smallest magnitude of an array's numbers that are not zero, and the largest."""
     smallest, largest = np.inf, 0.0
@@ -165,13 +165,13 @@ def range_of_sizes(data):
     return smallest, largest
 
 
-@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+@loop(fastmath=_CONTRACT)
 def dense_matmul(X, W, Z):
     """Write ``X @ W`` to ``Z`` for a matrix with all of its entries; W as in :func:`csr_matmul`.
 
     X is of shape (n_rows, p), of any layout. Four of its rows share what is read of W.
     """
-    n, p, k, lanes = np.uint64(len(X)), np.uint64(X.shape[1]), np.uint64(Z.shape[1]), simd.lanes(W)
+    n, p, k, lanes = unsigned(len(X)), unsigned(X.shape[1]), unsigned(Z.shape[1]), simd.lanes(W)
     ones = len(W) > p
     for r in range(_0, n, _4):
         # Behind the last row, that row again.
@@ -191,10 +191,10 @@ def dense_matmul(X, W, Z):
             simd.store_first(Z, u, c, k - c, at_u)
 
 
-@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+@loop(fastmath=_CONTRACT)
 def dense_rmatmul(X, U, G):
     """Add ``X.T @ U`` to ``G``, likewise."""
-    n, p, k, lanes = np.uint64(len(X)), np.uint64(X.shape[1]), np.uint64(U.shape[1]), simd.lanes(G)
+    n, p, k, lanes = unsigned(len(X)), unsigned(X.shape[1]), unsigned(U.shape[1]), simd.lanes(G)
     ones = len(G) > p
     for r in range(_0, n, _4):
         # Behind the last row, none of that row.
@@ -216,39 +216,39 @@ def dense_rmatmul(X, U, G):
                 _add(1.0, of_u, G, p, c)
 
 
-@njit(cache=True, nogil=True)
+@loop()
 def side_by_side(V, m, W):
     """Write vectors to columns: row c of ``V``, itself rows of length ``m``, to the c-th m of W."""
-    m = np.uint64(m)
-    for first in range(_0, np.uint64(len(W)), _TILE):
-        rows = range(first, min(first + _TILE, np.uint64(len(W))))
-        for c in range(np.uint64(len(V))):
+    m = unsigned(m)
+    for first in range(_0, unsigned(len(W)), _TILE):
+        rows = range(first, min(first + _TILE, unsigned(len(W))))
+        for c in range(unsigned(len(V))):
             v = V[c]
             for o in range(m):
                 for i in rows:
                     W[i, c * m + o] = v[i * m + o]
 
 
-@njit(cache=True, nogil=True)
+@loop()
 def one_by_one(W, m, V):
     """Write columns to vectors, the reverse of :func:`side_by_side`."""
-    m = np.uint64(m)
-    for first in range(_0, np.uint64(len(W)), _TILE):
-        rows = range(first, min(first + _TILE, np.uint64(len(W))))
-        for c in range(np.uint64(len(V))):
+    m = unsigned(m)
+    for first in range(_0, unsigned(len(W)), _TILE):
+        rows = range(first, min(first + _TILE, unsigned(len(W))))
+        for c in range(unsigned(len(V))):
             v = V[c]
             for o in range(m):
                 for i in rows:
                     v[i * m + o] = W[i, c * m + o]
 
 
-@njit(cache=True, nogil=True, fastmath=_CONTRACT)
+@loop(fastmath=_CONTRACT)
 def csr_add_gram(data, indices, indptr, u, G):
     """Add the lower triangle of ``X.T @ diag(u) @ X`` to ``G``.
 
     The column indices of a row ascend.
     """
-    for i in range(np.uint64(len(u))):
+    for i in range(unsigned(len(u))):
         first, last = indptr[i], indptr[i + _1]
         for j in range(first, last):
             x, row = u[i] * data[j], G[indices[j]]
@@ -256,7 +256,7 @@ def csr_add_gram(data, indices, indptr, u, G):
                 row[indices[k]] += x * data[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@loop(error_model="numpy")
 def column_marks(data, indices, indptr, random, first, n_entries, marks):
     """Find each column's first entry, count its entries, and add them up, in units of the first.
 
@@ -264,7 +264,7 @@ def column_marks(data, indices, indptr, random, first, n_entries, marks):
     ``marks``, of shape (n_columns, k): the sums of their entries times ``random``, of shape
     (n_rows, k).
     """
-    for i in range(np.uint64(len(random))):
+    for i in range(unsigned(len(random))):
         for j in range(indptr[i], indptr[i + _1]):
             c, x = indices[j], np.float64(data[j])
             if x == 0.0:
@@ -273,11 +273,11 @@ def column_marks(data, indices, indptr, random, first, n_entries, marks):
                 first[c] = x
             n_entries[c] += 1
             x /= first[c]
-            for k in range(np.uint64(random.shape[1])):
+            for k in range(unsigned(random.shape[1])):
                 marks[c, k] += x * random[i, k]
 
 
-@njit(cache=True, nogil=True)
+@loop()
 def csr_take(data, indices, indptr, kind, n_kinds, position, scale, to_data, to_indices, to_indptr):
     """Copy the columns of some kinds, times ``scale``, to new positions; stored zeros are left out.
 
@@ -285,10 +285,10 @@ def csr_take(data, indices, indptr, kind, n_kinds, position, scale, to_data, to_
     """
     place = np.empty(n_kinds + 1, np.uint64)
     total = _0
-    for i in range(np.uint64(len(indptr)) - _1):
+    for i in range(unsigned(len(indptr)) - _1):
         place[:] = _0
         for j in range(indptr[i], indptr[i + _1]):
-            place[kind[indices[j]]] += np.uint64(data[j] != 0.0)
+            place[kind[indices[j]]] += unsigned(data[j] != 0.0)
         for k in range(n_kinds):
             count = place[k]
             place[k] = total
@@ -303,7 +303,7 @@ def csr_take(data, indices, indptr, kind, n_kinds, position, scale, to_data, to_
         to_indptr[i + _1] = total
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def two_loop_down(S, Y, rows, rho, coefficient, v):
     """Run the first loop of the L-BFGS recursion, from the newest pair to the oldest, on ``v``.
 
@@ -330,7 +330,7 @@ def two_loop_down(S, Y, rows, rho, coefficient, v):
         product = _add_and_dot(-coefficient[i], Y[row], v, S[rows[max(i - 1, 0)]])
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def two_loop_up(S, Y, rows, rho, ratio, coefficient, v):
     """Run the second loop, from the oldest pair to the newest; see :func:`two_loop_down`.
 
@@ -343,7 +343,7 @@ def two_loop_up(S, Y, rows, rho, ratio, coefficient, v):
         product = _add_and_dot(change, S[row], v, Y[rows[min(i + 1, len(rows) - 1)]])
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def dot(x, v):
     """Return the product of two vectors, summed in float64 whatever they are stored in."""
     total = 0.0
@@ -352,7 +352,7 @@ def dot(x, v):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def weighted_dot(scale, x, v):
     """Return the sum of the products of three vectors, in float64."""
     total = 0.0
@@ -361,7 +361,7 @@ def weighted_dot(scale, x, v):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def add_scaled(scale, v, product):
     """Add ``scale * v`` to ``product``; return the product of what is added with ``v``."""
     total = 0.0
@@ -372,7 +372,7 @@ def add_scaled(scale, v, product):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def store_pair(s, y, h, vectors, units, norms, row):
     """Store a pair, and ``y - h * s``; return one over its product as :func:`move_pairs` does.
 
@@ -398,7 +398,7 @@ def store_pair(s, y, h, vectors, units, norms, row):
     return _reciprocal(vectors, norms, row)
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def move_pairs(h, vectors, units, norms, rows, rho):
     """Give pairs the products of their first vectors with another h; see :func:`store_pair`.
 
@@ -415,7 +415,7 @@ def move_pairs(h, vectors, units, norms, rows, rho):
             rho[row] = _reciprocal(vectors, norms, row)
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def _squares_of_pair(s, y, h):
     """Return the products of s, of y and of ``y - h * s`` with themselves."""
     of_s = of_y = of_data = 0.0
@@ -427,7 +427,7 @@ def _squares_of_pair(s, y, h):
     return of_s, of_y, of_data
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def _square_of_sum(a, x, b, scale, v):
     """Return the product of ``a * x + b * scale * v`` with itself."""
     total = 0.0
@@ -437,14 +437,14 @@ def _square_of_sum(a, x, b, scale, v):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def _store_sum(a, x, b, scale, v, row):
     """Write ``a * x + b * scale * v`` to ``row``, in the type that it has."""
     for j in range(v.size):
         row[j] = half.narrow(a * half.widen(x[j]) + b * scale[j] * half.widen(v[j]), row)
 
 
-@njit(cache=True, nogil=True)
+@loop()
 def _measured(square, vectors, units, norms, k, row):
     """Note a vector's norm and the unit that suits it; return whether it is finite."""
     norm = np.sqrt(square)
@@ -457,7 +457,7 @@ def _measured(square, vectors, units, norms, k, row):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@loop(error_model="numpy")
 def _reciprocal(vectors, norms, row):
     """Return one over the product of a pair's vectors, or 0; all in units."""
     product = dot(vectors[0, row], vectors[1, row])
@@ -465,7 +465,7 @@ def _reciprocal(vectors, norms, row):
     return 1.0 / product if safe and 1.0 / product < np.inf else 0.0
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def _add_and_dot(a, x, v, following):
     """Add ``a * x`` to ``v``; return the product of what it has become with ``following``."""
     total = 0.0
@@ -475,7 +475,7 @@ def _add_and_dot(a, x, v, following):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@loop(fastmath=_SUMS)
 def group_sums(group, x, y, z, sums):
     """Add the products of three vectors to ``sums``, those of entry j to that of its group.
 
@@ -492,7 +492,7 @@ def group_sums(group, x, y, z, sums):
         first = last
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
+@loop(fastmath=_SUMS, error_model="numpy")
 def logistic(y, z, value, gradient):
     """Turn log(1 + e) and e, with e = exp(-abs(z)), into the logistic loss and its derivative.
 
@@ -508,7 +508,7 @@ def logistic(y, z, value, gradient):
         gradient[i] = ((1.0 - target) * above - target * below) / (1.0 + e)
 
 
-@njit(cache=True, nogil=True)
+@loop()
 def multinomial(y, z, value, gradient):
     """Softmax loss and its derivative in ``z``, sharing the exponentials.
 

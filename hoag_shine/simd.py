@@ -7,6 +7,9 @@ them, one with AVX-512, two with AVX2. They can be called from compiled code onl
 of such numbers in C order: others do not compile. A place is given by its row and column; a row
 that compiled code has cut out of a matrix would be counted as a reference to its memory, entry by
 entry.
+
+Each has a stand-in of the same meaning for where everything is Python, see :mod:`.compiled`: there,
+a vector is an array.
 """
 
 from __future__ import annotations
@@ -17,12 +20,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
+
+from .compiled import primitive
 
 LINE_BYTES = 64
-
-# To a type checker, these functions are what numba makes of them: without types.
-_intrinsic: Any = intrinsic
 
 # What a place in a matrix is converted to.
 _PLACE = types.uint64, types.uint64
@@ -31,6 +33,28 @@ _PLACE = types.uint64, types.uint64
 def n_lanes(dtype: Any) -> int:
     """Return how many numbers of a type are a vector."""
     return LINE_BYTES // int(np.dtype(dtype).itemsize)
+
+
+def _numbers(A: Any, i: Any, c: Any, n: Any) -> Any:
+    """Return a view of the n numbers of a matrix that begin at ``A[i, c]``."""
+    first = int(i) * A.shape[1] + int(c)
+    return A.reshape(-1)[first : first + int(n)]
+
+
+def _load_first(A: Any, i: Any, c: Any, n: Any) -> Any:
+    vector = np.zeros(n_lanes(A.dtype), A.dtype)
+    given = _numbers(A, i, c, min(n, vector.size))
+    vector[: given.size] = given
+    return vector
+
+
+def _store_first(A: Any, i: Any, c: Any, n: Any, vector: Any) -> None:
+    place = _numbers(A, i, c, min(n, vector.size))
+    place[:] = vector[: place.size]
+
+
+def _store(A: Any, i: Any, c: Any, vector: Any) -> None:
+    _store_first(A, i, c, vector.size, vector)
 
 
 class VectorType(types.Type):
@@ -64,7 +88,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-@_intrinsic
+@primitive(lambda A: n_lanes(A.dtype))
 def lanes(typingctx: Any, A: Any) -> Any:
     """Return how many numbers of a matrix are a vector."""
 
@@ -74,7 +98,7 @@ def lanes(typingctx: Any, A: Any) -> Any:
     return (types.uint64(A), codegen) if _is_matrix(A) else None
 
 
-@_intrinsic
+@primitive(lambda A: np.zeros(n_lanes(A.dtype), A.dtype))
 def zeros(typingctx: Any, A: Any) -> Any:
     """Return a vector of zeros, of the type of a matrix."""
 
@@ -84,7 +108,7 @@ def zeros(typingctx: Any, A: Any) -> Any:
     return (_vector_of(A)(A), codegen) if _is_matrix(A) else None
 
 
-@_intrinsic
+@primitive(lambda A, i, c: _numbers(A, i, c, n_lanes(A.dtype)).copy())
 def load(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
     """Return the vector that begins at ``A[i, c]``; it must be memory that may be read."""
 
@@ -95,7 +119,7 @@ def load(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
     return (_vector_of(A)(A, *_PLACE), codegen) if _is_matrix(A) else None
 
 
-@_intrinsic
+@primitive(_store)
 def store(typingctx: Any, A: Any, i: Any, c: Any, vector: Any) -> Any:
     """Write a vector to where ``A[i, c]`` begins, all of which must be memory to write."""
 
@@ -107,7 +131,7 @@ def store(typingctx: Any, A: Any, i: Any, c: Any, vector: Any) -> Any:
     return (types.void(A, *_PLACE, vector), codegen) if _fits(A, vector) else None
 
 
-@_intrinsic
+@primitive(_load_first)
 def load_first(typingctx: Any, A: Any, i: Any, c: Any, n: Any) -> Any:
     """Return a vector of the first ``n`` numbers of ``A[i, c:]``, followed by zeros."""
 
@@ -119,7 +143,7 @@ def load_first(typingctx: Any, A: Any, i: Any, c: Any, n: Any) -> Any:
     return (_vector_of(A)(A, *_PLACE, types.uint64), codegen) if _is_matrix(A) else None
 
 
-@_intrinsic
+@primitive(_store_first)
 def store_first(typingctx: Any, A: Any, i: Any, c: Any, n: Any, vector: Any) -> Any:
     """Write the first ``n`` numbers of a vector to ``A[i, c:]``."""
 
@@ -132,7 +156,7 @@ def store_first(typingctx: Any, A: Any, i: Any, c: Any, n: Any, vector: Any) -> 
     return (types.void(A, *_PLACE, types.uint64, vector), codegen) if _fits(A, vector) else None
 
 
-@_intrinsic
+@primitive(lambda A, i, c: None)
 def prefetch(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
     """Have the line of the cache with ``A[i, c]`` read from memory, and do not wait for it."""
 
@@ -148,7 +172,7 @@ def prefetch(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
     return (types.void(A, *_PLACE), codegen) if _is_matrix(A) else None
 
 
-@_intrinsic
+@primitive(lambda a, x, y: x.dtype.type(a) * x + y)
 def multiply_add(typingctx: Any, a: Any, x: Any, y: Any) -> Any:
     """Return ``a * x + y`` for a number a and vectors x and y of one type."""
 

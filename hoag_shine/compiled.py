@@ -1,0 +1,173 @@
+"""Numba's decorators for the loops of this package, on machines that are not as numba expects.
+
+Numba keeps compiled code in files, for later processes. It fails where it finds no folder to write
+to, believes whatever a damaged file holds, and has no Python version of functions that are written
+in the compiler's language. Here, loops are compiled without files where there can be none, damaged
+files are found by their SHA-256 and replaced, and with ``NUMBA_DISABLE_JIT=1`` everything is
+Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import config
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.extending import intrinsic
+
+IS_PYTHON = bool(config.DISABLE_JIT)
+
+# The type of places in arrays. Compiled code need not ask whether one without a sign counts from
+# the end; in Python, NumPy's would overflow below zero and become floats beside other integers.
+unsigned: Any = int if IS_PYTHON else np.uint64
+
+# What the code of a loop depends on; numba looks at the file of the loop alone.
+_SOURCES = "half.py", "kernels.py", "simd.py"
+_SIZE = hashlib.sha256().digest_size
+
+# Why loops are not kept, as it was told.
+_told: list[str] = []
+
+
+def loop(**options: Any) -> Callable[[Any], Any]:
+    """Return a decorator that compiles a function, to run without Python's lock.
+
+    Parameters
+    ----------
+    **options
+        Those of ``numba.njit``.
+
+    Warns
+    -----
+    RuntimeWarning
+        Once in a process, if there is no folder to keep compiled code in.
+    """
+
+    def decorate(function: Any) -> Any:
+        dispatcher = numba.njit(nogil=True, **options)(function)
+        if not IS_PYTHON:
+            try:
+                dispatcher._cache = _CheckedCache(function)
+            except (RuntimeError, OSError) as error:
+                _tell_uncached(str(error))
+        return dispatcher
+
+    return decorate
+
+
+def primitive(python: Any) -> Callable[[Any], Any]:
+    """Return a decorator of a function in the compiler's language, with its stand-in in Python.
+
+    Parameters
+    ----------
+    python : callable
+        What the decorator returns where ``NUMBA_DISABLE_JIT`` is set.
+    """
+    return (lambda function: python) if IS_PYTHON else intrinsic
+
+
+class _CheckedCache(FunctionCache):
+    """Numba's cache of a function, which compiles what it cannot load and keeps what it can."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        numbas = self._cache_file
+        self._cache_file = _CheckedFile(
+            # A name of its own: numba's files have no SHA-256.
+            cache_path=numbas._cache_path,
+            filename_base=f"{self._impl.filename_base}.checked",
+            source_stamp=(numbas._source_stamp, _stamp()),
+        )
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except _DamagedFile as error:
+            warnings.warn(
+                f"The file {error} of compiled code is damaged; it is compiled anew and replaced.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self._forget()
+        except OSError as error:
+            _tell_uncached(str(error))
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except (_DamagedFile, OSError) as error:
+            _tell_uncached(str(error))
+
+    def _forget(self) -> None:
+        try:
+            self.flush()
+        except OSError as error:
+            _tell_uncached(str(error))
+
+
+class _CheckedFile(IndexDataCacheFile):
+    """Numba's files of a function, each with the SHA-256 of its content at its end.
+
+    Nothing is unpickled before its SHA-256 has been found right.
+    """
+
+    def _dump(self, obj: Any) -> bytes:
+        content: bytes = super()._dump(obj)
+        return content + hashlib.sha256(content).digest()
+
+    def _load_index(self) -> Any:
+        path = Path(self._index_path)
+        if not path.is_file():
+            return {}
+        # In front of what is dumped.
+        version = pickle.dumps(self._version, protocol=-1)
+        content = path.read_bytes()
+        if not content.startswith(version):
+            return {}  # of another version of numba, or damaged there: it is written anew
+        _check(path, content[len(version) :])
+        return super()._load_index()
+
+    def _load_data(self, name: str) -> Any:
+        path = Path(self._data_path(name))
+        _check(path, path.read_bytes())
+        return super()._load_data(name)
+
+
+class _DamagedFile(Exception):
+    """The name of a file whose SHA-256 is wrong."""
+
+
+def _check(path: Path, content: bytes) -> None:
+    if hashlib.sha256(content[:-_SIZE]).digest() != content[-_SIZE:]:
+        raise _DamagedFile(repr(str(path)))
+
+
+@cache
+def _stamp() -> str:
+    """Return a number of the sources that a loop's code depends on."""
+    paths = (Path(__file__).with_name(name) for name in _SOURCES)
+    contents = (path.read_bytes() if path.is_file() else b"" for path in paths)
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()
+
+
+def _tell_uncached(error: str) -> None:
+    """Warn once of what will not be found by later processes."""
+    if _told:
+        return
+    _told.append(error)
+    warnings.warn(
+        "The compiled loops of hoag_shine are compiled anew in each process, which takes some "
+        f"seconds, because numba cannot keep them in files ({error}): set the environment variable "
+        "NUMBA_CACHE_DIR to a folder that can be written.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
