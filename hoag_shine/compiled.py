@@ -23,7 +23,7 @@ from numba import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic
 
-IS_PYTHON = bool(config.DISABLE_JIT)
+IS_PYTHON = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 # The type of places in arrays. Compiled code need not ask whether one without a sign counts from
 # the end; in Python, NumPy's would overflow below zero and become floats beside other integers.
@@ -33,7 +33,7 @@ unsigned: Any = int if IS_PYTHON else np.uint64
 _SOURCES = "half.py", "kernels.py", "simd.py"
 _SIZE = hashlib.sha256().digest_size
 
-# Why loops are not kept, as it was told.
+# What has been warned of in this process.
 _told: list[str] = []
 
 
@@ -48,7 +48,8 @@ def loop(**options: Any) -> Callable[[Any], Any]:
     Warns
     -----
     RuntimeWarning
-        Once in a process, if there is no folder to keep compiled code in.
+        Once in a process, if there is no folder to keep compiled code in, or, when the function is
+        called, if what was kept is damaged.
     """
 
     def decorate(function: Any) -> Any:
@@ -57,7 +58,7 @@ def loop(**options: Any) -> Callable[[Any], Any]:
             try:
                 dispatcher._cache = _CheckedCache(function)
             except (RuntimeError, OSError) as error:
-                _tell_uncached(str(error))
+                _tell_uncached(error)
         return dispatcher
 
     return decorate
@@ -91,27 +92,26 @@ class _CheckedCache(FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except _DamagedFile as error:
-            warnings.warn(
-                f"The file {error} of compiled code is damaged; it is compiled anew and replaced.",
-                RuntimeWarning,
-                stacklevel=2,
+            _tell_once(
+                f"The file {error} of compiled code is damaged: it is compiled anew and replaced, "
+                "like any other that is found to be so."
             )
             self._forget()
         except OSError as error:
-            _tell_uncached(str(error))
+            _tell_uncached(error)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
         except (_DamagedFile, OSError) as error:
-            _tell_uncached(str(error))
+            _tell_uncached(error)
 
     def _forget(self) -> None:
         try:
             self.flush()
         except OSError as error:
-            _tell_uncached(str(error))
+            _tell_uncached(error)
 
 
 class _CheckedFile(IndexDataCacheFile):
@@ -159,15 +159,17 @@ def _stamp() -> str:
     return hashlib.sha256(b"\0".join(contents)).hexdigest()
 
 
-def _tell_uncached(error: str) -> None:
-    """Warn once of what will not be found by later processes."""
-    if _told:
-        return
-    _told.append(error)
-    warnings.warn(
+def _tell_uncached(error: Exception) -> None:
+    """Say that later processes will not find a loop compiled."""
+    _tell_once(
         "The compiled loops of hoag_shine are compiled anew in each process, which takes some "
-        f"seconds, because numba cannot keep them in files ({error}): set the environment variable "
-        "NUMBA_CACHE_DIR to a folder that can be written.",
-        RuntimeWarning,
-        stacklevel=2,
+        "seconds, because numba cannot keep them in files: set the environment variable "
+        f"NUMBA_CACHE_DIR to a folder that can be written ({error})."
     )
+
+
+def _tell_once(message: str) -> None:
+    """Warn of what most probably holds for all loops, when it is found at the first of them."""
+    if not _told:
+        _told.append(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
