@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from sklearn.base import is_classifier
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from ._version import __version__
+from .estimators.generalized_linear import GeneralizedLinear
 from .estimators.registry import MODELS
 from .problems import losses
 from .problems.losses import Loss
 
 ESTIMATORS: dict[str, Any] = {cls.__name__: cls for cls in MODELS}
 OWN_LOSSES: dict[str, type[Loss]] = {name: getattr(losses, name) for name in losses.__all__}
-FORMAT = "hoag_shine linear model"
+FORMAT, FORMAT_VERSION = "hoag_shine linear model", 2
+# The texts of a file of version 1, which had no checksum; later ones have two more.
+TEXTS = {"format", "version", "estimator", "params", "classes", "loss", "notes"}
+CHECKSUM = "sha256"
+# What json and safetensors raise for what they cannot read or write.
+_UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def save_model(
@@ -45,7 +55,8 @@ def save_model(
     TypeError
         If the estimator is of another class, or its classes or the notes have no form in JSON.
     ValueError
-        If it is a classifier of several labels for each sample.
+        If it is a classifier of several labels for each sample, its coefficients are not finite, or
+        the notes are nested too deeply.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     OSError
@@ -54,8 +65,9 @@ def save_model(
     Notes
     -----
     The file is in the safetensors format: arrays ``coef`` and ``intercept``, and JSON texts
-    ``format``, ``version``, ``estimator``, ``params``, ``classes``, ``loss`` and ``notes``. Of a
-    loss of one's own it holds the name alone.
+    ``format``, ``format_version``, ``version``, ``estimator``, ``params``, ``classes``, ``loss``,
+    ``notes`` and ``sha256``, a checksum of all the others. Of a loss of one's own it holds the name
+    alone.
     """
     name = type(estimator).__name__
     if ESTIMATORS.get(name) is not type(estimator):
@@ -64,8 +76,14 @@ def save_model(
     binarizer = getattr(estimator, "_label_binarizer", None)
     if binarizer is not None and binarizer.y_type_.startswith("multilabel"):
         raise ValueError("estimator has several labels for each sample, and only one can be saved.")
+    coef, intercept = _array(estimator.coef_), _array(estimator.intercept_)
+    try:
+        _check_arrays(coef, intercept)
+    except ValueError as error:
+        raise ValueError(f"estimator cannot be saved: {error}.") from None
     header = {
         "format": FORMAT,
+        "format_version": FORMAT_VERSION,
         "version": __version__,
         "estimator": name,
         "params": _json_params(estimator),
@@ -73,13 +91,12 @@ def save_model(
         "loss": _json_loss(getattr(estimator, "loss", None)),
         "notes": dict(notes or {}),
     }
-    # safetensors takes the memory of an array to be in C order without looking.
-    tensors = {
-        "coef": np.array(estimator.coef_, order="C"),
-        "intercept": np.array(estimator.intercept_, order="C"),
-    }
-    texts = {key: json.dumps(value) for key, value in header.items()}
-    Path(path).write_bytes(save(tensors, metadata=texts))
+    try:
+        texts = {key: json.dumps(value) for key, value in header.items()}
+    except RecursionError:
+        raise ValueError("notes are nested too deeply to be saved.") from None
+    texts[CHECKSUM] = json.dumps(_checksum(texts, coef, intercept))
+    Path(path).write_bytes(save({"coef": coef, "intercept": intercept}, metadata=texts))
 
 
 def load_model(
@@ -104,24 +121,88 @@ def load_model(
     Raises
     ------
     ValueError
-        If the file is not such a model, or of another loss.
+        If the file is not such a model, is damaged, was written by a later version of hoag_shine
+        that has another format, or is of another loss.
     OSError
         If the file is missing or cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If the file is of the first version of the format, which had no checksum.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {str(path)!r}.")
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
-            coef, intercept = file.get_tensor("coef"), file.get_tensor("intercept")
+        texts, coef, intercept = _read(path)
+        header = {key: json.loads(text) for key, text in texts.items() if key != CHECKSUM}
         estimator = _rebuild(header, coef, intercept)
-        notes = dict(header["notes"])
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        notes = _of_type(dict, "notes", header["notes"])
+    except _UNREADABLE as error:
         raise ValueError(f"{str(path)!r} is not a model saved by hoag_shine: {error}.") from error
-    if loss is not None or header.get("loss") is not None:
-        estimator.set_params(loss=_loss(header.get("loss"), loss))
+    if CHECKSUM not in texts:
+        warnings.warn(
+            f"{str(path)!r} was saved by an early hoag_shine without a checksum, so that damage to "
+            "it would not be seen: save it again.",
+            stacklevel=2,
+        )
+    if loss is not None or header["loss"] is not None:
+        _set_loss(estimator, _loss(header["loss"], loss))
     return estimator, notes
+
+
+def _read(path: Path) -> tuple[dict[str, str], Any, Any]:
+    """Return the texts of a file and its arrays, all of it as it was saved."""
+    with safe_open(path, framework="numpy") as file:
+        texts: dict[str, str] = file.metadata() or {}
+        _check_format(texts)
+        if sorted(file.keys()) != ["coef", "intercept"]:
+            raise ValueError(f"it holds the arrays {sorted(file.keys())}")
+        coef, intercept = file.get_tensor("coef"), file.get_tensor("intercept")
+    if CHECKSUM in texts:
+        saved = texts[CHECKSUM]
+        others = {key: text for key, text in texts.items() if key != CHECKSUM}
+        if saved != json.dumps(_checksum(others, coef, intercept)):
+            raise ValueError("it is damaged, since its SHA-256 is another")
+    return texts, coef, intercept
+
+
+def _check_format(texts: Mapping[str, str]) -> None:
+    """Refuse files of another kind or version.
+
+    Only the very texts of the first version go without a checksum, so that no damage to a later
+    file turns it into one.
+    """
+    if texts.get("format") != json.dumps(FORMAT):
+        raise ValueError("it does not say that it is one")
+    if set(texts) == TEXTS:
+        return
+    version = texts.get("format_version", "none")
+    if version != json.dumps(FORMAT_VERSION):
+        raise ValueError(
+            f"the version of its format is {version[:20]}, and hoag_shine {__version__} reads "
+            f"versions 1 and {FORMAT_VERSION}"
+        )
+    if set(texts) != TEXTS | {"format_version", CHECKSUM}:
+        raise ValueError(f"its texts are {', '.join(sorted(texts))[:200]}")
+
+
+def _checksum(texts: Mapping[str, str], coef: Any, intercept: Any) -> str:
+    """Return the SHA-256 of all that a file holds, however safetensors lays it out."""
+    arrays = [np.asarray(a, a.dtype.newbyteorder("<")) for a in (coef, intercept)]
+    digest = hashlib.sha256()
+    description = [sorted(texts.items()), [(a.dtype.str, a.shape) for a in arrays]]
+    digest.update(json.dumps(description).encode())
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _array(values: Any) -> Any:
+    # safetensors takes the memory of an array to be in C order without looking.
+    array = np.array(values, order="C")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def _json_params(estimator: Any) -> dict[str, Any]:
@@ -159,36 +240,75 @@ def _loss(saved: Any, given: Loss | None) -> Loss:
         )
     try:
         return OWN_LOSSES[name](**params)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"The model was saved with a {name} that cannot be made: {error}."
         ) from error
 
 
+def _set_loss(estimator: Any, loss: Loss) -> None:
+    if not isinstance(estimator, GeneralizedLinear):
+        raise ValueError(f"The model is a {type(estimator).__name__}, which takes no loss.")
+    estimator.set_params(loss=loss)
+
+
 def _rebuild(header: Mapping[str, Any], coef: Any, intercept: Any) -> Any:
-    if header.get("format") != FORMAT:
-        raise ValueError("it does not say that it is one")
-    n_classes = len(header["classes"])
-    n_outputs = len(coef) if coef.ndim == 2 else 1
-    if (
-        coef.ndim not in (1, 2)
-        or intercept.size not in (1, n_outputs)
-        or n_classes not in (0, max(n_outputs, 2))
-    ):
-        raise ValueError(
-            f"{n_classes} classes, coefficients of shape {coef.shape} and an intercept of shape "
-            f"{intercept.shape} do not go together"
-        )
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        raise ValueError("it has coefficients that are not finite")
-    estimator = ESTIMATORS[header["estimator"]](**header["params"])
+    cls = ESTIMATORS[_of_type(str, "estimator", header["estimator"])]
+    estimator = cls(**_of_type(dict, "params", header["params"]))
+    classes = _of_type(list, "classes", header["classes"])
+    _check_arrays(coef, intercept)
+    _check_classes(classes, estimator, coef)
     estimator.coef_ = coef
     estimator.intercept_ = intercept if intercept.ndim else float(intercept)
     estimator.n_features_in_ = coef.shape[-1]
     if isinstance(estimator, RidgeClassifier):
-        estimator._label_binarizer = LabelBinarizer().fit(header["classes"])
-    if n_classes and not isinstance(getattr(type(estimator), "classes_", None), property):
-        estimator.classes_ = np.asarray(header["classes"])
+        estimator._label_binarizer = LabelBinarizer().fit(classes)
+    if classes and not isinstance(getattr(type(estimator), "classes_", None), property):
+        estimator.classes_ = np.asarray(classes)
     if hasattr(estimator, "_get_loss"):  # scikit-learn's generalized linear models
         estimator._base_loss = estimator._get_loss()
     return estimator
+
+
+def _of_type(wanted: type, name: str, value: Any) -> Any:
+    if not isinstance(value, wanted):
+        raise ValueError(f"its {name} must be a {wanted.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _check_arrays(coef: Any, intercept: Any) -> None:
+    """Refuse arrays that no fit makes."""
+    n_outputs = len(coef) if coef.ndim == 2 else 1
+    if (
+        coef.ndim not in (1, 2)
+        or intercept.ndim > 1
+        or coef.size == 0
+        or intercept.size not in (1, n_outputs)
+    ):
+        raise ValueError(
+            f"coefficients of shape {coef.shape} and an intercept of shape {intercept.shape} do "
+            "not go together"
+        )
+    if coef.dtype.kind != "f" or intercept.dtype.kind != "f":
+        raise ValueError(f"its coefficients are {coef.dtype}, and its intercept {intercept.dtype}")
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise ValueError("it has coefficients that are not finite")
+
+
+def _check_classes(classes: list[Any], estimator: Any, coef: Any) -> None:
+    """Refuse classes that are not as many as the coefficients tell, in order and of one type."""
+    if not is_classifier(estimator):
+        if classes:
+            raise ValueError(f"a {type(estimator).__name__} has no classes")
+        return
+    n_outputs = len(coef) if coef.ndim == 2 else 1
+    if len(classes) != (2 if n_outputs == 1 else n_outputs):
+        raise ValueError(
+            f"{len(classes)} classes and coefficients of shape {coef.shape} do not go together"
+        )
+    kind = type(classes[0])
+    if kind not in (bool, int, float, str) or any(type(c) is not kind for c in classes):
+        raise ValueError("its classes must be numbers, or texts, and all of one type")
+    # Also false for NaN.
+    if not all(a < b for a, b in pairwise(classes)):
+        raise ValueError("its classes must be in ascending order, each once")

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.exceptions import NotFittedError
@@ -12,6 +13,7 @@ from sklearn.preprocessing import scale
 from supported import CASES, several_labels
 
 from hoag_shine import GeneralizedLinear, LogisticLoss, Loss, SquaredLoss, TweedieLoss
+from hoag_shine.cli import main
 from hoag_shine.persistence import load_model, save_model
 
 LABELS = {
@@ -175,10 +177,56 @@ def test_missing_file(path):
         load_model(path)
 
 
+# What a file of the first version holds, which had no checksum, so that any change is a new file.
+FIRST_VERSION = {
+    "format": "hoag_shine linear model",
+    "version": "0",
+    "estimator": "LogisticRegression",
+    "params": {},
+    "classes": [0, 1],
+    "loss": None,
+    "notes": {},
+}
+TENSORS = {"coef": np.array([[1.0, -2.0]]), "intercept": np.array([0.5])}
+AS_REGRESSOR = {"estimator": "GeneralizedLinear", "classes": [], "coef": np.array([1.0, -2.0])}
+
+
+def write(path, header=FIRST_VERSION, tensors=TENSORS):
+    texts = {key: json.dumps(value) for key, value in header.items()}
+    save_file(tensors, path, metadata=texts)
+
+
+def test_a_file_of_the_first_version_is_read_with_a_warning(path):
+    write(path)
+    with pytest.warns(UserWarning, match="without a checksum"):
+        loaded, _ = load_model(path)
+    np.testing.assert_array_equal(loaded.decision_function([[3.0, 1.0]]), [1.5])
+
+
+@pytest.mark.filterwarnings("ignore:.*without a checksum")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"format": "another"}, "does not say"),
+        ({"classes": "ab"}, "classes must be a list, not str"),
+        ({"classes": {"a": 0, "b": 1}}, "classes must be a list, not dict"),
+        ({"classes": None}, "classes must be a list, not NoneType"),
+        ({"classes": [1, 0]}, "ascending order"),
+        ({"classes": [1, 1]}, "ascending order"),
+        ({"classes": [0.0, float("nan")]}, "ascending order"),
+        ({"classes": [0, "1"]}, "all of one type"),
+        ({"classes": [[0], [1]]}, "all of one type"),
+        ({"classes": []}, "do not go together"),
+        (AS_REGRESSOR | {"classes": [0, 1]}, "GeneralizedLinear has no classes"),
+        ({"notes": [["a", 1]]}, "notes must be a dict"),
+        ({"params": []}, "params must be a dict"),
+        ({"estimator": ["Ridge"]}, "estimator must be a str"),
+        (AS_REGRESSOR | {"loss": {"class": "TweedieLoss", "params": [1.5]}}, "cannot be made"),
+        ({"loss": {"class": "SquaredLoss", "params": {}}}, "takes no loss"),
+        ({"coef": np.ones((0, 2))}, "do not go together"),
+        ({"coef": np.ones((1, 0))}, "do not go together"),
+        ({"coef": np.ones((1, 2), int)}, "coefficients are int64"),
+        ({"intercept": np.ones((1, 1))}, "do not go together"),
         ({"estimator": "Pipeline"}, "Pipeline"),
         ({"params": {"no_such": 1}}, "no_such"),
         ({"classes": [0, 1, 2]}, "do not go together"),
@@ -191,26 +239,122 @@ def test_missing_file(path):
     ],
 )
 def test_files_that_are_not_whole(path, change, message):
-    header = {
-        "format": "hoag_shine linear model",
-        "version": "0",
-        "estimator": "LogisticRegression",
-        "params": {},
-        "classes": [0, 1],
-        "loss": None,
-        "notes": {},
-    }
-    tensors = {"coef": np.ones((1, 2)), "intercept": np.ones(1)}
-
-    def write(parts):
-        texts = {key: json.dumps(parts[key]) for key in header}
-        save_file({key: parts[key] for key in tensors}, path, metadata=texts)
-
-    write(header | tensors)
-    load_model(path)
-    write(header | tensors | change)
+    parts = FIRST_VERSION | TENSORS | change
+    header, tensors = ({key: parts[key] for key in keys} for keys in (FIRST_VERSION, TENSORS))
+    write(path, header, tensors)
     with pytest.raises(ValueError, match=message):
         load_model(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*without a checksum")
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000, "[" * 10_000 + "]" * 10_000])
+def test_texts_that_are_nested_too_deeply(path, deep, capsys):
+    texts = {key: json.dumps(value) for key, value in FIRST_VERSION.items()}
+    save_file(TENSORS, path, metadata=texts | {"notes": deep})
+    with pytest.raises(ValueError, match="is not a model saved"):
+        load_model(path)
+    assert main(["predict", str(path), "sklearn:iris"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_notes_that_are_nested_too_deeply_are_not_saved(path, breast_cancer):
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        save_model(LogisticRegression().fit(*breast_cancer), path, {"deep": deep})
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["coef_", "intercept_"])
+def test_what_is_not_finite_is_not_saved(path, breast_cancer, name):
+    fitted = LogisticRegression().fit(*breast_cancer)
+    getattr(fitted, name).flat[0] = np.inf
+    with pytest.raises(ValueError, match="cannot be saved: .*not finite"):
+        save_model(fitted, path)
+    assert not path.exists()
+
+
+def test_a_file_of_a_later_version_is_refused(path):
+    write(path, FIRST_VERSION | {"format_version": 3, "sha256": "0"})
+    with pytest.raises(ValueError, match="version of its format is 3"):
+        load_model(path)
+
+
+# --- damage ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(path):
+    """The content of a file, and what it is loaded as."""
+    X, y = load_iris(return_X_y=True)
+    fitted = LogisticRegression(C=0.3).fit(X, np.array(["a", "b", "c"])[y])
+    save_model(fitted, path, {"best_params": {"C": 0.3}, "zero_based": False})
+    return path.read_bytes(), content_of(path)
+
+
+def content_of(path):
+    model, notes = load_model(path)
+    return model.get_params(), model.classes_.tolist(), tuple(map(raw, arrays_of(model))), notes
+
+
+def arrays_of(model):
+    return model.coef_, model.intercept_
+
+
+def raw(array):
+    return array.dtype, array.shape, array.tobytes()
+
+
+def test_a_bit_that_is_flipped_is_found(path, saved):
+    """Or it does not matter: the same number can be written in several ways."""
+    content, expected = saved
+    n_found = 0
+    for position in range(len(content)):
+        bit = 1 << (position * 7919 % 8)
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ bit]) + content[position + 1 :]
+        )
+        try:
+            loaded = content_of(path)
+        except ValueError as error:
+            assert "is not a model saved by hoag_shine" in str(error)
+            n_found += 1
+        else:
+            assert loaded == expected
+    assert n_found > 0.9 * len(content)
+
+
+def test_a_file_that_is_cut_is_found(path, saved):
+    content, _ = saved
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="is not a model saved"):
+            load_model(path)
+
+
+def test_any_part_that_is_exchanged_is_found(path, saved):
+    """By parts of another whole file, so that all is well-formed."""
+    with safe_open(path, framework="numpy") as file:
+        texts = file.metadata()
+    tensors = load_file(path)
+    others = {
+        "version": "9.9",
+        "estimator": "LinearSVC",
+        "params": {"C": 0.4},
+        "classes": ["a", "b", "d"],
+        "notes": {},
+    }
+    for key, value in others.items():
+        save_file(tensors, path, metadata=texts | {key: json.dumps(value)})
+        with pytest.raises(ValueError, match="its SHA-256 is another"):
+            load_model(path)
+    for key in tensors:
+        save_file(tensors | {key: tensors[key] + 1e-12}, path, metadata=texts)
+        with pytest.raises(ValueError, match="its SHA-256 is another"):
+            load_model(path)
+    save_file(tensors, path, metadata=texts)
+    load_model(path)
 
 
 def test_a_safetensors_file_of_something_else(path):
