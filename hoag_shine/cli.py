@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
+    except MemoryError as error:
+        return _say(f"error: there is not enough memory. {error}", ERROR)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _say(f"error: {error}", ERROR)
     return code

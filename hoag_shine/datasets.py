@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -18,11 +20,16 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 
+from .files import reading
+
 Matrix: TypeAlias = "NDArray[Any] | sparse.csr_matrix[Any]"
 Data: TypeAlias = tuple[Matrix, NDArray[Any]]
 
 DATA_VARIABLE = "HOAG_SHINE_DATA"
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+# A row of an svmlight file has fewer bytes, and its columns fewer numbers, or the file is damaged:
+# a coefficient for each column would take 2 GiB.
+LONGEST_LINE, MOST_COLUMNS = 1 << 26, 1 << 28
 IMAGES = ("mnist", "mnist_test", "usps", "usps_test")
 
 
@@ -131,17 +138,20 @@ def load_svmlight(
     ------
     ValueError
         If the file has no rows, or rows that are not svmlight's, or a column 0 against
-        ``zero_based=False``.
+        ``zero_based=False``; if it is compressed and damaged; or if a line is longer than 64 MiB or
+        a column's number not below 2 ** 28.
     OSError
         If the file cannot be opened.
     """
+    if zero_based not in (True, False, "auto"):
+        raise ValueError(f'zero_based must be True, False or "auto", got {zero_based!r}.')
     path = os.fspath(path)
     try:
-        X, y = sklearn_datasets.load_svmlight_file(path, zero_based=True)
+        with reading(path, "an svmlight file"), _OPEN.get(Path(path).suffix, open)(path, "rb") as f:
+            X, y = sklearn_datasets.load_svmlight_file(_Lines(f), zero_based=True)
+            _check_columns(X)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path!r}.") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path!r} is not an svmlight file: {error}.") from error
     if not len(y):
         raise ValueError(f"{path!r} has no rows.")
     column_0 = bool((X.indices == 0).any())
@@ -150,6 +160,31 @@ def load_svmlight(
     if column_0 and not zero_based:
         raise ValueError(f"{path!r} has a column 0, but its columns must start at 1.")
     return (X if zero_based else X[:, 1:]), y, zero_based
+
+
+_OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+class _Lines:
+    """The lines of a file, as scikit-learn asks for them, none of them without an end."""
+
+    def __init__(self, file: Any) -> None:
+        self.read = file.read
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self._file.readline(LONGEST_LINE):
+            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                raise ValueError(f"a line has more than {LONGEST_LINE:,} bytes")
+            yield line
+
+
+def _check_columns(X: sparse.csr_matrix[Any]) -> None:
+    if X.shape[1] > MOST_COLUMNS:
+        raise ValueError(
+            f"there is a column {X.shape[1] - 1}, and columns must be numbered below "
+            f"{MOST_COLUMNS:,}"
+        )
 
 
 def holdout_split(
@@ -207,7 +242,7 @@ def _load_libsvm(name: str) -> Data:
         for matrix in (home / "libsvm" / f"{name}_X.npz", home / "libsvm" / f"{name}_X.npy"):
             if matrix.is_file():
                 target = _existing(matrix.with_name(f"{name}_y.npy"))
-                return _load_matrix(matrix), np.load(target, allow_pickle=False)
+                return _load_matrix(matrix), _load_array(target)
     return _fetch_libsvm(name)
 
 
@@ -293,15 +328,25 @@ def _load_counts(name: str) -> tuple[sparse.csr_matrix[Any], NDArray[np.int8], i
 
 def _load_matrix(path: Path) -> Matrix:
     if path.suffix == ".npy":
+        return _load_array(path)
+    with reading(path, "a sparse matrix of SciPy"):
+        matrix = sparse.load_npz(path)
+        if hasattr(matrix, "check_format"):
+            # Conversions, and our own loops, take it that no index points outside of the matrix.
+            matrix.check_format(full_check=True)
+        return sparse.csr_matrix(matrix)
+
+
+def _load_array(path: Path) -> NDArray[Any]:
+    with reading(path, "an array of NumPy"):
         return cast("NDArray[Any]", np.load(path, allow_pickle=False))
-    return sparse.csr_matrix(sparse.load_npz(path))
 
 
 def _load_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with reading(path, "an archive of NumPy"), np.load(path, allow_pickle=False) as arrays:
         missing = set(names) - set(arrays)
         if missing:
-            raise ValueError(f"{str(path)!r} has no array named {', '.join(sorted(missing))}.")
+            raise ValueError(f"it has no array named {', '.join(sorted(missing))}")
         return [arrays[name] for name in names]
 
 

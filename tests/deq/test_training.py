@@ -1,7 +1,9 @@
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import itertools
+import json
 import os
 import pickle
 import signal
@@ -9,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +85,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     content = bytearray(files[-1].read_bytes())
     content[len(content) // 2] ^= 1  # one bit, in a tensor
     files[-1].write_bytes(content)
-    with pytest.warns(UserWarning, match="step-00000010.json is damaged"):
+    with pytest.warns(UserWarning, match=r"step-00000010\.json is passed over: .* SHA-256"):
         again = trained(tmp_path, *options, "--resume")
     assert same(again, expected)
 
@@ -188,6 +191,100 @@ def test_files_that_are_no_checkpoints_are_not_read(tmp_path):
     (tmp_path / "step-00000001.json").write_text("[1]")
     with pytest.warns(UserWarning, match="damaged"), pytest.raises(ValueError, match="none of"):
         load_checkpoint(tmp_path)
+
+
+NOTES = {"lr": 0.1, "channels": [8, 16], "solver": "broyden", "nothing": None}
+
+
+def small_checkpoint(folder, notes=NOTES):
+    """Save one of a small model, and return its two files."""
+    model = torch.nn.Linear(3, 2)
+    save_checkpoint(folder, 7, model, torch.optim.SGD(model.parameters()), notes)
+    return folder / "step-00000007.json", folder / "step-00000007.safetensors"
+
+
+def contents(folder):
+    """Return what is loaded, or None if that is refused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* is passed over")
+            loaded = load_checkpoint(folder)
+    except ValueError:
+        return None
+    return loaded.step, loaded.notes, {k: v.tolist() for k, v in loaded.tensors.items()}
+
+
+def flipped(content):
+    """Yield the content with one bit of each byte changed in turn."""
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << (position * 7919 % 8)
+        yield bytes(changed)
+
+
+@pytest.mark.parametrize("file", [0, 1], ids=["record", "tensors"])
+def test_a_bit_that_is_flipped_is_found(tmp_path, file):
+    path = small_checkpoint(tmp_path)[file]
+    content, expected = path.read_bytes(), contents(tmp_path)
+    assert expected[:2] == (7, NOTES)
+    n_found = 0
+    damaged = [*flipped(content), *(content[:length] for length in range(0, len(content), 7))]
+    for changed in damaged:
+        path.write_bytes(changed)
+        found = contents(tmp_path)
+        assert found is None or found == expected
+        n_found += found is None
+    assert n_found > 0.9 * len(damaged)
+
+
+def test_notes_with_keys_that_are_numbers_come_back_as_json_has_them(tmp_path):
+    small_checkpoint(tmp_path, {"by epoch": {2: 0.2, 10: 0.1}, "pair": (1, 2)})
+    assert load_checkpoint(tmp_path).notes == {"by epoch": {"2": 0.2, "10": 0.1}, "pair": [1, 2]}
+
+
+def test_a_record_that_is_nested_too_deeply(tmp_path):
+    record, _ = small_checkpoint(tmp_path)
+    for deep in ("[" * 100_000, '{"a":' * 100_000):
+        record.write_text(deep)
+        assert contents(tmp_path) is None
+    with pytest.raises(ValueError, match="nested too deeply"):
+        small_checkpoint(tmp_path, {"deep": nested(100_000)})
+
+
+def nested(depth):
+    deep = []
+    for _ in range(depth):
+        deep = [deep]
+    return deep
+
+
+def test_a_checkpoint_of_the_first_version_is_read_with_a_warning(tmp_path):
+    """Of its notes there was no checksum."""
+    record, tensors = small_checkpoint(tmp_path)
+    expected = contents(tmp_path)
+    digest = hashlib.sha256(tensors.read_bytes()).hexdigest()
+    record.write_text(json.dumps({"step": 7, "sha256": digest, "notes": NOTES}))
+    with pytest.warns(UserWarning, match="without a checksum of its notes"):
+        assert contents(tmp_path) == expected
+
+
+def test_a_checkpoint_of_a_later_version_is_passed_over(tmp_path):
+    record, _ = small_checkpoint(tmp_path)
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"format_version": 3}))
+    with (
+        pytest.warns(UserWarning, match="its format is not .* of version 1 or 2"),
+        pytest.raises(ValueError, match="none of the 1 checkpoints"),
+    ):
+        load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_another_program_is_an_error_in_a_line(tmp_path, capsys):
+    small_checkpoint(tmp_path / "checkpoints")
+    data = ["--data", "sklearn:digits", "--limit", "320", "--device", "cpu"]
+    assert main(["evaluate", "--output", str(tmp_path), *data]) == 2
+    assert main(["train", "--output", str(tmp_path), *QUICK, "--resume"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("is not of a training run") == err.count("\n") == 2
 
 
 def test_nothing_but_damaged_checkpoints(tmp_path, capsys):

@@ -17,6 +17,12 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 MODEL, OPTIMIZER = "model.", "optimizer."
+FORMAT, FORMAT_VERSION = "hoag_shine checkpoint", 2
+# The keys of a record of version 1, whose checksum was that of the tensors alone.
+FIRST_KEYS = {"step", "sha256", "notes"}
+KEYS = {"format", "format_version", "step", "notes", "tensors", "sha256"}
+# A record is far smaller; what is larger is none, and is not read.
+LARGEST_RECORD = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -63,16 +69,23 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, and delete all but the newest ``keep``.
 
-    The tensors go to ``step-N.safetensors``; ``step-N.json`` holds their SHA-256, the step and the
-    notes. Each is written beside its place, flushed to the disk and renamed, the second last: a
-    checkpoint is there once its JSON is, and then it is whole.
+    The tensors go to ``step-N.safetensors``; ``step-N.json`` holds their SHA-256, the step, the
+    notes, and a SHA-256 of all that. Each is written beside its place, flushed to the disk and
+    renamed, the second last: a checkpoint is there once its JSON is, and then it is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {MODEL + name: value for name, value in model.state_dict().items()}
     tensors |= _optimizer_tensors(optimizer)
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content = save(plain)
-    record = {"step": step, "sha256": hashlib.sha256(content).hexdigest(), "notes": dict(notes)}
+    record = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "step": step,
+        "notes": _as_read(notes),
+        "tensors": hashlib.sha256(content).hexdigest(),
+    }
+    record["sha256"] = _checksum(record)
     write_atomically(_tensors_of(folder, step), content)
     write_atomically(_record_of(folder, step), json.dumps(record).encode())
     kept = _steps(folder)[:keep]
@@ -103,17 +116,16 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     Warns
     -----
     UserWarning
-        For each damaged checkpoint that is passed over.
+        For each checkpoint that is damaged, or of a later version of the format, and is passed
+        over; and if the one that is read is of the first version, which had no checksum of notes.
     """
     steps = _steps(folder)
     for step in steps:
         try:
             return _read(folder, step)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             warnings.warn(
-                f"the checkpoint {_record_of(folder, step)} is damaged ({error}) and is passed "
-                "over.",
-                stacklevel=2,
+                f"the checkpoint {_record_of(folder, step)} is passed over: {error}.", stacklevel=2
             )
     if steps:
         raise ValueError(f"none of the {len(steps)} checkpoints in {folder} is whole.")
@@ -137,11 +149,62 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _read(folder: Path, step: int) -> Checkpoint:
-    record = json.loads(_record_of(folder, step).read_text())
-    content = _tensors_of(folder, step).read_bytes()
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
-        raise ValueError("its SHA-256 is another")
-    return Checkpoint(step, record["notes"], load(content))
+    path = _tensors_of(folder, step)
+    record = _read_record(_record_of(folder, step), step)
+    with path.open("rb") as file:
+        # Not read into memory before it is known to be what was saved.
+        if hashlib.file_digest(file, "sha256").hexdigest() != record["tensors"]:
+            raise ValueError("it is damaged, since the SHA-256 of its tensors is another")
+    return Checkpoint(step, record["notes"], load(path.read_bytes()))
+
+
+def _read_record(path: Path, step: int) -> dict[str, Any]:
+    """Return a record, if it is what was saved, with the keys of the newest version."""
+    if path.stat().st_size > LARGEST_RECORD:
+        raise ValueError(f"it is damaged, since it has more than {LARGEST_RECORD:,} bytes")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
+        raise ValueError("it is damaged, since it is no JSON object")
+    if set(record) == FIRST_KEYS:
+        _warn_of_first_version(path)
+        record["tensors"] = record.pop("sha256")
+    else:
+        _check_record(record)
+    if record["step"] != step or not isinstance(record["notes"], dict):
+        raise ValueError("it is damaged, since it is of another step or without notes")
+    return record
+
+
+def _check_record(record: dict[str, Any]) -> None:
+    """Refuse a record of another format, or one whose checksum is another."""
+    version = record.get("format_version")
+    if record.get("format") != FORMAT or version != FORMAT_VERSION:
+        raise ValueError(
+            f"it is damaged, or its format is not {FORMAT!r} of version 1 or {FORMAT_VERSION}"
+        )
+    if set(record) != KEYS or record.pop("sha256") != _checksum(record):
+        raise ValueError("it is damaged, since its SHA-256 is another")
+
+
+def _as_read(notes: Mapping[str, Any]) -> Any:
+    """Return notes in the types that JSON has, of which the checksum is taken."""
+    try:
+        return json.loads(json.dumps(dict(notes)))
+    except RecursionError:
+        raise ValueError("notes are nested too deeply to be saved.") from None
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a record says, however JSON writes it."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _warn_of_first_version(path: Path) -> None:
+    warnings.warn(
+        f"the checkpoint {path} was saved by an early hoag_shine without a checksum of its notes, "
+        "so that damage to them would not be seen.",
+        stacklevel=2,
+    )
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,29 @@ def load_model(folder: Path) -> tuple[MDEQ, Normalizer]:
     ------
     FileNotFoundError
         If there is no checkpoint.
+    ValueError
+        If none is whole, or the newest is not of such a run.
     """
     checkpoint = load_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise FileNotFoundError(f"there is no checkpoint in {folder}.")
+    with _of_a_run(folder):
+        return _model_of(checkpoint)
+
+
+@contextmanager
+def _of_a_run(folder: Path) -> Iterator[None]:
+    """Say in a sentence that a checkpoint has not the notes or tensors that a run gives it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"the checkpoint in {folder} is not of a training run like this: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+
+
+def _model_of(checkpoint: Checkpoint) -> tuple[MDEQ, Normalizer]:
     notes = checkpoint.notes
     config: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
@@ -205,9 +225,10 @@ class Trainer:
         """Take up the newest checkpoint; return whether there was one."""
         checkpoint = load_checkpoint(self.folder / "checkpoints")
         if checkpoint is not None:
-            self._check_options(checkpoint)
-            checkpoint.restore(self.module, self.optimizer)
-            self.scaler.load_state_dict(checkpoint.notes["scaler"])
+            with _of_a_run(self.folder):
+                self._check_options(checkpoint)
+                checkpoint.restore(self.module, self.optimizer)
+                self.scaler.load_state_dict(checkpoint.notes["scaler"])
             self.step = checkpoint.step
         if self.log is not None:
             self.log.forget_after(self.step)
