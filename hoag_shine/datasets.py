@@ -5,11 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,6 +262,11 @@ def _fetch_libsvm(name: str) -> Data:
             f"with libsvm/{name}_X.npz (or .npy) and libsvm/{name}_y.npy, or LIBSVMDATA_HOME to a "
             f"cache of libsvmdata. ({' '.join(str(error).split())})"
         ) from error
+    except (ValueError, LookupError, EOFError, BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"Data set 'libsvm:{name}' is damaged in libsvmdata's cache, which LIBSVMDATA_HOME "
+            f"names: delete it there. ({' '.join(str(error).split())})"
+        ) from error
     if sparse.issparse(y):
         raise ValueError(f"Data set 'libsvm:{name}' has several labels a row; one is needed.")
     return (X if isinstance(X, np.ndarray) else sparse.csr_matrix(X)), y
@@ -326,11 +333,14 @@ def _load_counts(name: str) -> tuple[sparse.csr_matrix[Any], NDArray[np.int8], i
     return cast("sparse.csr_matrix[Any]", counts), y, int(n_train)
 
 
+# Files are opened here, because NumPy does not close those that are damaged.
+
+
 def _load_matrix(path: Path) -> Matrix:
     if path.suffix == ".npy":
         return _load_array(path)
-    with reading(path, "a sparse matrix of SciPy"):
-        matrix = sparse.load_npz(path)
+    with reading(path, "a sparse matrix of SciPy"), path.open("rb") as file:
+        matrix = sparse.load_npz(file)
         if hasattr(matrix, "check_format"):
             # Conversions, and our own loops, take it that no index points outside of the matrix.
             matrix.check_format(full_check=True)
@@ -338,12 +348,16 @@ def _load_matrix(path: Path) -> Matrix:
 
 
 def _load_array(path: Path) -> NDArray[Any]:
-    with reading(path, "an array of NumPy"):
-        return cast("NDArray[Any]", np.load(path, allow_pickle=False))
+    with reading(path, "an array of NumPy"), path.open("rb") as file:
+        return cast("NDArray[Any]", np.load(file, allow_pickle=False))
 
 
 def _load_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
-    with reading(path, "an archive of NumPy"), np.load(path, allow_pickle=False) as arrays:
+    with (
+        reading(path, "an archive of NumPy"),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
         missing = set(names) - set(arrays)
         if missing:
             raise ValueError(f"it has no array named {', '.join(sorted(missing))}")

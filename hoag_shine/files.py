@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import pickle
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from zipfile import BadZipFile
-
-# What readers of archives, arrays, pickles and images raise for damaged ones. Of OSError, those
-# without a number are not the system's.
-_UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    BadZipFile,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,  # of zip files: encrypted; nested too deeply; compressed in an unknown way
-    SyntaxError,  # of images
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-    zlib.error,
-)
 
 
 @contextmanager
@@ -50,8 +29,11 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise ValueError(f"{os.fspath(path)!r} needs more memory than there is.") from error
-    except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    # Readers of archives, arrays, pickles and images raise whatever they trip over.
+    except Exception as error:
+        # The system's errors have a number; those of a format have none, or lead to a place that no
+        # file has.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = str(error).rstrip(".") or type(error).__name__
         raise ValueError(f"{os.fspath(path)!r} is not {kind}: {reason}.") from error

@@ -4,12 +4,15 @@ import bz2
 import gzip
 import subprocess
 import sys
+import warnings
+from itertools import islice
 
 import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.datasets import dump_svmlight_file, load_breast_cancer
 
+from hoag_shine.cli import main
 from hoag_shine.datasets import data_home, holdout_split, load_dataset, load_svmlight
 
 needs_data = pytest.mark.skipif(
@@ -87,6 +90,147 @@ def test_truncated_gzip(tmp_path):
     path.write_bytes(gzip.compress(SMALL * 1000)[:-20])
     with pytest.raises(ValueError, match="not an svmlight file"):
         load_dataset(path)
+
+
+def flipped(content):
+    """Yield the content with one bit of each byte changed in turn."""
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << (position * 7919 % 8)
+        yield bytes(changed)
+
+
+def raw(X):
+    X = sparse.csr_matrix(X)
+    return X.shape, X.data.tobytes(), X.indices.tolist(), X.indptr.tolist()
+
+
+def test_no_damage_to_a_compressed_file_goes_unseen(tmp_path):
+    """Both formats have checksums; what they leave out, as the time of writing, does not matter."""
+    lines = "".join(f"{i % 2} 1:{i / 7} {i + 2}:{i * 1e-3}\n" for i in range(60)).encode()
+    for suffix, content in ((".gz", gzip.compress(lines, mtime=0)), (".bz2", bz2.compress(lines))):
+        path = tmp_path / f"data{suffix}"
+        path.write_bytes(content)
+        X, y = load_dataset(path)
+        assert X.shape == (60, 61)
+        n_found = 0
+        damaged = [*flipped(content), *(content[:length] for length in range(1, len(content), 7))]
+        for changed in damaged:
+            path.write_bytes(changed)
+            try:
+                found, target = load_dataset(path)
+            except ValueError:
+                n_found += 1
+            else:
+                assert raw(found) == raw(X)
+                np.testing.assert_array_equal(target, y)
+        assert n_found > 0.9 * len(damaged)
+
+
+def test_damage_to_a_plain_file_ends_in_a_matrix_or_in_a_sentence(tmp_path):
+    path = tmp_path / "small.svm"
+    for changed in flipped(SMALL * 20):
+        path.write_bytes(changed)
+        try:
+            X, y = load_dataset(path)
+        except ValueError as error:
+            assert "small.svm" in str(error)  # noqa: PT017
+        else:
+            X.check_format(full_check=True)
+            assert X.shape[0] == y.size
+
+
+@pytest.mark.parametrize(
+    "column", [1 << 28, 300_000_000, 2_000_000_000, 2_147_483_647, 4_000_000_000, 10**11, 10**30]
+)
+def test_columns_that_no_memory_has_room_for(tmp_path, column, capsys):
+    path = tmp_path / "wide.svm"
+    path.write_text(f"1 1:1 {column}:1\n-1 1:2\n")
+    with pytest.raises(ValueError, match=r"wide\.svm' is not an svmlight file: .*(column|large)"):
+        load_dataset(path)
+    assert main(["tune", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_last_column_there_may_be(tmp_path):
+    path = tmp_path / "wide.svm"
+    path.write_text(f"1 1:1 {(1 << 28) - 1}:1\n")
+    assert load_svmlight(path, zero_based=True)[0].shape == (1, 1 << 28)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a bound on memory")
+def test_a_line_without_an_end_is_refused_in_little_memory(tmp_path):
+    with (tmp_path / "endless.svm").open("wb") as file:
+        file.truncate(8 << 30)  # zeros that take no room on the disk
+    code = f"""
+import resource
+from hoag_shine.cli import main
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(main(["tune", {str(tmp_path / "endless.svm")!r}]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) >> 10)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    code, megabytes = map(int, answer.stdout.split())
+    assert code == 2
+    assert "a line has more than 67,108,864 bytes" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert megabytes < 500
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "csr_entries"])
+def test_matrices_whose_indices_point_outside(home, kind):
+    (home / "libsvm").mkdir()
+    path = home / "libsvm" / "own_X.npz"
+    np.save(home / "libsvm" / "own_y.npy", SMALL_Y)
+    content = {"data": [1.0, 2.0], "indices": [0, 10**6], "indptr": [0, 1, 2], "shape": [2, 2]}
+    if kind == "csr_entries":
+        content |= {"indices": [0, 1], "indptr": [0, 1, 10**6]}
+    np.savez(path, format=kind[:3].encode(), **content)
+    with pytest.raises(ValueError, match=r"own_X\.npz' is not a sparse matrix of SciPy: .*ind"):
+        load_dataset("libsvm:own")
+
+
+@pytest.mark.parametrize("name", ["tabular/own.npz", "libsvm/own_X.npz", "libsvm/own_y.npy"])
+def test_no_damage_to_archives_goes_unseen(home, name):
+    """Plain arrays have no checksum, so only their headers are damaged."""
+    for folder in ("tabular", "libsvm"):
+        (home / folder).mkdir()
+    np.savez(home / "tabular" / "own.npz", X=SMALL_X, y=SMALL_Y)
+    sparse.save_npz(home / "libsvm" / "own_X.npz", sparse.csr_matrix(SMALL_X))
+    np.save(home / "libsvm" / "own_y.npy", SMALL_Y)
+    source = name.replace("/", ":").partition(".")[0].partition("_")[0]
+    X, y = load_dataset(source)
+    path = home / name
+    content = path.read_bytes()
+    header = len(content) - 16 if name.endswith("npy") else len(content)
+    for changed in islice(flipped(content[:header]), None, None, 3):
+        path.write_bytes(changed + content[header:])
+        try:
+            with warnings.catch_warnings(action="ignore"):  # NumPy's, of headers
+                found, target = load_dataset(source)
+        except ValueError as error:
+            assert path.name in str(error)  # noqa: PT017
+        else:
+            assert raw(found) == raw(X)
+            assert (target == y).all()
+
+
+def test_an_array_that_claims_to_be_huge(home):
+    (home / "libsvm").mkdir()
+    np.save(home / "libsvm" / "own_X.npy", SMALL_X)
+    with (home / "libsvm" / "own_y.npy").open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(ValueError, match=r"own_y\.npy' "):
+        load_dataset("libsvm:own")
+
+
+@pytest.mark.parametrize("zero_based", [2, "yes", None])
+def test_zero_based_is_checked(tmp_path, zero_based):
+    with pytest.raises(ValueError, match="zero_based must be True, False"):
+        load_svmlight(tmp_path, zero_based=zero_based)
 
 
 def test_missing_file():

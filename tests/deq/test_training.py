@@ -574,3 +574,46 @@ def test_bad_sources(tmp_path):
     np.savez(tmp_path / "m.npz", x=np.zeros(3))
     with pytest.raises(ValueError, match="must hold x_train"):
         load_images(str(tmp_path / "m.npz"))
+
+
+@pytest.mark.parametrize("kind", ["npz", "cifar", "png", "sheet"])
+def test_damaged_images_are_an_error_that_names_the_file(tmp_path, kind):
+    """Or other images, where the format has no checksum."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (4, 6, 6), dtype=np.uint8)
+    labels = np.arange(4)
+    if kind == "npz":
+        path = source = tmp_path / "own.npz"
+        np.savez_compressed(path, X_train=pixels, y_train=labels, X_test=pixels, y_test=labels)
+    elif kind == "cifar":
+        source = tmp_path / "cifar-10-batches-py"
+        source.mkdir()
+        batch = pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1]}, 2)
+        for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+            (source / name).write_bytes(batch)
+        path = source / "data_batch_3"
+    elif kind == "png":
+        source = tmp_path
+        for part in ("train", "test"):
+            (source / part / "one").mkdir(parents=True)
+            Image.fromarray(pixels[0]).save(source / part / "one" / "0.png")
+        path = source / "train" / "one" / "0.png"
+    else:
+        source = tmp_path
+        for part in ("train", "test"):
+            Image.new("RGB", (40 * 32, 25 * 32)).save(source / f"{part}_0.webp", lossless=True)
+            np.save(source / f"{part}_labels.npy", np.zeros(1000, int))
+        path = source / "train_0.webp"
+    load_images(str(source))
+    content = path.read_bytes()
+    step = max(len(content) // 300, 1)
+    damaged = [*itertools.islice(flipped(content), 0, None, step), content[: len(content) // 2]]
+    for changed in damaged:
+        path.write_bytes(changed)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                train, _ = load_images(str(source))
+        except ValueError as error:
+            assert path.name in str(error) or "image" in str(error)  # noqa: PT017
+        else:
+            assert train.pixels.dtype == torch.uint8

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...files import reading
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -208,14 +210,16 @@ def _digits() -> tuple[Images, Images]:
 
 
 def _npz(path: Path) -> tuple[Images, Images]:
-    with np.load(path, allow_pickle=False) as file:
+    with (
+        reading(path, "an archive of images"),
+        path.open("rb") as opened,
+        np.load(opened, allow_pickle=False) as file,
+    ):
         names = {name.lower(): name for name in file.files}
         wanted = ["x_train", "y_train", "x_test", "y_test"]
         missing = [name for name in wanted if name not in names]
         if missing:
-            raise ValueError(
-                f"{path} must hold {', '.join(wanted)}, found {', '.join(file.files)}."
-            )
+            raise ValueError(f"it must hold {', '.join(wanted)}, found {', '.join(file.files)}")
         X_train, y_train, X_test, y_test = (file[names[name]] for name in wanted)
     return _images(_squares(X_train), y_train), _images(_squares(X_test), y_test)
 
@@ -229,16 +233,27 @@ def _squares(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _sheets(folder: Path, part: str) -> Images:
-    from PIL import Image
-
     tiles = []
     for file in sorted(folder.glob(f"{part}_*.webp")):
-        with Image.open(file) as image:
-            sheet = np.asarray(image.convert("RGB"))
-        grid = sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4)
+        with reading(file, "a sheet of 25 rows of 40 tiles"):
+            grid = _pixels(file).reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4)
         tiles.append(grid.reshape(1000, 32, 32, 3))
-    labels = np.load(folder / f"{part}_labels.npy", allow_pickle=False)
+    path = folder / f"{part}_labels.npy"
+    with reading(path, "an array of labels"):
+        labels = np.load(path, allow_pickle=False)
     return _images(np.concatenate(tiles), labels)
+
+
+def _pixels(file: Path) -> NDArray[Any]:
+    """Return an image's pixels, of shape (height, width, 3)."""
+    from PIL import Image
+
+    with reading(file, "an image"):
+        try:
+            with Image.open(file) as image:
+                return np.asarray(image.convert("RGB"))
+        except Image.DecompressionBombError as error:
+            raise ValueError(error) from error
 
 
 def _torchvision(folder: Path) -> tuple[Images, Images]:
@@ -248,9 +263,10 @@ def _torchvision(folder: Path) -> tuple[Images, Images]:
 
 
 def _cifar_batch(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="bytes").load()
-    pixels = np.asarray(content[b"data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return pixels, np.asarray(content[b"labels"])
+    with reading(file, "a batch of CIFAR-10"):
+        content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="bytes").load()
+        pixels = np.asarray(content[b"data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return pixels, np.asarray(content[b"labels"])
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -275,14 +291,11 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _folder(folder: Path, classes: list[str]) -> Images:
-    from PIL import Image
-
     pixels, labels = [], []
     for label, name in enumerate(classes):
         for file in sorted((folder / name).iterdir()):
             if file.suffix.lower() in SUFFIXES:
-                with Image.open(file) as image:
-                    pixels.append(np.asarray(image.convert("RGB")))
+                pixels.append(_pixels(file))
                 labels.append(label)
     if not pixels:
         raise ValueError(f"{folder} holds no images.")
