@@ -191,8 +191,10 @@ def _images(pixels: NDArray[Any], labels: NDArray[Any]) -> Images:
             "images must be uint8 of shape (n, height, width) or (n, height, width, channels), got "
             f"{pixels.dtype} of shape {pixels.shape}."
         )
+    if labels.dtype.kind not in "biu":
+        raise ValueError(f"labels of images must be integers, got {labels.dtype}.")
     if labels.shape != pixels.shape[:1]:
-        raise ValueError(f"there must be a label an image, got {labels.shape} and {pixels.shape}.")
+        raise ValueError(f"there must be one label for each image, got {labels.shape} and {pixels.shape}.")
     channels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     return Images(
         torch.from_numpy(np.ascontiguousarray(channels)),
