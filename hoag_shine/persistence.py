@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.base import is_classifier
 from sklearn.linear_model import RidgeClassifier
@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._version import __version__
 from .estimators.generalized_linear import GeneralizedLinear
 from .estimators.registry import MODELS
+from .files import reading
 from .problems import losses
 from .problems.losses import Loss
 
@@ -32,8 +33,6 @@ FORMAT, FORMAT_VERSION = "hoag_shine linear model", 2
 # The texts of a file of version 1, which had no checksum; later ones have two more.
 TEXTS = {"format", "version", "estimator", "params", "classes", "loss", "notes"}
 CHECKSUM = "sha256"
-# What json and safetensors raise for what they cannot read or write.
-_UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def save_model(
@@ -134,13 +133,11 @@ def load_model(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {str(path)!r}.")
-    try:
+    with reading(path, "a model saved by hoag_shine"):
         texts, coef, intercept = _read(path)
         header = {key: json.loads(text) for key, text in texts.items() if key != CHECKSUM}
         estimator = _rebuild(header, coef, intercept)
-        notes = _of_type(dict, "notes", header["notes"])
-    except _UNREADABLE as error:
-        raise ValueError(f"{str(path)!r} is not a model saved by hoag_shine: {error}.") from error
+        notes: dict[str, Any] = _of_type(dict, "notes", header["notes"])
     if CHECKSUM not in texts:
         warnings.warn(
             f"{str(path)!r} was saved by an early hoag_shine without a checksum, so that damage to "

@@ -1,9 +1,12 @@
 """Models in files."""
 
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
+from helpers import in_a_process
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
@@ -322,6 +325,35 @@ def test_a_bit_that_is_flipped_is_found(path, saved):
         else:
             assert loaded == expected
     assert n_found > 0.9 * len(content)
+
+
+def test_a_damaged_file_is_one_line_in_a_shell(path, saved, capsys):
+    content, _ = saved
+    path.write_bytes(content[:-4] + b"\0\0\0\1")
+    assert main(["predict", str(path), "sklearn:iris"]) == 2
+    assert re.fullmatch(r"hoag-shine: error: .* damaged.* SHA-256 .*\n", capsys.readouterr().err)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a bound on memory")
+def test_huge_files_are_refused_in_little_memory(path):
+    """Zeros that take no room on the disk, behind what says how long the header is."""
+    code = f"""
+import resource
+from pathlib import Path
+from hoag_shine.persistence import load_model
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for length in (0, 10**6, 10**8, 10**10, 2**64 - 1):
+    with Path({str(path)!r}).open("wb") as file:
+        file.write(length.to_bytes(8, "little"))
+        file.truncate(8 << 30)
+    try:
+        load_model({str(path)!r})
+    except ValueError:
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) >> 10)
+"""
+    megabytes = [int(word) for word in in_a_process(code)]
+    assert len(megabytes) == 5
+    assert max(megabytes) < 300
 
 
 def test_a_file_that_is_cut_is_found(path, saved):

@@ -194,7 +194,9 @@ def _images(pixels: NDArray[Any], labels: NDArray[Any]) -> Images:
     if labels.dtype.kind not in "biu":
         raise ValueError(f"labels of images must be integers, got {labels.dtype}.")
     if labels.shape != pixels.shape[:1]:
-        raise ValueError(f"there must be one label for each image, got {labels.shape} and {pixels.shape}.")
+        raise ValueError(
+            f"there must be one label for each image, got {labels.shape} and {pixels.shape}."
+        )
     channels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     return Images(
         torch.from_numpy(np.ascontiguousarray(channels)),
