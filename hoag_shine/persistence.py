@@ -239,7 +239,7 @@ def _loss(saved: Any, given: Loss | None) -> Loss:
         return OWN_LOSSES[name](**params)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"The model was saved with a {name} that cannot be made: {error}."
+            f"The model was saved with a {name} that cannot be made: {str(error).rstrip('.')}."
         ) from error
 
 

@@ -225,6 +225,10 @@ def test_a_file_of_the_first_version_is_read_with_a_warning(path):
         ({"params": []}, "params must be a dict"),
         ({"estimator": ["Ridge"]}, "estimator must be a str"),
         (AS_REGRESSOR | {"loss": {"class": "TweedieLoss", "params": [1.5]}}, "cannot be made"),
+        (
+            AS_REGRESSOR | {"loss": {"class": "TweedieLoss", "params": {"power": 0.5}}},
+            "TweedieLoss that cannot be made: power",
+        ),
         ({"loss": {"class": "SquaredLoss", "params": {}}}, "takes no loss"),
         ({"coef": np.ones((0, 2))}, "do not go together"),
         ({"coef": np.ones((1, 0))}, "do not go together"),

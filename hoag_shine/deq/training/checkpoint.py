@@ -124,8 +124,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         try:
             return _read(folder, step)
         except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+            reason = str(error).rstrip(".")
             warnings.warn(
-                f"the checkpoint {_record_of(folder, step)} is passed over: {error}.", stacklevel=2
+                f"the checkpoint {_record_of(folder, step)} is passed over: {reason}.", stacklevel=2
             )
     if steps:
         raise ValueError(f"none of the {len(steps)} checkpoints in {folder} is whole.")
