@@ -15,6 +15,9 @@ from ..low_rank import LowRank
 from ..state import FlatMap
 
 
+SMALLEST_DETERMINANT = 0.1
+
+
 class Status(IntEnum):
     """How a sample's solve ended."""
 
@@ -106,6 +109,29 @@ def check_memory(memory: int | None, most: int) -> int:
     if memory is not None and memory < 1:
         raise ValueError(f"memory must be at least 1, got {memory!r}.")
     return min(memory or most, most)
+
+
+def damped(gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much of a rank-one update of the Jacobian to take, so that it stays invertible.
+
+    Parameters
+    ----------
+    gamma : Tensor of shape (batch,)
+        The whole update multiplies the determinant by ``1 + gamma``.
+
+    Returns
+    -------
+    theta : Tensor of shape (batch,)
+        Share of the update, by Moré and Trangenstein's rule (Kelley, 1995, *Iterative methods for
+        linear and nonlinear equations*, section 7.2): 1 where that can be.
+    factor : Tensor of shape (batch,)
+        What the determinant is multiplied by then, at least a tenth in size.
+    """
+    determinant = 1 + gamma
+    small = determinant.abs() < SMALLEST_DETERMINANT
+    least = torch.where(determinant < 0, -SMALLEST_DETERMINANT, SMALLEST_DETERMINANT)
+    theta = torch.where(small, (least - 1) / gamma, 1)
+    return theta, torch.where(small, least, determinant)
 
 
 class Monitor:
