@@ -7,11 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..abilities import declares
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
 from .base import Monitor, Solution, Stopping, check_memory, damped
 
 
+@declares(estimates_inverse=True, takes_outer_grad=True)
 def adjoint_broyden(
     f: FlatMap,
     z0: Tensor,
@@ -48,6 +50,11 @@ def adjoint_broyden(
     ------
     ValueError
         If ``opa_every`` is given without ``outer_grad``.
+
+    Notes
+    -----
+    Where an update would make the estimate of the Jacobian nearly singular it is damped as in
+    :func:`broyden`: a determinant never shrinks below a tenth.
 
     References
     ----------

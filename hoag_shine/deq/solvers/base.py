@@ -14,7 +14,6 @@ from torch import Tensor
 from ..low_rank import LowRank
 from ..state import FlatMap
 
-
 SMALLEST_DETERMINANT = 0.1
 
 
@@ -35,10 +34,12 @@ class Stopping:
     max_iter : int
         Largest number of steps; f is evaluated once more than that.
     tol : float
-        A sample is done when its residual :math:`\|z - f(z)\|`, or that over :math:`\|f(z)\|`, is
-        no larger. 0 means a fixed budget: no sample stops early and the device is never waited for.
+        A sample is done when its residual :math:`\|z - f(z)\|`, or that over a scale, is no larger.
+        0 means a fixed budget: no sample stops early and the device is never waited for.
     mode : {"relative", "absolute"}
-        Which residual.
+        Which residual. The scale is :math:`\|f(z)\|`, but what that has grown since the start,
+        where it is the larger one of :math:`\|z_0\|` and :math:`\|f(z_0)\|`, counts only as far as
+        the residual has fallen: of :math:`f(z) = z + 1` large z are no solutions.
     divergence : float
         A sample is given up when its residual is that many times its first one.
     check_every : int, optional
@@ -150,7 +151,7 @@ class Monitor:
         self._failed = ~self.active
         self._best = z0.clone()
         infinite = z0.new_full((z0.shape[0],), torch.inf)
-        self._residual, self._relative = infinite, infinite
+        self._residual, self._relative, self._least = infinite, infinite, infinite
         self.best_step = torch.zeros_like(self.active, dtype=torch.int64)
         self._trace: list[Tensor] = []
 
@@ -160,19 +161,19 @@ class Monitor:
         # A residual of nothing is small, also relative to nothing.
         scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
         relative = residual / scale
-        judged, best = (
-            self._judged(residual, relative),
-            self._judged(self._residual, self._relative),
-        )
+        if not self._trace:
+            self._first = residual
+            start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
+            self._growth = 1 / (residual * start).clamp_min(torch.finfo(f.dtype).tiny)
+        judged = self._judged(residual, relative)
         self._trace.append(judged)
         self.finite = torch.isfinite(residual)
-        better = self.active & (judged < best)
+        better = self.active & (judged < self._least)
+        self._least = torch.where(better, judged, self._least)
         self._best = torch.where(better[:, None], z, self._best)
         self._residual = torch.where(better, residual, self._residual)
         self._relative = torch.where(better, relative, self._relative)
         self.best_step = torch.where(better, len(self._trace) - 1, self.best_step)
-        if len(self._trace) == 1:
-            self._first = residual
         grown = residual > self.stopping.divergence * self._first
         # From a warm start at the solution, rounding alone may grow that much.
         grown = grown & (relative > torch.finfo(f.dtype).eps ** 0.5)
@@ -194,7 +195,7 @@ class Monitor:
 
     def solution(self, inverse_jacobian: LowRank) -> Solution:
         """Return the best iterates with the estimate that belongs to them."""
-        done = self._judged(self._residual, self._relative) <= self._tol
+        done = self._least <= self._tol
         status = torch.full_like(self.best_step, Status.BUDGET, dtype=torch.int8)
         status = status.masked_fill(self._failed, Status.DIVERGED)
         status = status.masked_fill(done, Status.CONVERGED)
@@ -213,4 +214,7 @@ class Monitor:
         return self.stopping.tol if self.stopping.tol > 0 else -1.0
 
     def _judged(self, residual: Tensor, relative: Tensor) -> Tensor:
-        return relative if self.stopping.mode == "relative" else residual
+        if self.stopping.mode == "absolute":
+            return residual
+        # The second is the residual over a scale of start * first / residual.
+        return torch.maximum(relative, residual * self._growth * residual)

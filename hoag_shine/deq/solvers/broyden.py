@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..abilities import declares
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
 from .base import Monitor, Solution, Stopping, check_memory, damped
 
 
+@declares(estimates_inverse=True, takes_outer_grad=False)
 def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = None) -> Solution:
     r"""Find the root of :math:`g(z) = z - f(z)` by quasi-Newton steps.
 
