@@ -37,9 +37,10 @@ class Stopping:
         A sample is done when its residual :math:`\|z - f(z)\|`, or that over a scale, is no larger.
         0 means a fixed budget: no sample stops early and the device is never waited for.
     mode : {"relative", "absolute"}
-        Which residual. The scale is :math:`\|f(z)\|`, but what that has grown since the start,
-        where it is the larger one of :math:`\|z_0\|` and :math:`\|f(z_0)\|`, counts only as far as
-        the residual has fallen: of :math:`f(z) = z + 1` large z are no solutions.
+        Which residual. The scale is :math:`\|f(z)\|`. Where that is more than twice what it was
+        at the start, :math:`\max(\|z_0\|, \|f(z_0)\|)`, the growth counts only as far as the
+        residual has fallen: of :math:`f(z) = z + 1` large z are no solutions, also where they are
+        so large that the 1 is lost in rounding.
     divergence : float
         A sample is given up when its residual is that many times its first one.
     check_every : int, optional
@@ -163,9 +164,8 @@ class Monitor:
         relative = residual / scale
         if not self._trace:
             self._first = residual
-            start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
-            self._growth = 1 / (residual * start).clamp_min(torch.finfo(f.dtype).tiny)
-        judged = self._judged(residual, relative)
+            self._start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
+        judged = self._judged(residual, relative, scale)
         self._trace.append(judged)
         self.finite = torch.isfinite(residual)
         better = self.active & (judged < self._least)
@@ -213,8 +213,13 @@ class Monitor:
     def _tol(self) -> float:
         return self.stopping.tol if self.stopping.tol > 0 else -1.0
 
-    def _judged(self, residual: Tensor, relative: Tensor) -> Tensor:
+    def _judged(self, residual: Tensor, relative: Tensor, scale: Tensor) -> Tensor:
+        """Return what is compared with the tolerance; see :class:`Stopping`."""
+        eps = torch.finfo(scale.dtype).eps
+        resolved = residual + eps * scale  # less than that may be nothing but rounding
         if self.stopping.mode == "absolute":
-            return residual
-        # The second is the residual over a scale of start * first / residual.
-        return torch.maximum(relative, residual * self._growth * residual)
+            return torch.where(scale > self._start * eps**-0.5, resolved, residual)
+        allowed = self._start * (self._first / resolved)
+        return torch.where(
+            scale > 2 * self._start, torch.maximum(relative, resolved / allowed), relative
+        )
