@@ -33,7 +33,7 @@ def check_separable(f: FlatMap, z: Tensor) -> None:
     Raises
     ------
     ValueError
-        If a sample's gradient depends on another sample.
+        If a sample acts on another one.
     """
     if z.shape[0] < 2 or z.shape[1] == 0 or torch.is_inference_mode_enabled():
         return
@@ -47,7 +47,7 @@ def check_separable(f: FlatMap, z: Tensor) -> None:
 
 
 def _coupling(f: FlatMap, z: Tensor) -> Tensor:
-    """Return which samples feel other ones, a bool tensor of shape (batch,).
+    """Return which samples act on other ones, a bool tensor of shape (batch,).
 
     Weights D, one a sample, commute with a block-diagonal Jacobian: J^T D v = D J^T v. Where two
     samples of different weights are coupled, the two differ. Powers of two make multiplication
@@ -104,9 +104,8 @@ def _message(coupled: Tensor) -> str:
     rows = coupled.nonzero().ravel().tolist()
     some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
     return (
-        f"f must treat the samples of a batch separately, but the result of {len(rows)} of "
-        f"{len(coupled)} samples depends on other samples (samples {some}), so that gradients "
-        "would be wrong. With batch_dims=0 the whole state is solved as one problem: use it where "
-        "rows are nodes of a graph, or where f has a batch normalisation in training mode. "
-        "check_separable=False turns this check off."
+        f"f must treat the samples of a batch separately, but {len(rows)} of {len(coupled)} act on "
+        f"other ones (samples {some}), so that gradients would be wrong. With batch_dims=0 the "
+        "whole state is solved as one problem: use it where rows are nodes of a graph, or where f "
+        "has a batch normalisation in training mode. check_separable=False turns this check off."
     )
