@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from .abilities import estimates_inverse, takes_outer_grad, uses_inverse
 from .backward import METHODS, Linearisation, Method, with_fallback, with_refinement
 from .backward.unrolled import unrolled
 from .backward.wrappers import Test
 from .low_rank import LowRank
+from .separability import check_separable
 from .solvers import SOLVERS, Solution, Solver, Status, Stopping
-from .state import FlatMap, Layout, State
+from .state import FlatMap, Layout, State, check_batch_dims
 
 
 @dataclass(frozen=True)
@@ -104,17 +109,20 @@ def fixed_point(
     divergence: float = 1e3,
     check_every: int | None = None,
     refine: int = 0,
-    fallback: Test | None = None,
+    fallback: Test | None = "auto",
     state_dtype: torch.dtype | None = None,
     outer_grad: Callable[[State], State] | None = None,
+    batch_dims: int = 1,
+    check_separable: bool = True,
 ) -> tuple[State, Info]:
     r"""Find the fixed point z of f for every sample of a batch, differentiably.
 
     Parameters
     ----------
     f : callable or Module
-        Maps a state, and the inputs, to a state of the same shapes. It must be deterministic and
-        treat samples separately. Gradients reach its parameters, and the inputs.
+        Maps a state, and the inputs, to a state of the same shapes. It must be deterministic and,
+        unless ``batch_dims=0``, treat samples separately. Gradients reach its parameters, and the
+        inputs.
     z0 : Tensor of shape (batch, ...), or nested tuples or lists of them
         Where the solver starts, for instance the z of an earlier call. No gradient reaches it.
     *inputs
@@ -129,22 +137,32 @@ def fixed_point(
     tol : float, default=1e-4
         Samples stop there. 0 means that all steps are taken, and the device is never waited for.
     stop : {"relative", "absolute"}, default="relative"
-        Whether ``tol`` is for the norm of z - f(z) over that of f(z), or for the norm itself.
+        Whether ``tol`` is for the norm of z - f(z) over that of f(z), or for the norm itself. A
+        norm of f(z) that has grown since the start counts only as far as the residual has fallen:
+        z that run away are no solution.
     divergence : float, default=1000
         A sample whose residual grows that many times is given up and flagged.
     check_every : int, optional
         See :class:`Stopping`.
     refine : int, default=0
         GMRES steps that start from what the backward method gives.
-    fallback : {"residual", "norm-ratio"}, optional
+    fallback : {"auto", "residual", "norm-ratio"} or None, default="auto"
         Samples that fail this test get the Jacobian-free estimate; see
-        :func:`~hoag_shine.deq.backward.with_fallback`.
+        :func:`~hoag_shine.deq.backward.with_fallback`. ``"auto"`` rejects what an estimate of the
+        inverse Jacobian has blown up for samples that have not converged.
     state_dtype : {torch.float32, torch.float64}, optional
         In which the solver computes. By default that of z0, also under autocast, or float32 for a
         z0 of less precision.
     outer_grad : callable, optional
         Gradient of the loss with respect to z, for the outer-problem awareness of
         ``"adjoint-broyden"``.
+    batch_dims : {1, 0}, default=1
+        1: the first dimension of the state is a batch of problems, each solved by itself. 0: the
+        whole state is one problem, for an f that couples rows, such as a graph network on nodes or
+        a batch normalisation in training; tensors of ``info`` then have one entry.
+    check_separable : bool, default=True
+        Whether to look, at the first call with an f, whether it treats samples separately; see
+        the notes. It costs an evaluation of f and two products with its Jacobian.
 
     Returns
     -------
@@ -158,10 +176,26 @@ def fixed_point(
         If the state is not made of floating-point tensors of one dtype and device, or f changes its
         nesting or dtype.
     ValueError
-        If f changes shapes or writes to its argument, or an option is out of range.
+        If f changes shapes, writes to its argument or couples samples, an option is out of range,
+        the backward method needs an estimate that the solver does not make, or the solver has no
+        use for ``outer_grad``.
     RuntimeError
         If a second derivative is asked for, or products with the Jacobian are needed under
         ``torch.inference_mode()``.
+
+    Warns
+    -----
+    RuntimeWarning
+        In the backward pass, if a sample was not finite from the start. Its share of the gradient
+        is zero. Where f is not finite because its inputs are not, derivatives with respect to what
+        samples share are not finite in spite of that: leave out such samples.
+
+    Notes
+    -----
+    Whether f couples samples is looked at once for each f (the object, or a method's owner), number
+    of dimensions of the state and mode of its modules. A function that is made anew for each call,
+    such as a lambda in a loop, is checked anew: make it once, or turn the check off. Under
+    ``torch.inference_mode()`` nothing is checked.
     """
     options = _Options(
         solver=solver,
@@ -170,6 +204,8 @@ def fixed_point(
         refine=refine,
         fallback=fallback,
         state_dtype=state_dtype,
+        batch_dims=batch_dims,
+        check_separable=check_separable,
     )
     return options.solve(f, z0, inputs, outer_grad)
 
@@ -181,7 +217,8 @@ class DEQ(nn.Module):
     ----------
     f : callable or Module
         As in :func:`fixed_point`.
-    solver, backward, max_iter, tol, stop, divergence, check_every, refine, fallback, state_dtype
+    solver, backward, max_iter, tol, stop, divergence, check_every, refine, fallback, state_dtype, \
+    batch_dims, check_separable
         As in :func:`fixed_point`.
     eval_max_iter : int, optional
         Largest number of steps in evaluation mode, by default ``max_iter``.
@@ -206,8 +243,10 @@ class DEQ(nn.Module):
         divergence: float = 1e3,
         check_every: int | None = None,
         refine: int = 0,
-        fallback: Test | None = None,
+        fallback: Test | None = "auto",
         state_dtype: torch.dtype | None = None,
+        batch_dims: int = 1,
+        check_separable: bool = True,
         eval_max_iter: int | None = None,
         eval_tol: float | None = None,
     ) -> None:
@@ -225,6 +264,8 @@ class DEQ(nn.Module):
                 refine=refine,
                 fallback=fallback,
                 state_dtype=state_dtype,
+                batch_dims=batch_dims,
+                check_separable=check_separable,
             )
             for budget, tolerance in ((max_iter, tol), (steps, eval_tol))
         )
@@ -238,8 +279,13 @@ class DEQ(nn.Module):
 
     @property
     def solver_name(self) -> str:
-        """Name of the solver, as it was given or that of the function."""
+        """Name of the solver in :data:`SOLVERS`, or that of the function, with its options."""
         return self._train_options.solver_name
+
+    @property
+    def takes_outer_grad(self) -> bool:
+        """Whether :meth:`forward` has a use for ``outer_grad``."""
+        return self._train_options.takes_outer_grad
 
     def extra_repr(self) -> str:
         options = self._train_options
@@ -260,27 +306,36 @@ class _Options:
         refine: int,
         fallback: Test | None,
         state_dtype: torch.dtype | None,
+        batch_dims: int,
+        check_separable: bool,
     ) -> None:
-        self.solver_name, self.backward_name = _name(solver), _name(backward)
+        self.solver_name, self.backward_name = _name(solver, SOLVERS), _name(backward, METHODS)
         self.solver = _look_up("solver", solver, SOLVERS)
         self.stopping = stopping
         self.state_dtype = state_dtype
+        check_batch_dims(batch_dims)
+        self.batch_dims = batch_dims
         self.unrolled = backward == "unrolled"
+        # The steps of "unrolled" are those of the whole state.
+        self.check_separable = check_separable and batch_dims == 1 and not self.unrolled
+        self.takes_outer_grad = not self.unrolled and takes_outer_grad(self.solver)
         if self.unrolled:
-            if refine or fallback:
+            if refine or fallback not in (None, "auto"):
                 raise ValueError("backward='unrolled' has nothing to refine or to fall back from.")
             return
-        self.method = _look_up("backward", backward, METHODS, more=("unrolled",))
-        if backward == "shine" and solver in ("picard", "anderson"):
+        self.method = self._method(backward, refine, fallback)
+
+    def _method(self, backward: str | Method, refine: int, fallback: Test | None) -> Method:
+        method: Method = _look_up("backward", backward, METHODS, more=("unrolled",))
+        if uses_inverse(method) and not estimates_inverse(self.solver):
             raise ValueError(
-                f"backward='shine' needs a solver that estimates the inverse Jacobian, got "
-                f"{solver!r}: use 'broyden' or 'adjoint-broyden', or backward='jacobian-free', "
-                "which is what it would amount to."
+                f"backward={self.backward_name!r} needs a solver that estimates the inverse "
+                f"Jacobian, got {self.solver_name!r}: use 'broyden' or 'adjoint-broyden', or "
+                "backward='jacobian-free', which is what it would amount to."
             )
         if fallback is not None:
-            self.method = with_fallback(self.method, fallback)
-        if refine != 0:
-            self.method = with_refinement(self.method, refine)
+            method = with_fallback(method, fallback)
+        return with_refinement(method, refine) if refine != 0 else method
 
     def solve(
         self,
@@ -294,7 +349,12 @@ class _Options:
             solve = torch.compiler.disable(self.solve)  # type: ignore[no-untyped-call]
             result: tuple[State, Info] = solve(f, z0, inputs, outer_grad)
             return result
-        layout = Layout.of(z0, self.state_dtype)
+        if outer_grad is not None and not self.takes_outer_grad:
+            raise ValueError(
+                "outer_grad is of use only to a solver that takes it, such as 'adjoint-broyden', "
+                f"got solver={self.solver_name!r} and backward={self.backward_name!r}."
+            )
+        layout = Layout.of(z0, self.state_dtype, self.batch_dims)
         flat_f = FlatMap(f, layout, inputs, outer_grad)
         start = layout.flatten(z0).detach()
         with torch.autocast(layout.device.type, enabled=False):
@@ -305,24 +365,45 @@ class _Options:
         if self.unrolled:
             z, solution = unrolled(f, start, self.stopping)
             return z, _info(solution, f)
+        _fill_cache(f, start)
         with torch.no_grad():
             solution = self.solver(f, start, self.stopping)
         info = _info(solution, f)
+        if self.check_separable:
+            check_separable(f, solution.z)
         if torch.is_grad_enabled():
-            image = f(solution.z)
+            lost = ~torch.isfinite(solution.residual)
+            # A z0 that is not finite stands for no result, and its derivatives would spread.
+            image = f(torch.where(lost[:, None], 0, solution.z))
             if image.requires_grad:
-                rule = _Rule(self.method, Linearisation(f, solution.z), info)
+                rule = _Rule(self.method, Linearisation(f, solution.z, info.converged), info, lost)
                 return _apply(_Reattach, image, image[:, :0].sum(), solution.z, rule), info
         return solution.z, info
 
 
-class _Rule:
-    """The backward method with what it needs, for one solve."""
+def _fill_cache(f: FlatMap, z: Tensor) -> None:
+    """Have parametrised weights computed with their graph where PyTorch keeps them.
 
-    def __init__(self, method: Method, linearisation: Linearisation, info: Info) -> None:
+    Within ``torch.nn.utils.parametrize.cached()`` the first use decides, and that of a solver has
+    no graph.
+    """
+    if torch.is_grad_enabled() and getattr(parametrize, "_cache_enabled", False):
+        f(z)
+
+
+class _Rule:
+    """The backward method with what it needs, for one solve.
+
+    Samples that are ``lost``, not finite at any iterate, get a gradient of zero.
+    """
+
+    def __init__(
+        self, method: Method, linearisation: Linearisation, info: Info, lost: Tensor
+    ) -> None:
         self.method = method
         self.linearisation = linearisation
         self.info = info
+        self.lost = lost
 
     def __call__(self, grad: Tensor) -> Tensor:
         before = self.linearisation.n_vjp
@@ -333,7 +414,22 @@ class _Rule:
             adjoint.residual, adjoint.fell_back, self.linearisation.n_vjp - before
         )
         self.linearisation.free()
-        return adjoint.value
+        self._tell_of_the_lost()
+        return torch.where(self.lost[:, None], 0, adjoint.value)
+
+    def _tell_of_the_lost(self) -> None:
+        if self.lost.is_cuda and torch.cuda.is_current_stream_capturing():
+            return  # while a CUDA graph is recorded, nothing may be asked of the device
+        if not bool(self.lost.any()):
+            return
+        rows = self.lost.nonzero().ravel().tolist()
+        warnings.warn(
+            f"f was not finite for {len(rows)} of {len(self.lost)} samples (the first is sample "
+            f"{rows[0]}). Their share of the gradient is zero; where inputs of f are not finite, "
+            "gradients of what samples share may not be so either: leave out such samples.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 class _Reattach(torch.autograd.Function):
@@ -390,8 +486,16 @@ def _info(solution: Solution, f: FlatMap) -> Info:
     )
 
 
-def _name(choice: Any) -> str:
-    return choice if isinstance(choice, str) else getattr(choice, "__name__", repr(choice))
+def _name(choice: Any, table: dict[str, Any]) -> str:
+    """Return what to call a choice: a function of the table by its name there."""
+    if isinstance(choice, str):
+        return choice
+    if isinstance(choice, partial):
+        options = [repr(value) for value in choice.args]
+        options += [f"{key}={value!r}" for key, value in choice.keywords.items()]
+        return f"{_name(choice.func, table)}({', '.join(options)})"
+    known = (name for name, function in table.items() if function is choice)
+    return next(known, getattr(choice, "__name__", repr(choice)))
 
 
 def _look_up(argument: str, choice: Any, table: dict[str, Any], more: tuple[str, ...] = ()) -> Any:

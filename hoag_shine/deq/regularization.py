@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import separability
 from .state import FlatMap, Layout, State
 
 
@@ -46,7 +47,7 @@ def jacobian_penalty(
     """
     if n_samples < 1:
         raise ValueError(f"n_samples must be at least 1, got {n_samples!r}.")
-    layout = Layout.of(z)
+    layout = Layout.of(z, batch_dims=0)  # of the whole Jacobian, however samples are coupled
     point = layout.flatten(z).detach()
     _, vjp = FlatMap(f, layout, inputs).value_and_vjp(point, create_graph=True)
     total = point.new_zeros(())
@@ -62,6 +63,8 @@ def spectral_radius(
     *inputs: Any,
     n_iter: int = 50,
     generator: torch.Generator | None = None,
+    batch_dims: int = 1,
+    check_separable: bool = True,
 ) -> Tensor:
     """Estimate the spectral radius of the Jacobian by power iteration.
 
@@ -79,6 +82,8 @@ def spectral_radius(
         Number of products with the transposed Jacobian.
     generator : torch.Generator, optional
         Of the random start.
+    batch_dims, check_separable
+        As in :func:`fixed_point`.
 
     Returns
     -------
@@ -88,9 +93,12 @@ def spectral_radius(
     """
     if n_iter < 2:
         raise ValueError(f"n_iter must be at least 2, got {n_iter!r}.")
-    layout = Layout.of(z)
+    layout = Layout.of(z, batch_dims=batch_dims)
     point = layout.flatten(z).detach()
-    _, vjp = FlatMap(f, layout, inputs).value_and_vjp(point)
+    flat_f = FlatMap(f, layout, inputs)
+    _, vjp = flat_f.value_and_vjp(point)
+    if check_separable:
+        separability.check_separable(flat_f, point)
     v = _random_like(point, generator)
     growth = []
     for _ in range(n_iter):

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 State: TypeAlias = Any
-"""A tensor, or a tuple or list of states; the first dimension of every tensor is the batch."""
+"""A tensor, or a tuple or list of states; the first dimension of every tensor is the batch, unless
+all of them are one problem (``batch_dims=0``)."""
+
+
+def check_batch_dims(batch_dims: int) -> None:
+    """Raise a ValueError unless that many dimensions can be the batch."""
+    if isinstance(batch_dims, bool) or batch_dims not in (0, 1):
+        raise ValueError(
+            "batch_dims must be 1 (the first dimension is the batch) or 0 (the whole state is "
+            f"one problem), got {batch_dims!r}."
+        )
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class Layout:
     leaf_dtype, dtype : torch.dtype
         Of the tensors that f sees, and of the matrix.
     device : torch.device
+    batch_dims : {0, 1}
+        Number of leading dimensions that are the batch.
     """
 
     structure: Any
@@ -38,9 +50,10 @@ class Layout:
     leaf_dtype: torch.dtype
     dtype: torch.dtype
     device: torch.device
+    batch_dims: int = 1
 
     @classmethod
-    def of(cls, z0: State, dtype: torch.dtype | None = None) -> Layout:
+    def of(cls, z0: State, dtype: torch.dtype | None = None, batch_dims: int = 1) -> Layout:
         """Read the layout off an initial state.
 
         Parameters
@@ -48,15 +61,19 @@ class Layout:
         z0 : state
         dtype : {torch.float32, torch.float64}, optional
             Of the matrix, by default that of the state, or float32 where that has less precision.
+        batch_dims : {0, 1}, default=1
+            1: the first dimension of every tensor is the batch; 0: the state is one problem, a
+            batch of one sample.
 
         Raises
         ------
         TypeError
             If a leaf is not a floating-point tensor, or they differ in dtype or device.
         ValueError
-            If there is no leaf, a leaf has no batch dimension, batch sizes differ, or ``dtype`` is
-            another one.
+            If there is no leaf, a leaf has no batch dimension, batch sizes differ, or ``dtype`` or
+            ``batch_dims`` is another one.
         """
+        check_batch_dims(batch_dims)
         if dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"state_dtype must be torch.float32 or torch.float64, got {dtype!r}.")
         leaves = list(_leaves(z0, "z0"))
@@ -65,6 +82,8 @@ class Layout:
         first = leaves[0]
         for leaf in leaves:
             _check_leaf(leaf, first)
+            if batch_dims:
+                _check_batch(leaf, first)
         return cls(
             structure=_numbered(z0),
             shapes=tuple(leaf.shape for leaf in leaves),
@@ -73,12 +92,18 @@ class Layout:
             # Secant pairs are differences of close vectors: half precision leaves nothing of them.
             dtype=dtype or torch.promote_types(first.dtype, torch.float32),
             device=first.device,
+            batch_dims=batch_dims,
         )
 
     @property
     def batch(self) -> int:
         """Number of samples."""
-        return self.shapes[0][0]
+        return self.shapes[0][: self.batch_dims].numel()
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Number of dimensions of each leaf."""
+        return tuple(len(shape) for shape in self.shapes)
 
     def flatten(self, state: State, name: str = "z0") -> Tensor:
         """Return a state as a tensor of shape (batch, n), with one copy if it has several leaves.
@@ -100,7 +125,7 @@ class Layout:
 
     def unflatten(self, flat: Tensor) -> State:
         """Return the state, as views where dtypes allow, of a matrix of shape (batch, n)."""
-        sizes = [shape[1:].numel() for shape in self.shapes]
+        sizes = [self._size(i) for i in range(len(self.shapes))]
         pieces = torch.split(flat.to(self.leaf_dtype), sizes, dim=1)
         leaves = [self._leaf(piece, i) for i, piece in enumerate(pieces)]
         return _rebuild(self.structure, lambda i: leaves[i])
@@ -118,7 +143,10 @@ class Layout:
             )
         if self.channels_last[i]:
             leaf = leaf.movedim(1, -1)
-        return leaf.reshape(leaf.shape[0], self.shapes[i][1:].numel()).to(self.dtype)
+        return leaf.reshape(self.batch, self._size(i)).to(self.dtype)
+
+    def _size(self, i: int) -> int:
+        return self.shapes[i][self.batch_dims :].numel()
 
     def _leaf(self, row: Tensor, i: int) -> Tensor:
         shape = self.shapes[i]
@@ -145,6 +173,8 @@ class FlatMap:
 
     Attributes
     ----------
+    precision : torch.dtype
+        The lower one of those of the state and of the autocast.
     n_evals : int
         Calls of f so far.
     n_vjp : int
@@ -163,6 +193,7 @@ class FlatMap:
         self.inputs = inputs
         self._outer_grad = outer_grad
         self._autocast = _autocast_as_now(layout.device.type)
+        self.precision = _precision(layout)
         self.n_evals = 0
         self.n_vjp = 0
 
@@ -231,6 +262,13 @@ def _autocast_as_now(device: str) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: torch.autocast(device, dtype=dtype, cache_enabled=False)
 
 
+def _precision(layout: Layout) -> torch.dtype:
+    dtypes = [layout.leaf_dtype]
+    if torch.is_autocast_enabled(layout.device.type):
+        dtypes.append(torch.get_autocast_dtype(layout.device.type))
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+
 def _version(z: Tensor) -> int:
     """Return the number of changes in place to a tensor and its views."""
     return 0 if z.is_inference() else z._version
@@ -281,17 +319,23 @@ def _plain(structure: Any) -> Any:
 def _check_leaf(leaf: Tensor, first: Tensor) -> None:
     if not leaf.is_floating_point():
         raise TypeError(f"z0 must hold floating-point tensors, got {leaf.dtype}.")
-    if leaf.dim() == 0:
-        raise ValueError("z0 must have a batch dimension first, got a tensor without dimensions.")
     if (leaf.dtype, leaf.device) != (first.dtype, first.device):
         raise TypeError(
             "the tensors of z0 must have one dtype and device, got "
             f"{first.dtype} on {first.device} and {leaf.dtype} on {leaf.device}."
         )
+
+
+def _check_batch(leaf: Tensor, first: Tensor) -> None:
+    if leaf.dim() == 0:
+        raise ValueError(
+            "z0 must have a batch dimension first, got a tensor without dimensions: give it one, "
+            "or use batch_dims=0."
+        )
     if leaf.shape[0] != first.shape[0]:
         raise ValueError(
             "the tensors of z0 must have one batch size, their first dimension, got "
-            f"{first.shape[0]} and {leaf.shape[0]}."
+            f"{first.shape[0]} and {leaf.shape[0]}, or use batch_dims=0."
         )
 
 

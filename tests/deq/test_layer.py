@@ -15,8 +15,10 @@ from hoag_shine.deq import (
     jacobian_penalty,
     spectral_radius,
     with_fallback,
+    with_refinement,
 )
 from hoag_shine.deq.backward import implicit, phantom, shine
+from hoag_shine.deq.solvers import adjoint_broyden, anderson, broyden, picard
 
 TIGHT = {"max_iter": 80, "tol": 1e-13}
 EXACT = partial(implicit, tol=1e-13, max_iter=80)
@@ -105,7 +107,7 @@ def test_gmres_stops_when_its_true_residual_is_there():
         true = (grad - u @ torch.linalg.inv(inverse)).norm(dim=1) / grad.norm(dim=1)
         torch.testing.assert_close(info.backward.residual, true, rtol=1e-4, atol=1e-12)
         assert true.max() <= tol
-        fewer = partial(implicit, tol=0, max_iter=info.backward.n_vjp - 1)
+        fewer = partial(implicit, tol=0, max_iter=info.backward.n_vjp - 2)
         assert x_gradient(f, x, grad, backward=fewer)[2].backward.residual.max() > tol
 
 
@@ -203,6 +205,82 @@ def test_opa_reaches_the_layer():
         f, x, grad, solver="adjoint-broyden", outer_grad=lambda z: grad, max_iter=10, tol=0
     )
     assert info.inverse_jacobian.rank == 12
+
+
+def with_estimate(f, z0, stopping):
+    return broyden(f, z0, stopping)
+
+
+def without_estimate(f, z0, stopping):
+    return picard(f, z0, stopping)
+
+
+def test_what_a_solver_of_ones_own_gives_are_its_attributes():
+    f, x, _ = tanh_problem()
+    z0 = torch.zeros_like(x)
+    fixed_point(f, z0, x, solver=with_estimate, backward="shine")
+    without_estimate.estimates_inverse = False
+    with pytest.raises(ValueError, match="got 'without_estimate'"):
+        DEQ(f, solver=without_estimate)
+    DEQ(f, solver=without_estimate, backward="implicit")(z0, x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"solver": partial(broyden, memory=3)},
+        {"solver": picard, "backward": "phantom"},
+        {"solver": "adjoint-broyden", "backward": "unrolled"},
+    ],
+)
+def test_an_outer_gradient_that_nobody_takes_is_refused(options):
+    with pytest.raises(ValueError, match="outer_grad is of use only to a solver that takes it"):
+        fixed_point(lambda z: z / 2, torch.ones(2, 3), outer_grad=lambda z: z, **options)
+
+
+@pytest.mark.parametrize(
+    ("solver", "opa"),
+    [
+        ("adjoint-broyden", False),
+        ("adjoint-broyden", True),
+        (partial(adjoint_broyden, opa_every=1), True),
+    ],
+)
+def test_no_sample_swamps_a_batch(solver, opa):
+    """Far from a solution, where a norm of W of 6 makes f anything but a contraction."""
+    x, grad = torch.randn(2, 512, 64)
+    W = 3 * torch.randn(64, 64) / 8
+    gradient, _, info = x_gradient(
+        lambda z, x: torch.tanh(z @ W) + x,
+        x,
+        grad,
+        solver=solver,
+        outer_grad=(lambda z: grad) if opa else None,
+        max_iter=18,
+        tol=1e-4,
+    )
+    ratio = gradient.norm(dim=1) / grad.norm(dim=1)
+    assert not info.converged.all()
+    assert ratio[~info.converged].max() <= 5.001
+    assert info.backward.fell_back.any()
+    assert not (info.backward.fell_back & info.converged).any()
+    assert torch.equal(gradient[info.backward.fell_back], grad[info.backward.fell_back])
+    assert info.backward.n_vjp == 0
+
+
+def test_a_sample_that_has_converged_keeps_its_estimate():
+    x = torch.ones(2, 1, dtype=torch.float64)
+    gradient, _, info = x_gradient(lambda z, x: 0.95 * z + x, x, torch.ones_like(x))
+    torch.testing.assert_close(gradient, torch.full_like(x, 20.0))
+    assert not info.backward.fell_back.any()
+    gradient, _, info = x_gradient(lambda z, x: 0.95 * z + x, x, torch.ones_like(x), tol=0)
+    assert info.backward.fell_back.all()
+    gradient, _, info = x_gradient(
+        lambda z, x: 0.95 * z + x, x, torch.ones_like(x), tol=0, fallback=None
+    )
+    assert info.backward.fell_back is None
+    torch.testing.assert_close(gradient, torch.full_like(x, 20.0))
 
 
 class Affine(nn.Module):
@@ -449,7 +527,8 @@ def test_memory_is_that_of_the_factors():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            DEQ(module, max_iter=max_iter, tol=0, backward=backward)(torch.zeros_like(x), x)
+            deq = DEQ(module, max_iter=max_iter, tol=0, backward=backward, check_separable=False)
+            deq(torch.zeros_like(x), x)
         return sum(sizes)
 
     assert saved(3, "shine") == saved(12, "shine") == saved(12, "implicit")
@@ -494,6 +573,14 @@ def test_z0_is_checked(z0, error, message):
     [
         ({"backward": "exact"}, "backward must be one of implicit, jacobian-free, phantom, shine"),
         ({"solver": "picard", "backward": "shine"}, "needs a solver that estimates"),
+        ({"solver": picard, "backward": "shine"}, "estimates .* got 'picard'"),
+        ({"solver": "anderson", "backward": shine}, "backward='shine' needs a solver"),
+        ({"solver": partial(anderson, memory=3)}, r"got 'anderson\(memory=3\)'"),
+        ({"solver": picard, "backward": with_fallback(shine)}, "needs a solver that estimates"),
+        (
+            {"solver": picard, "backward": with_refinement(shine, 2)},
+            "needs a solver that estimates",
+        ),
         ({"backward": "unrolled", "refine": 2}, "nothing to refine"),
         ({"refine": -1}, "refine must be"),
         ({"fallback": "norm"}, "fallback must be"),
@@ -546,7 +633,8 @@ def test_a_sample_that_is_not_finite_leaves_the_others_alone(backward):
     poison = torch.zeros_like(x)
     poison[1] = torch.nan
     expected = x_gradient(f, x, grad, **options)[0]
-    found, _, info = x_gradient(lambda z, x: f(z, x) + poison * z, x, grad, **options)
+    with pytest.warns(RuntimeWarning, match=r"not finite for 1 of 3 samples .* sample 1\)"):
+        found, _, info = x_gradient(lambda z, x: f(z, x) + poison * z, x, grad, **options)
     assert info.diverged.tolist() == [False, True, False]
     torch.testing.assert_close(found[[0, 2]], expected[[0, 2]])
 
@@ -556,3 +644,42 @@ def test_a_warm_start_at_the_solution_is_no_divergence():
     z, _ = fixed_point(f, torch.zeros_like(x), x, **TIGHT)
     _, info = fixed_point(f, z, x, max_iter=30, tol=0)
     assert not info.diverged.any()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("backward", ["implicit", "jacobian-free", "phantom"])
+def test_a_start_that_is_not_finite_leaves_shared_parameters_alone(solver, backward):
+    f, x, W = tanh_problem(batch=3)
+    W.requires_grad_()
+    z0 = torch.zeros_like(x)
+    kept = torch.tensor([0, 2])
+    options = {"solver": solver, "backward": backward, **TIGHT}
+    (expected,) = torch.autograd.grad(fixed_point(f, z0[kept], x[kept], **options)[0].sum(), W)
+    z0[1] = torch.nan
+    z, info = fixed_point(f, z0, x, **options)
+    assert info.diverged.tolist() == [False, True, False]
+    with pytest.warns(RuntimeWarning, match="Their share of the gradient is zero"):
+        (found,) = torch.autograd.grad(z[kept].sum(), W)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_loss_that_is_not_finite_stays_so():
+    """Gradient scalers look for it."""
+    f, x, W = tanh_problem(batch=3)
+    W.requires_grad_()
+    z, _ = fixed_point(f, torch.zeros_like(x), x, **TIGHT)
+    (gradient,) = torch.autograd.grad((z * torch.inf).sum(), W)
+    assert not torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("backward", ["implicit", "jacobian-free"])
+def test_parametrised_weights_that_pytorch_caches(solver, backward):
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    deq = DEQ(lambda z, x: 0.5 * torch.tanh(layer(z)) + x, solver=solver, backward=backward)
+    x = torch.randn(3, 4)
+    parameters = list(layer.parameters())
+    expected = torch.autograd.grad(deq(torch.zeros_like(x), x)[0].sum(), parameters)
+    with nn.utils.parametrize.cached():
+        found = torch.autograd.grad(deq(torch.zeros_like(x), x)[0].sum(), parameters)
+    torch.testing.assert_close(found, expected)

@@ -8,6 +8,7 @@ from torch.nn import functional
 from hoag_shine.deq import jacobian_penalty
 from hoag_shine.deq.backward import implicit
 from hoag_shine.deq.mdeq import CONFIGS, MDEQ, MDEQConfig
+from hoag_shine.deq.solvers import adjoint_broyden
 
 TOY = MDEQConfig(
     channels=(8, 16), head_channels=(2, 4), final_channels=8, groups=4, expansion=1, n_classes=3
@@ -133,14 +134,15 @@ def test_gradient_is_that_of_a_dense_solve():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8 * float(expected.abs().max()))
 
 
-def test_outer_problem_awareness_leaves_the_statistics_alone():
+@pytest.mark.parametrize("solver", ["adjoint-broyden", adjoint_broyden])
+def test_outer_problem_awareness_leaves_the_statistics_alone(solver):
     images = torch.randn(4, 3, 8, 8)
     labels = torch.tensor([0, 1, 2, 0])
 
     def loss(scores):
         return functional.cross_entropy(scores, labels, reduction="sum")
 
-    model = MDEQ(TOY, solver="adjoint-broyden", max_iter=6, tol=0)
+    model = MDEQ(TOY, solver=solver, max_iter=6, tol=0)
     _, info, _ = model(images, outer_loss=loss)
     assert info.inverse_jacobian.rank == 7  # one pair more than steps
     counts = [v for k, v in model.state_dict().items() if "num_batches_tracked" in k]

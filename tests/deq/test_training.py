@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from safetensors.torch import load, load_file
 
 from hoag_shine.datasets import data_home
 from hoag_shine.deq.mdeq import CONFIGS, MDEQ
+from hoag_shine.deq.solvers import adjoint_broyden
 from hoag_shine.deq.training import (
     Recipe,
     Trainer,
@@ -341,6 +343,25 @@ def test_training_learns(tmp_path):
     recipe = Recipe(augment=False, tensorboard=False)
     row = Trainer(MDEQ(config), train, test, recipe, tmp_path).run()
     assert row["test_accuracy"] > 0.85
+
+
+@pytest.mark.parametrize(
+    "solver", [adjoint_broyden, partial(adjoint_broyden), partial(adjoint_broyden, opa_every=2)]
+)
+def test_outer_problem_awareness_does_not_hang_on_a_name(tmp_path, solver):
+    train, test = load_images("sklearn:digits")
+    config = dataclasses.replace(CONFIGS["small"], in_channels=1, pretrain_steps=0, max_iter=6)
+    recipe = Recipe(augment=False, tensorboard=False)
+    found = []
+    for choice in ("adjoint-broyden", solver):
+        torch.manual_seed(0)
+        trainer = Trainer(MDEQ(config, solver=choice), train, test, recipe, tmp_path)
+        trainer.module.deq.register_forward_hook(
+            lambda layer, arguments, output: found.append(output[1].inverse_jacobian.rank)
+        )
+        trainer.train_step(torch.arange(8))
+    aware = getattr(solver, "keywords", {}).get("opa_every", 5)
+    assert found == [6 + 1, 6 + 6 // aware]  # a pair a step and one each time
 
 
 def test_every_option_of_the_command_line(tmp_path):

@@ -2,7 +2,8 @@
 
 A method is a function ``method(linearisation, inverse_jacobian, grad) -> Adjoint`` that solves
 :math:`(I - J^T) u = grad`, well or roughly. Options beyond these are keyword arguments, set with
-``functools.partial``.
+``functools.partial``. A method of which the attribute ``uses_inverse`` is true is refused for
+solvers that do not estimate the inverse Jacobian.
 """
 
 from .base import Adjoint, Linearisation, Method

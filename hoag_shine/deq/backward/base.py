@@ -43,11 +43,21 @@ class Linearisation:
     f : FlatMap
     z : Tensor of shape (batch, n)
         The fixed point.
+    converged : bool Tensor of shape (batch,), optional
+        Samples whose z is known to be within the tolerance; by default all of them.
+
+    Attributes
+    ----------
+    converged : bool Tensor of shape (batch,)
+    n_vjp : int
+        Products so far.
     """
 
-    def __init__(self, f: FlatMap, z: Tensor) -> None:
+    def __init__(self, f: FlatMap, z: Tensor, converged: Tensor | None = None) -> None:
         self._f = f
         self._z = z
+        everyone = z.new_ones(z.shape[0], dtype=torch.bool)
+        self.converged = everyone if converged is None else converged
         self._vjp: Callable[[Tensor], Tensor] | None = None
         self.n_vjp = 0
 
@@ -65,6 +75,13 @@ class Linearisation:
     def residual(self, u: Tensor, grad: Tensor) -> Tensor:
         """Return ``grad - (I - J^T) u``, of shape (batch, n), for one product."""
         return grad - u + self.vjp(u)
+
+    def measured(self, u: Tensor, grad: Tensor) -> Adjoint:
+        """Return u with its residual on the whole state, for one product.
+
+        What an iteration believes of its residual may be of the past, or of another system.
+        """
+        return Adjoint(u, relative_norm(self.residual(u, grad), grad))
 
 
 Method: TypeAlias = Callable[[Linearisation, LowRank, Tensor], Adjoint]

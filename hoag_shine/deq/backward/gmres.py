@@ -15,7 +15,7 @@ def gmres(
     max_iter: int,
     tol: Tensor | None = None,
     check_every: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Find, for every sample, the x in the Krylov space with the smallest ``residual - A x``.
 
     Parameters
@@ -27,7 +27,8 @@ def gmres(
     max_iter : int
         Dimension of the Krylov space, the number of products.
     tol : Tensor of shape (batch,), optional
-        Stop when every sample's residual norm is no larger than its entry.
+        Stop when every sample's residual norm is no larger than its entry, according to the
+        projected system.
     check_every : int, optional
         How often that is looked at, by default at every step on a CPU and at every fifth elsewhere,
         since it makes the host wait for the device.
@@ -35,8 +36,6 @@ def gmres(
     Returns
     -------
     x : Tensor of shape (batch, n)
-    norm : Tensor of shape (batch,)
-        Of what is left, according to the projected system.
 
     References
     ----------
@@ -68,8 +67,8 @@ def gmres(
             distance.add(hessenberg[:, : k + 1, k - 1])
             if k % every == 0 and bool((distance.norm() <= tol).all()):
                 break
-    y, left = _project(hessenberg[:, : k + 1, :k], beta)
-    return torch.bmm(y[:, None, :], basis[:, :k]).squeeze(1), left
+    y = _project(hessenberg[:, : k + 1, :k], beta)
+    return torch.bmm(y[:, None, :], basis[:, :k]).squeeze(1)
 
 
 class _Distance:
@@ -106,13 +105,12 @@ def _rounding(column: Tensor) -> Tensor:
     return norm * (10 * torch.finfo(column.dtype).eps)
 
 
-def _project(hessenberg: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least-squares solution of H y = beta e1 and its residual norm."""
+def _project(hessenberg: Tensor, beta: Tensor) -> Tensor:
+    """Return the least-squares solution of H y = beta e1."""
     # One sample that is not finite must not end the others' computation.
     hessenberg = torch.nan_to_num(hessenberg, posinf=0, neginf=0)
     target = torch.zeros_like(hessenberg[:, :, :1])
     target[:, 0, 0] = beta
     inverse = torch.linalg.pinv(hessenberg)  # a space that is exhausted early has zero columns
     y: Tensor = inverse @ target
-    left = torch.linalg.vector_norm((target - hessenberg @ y).squeeze(2), dim=1)
-    return y.squeeze(2), left
+    return y.squeeze(2)

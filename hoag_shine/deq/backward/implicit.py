@@ -25,6 +25,8 @@ def implicit(
 ) -> Adjoint:
     r"""Solve :math:`(I - J^\top) u = \nabla L`, with one product an iteration.
 
+    One more product measures the residual of the solution.
+
     Parameters
     ----------
     linearisation : Linearisation
@@ -36,12 +38,13 @@ def implicit(
     max_iter : int, default=30
         Largest number of iterations.
     tol : float, default=1e-6
-        On the residual relative to :math:`\|\nabla L\|`; 0 takes all iterations.
+        On the residual relative to :math:`\|\nabla L\|`, or to :math:`\|u\|` for other solvers than
+        GMRES; 0 takes all iterations.
 
     Returns
     -------
     adjoint : Adjoint
-        With the residual.
+        With the residual relative to :math:`\|\nabla L\|`.
 
     References
     ----------
@@ -57,24 +60,22 @@ def implicit(
     # u is the fixed point of u -> grad + J^T u, another batch of fixed points in n unknowns.
     affine = FlatMap(lambda u: grad + linearisation.vjp(u), Layout.of(grad))
     solution = SOLVERS[solver](affine, grad, Stopping(max_iter=max_iter, tol=tol))
-    gap = torch.linalg.vector_norm(grad, dim=1)
-    return Adjoint(solution.z, torch.where(gap > 0, solution.residual / gap, 0))
+    return linearisation.measured(solution.z, grad)
 
 
 def refine(linearisation: Linearisation, grad: Tensor, start: Tensor, steps: int) -> Adjoint:
-    """Improve an estimate by GMRES, whose residual never grows, for ``steps + 1`` products."""
+    """Improve an estimate by GMRES, whose residual never grows, for ``steps + 2`` products."""
     residual = linearisation.residual(start, grad)
-    correction, left = gmres(lambda v: v - linearisation.vjp(v), residual, max_iter=steps, tol=None)
-    norm = torch.linalg.vector_norm(grad, dim=1)
-    return Adjoint(start + correction, torch.where(norm > 0, left / norm, 0))
+    correction = gmres(lambda v: v - linearisation.vjp(v), residual, max_iter=steps, tol=None)
+    return linearisation.measured(start + correction, grad)
 
 
 def _by_gmres(linearisation: Linearisation, grad: Tensor, max_iter: int, tol: float) -> Adjoint:
     norm = torch.linalg.vector_norm(grad, dim=1)
-    u, left = gmres(
+    u = gmres(
         lambda v: v - linearisation.vjp(v),
         grad,
         max_iter=max_iter,
         tol=tol * norm if tol > 0 else None,
     )
-    return Adjoint(u, torch.where(norm > 0, left / norm, 0))
+    return linearisation.measured(u, grad)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..abilities import declares
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation
 
 
+@declares(uses_inverse=True)
 def shine(linearisation: Linearisation, inverse_jacobian: LowRank, grad: Tensor) -> Adjoint:
     r"""Return :math:`u = B^\top \nabla L` with the B of the forward pass: no product with J.
 

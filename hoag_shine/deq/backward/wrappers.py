@@ -7,11 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..abilities import declares, uses_inverse
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation, Method, relative_norm
 from .implicit import refine
 
-Test = Literal["residual", "norm-ratio"]
+Test = Literal["auto", "residual", "norm-ratio"]
+
+_LIMITS: dict[str, float] = {"auto": 5.0, "residual": 1.0, "norm-ratio": 1.3}
 
 
 def with_refinement(method: Method, steps: int) -> Method:
@@ -21,7 +24,7 @@ def with_refinement(method: Method, steps: int) -> Method:
     ----------
     method : callable
     steps : int
-        Number of GMRES steps, at least 1; one more product gives the first residual.
+        Number of GMRES steps, at least 1; two more products give the first and the last residual.
 
     Returns
     -------
@@ -30,6 +33,7 @@ def with_refinement(method: Method, steps: int) -> Method:
     if not (isinstance(steps, int) and steps >= 1):
         raise ValueError(f"refine must be an integer of at least 1, got {steps!r}.")
 
+    @declares(uses_inverse=uses_inverse(method))
     def refined(linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
         first = method(linearisation, inverse, grad)
         better = refine(linearisation, grad, first.value, steps)
@@ -46,14 +50,17 @@ def with_fallback(
     Parameters
     ----------
     method : callable
-    test : {"residual", "norm-ratio"}, default="residual"
+    test : {"residual", "norm-ratio", "auto"}, default="residual"
         ``"residual"`` computes :math:`\nabla L - (I - J^\top) u`, for one product, and rejects a
         sample where its norm exceeds that of :math:`\nabla L`, the residual of u = 0.
         ``"norm-ratio"`` is the paper's test, for no product: reject a sample where the norm of u
         exceeds that of :math:`\nabla L`.
+        ``"auto"`` is a safeguard, for no product: the test of norms only for samples whose forward
+        pass has not converged, and only for methods that use the solver's estimate, which may be
+        far too large there. With ``tol=0`` no sample counts as converged.
     threshold : float, optional
-        By default 1 for the residual and 1.3 for the ratio of norms, the paper's value for
-        CIFAR-10.
+        By default 1 for the residual, 1.3 for the ratio of norms, the paper's value for CIFAR-10,
+        and 5 for ``"auto"``, the largest ratio if no eigenvalue of a symmetric J exceeds 0.8.
 
     Returns
     -------
@@ -63,21 +70,27 @@ def with_fallback(
     ----------
     Ramzi et al. (2022), *SHINE*, section 3 and appendix on the fallback strategy.
     """
-    if test not in ("residual", "norm-ratio"):
-        raise ValueError(f"fallback must be 'residual' or 'norm-ratio', got {test!r}.")
-    limit = threshold if threshold is not None else (1.0 if test == "residual" else 1.3)
+    if test not in _LIMITS:
+        raise ValueError(f"fallback must be 'auto', 'residual' or 'norm-ratio', got {test!r}.")
+    limit = _LIMITS[test] if threshold is None else threshold
     if not limit > 0:
         raise ValueError(f"threshold must be positive, got {threshold!r}.")
+    if test == "auto" and not uses_inverse(method):
+        return method
 
+    @declares(uses_inverse=uses_inverse(method))
     def tested(linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
-        u = method(linearisation, inverse, grad).value
-        residual: Tensor | None = None
+        adjoint = method(linearisation, inverse, grad)
+        u, residual = adjoint.value, adjoint.residual
         if test == "residual":
-            residual = relative_norm(linearisation.residual(u, grad), grad)
-            rejected = ~(residual <= limit)  # NaN as well
-            residual = residual.masked_fill(rejected, torch.nan)
+            size = residual = relative_norm(linearisation.residual(u, grad), grad)
         else:
-            rejected = ~(relative_norm(u, grad) <= limit)
+            size = relative_norm(u, grad)
+        rejected = ~(size <= limit)  # NaN as well
+        if test == "auto":
+            rejected &= ~(linearisation.converged & torch.isfinite(size))
+        if residual is not None:
+            residual = residual.masked_fill(rejected, torch.nan)
         return Adjoint(torch.where(rejected[:, None], grad, u), residual, rejected)
 
     return tested

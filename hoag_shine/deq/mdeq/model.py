@@ -133,7 +133,7 @@ class MDEQ(nn.Module):
         self.stem = stem(config.in_channels, channels[0], config.downsamplings, extra=extra)
         defaults = {"max_iter": config.max_iter, "tol": config.tol, "stop": config.stop}
         options = defaults | options
-        if options.get("backward") == "implicit":
+        if options.get("backward") in ("implicit", implicit):
             options["backward"] = partial(implicit, max_iter=config.backward_max_iter)
         self.deq = DEQ(MDEQTransform(config), **options)
         self.head = Head(channels, config.head_channels, config.final_channels, config.n_classes)
@@ -165,7 +165,7 @@ class MDEQ(nn.Module):
             pretraining phase.
         outer_loss : callable, optional
             From scores to the summed loss, for the outer-problem awareness of
-            ``solver="adjoint-broyden"``.
+            ``solver="adjoint-broyden"``; other solvers refuse it.
         penalty : bool, default=False
             Whether to compute the Jacobian penalty as well.
 

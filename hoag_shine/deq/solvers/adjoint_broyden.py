@@ -7,11 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..abilities import declares
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping, check_memory
+from .base import Monitor, Solution, Stopping, check_memory, damped
 
 
+@declares(estimates_inverse=True, takes_outer_grad=True)
 def adjoint_broyden(
     f: FlatMap,
     z0: Tensor,
@@ -48,6 +50,11 @@ def adjoint_broyden(
     ------
     ValueError
         If ``opa_every`` is given without ``outer_grad``.
+
+    Notes
+    -----
+    Where an update would make the estimate of the Jacobian nearly singular it is damped as in
+    :func:`broyden`: a determinant never shrinks below a tenth.
 
     References
     ----------
@@ -109,14 +116,15 @@ class _Pairs:
         w = sigma - vjp(sigma)
         right = sigma - estimate.rmatvec(w)
         left = estimate.matvec(sigma)
-        curvature = (w * left).sum(1, keepdim=True)
-        size = torch.linalg.vector_norm(w, dim=1) * torch.linalg.vector_norm(left, dim=1)
-        # Less than this is rounding, and the update would be noise divided by nothing.
-        sound = curvature.abs() > size[:, None] * torch.finfo(w.dtype).eps ** 0.75
-        sound = sound & alive[:, None] & torch.isfinite(curvature)
+        square = sigma.square().sum(1)
+        sound = alive & (square > torch.finfo(square.dtype).tiny)
+        square = torch.where(sound, square, 1)
+        theta, factor = damped((w * left).sum(1) / square - 1)
+        scale = theta / (square * factor)
+        sound = sound & torch.isfinite(scale)
         held = len(self.born)
-        self.left[:, held] = torch.where(sound, left / curvature, 0)
-        self.right[:, held] = torch.where(sound, right, 0)
+        self.left[:, held] = torch.where(sound[:, None], left * scale[:, None], 0)
+        self.right[:, held] = torch.where(sound[:, None], right, 0)
         self.born.append(monitor.step)
 
     def at(self, best_step: Tensor) -> LowRank:

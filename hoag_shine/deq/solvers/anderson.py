@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..abilities import declares
 from ..low_rank import LowRank
 from ..state import FlatMap
 from .base import Monitor, Solution, Stopping, check_damping, check_memory
 
 
+@declares(estimates_inverse=False, takes_outer_grad=False)
 def anderson(
     f: FlatMap,
     z0: Tensor,

@@ -14,6 +14,8 @@ from torch import Tensor
 from ..low_rank import LowRank
 from ..state import FlatMap
 
+SMALLEST_DETERMINANT = 0.1
+
 
 class Status(IntEnum):
     """How a sample's solve ended."""
@@ -32,10 +34,13 @@ class Stopping:
     max_iter : int
         Largest number of steps; f is evaluated once more than that.
     tol : float
-        A sample is done when its residual :math:`\|z - f(z)\|`, or that over :math:`\|f(z)\|`, is
-        no larger. 0 means a fixed budget: no sample stops early and the device is never waited for.
+        A sample is done when its residual :math:`\|z - f(z)\|`, or that over a scale, is no larger.
+        0 means a fixed budget: no sample stops early and the device is never waited for.
     mode : {"relative", "absolute"}
-        Which residual.
+        Which residual. The scale is :math:`\|f(z)\|`. Where that is more than twice what it was
+        at the start, :math:`\max(\|z_0\|, \|f(z_0)\|)`, the growth counts only as far as the
+        residual has fallen: of :math:`f(z) = z + 1` large z are no solutions, also where they are
+        so large that the 1 is lost in rounding.
     divergence : float
         A sample is given up when its residual is that many times its first one.
     check_every : int, optional
@@ -108,6 +113,29 @@ def check_memory(memory: int | None, most: int) -> int:
     return min(memory or most, most)
 
 
+def damped(gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much of a rank-one update of the Jacobian to take, so that it stays invertible.
+
+    Parameters
+    ----------
+    gamma : Tensor of shape (batch,)
+        The whole update multiplies the determinant by ``1 + gamma``.
+
+    Returns
+    -------
+    theta : Tensor of shape (batch,)
+        Share of the update, by Moré and Trangenstein's rule (Kelley, 1995, *Iterative methods for
+        linear and nonlinear equations*, section 7.2): 1 where that can be.
+    factor : Tensor of shape (batch,)
+        What the determinant is multiplied by then, at least a tenth in size.
+    """
+    determinant = 1 + gamma
+    small = determinant.abs() < SMALLEST_DETERMINANT
+    least = torch.where(determinant < 0, -SMALLEST_DETERMINANT, SMALLEST_DETERMINANT)
+    theta = torch.where(small, (least - 1) / gamma, 1)
+    return theta, torch.where(small, least, determinant)
+
+
 class Monitor:
     """Keeps each sample's best iterate, and says which samples go on.
 
@@ -124,7 +152,7 @@ class Monitor:
         self._failed = ~self.active
         self._best = z0.clone()
         infinite = z0.new_full((z0.shape[0],), torch.inf)
-        self._residual, self._relative = infinite, infinite
+        self._residual, self._relative, self._least = infinite, infinite, infinite
         self.best_step = torch.zeros_like(self.active, dtype=torch.int64)
         self._trace: list[Tensor] = []
 
@@ -134,19 +162,18 @@ class Monitor:
         # A residual of nothing is small, also relative to nothing.
         scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
         relative = residual / scale
-        judged, best = (
-            self._judged(residual, relative),
-            self._judged(self._residual, self._relative),
-        )
+        if not self._trace:
+            self._first = residual
+            self._start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
+        judged = self._judged(residual, relative, scale)
         self._trace.append(judged)
         self.finite = torch.isfinite(residual)
-        better = self.active & (judged < best)
+        better = self.active & (judged < self._least)
+        self._least = torch.where(better, judged, self._least)
         self._best = torch.where(better[:, None], z, self._best)
         self._residual = torch.where(better, residual, self._residual)
         self._relative = torch.where(better, relative, self._relative)
         self.best_step = torch.where(better, len(self._trace) - 1, self.best_step)
-        if len(self._trace) == 1:
-            self._first = residual
         grown = residual > self.stopping.divergence * self._first
         # From a warm start at the solution, rounding alone may grow that much.
         grown = grown & (relative > torch.finfo(f.dtype).eps ** 0.5)
@@ -168,7 +195,7 @@ class Monitor:
 
     def solution(self, inverse_jacobian: LowRank) -> Solution:
         """Return the best iterates with the estimate that belongs to them."""
-        done = self._judged(self._residual, self._relative) <= self._tol
+        done = self._least <= self._tol
         status = torch.full_like(self.best_step, Status.BUDGET, dtype=torch.int8)
         status = status.masked_fill(self._failed, Status.DIVERGED)
         status = status.masked_fill(done, Status.CONVERGED)
@@ -186,5 +213,13 @@ class Monitor:
     def _tol(self) -> float:
         return self.stopping.tol if self.stopping.tol > 0 else -1.0
 
-    def _judged(self, residual: Tensor, relative: Tensor) -> Tensor:
-        return relative if self.stopping.mode == "relative" else residual
+    def _judged(self, residual: Tensor, relative: Tensor, scale: Tensor) -> Tensor:
+        """Return what is compared with the tolerance; see :class:`Stopping`."""
+        eps = torch.finfo(scale.dtype).eps
+        resolved = residual + eps * scale  # less than that may be nothing but rounding
+        if self.stopping.mode == "absolute":
+            return torch.where(scale > self._start * eps**-0.5, resolved, residual)
+        allowed = self._start * (self._first / resolved)
+        return torch.where(
+            scale > 2 * self._start, torch.maximum(relative, resolved / allowed), relative
+        )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..abilities import declares
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping, check_memory
+from .base import Monitor, Solution, Stopping, check_memory, damped
 
 
+@declares(estimates_inverse=True, takes_outer_grad=False)
 def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = None) -> Solution:
     r"""Find the root of :math:`g(z) = z - f(z)` by quasi-Newton steps.
 
@@ -63,8 +65,6 @@ def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = 
 class _Steps:
     """The steps since a start, and the matrix M that they determine."""
 
-    smallest_determinant = 0.1
-
     def __init__(self, z0: Tensor, memory: int, start: int = 0) -> None:
         batch, n = z0.shape
         # A pair takes two rows; the last is room for the residual that finds the memory full.
@@ -113,7 +113,7 @@ class _Steps:
         moved = alive & (square > torch.finfo(square.dtype).tiny)
         square = torch.where(moved, square, 1)
         gamma = (with_residual[:, i] + (coefficients * with_step[:, 1:]).sum(1)) / square
-        theta, determinant = self._damping(gamma)
+        theta, determinant = damped(gamma)
         beta = torch.where(moved, theta / square, 0)[:, None]
         row = torch.bmm(with_step[:, None, 1:], middle).squeeze(1)
         self.middle[:, i, :i] = beta * row
@@ -121,13 +121,6 @@ class _Steps:
         one = torch.ones_like(beta)
         weights = torch.cat([torch.zeros_like(beta), coefficients, one], dim=1)
         return (-weights / determinant[:, None])[:, None, :]
-
-    def _damping(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
-        determinant = 1 + gamma
-        small = determinant.abs() < self.smallest_determinant
-        least = torch.where(determinant < 0, -self.smallest_determinant, self.smallest_determinant)
-        theta = torch.where(small, (least - 1) / gamma, 1)
-        return theta, torch.where(small, least, determinant)
 
     def operator(self, best_step: Tensor, earlier: LowRank | None) -> LowRank:
         """Return B as it was at each sample's step ``best_step``, be it before the start."""

@@ -116,8 +116,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fallback",
-        choices=["residual", "norm-ratio"],
-        help="test of each sample's gradient, Jacobian-free where it fails (default: none)",
+        choices=["auto", "residual", "norm-ratio"],
+        default="auto",
+        help="test of each sample's gradient, Jacobian-free where it fails (default: auto)",
     )
 
 

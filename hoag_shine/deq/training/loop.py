@@ -325,7 +325,7 @@ class Trainer:
                 penalty=self.recipe.jacobian_weight > 0,
                 unroll=self.config.pretrain_depth if pretraining else 0,
                 outer_loss=None
-                if self.module.deq.solver_name != "adjoint-broyden"
+                if not self.module.deq.takes_outer_grad
                 else lambda s: functional.cross_entropy(s.float(), labels, reduction="sum"),
             )
         loss = functional.cross_entropy(scores.float(), labels)
@@ -350,7 +350,7 @@ class Trainer:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # With outer-problem awareness the head is called as often as a process' solver takes steps:
         # batch normalisations that wait for each other would wait for ever.
-        aware = model.deq.solver_name == "adjoint-broyden"
+        aware = model.deq.takes_outer_grad
         if self.world_size > 1 and self.recipe.device != "cpu" and not aware:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return model

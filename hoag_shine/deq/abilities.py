@@ -1,0 +1,45 @@
+"""What a solver gives and what a backward method needs, as attributes of the functions.
+
+Attributes go with the function where names do not: through ``functools.partial``, decorators and
+functions of one's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def declares(**abilities: bool) -> Callable[[Function], Function]:
+    """Return a decorator that sets attributes of a function."""
+
+    def declared(function: Function) -> Function:
+        for name, value in abilities.items():
+            setattr(function, name, value)
+        return function
+
+    return declared
+
+
+def estimates_inverse(solver: Callable[..., Any]) -> bool:
+    """Whether a solver's ``inverse_jacobian`` is an estimate, not the identity; by default yes."""
+    return _ability(solver, "estimates_inverse", True)
+
+
+def takes_outer_grad(solver: Callable[..., Any]) -> bool:
+    """Whether a solver makes use of the gradient of the outer loss; by default yes."""
+    return _ability(solver, "takes_outer_grad", True)
+
+
+def uses_inverse(method: Callable[..., Any]) -> bool:
+    """Whether a backward method uses the solver's estimate of the inverse; by default no."""
+    return _ability(method, "uses_inverse", False)
+
+
+def _ability(function: Any, name: str, default: bool) -> bool:
+    while not hasattr(function, name) and isinstance(function, partial):
+        function = function.func
+    return bool(getattr(function, name, default))
