@@ -1,14 +1,14 @@
 """Print the BLAS kernels that this processor runs, as values of OPENBLAS_CORETYPE, one a line.
 
-The first is the one that OpenBLAS chooses by itself.
+The first is the one that OpenBLAS chooses by itself, the last is for the oldest processors.
 """
 
 import os
 import subprocess
 import sys
 
-# Two other names, COOPERLAKE and PRESCOTT, stand for kernels that differ little from these.
-CANDIDATES = ("SAPPHIRERAPIDS", "SKYLAKEX", "ZEN", "HASWELL", "SANDYBRIDGE", "NEHALEM")
+# From new to old, one for each set of instructions.
+CANDIDATES = ("SAPPHIRERAPIDS", "SKYLAKEX", "HASWELL", "NEHALEM")
 CANDIDATES += ("NEOVERSEV1", "NEOVERSEN1", "ARMV8")
 
 # NumPy and SciPy each bring an OpenBLAS. It takes some names without a look at the processor, which
