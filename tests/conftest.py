@@ -2,12 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import matplotlib as mpl
+import numba
 import pytest
 import sklearn.linear_model  # noqa: F401  loads all of BLAS that is then limited
 from hypothesis import settings
-from threadpoolctl import threadpool_limits
+from llvmlite import binding
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import hoag_shine
 
 mpl.use("Agg")  # no display on a build machine
 
@@ -16,6 +22,21 @@ mpl.use("Agg")  # no display on a build machine
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave out the doctests of hoag_shine.deq where PyTorch is not installed."""
+    if find_spec("torch") is None:
+        deq = Path(hoag_shine.__file__).parent / "deq"
+        config.option.ignore = [*(config.option.ignore or ()), str(deq)]
+
+
+def pytest_report_header() -> str:
+    """Say what rounds: results differ in their last digits from one processor to another."""
+    libraries = (lib for lib in threadpool_info() if lib["user_api"] == "blas")
+    blas = {f"{lib['internal_api']} {lib.get('architecture', '')}".strip() for lib in libraries}
+    processor = numba.config.CPU_NAME or binding.get_host_cpu_name()
+    return f"BLAS: {', '.join(sorted(blas))}; numba compiles for {processor}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -140,12 +140,16 @@ class CompressedRows:
 
 
 def _marks(X: Any, y: Array) -> Vector:
-    """Return a random sum of each row's entries and its targets, which tells it from others."""
+    """Return a random sum of each row's entries and its targets, which tells it from others.
+
+    Rows that are the same have sums of the same bits. Those of BLAS depend on a row's place among
+    others, so there is a second column, of zeros: BLAS has no part in products with two.
+    """
     design, rng = as_design(X), np.random.default_rng(0)
-    W = design.zeros(X.shape[1], 1)
+    W = design.zeros(X.shape[1], 2)
     W[:, 0] = rng.random(X.shape[1])
-    sums = np.concatenate([design.matmul(block, W, 1) for block in design.blocks])
-    return np.asarray(sums[:, 0] + y @ rng.random(y.shape[1]))
+    sums = np.concatenate([design.matmul(block, W, 2) for block in design.blocks])
+    return np.asarray(sums[:, 0] + (y * rng.random(y.shape[1])).sum(axis=1))
 
 
 def _equal(one: Any, other: Any) -> NDArray[np.bool_]:

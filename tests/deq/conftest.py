@@ -12,11 +12,20 @@ if HAS_TORCH:
     torch.set_num_threads(1)
 
 
-def pytest_ignore_collect(collection_path):
-    """Leave out modules that could not be imported; test_without_torch.py says so."""
-    if not HAS_TORCH and collection_path.name not in ("conftest.py", "test_without_torch.py"):
-        return collection_path.suffix == ".py" or None
-    return None
+class NeedsTorch(pytest.File):
+    """A file that could not be imported."""
+
+    def collect(self):
+        pytest.skip('needs PyTorch: pip install ".[test,torch]"')
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path, parent):
+    """Skip what could not be imported."""
+    collectors = yield
+    if HAS_TORCH or not collectors or file_path.name in ("conftest.py", "test_without_torch.py"):
+        return collectors
+    return [NeedsTorch.from_parent(parent, path=file_path)]
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,7 @@
 """hoag_shine without PyTorch, and what is said where PyTorch is missing."""
 
-import importlib.util
 import subprocess
 import sys
-
-import pytest
 
 BLOCKED = """
 import sys
@@ -22,8 +19,3 @@ def test_the_missing_extra_is_named():
         [sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=True
     ).stdout
     assert "pip install 'hoag-shine[torch]'" in output
-
-
-def test_torch_is_installed():
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is not installed: the tests of hoag_shine.deq are left out")
