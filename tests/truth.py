@@ -1,0 +1,1183 @@
+"""True values: criteria and coefficients of drawn problems, without the library's solvers.
+
+Every fold is written out as a convex problem of its own and solved by Newton's method on dense
+arrays. With more columns than training rows it is solved in the rows' span, of which a pivoted QR
+of the columns, scaled by the roots of their penalties, gives a basis. The last steps are a
+refinement: gradients in extended precision, in all coordinates, so that neither a bad basis nor a
+bad Hessian harms more than the number of steps. What the last step still changed says how accurate
+the reference is; where that is not enough, a case is undecided, and nobody's failure.
+
+The formulas are those of scikit-learn's user guide and of the docstrings of this package. Nothing
+is imported from the package but what is under test.
+
+Run as a script, it tries more problems than the tests do::
+
+    python tests/truth.py --n 500 --seed 3 --only ridge
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import qr
+from scipy.special import expit, xlogy
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import (
+    GammaRegressor,
+    HuberRegressor,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    TweedieRegressor,
+)
+from sklearn.model_selection import (
+    KFold,
+    LeaveOneOut,
+    PredefinedSplit,
+    RepeatedKFold,
+    RepeatedStratifiedKFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    check_cv,
+)
+from sklearn.svm import LinearSVC
+
+from hoag_shine import GeneralizedLinear, Loss, ShineCV
+
+LONG = np.longdouble
+
+# What a result promises of its criterion, relative to it, beside its own ``error``.
+PROMISED = 3e-6
+# A criterion is a number near zero where it is less than this share of the null model's loss.
+NULL_SHARE = 1e-3
+# Coefficients and predictions of the final fit, relative to their norms.
+COEFFICIENTS = 1e-3
+# A reference that is not known to this share of the criterion decides nothing.
+DECISIVE = 1e-8
+# No search of so small data may take longer.
+MOST_SECONDS = 20.0
+
+
+# Losses: value, gradient and second derivative in the linear predictors, which are of shape
+# (problems, rows, outputs). Second derivatives have two axes of outputs.
+
+
+def logistic(y, z):
+    sign = 2.0 * y - 1.0
+    value = np.logaddexp(np.zeros_like(z), -sign * z)
+    slope = expit(z) * expit(-z)
+    return value[..., 0], -sign * expit(-sign * z), slope[..., None]
+
+
+def squared(y, z):
+    return ((z - y) ** 2)[..., 0], 2.0 * (z - y), np.full_like(z, 2.0)[..., None]
+
+
+def squared_hinge(y, z):
+    short = np.maximum(0.0, 1.0 - y * z)
+    return (short**2)[..., 0], -2.0 * y * short, (2.0 * y**2 * (short > 0.0))[..., None]
+
+
+def log_cosh(y, z):
+    r = np.abs(z - y)
+    value = r + np.log1p(np.exp(-2.0 * r)) - np.log(LONG(2.0))
+    e = np.exp(-2.0 * r)
+    slope = 4.0 * e / (1.0 + e) ** 2
+    return value[..., 0], np.sign(z - y) * -np.expm1(-2.0 * r) / (1.0 + e), slope[..., None]
+
+
+def tweedie(power):
+    """Return the unit deviance of this power for the mean exp(z)."""
+
+    def loss(y, z):
+        mean = np.exp(z)
+        if power == 0:
+            value = (y - mean) ** 2
+        elif power == 1:
+            positive = y > 0.0
+            r = z - np.log(np.where(positive, y, 1.0))
+            value = np.where(positive, 2.0 * y * (np.expm1(r) - r), 2.0 * mean)
+        elif power == 2:
+            r = np.log(y) - z
+            value = 2.0 * (np.expm1(r) - r)
+        else:
+            a, b = 1.0 - power, 2.0 - power
+            value = 2.0 * (y**b / (a * b) - y * np.exp(a * z) / a + np.exp(b * z) / b)
+        first, second = np.exp((1.0 - power) * z) * y, np.exp((2.0 - power) * z)
+        gradient = 2.0 * (second - first)
+        slope = 2.0 * ((2.0 - power) * second - (1.0 - power) * first)
+        return value[..., 0], gradient, slope[..., None]
+
+    return loss
+
+
+def softmax(y, z):
+    top = z.max(axis=-1, keepdims=True)
+    e = np.exp(z - top)
+    total = e.sum(axis=-1, keepdims=True)
+    value = (top + np.log(total))[..., 0] - (y * z).sum(axis=-1)
+    p = e / total
+    return value, p - y, p[..., None] * np.eye(z.shape[-1]) - p[..., None] * p[..., None, :]
+
+
+def huber(epsilon, smallest):
+    """Return Huber's loss of location z0 and scale z1, extended to scales below zero.
+
+    The residual is kept above ``smallest``, so that a perfect fit has a scale.
+    """
+
+    def loss(y, z):
+        difference, sigma = z[..., 0] - y[..., 0], z[..., 1]
+        r = np.hypot(difference, LONG(smallest).astype(z.dtype))
+        inside = r < epsilon * sigma
+        c = np.where(inside, r / np.where(inside, sigma, 1.0), epsilon)
+        slope = difference / r
+        value = 2.0 * c * r + (1.0 - c * c) * sigma
+        gradient = np.stack([2.0 * c * slope, 1.0 - c * c], axis=-1)
+        steep = np.where(inside, 2.0 / np.where(inside, sigma, 1.0), 0.0)
+        flat = 2.0 * c * (smallest / r) ** 2 / r
+        hessian = np.empty((*r.shape, 2, 2), dtype=z.dtype)
+        hessian[..., 0, 0] = steep * slope**2 + flat
+        hessian[..., 0, 1] = hessian[..., 1, 0] = -steep * c * slope
+        hessian[..., 1, 1] = steep * c * c
+        return value, gradient, hessian
+
+    return loss
+
+
+# The exact solver.
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Convex problems over the same rows: weighted losses and a diagonal penalty.
+
+    Attributes
+    ----------
+    loss : callable
+    X : (n, q) longdouble
+        With a column of ones for intercepts.
+    y : (B, n, m)
+    train : (B, n)
+        Weights of the training losses.
+    h : (B, q, m)
+        Penalties: 1/2 h w^2.
+    free : (q, m) bool
+        Which coefficients the model has.
+    start : (B, q, m)
+    """
+
+    loss: Callable
+    X: Any
+    y: Any
+    train: Any
+    h: Any
+    free: Any
+    start: Any
+
+    def take(self, chosen):
+        parts = (a[chosen] for a in (self.y, self.train, self.h, self.start))
+        y, train, h, start = parts
+        return Problems(self.loss, self.X, y, train, h, self.free, start)
+
+
+def predictors(X, w):
+    """Return X w of shape (B, n, m) for w of shape (B, q, m), in the precision of w."""
+    X = X.astype(w.dtype)
+    flat = np.moveaxis(w, 1, 0).reshape(len(X.T), -1)
+    return np.moveaxis((X @ flat).reshape(len(X), w.shape[0], w.shape[2]), 0, 1)
+
+
+def transposed(X, g):
+    """Return X' g of shape (B, q, m) for g of shape (B, n, m)."""
+    flat = np.moveaxis(g, 1, 0).reshape(len(X), -1)
+    return np.moveaxis((X.T @ flat).reshape(len(X.T), g.shape[0], g.shape[2]), 0, 1)
+
+
+class Reduced:
+    """The same problems in a few variables each: w = E v, where v has the penalty k.
+
+    E has the coefficients themselves, or, where these outnumber the training rows, a basis of the
+    rows' span that is orthonormal in the metric of the penalty.
+    """
+
+    def __init__(self, problems):
+        self.p = problems
+        B, q, m = problems.h.shape
+        X = problems.X.astype(np.float64)
+        blocks = [[self._basis(X, b, o) for o in range(m)] for b in range(B)]
+        V = max(sum(E.shape[1] for E, _ in row) for row in blocks)
+        self.E = np.zeros((B, q * m, V))
+        self.k = np.ones((B, V))
+        self.spanned = np.zeros((B, q, m), dtype=bool)
+        for b, row in enumerate(blocks):
+            at = 0
+            for o, (E, k) in enumerate(row):
+                here = slice(at, at + E.shape[1])
+                self.E[b, o::m, here] = E
+                self.k[b, here] = k
+                if self.wide:
+                    self.spanned[b, :, o] = (problems.h[b, :, o] > 0.0) & problems.free[:, o]
+                at += E.shape[1]
+        self.M = np.stack(
+            [
+                np.stack([X @ E[o::m] for o in range(m)], axis=1)  # (n, m, V)
+                for E in self.E
+            ]
+        )
+
+    @property
+    def wide(self):
+        rows = (self.p.train > 0.0).sum(axis=1).min()
+        return (self.p.h[0] > 0.0).sum(axis=0).max() > rows
+
+    def _basis(self, X, b, o):
+        h, free = self.p.h[b, :, o], self.p.free[:, o]
+        eye = np.eye(len(h))
+        if not self.wide:
+            return eye[:, free], h[free]
+        some, rest = free & (h > 0.0), free & ~(h > 0.0)
+        if not some.any():
+            return eye[:, rest], h[rest]
+        root = np.sqrt(h[some])
+        Z = (X[self.p.train[b] > 0.0][:, some] / root).T
+        order = np.argsort(-np.abs(Z).max(axis=1))  # rows by size, so that none drowns
+        Q, _, _ = qr(Z[order], mode="economic", pivoting=True)
+        span = np.zeros((len(h), Q.shape[1]))
+        span[np.flatnonzero(some)[order]] = Q / root[order][:, None]
+        return np.hstack([span, eye[:, rest]]), np.r_[np.ones(Q.shape[1]), h[rest]]
+
+    def expand(self, v):
+        return np.einsum("bjv,bv->bj", self.E, v).reshape(self.p.h.shape)
+
+
+def hessians(M, k, curvature):
+    """Return the Hessians in the reduced variables, given weighted second derivatives."""
+    B, n, m, V = M.shape
+    weighted = np.einsum("bioc,bicv->biov", curvature, M).reshape(B, n * m, V)
+    H = M.reshape(B, n * m, V).transpose(0, 2, 1) @ weighted
+    H[:, np.arange(V), np.arange(V)] += k
+    return H
+
+
+def solve_scaled(H, g, damping):
+    """Return -H^-1 g, after the diagonal has been scaled to one and damped."""
+    d = np.sqrt(np.maximum(np.einsum("bvv->bv", H), 0.0))
+    d = np.where((d > 0.0) & np.isfinite(d), d, 1.0)
+    S = H / d[:, :, None] / d[:, None, :]
+    V = np.arange(S.shape[1])
+    S[:, V, V] += damping[:, None]
+    S = np.where(np.isfinite(S), S, 0.0)
+    try:
+        step = np.linalg.solve(S, (g / d)[..., None])[..., 0]
+    except np.linalg.LinAlgError:
+        S[:, V, V] += 1e-10
+        step = np.linalg.solve(S, (g / d)[..., None])[..., 0]
+    return -step / d
+
+
+TINY_DAMPING = 1e-15
+
+
+def newton(reduced, max_iter=200):
+    """Minimise by a damped Newton method in double precision; return w of shape (B, q, m)."""
+    p, M = reduced.p, reduced.M
+    B = len(M)
+    flat = p.start.reshape(B, -1)
+    v = np.einsum("bjv,bj->bv", reduced.E, flat)  # only of coefficients that E has as they are
+    train = p.train.astype(np.float64)
+    damping = np.full(B, TINY_DAMPING)
+    active = np.arange(B)
+
+    def objective(v, b):
+        chosen = M if len(b) == B else M[b]
+        z = (chosen.reshape(len(b), -1, v.shape[1]) @ v[..., None]).reshape(chosen.shape[:3])
+        value, gradient, curvature = p.loss(p.y[b], z)
+        F = np.where(train[b] > 0.0, train[b] * value, 0.0).sum(axis=1)
+        return F + 0.5 * (reduced.k[b] * v**2).sum(axis=1), gradient, curvature
+
+    F, gradient, curvature = objective(v, active)
+    for _ in range(max_iter):
+        weight = train[active][..., None]
+        used = weight > 0.0
+        g = np.einsum("biov,bio->bv", M[active], np.where(used, weight * gradient, 0.0))
+        g += reduced.k[active] * v[active]
+        curved = np.where(used[..., None], weight[..., None] * curvature, 0.0)
+        H = hessians(M[active], reduced.k[active], curved)
+        step = solve_scaled(H, g, damping[active])
+        decrement = -(g * step).sum(axis=1)
+        bad = ~(decrement > 0.0)
+        damping[active[bad]] = np.maximum(damping[active[bad]] * 100.0, 1e-10)
+        t = np.where(bad, 0.0, 1.0)
+        done = np.zeros(len(active), dtype=bool)
+        new = [F.copy(), gradient.copy(), curvature.copy()]
+        todo = np.flatnonzero(~bad)
+        trial = v[active].copy()
+        for halving in range(50 if todo.size else 0):
+            at = v[active[todo]] + t[todo, None] * step[todo]
+            value, gr, cu = objective(at, active[todo])
+            good = value <= F[todo] - 1e-4 * t[todo] * decrement[todo]
+            # Where rounding hides the descent, the step is as good as the gradient.
+            good |= (decrement[todo] <= 1e-12 * np.abs(F[todo])) & np.isfinite(value) & (halving == 0)
+            ok = todo[good]
+            trial[ok], done[ok] = at[good], True
+            new[0][ok], new[1][ok], new[2][ok] = value[good], gr[good], cu[good]
+            todo = todo[~good]
+            if todo.size == 0:
+                break
+            t[todo] *= 0.5
+        v[active] = trial
+        failed = ~done & ~bad
+        hard = failed | (done & (t < 0.05))
+        damping[active[hard]] = np.maximum(damping[active[hard]] * 100.0, 1e-8)
+        damping[active[done & (t == 1.0)]] = np.maximum(
+            damping[active[done & (t == 1.0)]] * 0.01, TINY_DAMPING
+        )
+        over = (damping[active] > 1e3) | (done & (decrement <= 1e-13 * np.abs(new[0])))
+        F, gradient, curvature = (a[~over] for a in new)
+        active = active[~over]
+        if active.size == 0:
+            break
+    return reduced.expand(v)
+
+
+def refine(reduced, w, functional, max_steps=12):
+    """Improve w by Newton steps whose gradients are in extended precision.
+
+    Returns w, what ``functional(z, w)`` of shape (B, L) is of it, and an estimate of the norm of
+    its error.
+    """
+    p = reduced.p
+    X, h, train = p.X, p.h.astype(LONG), p.train.astype(LONG)[..., None]
+    B, q, m = h.shape
+    w = w.astype(LONG)
+    tiny = np.full(B, TINY_DAMPING)
+    best_w, best_f = w.copy(), None
+    error = np.full(B, np.inf)
+    last = None
+    calm = 0
+    for count in range(max_steps):
+        z = predictors(X, w)
+        value, gradient, curvature = p.loss(p.y.astype(LONG), z)
+        f = functional(z, w)
+        if last is not None:
+            change = np.linalg.norm((f - last).astype(np.float64), axis=1)
+            change = np.where(np.isfinite(change), change, np.inf)
+            better = change <= error
+            error = np.where(better, change, error)
+            best_w[better], best_f[better] = w[better], f[better]
+            small = error <= 1e-13 * np.linalg.norm(f.astype(np.float64), axis=1) + 1e-300
+            calm = calm + 1 if small.all() else 0
+            if calm >= 2 or (not better.any() and calm == 0 and count > 6):
+                break
+        else:
+            best_f = f.copy()
+        last = f
+        used = train > 0.0
+        g = transposed(X, np.where(used, train * gradient, 0.0)) + h * w
+        g = np.where(p.free, g, 0.0)
+        curved = np.where(used[..., None], train[..., None] * curvature, 0.0)
+        H = hessians(reduced.M, reduced.k, curved.astype(np.float64))
+        flat = g.reshape(B, -1).astype(np.float64)
+        gv = np.einsum("bjv,bj->bv", reduced.E, flat)
+        step = reduced.expand(solve_scaled(H, gv, tiny)).astype(LONG)
+        if reduced.spanned.any():
+            step += outside(reduced, g)
+        w = w + np.where(np.isfinite(step), step, 0.0)
+    return best_w, best_f, error
+
+
+def outside(reduced, g):
+    """Return the step out of the basis's span, where only the penalty has curvature."""
+    h, spanned = reduced.p.h, reduced.spanned
+    here = np.where(spanned, g, 0.0)
+    plain = np.where(spanned, here / np.where(spanned, h, 1.0), 0.0)
+    flat = here.reshape(len(h), -1).astype(np.float64)
+    inside = reduced.expand(np.einsum("bjv,bj->bv", reduced.E, flat))
+    return -(plain - np.where(spanned, inside, 0.0))
+
+
+# Estimators: what each minimises, by scikit-learn's user guide.
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an estimator fits: a loss, its targets and weights, and its penalty in units of alpha.
+
+    Attributes
+    ----------
+    make : callable
+        Given a generator and the drawn options, returns the estimator.
+    loss : callable
+        Given the estimator and y, returns the loss.
+    targets : str
+        "real", "positive", "counts", "classes" or "labels".
+    strength : float
+        h / alpha.
+    n : int
+        Classes or targets.
+    coded : str
+        How targets are given to the loss: "as is", "0/1", "-1/1" or "one-hot".
+    normalised : bool
+        Whether training weights sum to one.
+    """
+
+    make: Callable
+    loss: Callable
+    targets: str
+    strength: float = 2.0
+    n: int = 1
+    coded: str = "as is"
+    normalised: bool = False
+    convex: bool = True
+
+
+class LogCosh(Loss):
+    """Grows linearly: a loss of one's own."""
+
+    convex = True
+
+    def value(self, y, z):
+        r = np.abs(z - y)
+        return r + np.log1p(np.exp(-2.0 * r)) - np.log(2.0)
+
+    def gradient(self, y, z):
+        return np.tanh(z - y)
+
+    def hessian(self, y, z):
+        e = np.exp(-2.0 * np.abs(z - y))
+        return 4.0 * e / (1.0 + e) ** 2
+
+
+def _fixed(loss):
+    return lambda estimator, y: loss
+
+
+def _huber_of(estimator, y):
+    size = np.median(np.abs(y - np.median(y) * estimator.fit_intercept)) or np.abs(y).max() or 1.0
+    return huber(estimator.epsilon, 1e-9 * size)
+
+
+def _power(estimator, y):
+    return squared if estimator.power == 0 and estimator.link == "auto" else tweedie(estimator.power)
+
+
+def _classifier(cls, **options):
+    return lambda rng, common: cls(**options, **common, class_weight=_class_weight(rng))
+
+
+def _class_weight(rng):
+    return [None, None, None, "balanced", {1: 4.0}][rng.integers(5)]
+
+
+def _own(make):
+    return lambda rng, common: GeneralizedLinear(make(), **common)
+
+
+def _plain(cls, **options):
+    return lambda rng, common: cls(**options, **common)
+
+
+def _built_in(name, *arguments):
+    def make():
+        import hoag_shine
+
+        return getattr(hoag_shine, name)(*arguments)
+
+    return make
+
+
+def _choice(rng, options):
+    return options[rng.integers(len(options))]
+
+
+KINDS = {
+    "logistic": Kind(_classifier(LogisticRegression), _fixed(logistic), "classes", 1.0, 2, "0/1"),
+    "logistic-liblinear": Kind(
+        _classifier(LogisticRegression, solver="liblinear"),
+        _fixed(logistic), "classes", 1.0, 2, "0/1",
+    ),
+    "multinomial": Kind(
+        _classifier(LogisticRegression), _fixed(softmax), "classes", 1.0, 3, "one-hot"
+    ),
+    "svc": Kind(_classifier(LinearSVC), _fixed(squared_hinge), "classes", 1.0, 2, "-1/1"),
+    "svc-classes": Kind(_classifier(LinearSVC), _fixed(squared_hinge), "classes", 1.0, 3, "-1/1"),
+    "ridge": Kind(_plain(Ridge), _fixed(squared), "real"),
+    "ridge-targets": Kind(_plain(Ridge), _fixed(squared), "real", n=3),
+    "ridge-classifier": Kind(
+        _classifier(RidgeClassifier), _fixed(squared), "classes", 2.0, 2, "-1/1"
+    ),
+    "ridge-classifier-classes": Kind(
+        _classifier(RidgeClassifier), _fixed(squared), "classes", 2.0, 3, "-1/1"
+    ),
+    "huber": Kind(
+        lambda rng, common: HuberRegressor(epsilon=_choice(rng, [1.35, 1.1, 3.0]), **common),
+        _huber_of, "outliers",
+    ),
+    "poisson": Kind(_plain(PoissonRegressor), _fixed(tweedie(1)), "counts", normalised=True),
+    "gamma": Kind(_plain(GammaRegressor), _fixed(tweedie(2)), "positive", normalised=True),
+    "tweedie": Kind(
+        lambda rng, common: TweedieRegressor(power=_choice(rng, [1.2, 1.5, 1.9]), **common),
+        _power, "counts", normalised=True,
+    ),
+    "tweedie-normal": Kind(_plain(TweedieRegressor), _power, "real", normalised=True),
+    "tweedie-cubic": Kind(
+        _plain(TweedieRegressor, power=3), _power, "positive", normalised=True, convex=False
+    ),
+    "own-loss": Kind(_own(LogCosh), _fixed(log_cosh), "real", 1.0),
+    "built-in-squared": Kind(_own(_built_in("SquaredLoss")), _fixed(squared), "real", 1.0),
+    "built-in-logistic": Kind(
+        _own(_built_in("LogisticLoss")), _fixed(logistic), "0/1", 1.0, 1
+    ),
+    "built-in-hinge": Kind(
+        _own(_built_in("SquaredHingeLoss")), _fixed(squared_hinge), "-1/1", 1.0, 1
+    ),
+    "built-in-poisson": Kind(
+        _own(_built_in("TweedieLoss", 1.0)), _fixed(tweedie(1)), "counts", 1.0
+    ),
+}
+
+
+# Drawn problems.
+
+
+@dataclass
+class Drawn:
+    """A problem: what ShineCV is given."""
+
+    seed: int
+    name: str
+    estimator: Any
+    X: Any
+    y: Any
+    sample_weight: Any
+    cv: Any
+    penalty: Any
+    options: dict
+    ordinary: bool
+    notes: dict = field(default_factory=dict)
+
+    @property
+    def kind(self):
+        return KINDS[self.name]
+
+    def __str__(self):
+        about = " ".join(f"{key}={value}" for key, value in self.notes.items())
+        return f"seed {self.seed} ({self.name}): {about}"
+
+
+def draw(seed):
+    """Return the problem of that number."""
+    names = list(KINDS)
+    name = names[seed % len(names)]
+    kind, rng = KINDS[name], np.random.default_rng([16, seed])
+    notes = {}
+    n, p = _size(rng, notes)
+    Z = _columns(rng, n, p, notes)
+    y, plain_target = _target(rng, kind, Z, notes)
+    X, plain_scale = _scaled(rng, Z, notes)
+    X = _layout(rng, X, notes)
+    weight, plain_weight = _weights(rng, n, notes)
+    cv = _folds(rng, kind, y, weight, notes)
+    common = {"fit_intercept": bool(rng.random() < 0.85)}
+    if not common["fit_intercept"]:
+        notes["intercept"] = False
+    estimator = kind.make(rng, common)
+    if hasattr(estimator, "intercept_scaling") and rng.random() < 0.3:
+        estimator.set_params(intercept_scaling=2.0)
+    if getattr(estimator, "class_weight", None) is not None:
+        notes["class_weight"] = estimator.class_weight
+    penalty = _penalty(rng, kind, Z, notes)
+    options = {"max_iter": int(rng.integers(3, 12))}
+    if rng.random() < 0.15:
+        options["tol"] = 1e-3
+    if rng.random() < 0.2:
+        options["hypergradient"] = _choice(rng, ["cg", "shine", "exact"])
+    if rng.random() < 0.3:
+        options["init"] = float(10.0 ** rng.uniform(-4, 4))
+    notes.update(options)
+    ordinary = plain_target and plain_scale and plain_weight and notes["X"] != "counts"
+    return Drawn(
+        seed, name, estimator, X, y, weight, cv, penalty, options, ordinary, notes
+    )
+
+
+def _size(rng, notes):
+    shape = _choice(rng, ["wide", "wide", "square", "tall", "tall"])
+    if rng.random() < 0.02:
+        n = int(rng.integers(60, 121))
+        p = {"wide": int(rng.integers(150, 301)), "square": n, "tall": n // 3}[shape]
+    elif shape == "wide":
+        n = int(rng.integers(14, 36))
+        p = int(rng.integers(n + 4, 90))
+    elif shape == "square":
+        n = int(rng.integers(14, 28))
+        p = n + int(rng.integers(-2, 3))
+    else:
+        n, p = int(rng.integers(30, 81)), int(rng.integers(1, 11))
+    notes |= {"n": n, "p": p}
+    return n, p
+
+
+def _columns(rng, n, p, notes):
+    """Return columns of about unit scale."""
+    kind = _choice(rng, ["normal", "normal", "correlated", "genotypes", "counts", "sparse"])
+    notes["X"] = kind
+    if kind == "normal":
+        Z = rng.normal(size=(n, p))
+    elif kind == "correlated":
+        r = max(1, min(n, p) // 3)
+        Z = rng.normal(size=(n, r)) @ rng.normal(size=(r, p)) / np.sqrt(r)
+        Z += 0.1 * rng.normal(size=(n, p))
+    elif kind == "genotypes":
+        Z = rng.binomial(2, rng.uniform(0.05, 0.5, p), size=(n, p)).astype(float)
+    elif kind == "counts":
+        Z = rng.poisson(10.0 ** rng.uniform(-0.5, 1.0, p), size=(n, p)).astype(float)
+    else:
+        Z = rng.normal(size=(n, p)) * (rng.random((n, p)) < 0.3)
+    odd = []
+    if rng.random() < 0.1:
+        Z[:, 0] = 1.0
+        odd.append("constant")
+    if rng.random() < 0.05:
+        Z[:, -1] = 0.0
+        odd.append("empty")
+    if rng.random() < 0.1 and p > 2:
+        Z[:, 1] = Z[:, 2]
+        odd.append("twin columns")
+    if rng.random() < 0.1:
+        Z[: n // 4] = Z[n // 4 : 2 * (n // 4)]
+        odd.append("twin rows")
+    if kind == "normal" and rng.random() < 0.2:
+        Z += 5.0 * rng.normal(size=p)
+        odd.append("off centre")
+    if odd:
+        notes["odd"] = "+".join(odd)
+    return Z
+
+
+def _target(rng, kind, Z, notes):
+    n, p = Z.shape
+    beta = rng.normal(size=(p, kind.n)) * (rng.random((p, 1)) < max(0.3, 2.0 / p))
+    signal = (Z - Z.mean(axis=0)) @ beta
+    signal /= np.where(signal.std(axis=0) > 0.0, signal.std(axis=0), 1.0)
+    noise = _choice(rng, [0.0, 0.3, 0.3, 1.0, 1.0, 3.0])
+    notes["noise"] = noise
+    plain = noise > 0.0
+    seen = signal + noise * rng.normal(size=signal.shape)
+    if kind.targets == "classes":
+        if kind.n == 2:
+            score = seen[:, 0] - seen[:, 1]
+            return (score > np.quantile(score, rng.uniform(0.3, 0.7))).astype(int), plain
+        return seen.argmax(axis=1), plain
+    seen = seen if kind.n > 1 else seen[:, 0]
+    if kind.targets == "0/1":
+        return (seen > np.median(seen)).astype(float), plain
+    if kind.targets == "-1/1":
+        return np.sign(seen - np.median(seen) + 1e-9), plain
+    seen = np.clip(seen, -5.0, 5.0)
+    unit = 1.0 if rng.random() < 0.7 else 10.0 ** rng.uniform(-3, 4)
+    if unit != 1.0:
+        notes["unit"] = float(f"{unit:.2g}")
+    if kind.targets == "counts":
+        y = rng.poisson(np.exp(1.0 + 0.5 * seen)).astype(float)
+        y[:2] += 1.0
+        return y * unit, True
+    if kind.targets == "positive":
+        return unit * np.exp(0.5 * seen) * (rng.gamma(3.0, size=n) if noise else 1.0), plain
+    if kind.targets == "outliers":
+        seen = seen + 20.0 * rng.normal(size=n) * (rng.random(n) < 0.1)
+    return unit * (seen + _choice(rng, [0.0, 0.0, 3.0])), plain
+
+
+def _scaled(rng, Z, notes):
+    way = _choice(rng, ["as is", "as is", "as is", "common", "common", "mixed", "wildly mixed"])
+    p = Z.shape[1]
+    if way == "as is":
+        return Z, True
+    low, high = {"common": (-6, 9), "mixed": (-2, 2), "wildly mixed": (-6, 9)}[way]
+    scale = 10.0 ** rng.uniform(low, high, 1 if way == "common" else p)
+    notes["scale"] = f"{scale.min():.1g}" + (f"..{scale.max():.1g}" if way != "common" else "")
+    return Z * scale, way == "mixed"
+
+
+def _layout(rng, X, notes):
+    dtype = _choice(rng, [np.float64, np.float64, np.float64, np.float32])
+    layout = _choice(rng, ["C", "F", "csr"])
+    notes["layout"] = f"{layout}{8 * np.dtype(dtype).itemsize}"
+    X = X.astype(dtype)
+    return {"C": np.ascontiguousarray, "F": np.asfortranarray, "csr": sparse.csr_array}[layout](X)
+
+
+def _weights(rng, n, notes):
+    way = _choice(rng, ["none", "none", "none", "uniform", "counts", "huge", "huge and zero"])
+    if way == "none":
+        return None, True
+    notes["weights"] = way
+    if way == "uniform":
+        return rng.uniform(0.5, 2.0, n), True
+    if way == "counts":
+        return rng.integers(0, 4, n).astype(float), True
+    weight = 10.0 ** rng.uniform(0, 8, n)
+    if way == "huge and zero":
+        weight[rng.random(n) < 0.2] = 0.0
+    return weight, False
+
+
+def _folds(rng, kind, y, weight, notes):
+    n = len(y)
+    way = _choice(
+        rng,
+        ["number", "number", "shuffled", "repeated", "one out", "time", "overlapping", "custom",
+         "bootstrap", "predefined"],
+    )
+    if way == "one out" and n > 26:
+        way = "shuffled"
+    seed = int(rng.integers(1000))
+    split, repeated = KFold, RepeatedKFold
+    if kind.targets == "classes":
+        split, repeated = StratifiedKFold, RepeatedStratifiedKFold
+    ends = rng.permutation(n)
+    cv = {
+        "number": 3,
+        "shuffled": split(4, shuffle=True, random_state=seed),
+        "repeated": repeated(n_splits=3, n_repeats=2, random_state=seed),
+        "one out": LeaveOneOut(),
+        "time": TimeSeriesSplit(3),
+        "overlapping": ShuffleSplit(4, test_size=0.3, random_state=seed),
+        "custom": [(ends[n // 3 :], ends[: n // 3]), (ends[: -n // 4], ends[-n // 4 :])],
+        "bootstrap": [
+            (rng.integers(0, n, n), rng.permutation(n)[: n // 2]) for _ in range(3)
+        ],
+        "predefined": PredefinedSplit(np.where(np.arange(n) % 3 == 0, 0, -1)),
+    }[way]
+    if not _usable(cv, kind, y, weight):
+        way, cv = "simple", split(2, shuffle=True, random_state=seed)
+    notes["cv"] = way
+    return cv
+
+
+def _usable(cv, kind, y, weight):
+    """Whether every fold has weight, each class of y, and targets that are not all zero."""
+    weight = np.ones(len(y)) if weight is None else weight
+    for train, test in splits_of(cv, kind, y):
+        used = train[weight[train] > 0.0]
+        if not weight[test].any() or used.size < 2:
+            return False
+        if kind.targets == "classes" and np.unique(y[used]).size < kind.n:
+            return False
+        if kind.targets in ("counts", "0/1", "-1/1") and np.unique(y[used]).size < 2:
+            return False
+    return True
+
+
+def splits_of(cv, kind, y):
+    splitter = check_cv(cv, y, classifier=kind.targets == "classes")
+    return list(splitter.split(np.zeros((len(y), 1)), y))
+
+
+def _penalty(rng, kind, Z, notes):
+    n, p = Z.shape
+    ways = ["shared", "shared", "groups", "feature", "output"]
+    way = _choice(rng, ways)
+    if way == "output" and kind.n < 3:
+        way = "shared"
+    if way == "feature" and p > 30:
+        way = "groups"
+    if way == "groups" and p < 4:
+        way = "feature"
+    if way == "shared":
+        return "shared"
+    notes["penalty"] = way
+    if way != "groups":
+        return way
+    labels = rng.integers(0, int(rng.integers(2, 4)), p)
+    labels[:2] = 0, 1
+    free = Z.std(axis=0) > 0.3
+    if rng.random() < 0.3 and kind.targets in ("real", "outliers") and n > 20 and free[3]:
+        labels[3] = -1
+        notes["penalty"] = "groups, one free"
+    return labels
+
+
+# True values of a drawn problem.
+
+
+class Truth:
+    """The exact values of a drawn problem at given penalties."""
+
+    def __init__(self, drawn):
+        self.drawn, kind = drawn, drawn.kind
+        X = drawn.X.toarray() if sparse.issparse(drawn.X) else drawn.X
+        self.n, self.p = X.shape
+        estimator = drawn.estimator
+        self.intercept = bool(estimator.fit_intercept)
+        self.couples = drawn.name in ("multinomial", "huber")
+        self.X = np.column_stack([X.astype(LONG), np.ones(self.n, dtype=LONG)])
+        self.weight = np.ones(self.n) if drawn.sample_weight is None else drawn.sample_weight
+        self.splits = splits_of(drawn.cv, kind, drawn.y)
+        self.loss = kind.loss(estimator, drawn.y)
+        self.Y = self._targets()  # (n, outputs)
+        self.n_outputs = 1 if drawn.name == "huber" else self.Y.shape[1]
+        self.free = np.ones((self.p + 1, self.Y.shape[1]), dtype=bool)
+        self.free[-1] = self.intercept
+        if drawn.name == "huber":
+            self.free[:-1, 1], self.free[-1, 1] = False, True
+        if not self.couples:
+            self.free = self.free[:, :1]
+
+    def _targets(self):
+        kind, y = self.drawn.kind, self.drawn.y
+        if kind.targets == "classes":
+            member = (y[:, None] == np.arange(kind.n)).astype(float)
+            if kind.n == 2:
+                member = member[:, 1:]
+            return 2.0 * member - 1.0 if kind.coded == "-1/1" else member
+        y = np.asarray(y, dtype=float)
+        y = y[:, None] if y.ndim == 1 else y
+        return np.column_stack([y, np.zeros_like(y)]) if self.drawn.name == "huber" else y
+
+    def training_weights(self, times):
+        """Return (n, outputs), or one column where the outputs are coupled."""
+        kind, y, name = self.drawn.kind, self.drawn.y, self.drawn.name
+        drawn = times * self.weight
+        outputs = 1 if self.couples else self.n_outputs
+        if kind.normalised:
+            drawn = drawn / drawn.sum()
+        weights = np.repeat(drawn[:, None], outputs, axis=1)
+        asked = getattr(self.drawn.estimator, "class_weight", None)
+        if asked is None:
+            return weights
+        if asked == "balanced":
+            # Of rows for RidgeClassifier, of their weights for the others.
+            counted = times if name.startswith("ridge") else drawn
+            mass = np.bincount(y, counted, minlength=kind.n)
+            per_class = mass.sum() / (kind.n * mass)
+        else:
+            per_class = np.array([asked.get(c, 1.0) for c in range(kind.n)])
+        if name == "svc-classes":  # liblinear weighs a class only against the rest
+            positive = y[:, None] == np.arange(kind.n)
+            return weights * np.where(positive, per_class[y][:, None], 1.0)
+        return weights * per_class[y][:, None]
+
+    def strengths(self, params, names):
+        """Return h of shape (p + 1, outputs), given ``params`` as in ``best_params_``."""
+        ((parameter, value),) = params.items()
+        alpha = np.atleast_1d(np.asarray(value, dtype=float))
+        alpha = 1.0 / alpha if parameter == "C" else alpha
+        alpha = self.drawn.kind.strength * alpha
+        h = np.zeros((self.p + 1, self.n_outputs))
+        penalty = self.drawn.penalty
+        if isinstance(penalty, str):
+            h[:-1] = alpha[:, None] if penalty == "feature" else alpha
+        else:
+            of = {label: a for label, a in zip(names, alpha, strict=True)}
+            h[:-1] = np.array([of.get(label, 0.0) for label in penalty])[:, None]
+        if self.drawn.name in ("logistic-liblinear", "svc", "svc-classes") and self.intercept:
+            # The coefficient of one more column, which is intercept_scaling everywhere.
+            if isinstance(penalty, str) and penalty in ("shared", "output"):
+                h[-1] = alpha / self.drawn.estimator.intercept_scaling**2
+        if self.drawn.name == "huber":
+            h = np.column_stack([h, np.zeros(self.p + 1)])
+        return h
+
+    def _problems(self, strengths, times):
+        """Return the problems of (penalties, folds, outputs), in this order."""
+        weights = [self.training_weights(t) for t in times]  # each (n, O)
+        y, train, hs = [], [], []
+        for h in strengths:
+            for w in weights:
+                if self.couples:
+                    y.append(self.Y)
+                    train.append(w[:, 0])
+                    hs.append(h)
+                    continue
+                for o in range(self.n_outputs):
+                    y.append(self.Y[:, [o]])
+                    train.append(w[:, o])
+                    hs.append(h[:, [o]])
+        y, train, hs = np.stack(y), np.stack(train), np.stack(hs)
+        start = np.zeros_like(hs)
+        start[:, -1] = self._guess(y, train)
+        return Problems(self.loss, self.X, y, train, hs, self.free, start * self.free)
+
+    def _guess(self, y, train):
+        """Return intercepts to start from."""
+        mean = np.einsum("bn,bnm->bm", train / train.sum(axis=1, keepdims=True), y)
+        kind = self.drawn.kind
+        if self.drawn.name == "huber":
+            centre = np.median(self.Y[:, 0]) if self.intercept else 0.0
+            size = np.median(np.abs(self.Y[:, 0] - centre)) or 1.0
+            return np.array([centre, size])
+        if kind.targets in ("counts", "positive"):
+            return np.log(np.maximum(mean, 1e-300))
+        return mean if kind.loss(self.drawn.estimator, None) is squared else 0.0 * mean
+
+    def criteria(self, strengths):
+        """Return the criterion at each of several penalties, and what its error may be."""
+        times = [np.bincount(train, minlength=self.n).astype(float) for train, _ in self.splits]
+        p = self._problems(strengths, times)
+        held = np.stack(
+            [np.bincount(test, minlength=self.n) * self.weight for _, test in self.splits]
+        )
+        held = held / held.sum(axis=1, keepdims=True)
+        outputs = 1 if self.couples else self.n_outputs
+        test = np.tile(np.repeat(held, outputs, axis=0), (len(strengths), 1)).astype(LONG)
+
+        def functional(z, w):
+            value = np.where(test > 0.0, test * p.loss(p.y.astype(LONG), z)[0], 0.0)
+            return value.sum(axis=1, keepdims=True)
+
+        reduced = Reduced(p)
+        _, values, errors = refine(reduced, newton(reduced), functional)
+        shape = len(strengths), -1
+        null = functional(predictors(p.X, p.start.astype(LONG)), None).mean()
+        return (
+            values.reshape(shape).mean(axis=1).astype(float),
+            10.0 * errors.reshape(shape).mean(axis=1),
+            float(null),
+        )
+
+    def fit(self, h):
+        """Return coefficients (p, outputs), intercepts and their relative error, for all rows."""
+        p = self._problems([h], [np.ones(self.n)])
+        root = np.sqrt(p.h)
+
+        def functional(z, w):
+            parts = [z[..., :1 if self.drawn.name == "huber" else None], root * w]
+            flat = [a.reshape(len(a), -1) for a in parts]
+            sizes = [np.linalg.norm(a.astype(float), axis=1, keepdims=True) for a in flat]
+            return np.hstack([a / np.where(s > 0.0, s, 1.0) for a, s in zip(flat, sizes)])
+
+        reduced = Reduced(p)
+        w, _, errors = refine(reduced, newton(reduced), functional)
+        if self.couples:
+            w = w[0]
+            if self.drawn.name == "multinomial":  # a constant in all classes changes nothing
+                w[-1] -= w[-1].mean()
+        else:
+            w = w[:, :, 0].T
+        return w[:-1, : self.n_outputs], w[-1, : self.n_outputs], 10.0 * float(errors.max())
+
+
+# The comparison.
+
+
+@dataclass
+class Verdict:
+    """What came of one problem."""
+
+    drawn: Drawn
+    failures: dict = field(default_factory=dict)
+    undecided: list = field(default_factory=list)
+    warned: bool = False
+    seconds: float = 0.0
+    messages: list = field(default_factory=list)
+
+    def __str__(self):
+        what = "; ".join(f"{kind}: {text}" for kind, text in self.failures.items())
+        return f"{self.drawn}\n    {what}"
+
+
+class TooSlow(Exception):
+    """A search has taken far too long."""
+
+
+@contextlib.contextmanager
+def limit(seconds):
+    """End what takes longer, where the platform can."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def late(signum, frame):
+        raise TooSlow
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check(seed, *, all_records=False):
+    """Fit the problem of that number and compare it with the truth."""
+    drawn = draw(seed)
+    verdict = Verdict(drawn)
+    search = ShineCV(drawn.estimator, cv=drawn.cv, penalty=drawn.penalty, **drawn.options)
+    begin = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with limit(1.5 * MOST_SECONDS):
+                search.fit(drawn.X, drawn.y, sample_weight=drawn.sample_weight)
+        except TooSlow:
+            verdict.failures["slow"] = f"ended after {1.5 * MOST_SECONDS:g} s"
+            return verdict
+        except Exception as error:  # noqa: BLE001
+            verdict.failures["raised"] = f"{type(error).__name__}: {error}"
+            return verdict
+        finally:
+            verdict.seconds = time.perf_counter() - begin
+    if verdict.seconds > MOST_SECONDS:
+        verdict.failures["slow"] = f"{verdict.seconds:.1f} s"
+    verdict.messages = [str(w.message) for w in caught]
+    for w in caught:
+        if not issubclass(w.category, ConvergenceWarning):
+            verdict.failures["other warning"] = f"{w.category.__name__}: {w.message}"
+    # That a search was ended early says nothing of the values that it returns.
+    verdict.warned = any("search ended" not in message for message in verdict.messages)
+    if verdict.warned and drawn.ordinary:
+        verdict.failures["warns"] = next(m for m in verdict.messages if "search ended" not in m)
+    with np.errstate(all="ignore"):
+        truth = Truth(drawn)
+        _check_history(verdict, search, truth, all_records)
+        _check_fit(verdict, search, truth)
+    return verdict
+
+
+def _check_history(verdict, search, truth, all_records):
+    history, best = search.history_, search.best_index_
+    chosen = {best, 0, len(history) // 2, len(history) - 1}
+    chosen = sorted(range(len(history)) if all_records else chosen)
+    strengths = [truth.strengths(history[i]["params"], search.penalty_names_) for i in chosen]
+    values, errors, null = truth.criteria(strengths)
+    bounded_below = True  # all losses here but Huber's are of what is never negative, too
+    promised = min(0.5 * search.tol**2, PROMISED)
+    for i, true, error in zip(chosen, values, errors, strict=True):
+        record = history[i]
+        found, claimed = record["criterion"], record["error"]
+        name = "best_score" if i == best else "history"
+        if i == best:
+            if found != -search.best_score_:
+                verdict.failures["best_score is not history's"] = f"{found} {search.best_score_}"
+        if not (np.isfinite(found) and claimed >= 0.0) or (bounded_below and found < -claimed):
+            verdict.failures[f"impossible ({name})"] = f"{found:.6g} +- {claimed:.2g}"
+            continue
+        size = max(abs(true), NULL_SHARE * abs(null))
+        if not error <= DECISIVE * size:
+            verdict.undecided.append(f"{name} {i}: {true:.6g} +- {error:.1g}")
+            continue
+        rounding = 1e-9 * size
+        allowed = claimed + (promised * size if i == best else rounding) + error
+        if abs(found - true) > allowed and not (verdict.warned and i == best):
+            verdict.failures[name] = (
+                f"record {i} {found:.9g} +- {claimed:.2g}, true {true:.9g}, "
+                f"off {abs(found - true) / size:.1e}"
+            )
+        if i == best and claimed > promised * size + rounding and not verdict.warned:
+            verdict.failures["error exceeds promise"] = f"{found:.6g} +- {claimed:.2g}"
+
+
+def _check_fit(verdict, search, truth):
+    """Compare the final fit: predictions, and coefficients in the penalty's metric."""
+    fitted = search.best_estimator_
+    h = truth.strengths(search.best_params_, search.penalty_names_)
+    w, b, error = truth.fit(h)
+    h = h[:-1, : truth.n_outputs]
+    coef = np.atleast_2d(fitted.coef_).T.astype(LONG)
+    intercept = np.zeros(truth.n_outputs) + np.atleast_1d(fitted.intercept_)
+    if not np.isfinite(coef).all() or not np.isfinite(intercept).all():
+        verdict.failures["impossible (coef)"] = "not finite"
+        return
+    if not error <= DECISIVE:
+        verdict.undecided.append(f"fit: relative error {error:.1g}")
+        return
+    if verdict.warned:
+        return
+    X = truth.X[:, :-1]
+    z = X @ w + b
+    pairs = {
+        "coef": (np.sqrt(h) * (coef - w), np.sqrt(h) * w),
+        "predictions": (X @ coef + intercept - z, z),
+        "intercept": (intercept - b, np.hstack([b, np.sqrt(np.mean((X @ w) ** 2, axis=0))])),
+    }
+    # What is stored in single precision is rounded to it.
+    rounding = float(np.finfo(np.asarray(fitted.coef_).dtype).eps)
+    for name, (difference, whole) in pairs.items():
+        size = float(np.linalg.norm(whole.astype(float)))
+        off = float(np.linalg.norm(difference.astype(float)))
+        lost = rounding * float(np.linalg.norm((np.abs(X) @ np.abs(w) + np.abs(b)).astype(float)))
+        if off > COEFFICIENTS * size + (lost if name != "coef" else 0.0) + 1e-12 * truth_unit(truth):
+            verdict.failures[name] = f"off {off / (size or 1.0):.1e}"
+
+
+def truth_unit(truth):
+    """Return the size of what predictors should reach, for fits that are zero."""
+    return float(np.abs(truth.Y).max()) if truth.drawn.kind.targets in ("real", "outliers") else 1.0
+
+
+def seeds(n, start=0, only=None):
+    """Return the numbers of n problems, of the kinds whose name begins with ``only``."""
+    names = list(KINDS)
+    number, found = start, []
+    while len(found) < n:
+        if only is None or names[number % len(names)].startswith(only):
+            found.append(number)
+        number += 1
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--n", type=int, default=200, help="number of problems")
+    parser.add_argument("--seed", type=int, default=0, help="number of the first")
+    parser.add_argument("--only", help="beginning of the kinds' names")
+    parser.add_argument("--all-records", action="store_true", help="check the whole history")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    from joblib import Parallel, delayed
+
+    begin = time.perf_counter()
+    numbers = seeds(options.n, options.seed, options.only)
+    if options.jobs == 1:
+        verdicts = []
+        for number in numbers:
+            verdicts.append(check(number, all_records=options.all_records))
+            if verdicts[-1].failures:
+                print(verdicts[-1], flush=True)
+    else:
+        run = delayed(check)
+        verdicts = Parallel(options.jobs)(
+            run(number, all_records=options.all_records) for number in numbers
+        )
+        for verdict in verdicts:
+            if verdict.failures:
+                print(verdict)
+    print(summary(verdicts))
+    print(f"{time.perf_counter() - begin:.0f} s, {sum(v.seconds for v in verdicts):.0f} s of fits")
+    return 1 if any(v.failures for v in verdicts) else 0
+
+
+def summary(verdicts):
+    """Return how many problems failed, by what and by kind."""
+    failed = collections.Counter(k for v in verdicts for k in v.failures)
+    where = collections.Counter((k, v.drawn.name) for v in verdicts for k in v.failures)
+    lines = [
+        f"{len(verdicts)} problems: {sum(bool(v.failures) for v in verdicts)} failed, "
+        f"{sum(v.warned for v in verdicts)} warned of their accuracy, "
+        f"{sum(bool(v.undecided) for v in verdicts)} undecided in part"
+    ]
+    for kind, count in failed.most_common():
+        names = ", ".join(f"{name} {m}" for (k, name), m in where.most_common() if k == kind)
+        lines.append(f"  {kind}: {count} ({names})")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
