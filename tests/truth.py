@@ -26,12 +26,13 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.linalg import qr, solve_triangular
-from scipy.special import expit, xlogy
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import (
     GammaRegressor,
@@ -322,21 +323,30 @@ def _step_by_qr(M, k, curvature, g):
 def solve(problems, functional, *, thorough):
     """Return w, ``functional(z, w, chosen)`` of it and an estimate of the norm of its error.
 
-    What Newton's method does not find at once is left, or takes long if ``thorough``.
+    What Newton's method does not find at once is left, or, where ``thorough``, looked for along a
+    path of penalties, and once more in slow and careful steps.
     """
     reduced = Reduced(problems)
     every = np.arange(len(problems.h))
     w = reduced.expand(newton(reduced))
     w, f, error = refine(reduced, w, lambda z, w: functional(z, w, every))
-    hard = np.flatnonzero(~(error <= 1e-11 * np.linalg.norm(f.astype(np.float64), axis=1)))
-    if thorough and hard.size:
+    for by_qr in (False, True) if thorough else ():
+        known = error <= 1e-11 * np.linalg.norm(f.astype(np.float64), axis=1)
+        hard = np.flatnonzero(~known)
+        if hard.size == 0:
+            break
         reduced = Reduced(problems.take(hard))
-        again = reduced.expand(path(reduced))
-        better = refine(reduced, again, lambda z, w: functional(z, w, hard), by_qr=True)
+        again = reduced.expand(path(reduced, by_qr=by_qr))
+        look = partial(_some, functional, hard)
+        better = refine(reduced, again, look, by_qr=by_qr)
         closer = better[2] < error[hard]
         for a, b in zip((w, f, error), better, strict=True):
             a[hard[closer]] = b[closer]
     return w, f, error
+
+
+def _some(functional, chosen, z, w):
+    return functional(z, w, chosen)
 
 
 def newton(reduced, v=None, times=1.0, max_iter=40, *, by_qr=False):
@@ -367,7 +377,7 @@ def newton(reduced, v=None, times=1.0, max_iter=40, *, by_qr=False):
     for _ in range(max_iter):
         F, gradient, curvature, safe = now
         M = reduced.M[active]
-        g = (M.reshape(len(M), n * m, V).transpose(0, 2, 1) @ gradient.reshape(len(M), -1, 1))
+        g = M.reshape(len(M), n * m, V).transpose(0, 2, 1) @ gradient.reshape(len(M), -1, 1)
         g = g[..., 0] + k[active] * v[active]
         curvature = curvature.copy()
         curvature[..., o, o] += damping[active, None, None] * safe
@@ -407,11 +417,11 @@ def newton(reduced, v=None, times=1.0, max_iter=40, *, by_qr=False):
     return v
 
 
-def path(reduced):
+def path(reduced, *, by_qr):
     """Go from large penalties to those wanted, for losses whose pieces are many."""
     v = None
     for times in 10.0 ** np.arange(9, -1, -1):
-        v = newton(reduced, v, times, by_qr=True)
+        v = newton(reduced, v, times, by_qr=by_qr)
     return v
 
 
@@ -439,7 +449,7 @@ def refine(reduced, w, functional, max_steps=12, *, by_qr=False):
             best = [w, f, F]
         else:
             change = np.linalg.norm((f - best[1]).astype(np.float64), axis=1)
-            down = F <= best[2] + 1e-15 * np.abs(best[2])
+            down = best[2] + 1e-15 * np.abs(best[2]) >= F
             better = down & (change <= error)
             error = np.where(better, change, error)
             for a, b in zip(best, (w, f, F), strict=True):
@@ -534,7 +544,9 @@ def _huber_of(estimator, y):
 
 
 def _power(estimator, y):
-    return squared if estimator.power == 0 and estimator.link == "auto" else tweedie(estimator.power)
+    return (
+        squared if estimator.power == 0 and estimator.link == "auto" else tweedie(estimator.power)
+    )
 
 
 def _classifier(cls, **options):
@@ -570,7 +582,11 @@ KINDS = {
     "logistic": Kind(_classifier(LogisticRegression), _fixed(logistic), "classes", 1.0, 2, "0/1"),
     "logistic-liblinear": Kind(
         _classifier(LogisticRegression, solver="liblinear"),
-        _fixed(logistic), "classes", 1.0, 2, "0/1",
+        _fixed(logistic),
+        "classes",
+        1.0,
+        2,
+        "0/1",
     ),
     "multinomial": Kind(
         _classifier(LogisticRegression), _fixed(softmax), "classes", 1.0, 3, "one-hot"
@@ -587,13 +603,16 @@ KINDS = {
     ),
     "huber": Kind(
         lambda rng, common: HuberRegressor(epsilon=_choice(rng, [1.35, 1.1, 3.0]), **common),
-        _huber_of, "outliers",
+        _huber_of,
+        "outliers",
     ),
     "poisson": Kind(_plain(PoissonRegressor), _fixed(tweedie(1)), "counts", normalised=True),
     "gamma": Kind(_plain(GammaRegressor), _fixed(tweedie(2)), "positive", normalised=True),
     "tweedie": Kind(
         lambda rng, common: TweedieRegressor(power=_choice(rng, [1.2, 1.5, 1.9]), **common),
-        _power, "counts", normalised=True,
+        _power,
+        "counts",
+        normalised=True,
     ),
     "tweedie-normal": Kind(_plain(TweedieRegressor), _power, "real", normalised=True),
     "tweedie-cubic": Kind(
@@ -601,9 +620,7 @@ KINDS = {
     ),
     "own-loss": Kind(_own(LogCosh), _fixed(log_cosh), "real", 1.0),
     "built-in-squared": Kind(_own(_built_in("SquaredLoss")), _fixed(squared), "real", 1.0),
-    "built-in-logistic": Kind(
-        _own(_built_in("LogisticLoss")), _fixed(logistic), "0/1", 1.0, 1
-    ),
+    "built-in-logistic": Kind(_own(_built_in("LogisticLoss")), _fixed(logistic), "0/1", 1.0, 1),
     "built-in-hinge": Kind(
         _own(_built_in("SquaredHingeLoss")), _fixed(squared_hinge), "-1/1", 1.0, 1
     ),
@@ -674,9 +691,7 @@ def draw(seed):
         options["init"] = float(10.0 ** rng.uniform(-4, 4))
     notes.update(options)
     ordinary = plain_target and plain_scale and plain_weight and notes["X"] != "counts"
-    return Drawn(
-        seed, name, estimator, X, y, weight, cv, penalty, options, ordinary, notes
-    )
+    return Drawn(seed, name, estimator, X, y, weight, cv, penalty, options, ordinary, notes)
 
 
 def _size(rng, notes):
@@ -811,8 +826,18 @@ def _folds(rng, kind, y, weight, notes):
     n = len(y)
     way = _choice(
         rng,
-        ["number", "number", "shuffled", "repeated", "one out", "time", "overlapping", "custom",
-         "bootstrap", "predefined"],
+        [
+            "number",
+            "number",
+            "shuffled",
+            "repeated",
+            "one out",
+            "time",
+            "overlapping",
+            "custom",
+            "bootstrap",
+            "predefined",
+        ],
     )
     if way == "one out" and n > 26:
         way = "shuffled"
@@ -829,9 +854,7 @@ def _folds(rng, kind, y, weight, notes):
         "time": TimeSeriesSplit(3),
         "overlapping": ShuffleSplit(4, test_size=0.3, random_state=seed),
         "custom": [(ends[n // 3 :], ends[: n // 3]), (ends[: -n // 4], ends[-n // 4 :])],
-        "bootstrap": [
-            (rng.integers(0, n, n), rng.permutation(n)[: n // 2]) for _ in range(3)
-        ],
+        "bootstrap": [(rng.integers(0, n, n), rng.permutation(n)[: n // 2]) for _ in range(3)],
         "predefined": PredefinedSplit(np.where(np.arange(n) % 3 == 0, 0, -1)),
     }[way]
     if not _usable(cv, kind, y, weight):
@@ -843,7 +866,13 @@ def _folds(rng, kind, y, weight, notes):
 def _usable(cv, kind, y, weight):
     """Whether every fold has weight, each class of y, and targets that are not all zero."""
     weight = np.ones(len(y)) if weight is None else weight
-    for train, test in splits_of(cv, kind, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            splits = splits_of(cv, kind, y)
+        except (UserWarning, ValueError):  # too few of a class
+            return False
+    for train, test in splits:
         used = train[weight[train] > 0.0]
         if not weight[test].any() or used.size < 2:
             return False
@@ -956,12 +985,13 @@ class Truth:
         if isinstance(penalty, str):
             h[:-1] = alpha[:, None] if penalty == "feature" else alpha
         else:
-            of = {label: a for label, a in zip(names, alpha, strict=True)}
+            of = dict(zip(names, alpha, strict=True))
             h[:-1] = np.array([of.get(label, 0.0) for label in penalty])[:, None]
-        if self.drawn.name in ("logistic-liblinear", "svc", "svc-classes") and self.intercept:
+        liblinear = self.drawn.name in ("logistic-liblinear", "svc", "svc-classes")
+        common = isinstance(penalty, str) and penalty in ("shared", "output")
+        if liblinear and self.intercept and common:
             # The coefficient of one more column, which is intercept_scaling everywhere.
-            if isinstance(penalty, str) and penalty in ("shared", "output"):
-                h[-1] = alpha / self.drawn.estimator.intercept_scaling**2
+            h[-1] = alpha / self.drawn.estimator.intercept_scaling**2
         if self.drawn.name == "huber":
             h = np.column_stack([h, np.zeros(self.p + 1)])
         return h
@@ -1029,10 +1059,12 @@ class Truth:
         root = np.sqrt(p.h)
 
         def functional(z, w, chosen):
-            parts = [z[..., :1 if self.drawn.name == "huber" else None], root[chosen] * w]
+            parts = [z[..., : 1 if self.drawn.name == "huber" else None], root[chosen] * w]
             flat = [a.reshape(len(a), -1) for a in parts]
             sizes = [np.linalg.norm(a.astype(float), axis=1, keepdims=True) for a in flat]
-            return np.hstack([a / np.where(s > 0.0, s, 1.0) for a, s in zip(flat, sizes)])
+            return np.hstack(
+                [a / np.where(s > 0.0, s, 1.0) for a, s in zip(flat, sizes, strict=True)]
+            )
 
         w, _, errors = solve(p, functional, thorough=self.thorough)
         if self.couples:
@@ -1130,16 +1162,14 @@ def _check_history(verdict, search, truth):
     chosen = sorted(range(len(history)) if truth.thorough else {best, len(history) // 2})
     strengths = [truth.strengths(history[i]["params"], search.penalty_names_) for i in chosen]
     values, errors, null = truth.criteria(strengths)
-    bounded_below = True  # all losses here but Huber's are of what is never negative, too
     promised = min(0.5 * search.tol**2, PROMISED)
     for i, true, error in zip(chosen, values, errors, strict=True):
         record = history[i]
         found, claimed = record["criterion"], record["error"]
         name = "best_score" if i == best else "history"
-        if i == best:
-            if found != -search.best_score_:
-                verdict.failures["best_score is not history's"] = f"{found} {search.best_score_}"
-        if not (np.isfinite(found) and claimed >= 0.0) or (bounded_below and found < -claimed):
+        if i == best and found != -search.best_score_:
+            verdict.failures["best_score is not history's"] = f"{found} {search.best_score_}"
+        if not (np.isfinite(found) and found >= 0.0 and claimed >= 0.0):  # as is every loss here
             verdict.failures[f"impossible ({name})"] = f"{found:.6g} +- {claimed:.2g}"
             continue
         size = max(abs(true), NULL_SHARE * abs(null))
@@ -1185,12 +1215,13 @@ def _check_fit(verdict, search, truth):
     for name, (difference, whole) in pairs.items():
         size = float(np.linalg.norm(whole.astype(float)))
         off = float(np.linalg.norm(difference.astype(float)))
-        lost = rounding * float(np.linalg.norm((np.abs(X) @ np.abs(w) + np.abs(b)).astype(float)))
-        if off > COEFFICIENTS * size + (lost if name != "coef" else 0.0) + 1e-12 * truth_unit(truth):
+        parts = np.abs(X) @ np.abs(w) + np.abs(b)
+        lost = 0.0 if name == "coef" else rounding * float(np.linalg.norm(parts.astype(float)))
+        if off > COEFFICIENTS * size + lost + 1e-12 * unit(truth):
             verdict.failures[name] = f"off {off / (size or 1.0):.1e}"
 
 
-def truth_unit(truth):
+def unit(truth):
     """Return the size of what predictors should reach, for fits that are zero."""
     return float(np.abs(truth.Y).max()) if truth.drawn.kind.targets in ("real", "outliers") else 1.0
 
@@ -1227,29 +1258,33 @@ def main():
         for number in numbers:
             verdicts.append(check(number, **asked))
             if verdicts[-1].failures:
-                print(verdicts[-1], flush=True)
+                write(verdicts[-1])
     else:
         run = delayed(check)
-        verdicts = Parallel(options.jobs)(
-            run(number, **asked) for number in numbers
-        )
+        verdicts = Parallel(options.jobs)(run(number, **asked) for number in numbers)
         for verdict in verdicts:
             if verdict.failures:
-                print(verdict)
-    print(summary(verdicts))
-    print(f"{time.perf_counter() - begin:.0f} s, {sum(v.seconds for v in verdicts):.0f} s of fits")
+                write(verdict)
+    write(summary(verdicts))
+    write(f"{time.perf_counter() - begin:.0f} s, {sum(v.seconds for v in verdicts):.0f} s of fits")
     return 1 if any(v.failures for v in verdicts) else 0
+
+
+def write(text):
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def summary(verdicts):
     """Return how many problems failed, by what and by kind."""
     failed = collections.Counter(k for v in verdicts for k in v.failures)
     where = collections.Counter((k, v.drawn.name) for v in verdicts for k in v.failures)
-    lines = [
+    head = (
         f"{len(verdicts)} problems: {sum(bool(v.failures) for v in verdicts)} failed, "
         f"{sum(v.warned for v in verdicts)} warned of their accuracy, "
         f"{sum(bool(v.undecided) for v in verdicts)} undecided in part"
-    ]
+    )
+    lines = [head]
     for kind, count in failed.most_common():
         names = ", ".join(f"{name} {m}" for (k, name), m in where.most_common() if k == kind)
         lines.append(f"  {kind}: {count} ({names})")
