@@ -9,7 +9,9 @@ import warnings
 
 import numpy as np
 import pytest
-from truth import LONG, TooSlow, draw, limit, seeds
+from draws import draw
+from exact import LONG
+from truth import TooSlow, limit, seeds
 
 from hoag_shine import fold_problems, hoag
 from hoag_shine.inner.requests import HessianProduct
@@ -28,7 +30,7 @@ CONVEX = [
 ]
 RECORDS = 1000
 # Columns of the largest problem that is solved densely here.
-LARGEST = 60
+LARGEST = 40
 
 
 def exact_hypergradient(problems, theta, ws):
@@ -67,7 +69,7 @@ def violations(seed, records):
     """Return the records of one search whose error exceeds the bound, and how many were sure."""
     drawn = draw(seed)
     found, checked = [], 0
-    if drawn.X.shape[1] > LARGEST:
+    if drawn.X.shape[1] > LARGEST or drawn.notes["cv"] in ("one out", "repeated"):
         return found, checked
 
     def look(record, solutions):
@@ -100,7 +102,7 @@ def violations(seed, records):
         warnings.simplefilter("ignore")
         try:
             with limit(5.0):
-                hoag(problems, start, max_iter=records, callback=look)
+                hoag(problems, start, max_iter=records, tol=1e-6, callback=look)
         except (TooSlow, ValueError):  # other tests are of those
             pass
     return found, checked
@@ -109,8 +111,8 @@ def violations(seed, records):
 @pytest.mark.parametrize("kind", CONVEX)
 def test_no_bound_is_exceeded(kind):
     found, checked = [], 0
-    for seed in seeds(400, 100_000, kind):
-        more, sure = violations(seed, 12)
+    for seed in seeds(1000, 100_000, kind):
+        more, sure = violations(seed, 20)
         found, checked = found + more, checked + sure
         if checked >= RECORDS:
             break

@@ -6,12 +6,13 @@ and looks closer. The references themselves are held against scikit-learn's own 
 
 import numpy as np
 import pytest
+from draws import Drawn
 from scipy.optimize import minimize_scalar
 from sklearn.base import clone, is_classifier
 from sklearn.linear_model import HuberRegressor
 from sklearn.model_selection import cross_validate
 from supported import CASES
-from truth import Drawn, Truth, check, summary
+from truth import Truth, check, summary
 
 # Every estimator comes up in each chunk.
 CHUNKS, SIZE = 40, 50
