@@ -1,0 +1,103 @@
+"""Every value that a search reports is true: drawn problems against exact solutions.
+
+The references and the problems are those of ``truth.py``, which as a script tries more of them,
+and looks closer. The references themselves are held against scikit-learn's own solvers here.
+"""
+
+import numpy as np
+import pytest
+from draws import Drawn
+from scipy.optimize import minimize_scalar
+from sklearn.base import clone, is_classifier
+from sklearn.linear_model import HuberRegressor
+from sklearn.model_selection import cross_validate
+from supported import CASES
+from truth import Truth, check, summary
+
+# Every estimator comes up in each chunk.
+CHUNKS, SIZE = 40, 50
+# The names that truth.py has for the cases of supported.py whose targets it can be given.
+NAMES = {
+    "LogisticRegression": ("logistic", "multinomial"),
+    "LinearSVC": ("svc", "svc-classes"),
+    "RidgeClassifier": ("ridge-classifier", "ridge-classifier-classes"),
+    "Ridge": ("ridge", "ridge-targets"),
+    "HuberRegressor": ("huber", "huber"),
+    "PoissonRegressor": ("poisson", "poisson"),
+    "GammaRegressor": ("gamma", "gamma"),
+    "TweedieRegressor": ("tweedie", "tweedie"),
+}
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_reported_values_are_true(chunk):
+    verdicts = [check(seed) for seed in range(chunk * SIZE, (chunk + 1) * SIZE)]
+    failed = [str(verdict) for verdict in verdicts if verdict.failures]
+    assert not failed, "\n".join([summary(verdicts), *failed])
+
+
+def as_drawn(case):
+    """Return a case of scikit-learn's as a problem of truth.py."""
+    X, y = case.data()
+    estimator, codes = clone(case.estimator), y
+    several = y.ndim > 1
+    if is_classifier(estimator):
+        several = np.unique(y).size > 2
+        labels, codes = np.unique(y, return_inverse=True)
+        weights = getattr(estimator, "class_weight", None)
+        if isinstance(weights, dict):
+            by_code = {k: weights.get(label, 1.0) for k, label in enumerate(labels.tolist())}
+            estimator.set_params(class_weight=by_code)
+    name = NAMES[type(case.estimator).__name__][several]
+    if getattr(estimator, "solver", "") == "liblinear":
+        name = "logistic-liblinear"
+    return Drawn(0, name, estimator, X, codes, None, 4, "shared", {}, True)
+
+
+def comparable(case):
+    return case.data.__name__ != "several_labels"
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if comparable(c)], ids=str)
+def test_references_agree_with_scikit_learn(case):
+    drawn = as_drawn(case)
+    truth = Truth(drawn)
+    X, y = case.data()
+    value = 0.3
+    h = truth.strengths({case.parameter: value}, ("shared",))
+    own = case.own(**{case.parameter: value})
+    ((criterion,), (doubt,), _) = truth.criteria([h])
+    scores = cross_validate(clone(own), X, y, cv=list(truth.splits), scoring=case.criterion)
+    assert doubt <= 1e-10 * criterion
+    assert criterion == pytest.approx(-scores["test_score"].mean(), rel=2e-5)
+    coef, intercept, error = (np.asarray(a, dtype=float) for a in truth.fit(h))
+    own.fit(X, y)
+    assert error <= 1e-10
+    if isinstance(own, HuberRegressor):  # whose solver ends early
+        ours = huber_objective(own, X, y, coef[:, 0], intercept[0])
+        assert ours <= (1.0 + 1e-12) * huber_objective(own, X, y, own.coef_, own.intercept_)
+        return
+    close(coef.T, np.atleast_2d(own.coef_))
+    close(intercept, np.zeros(intercept.size) + own.intercept_, X @ coef + intercept)
+
+
+def close(found, wanted, whole=None):
+    """Assert that arrays are equal to a share of the largest number."""
+    size = np.abs(wanted if whole is None else whole).max()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * size)
+
+
+def huber_objective(own, X, y, coef, intercept):
+    """Return HuberRegressor's objective, at the best scale for these coefficients."""
+    r = np.abs(X @ coef + intercept - y)
+
+    def objective(log_scale):
+        scale = np.exp(log_scale)
+        u = r / scale
+        outside = 2.0 * own.epsilon * u - own.epsilon**2
+        losses = scale * (1.0 + np.where(u < own.epsilon, u**2, outside))
+        return losses.sum() + own.alpha * coef @ coef
+
+    middle = np.log(np.median(r))
+    best = minimize_scalar(objective, bounds=(middle - 3.0, middle + 3.0), options={"xatol": 1e-9})
+    return best.fun

@@ -1,0 +1,427 @@
+"""True values of drawn problems, and what a search reports of them.
+
+The references come from ``exact.py``, which shares no code with the library. Where a reference is
+not accurate enough, a case is undecided, and nobody's failure.
+
+Run as a script, it tries more problems than the tests do, and looks closer::
+
+    python tests/truth.py --n 500 --seed 3 --only ridge
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import signal
+import sys
+import time
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+from draws import KINDS, Drawn, draw, splits_of
+from exact import LONG, Problems, predictors, solve, squared
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+
+from hoag_shine import ShineCV
+
+# What a result promises of its criterion, relative to it, beside its own ``error``.
+PROMISED = 3e-6
+# A criterion is a number near zero where it is less than this share of the null model's loss.
+NULL_SHARE = 1e-3
+# Coefficients and predictions of the final fit, relative to their norms.
+COEFFICIENTS = 1e-3
+# A reference that is not known to this share of the criterion decides nothing.
+DECISIVE = 1e-8
+# Where a loss is not convex, values further apart may belong to different minima.
+APART = 1e-2
+# No search of so small data may take longer.
+MOST_SECONDS = 20.0
+
+
+# True values of a drawn problem.
+
+
+class Truth:
+    """The exact values of a drawn problem at given penalties."""
+
+    def __init__(self, drawn, *, thorough=True):
+        self.drawn, self.thorough, kind = drawn, thorough, drawn.kind
+        X = drawn.X.toarray() if sparse.issparse(drawn.X) else drawn.X
+        self.n, self.p = X.shape
+        estimator = drawn.estimator
+        self.intercept = bool(estimator.fit_intercept)
+        self.couples = drawn.name in ("multinomial", "huber")
+        self.X = np.column_stack([X.astype(LONG), np.ones(self.n, dtype=LONG)])
+        self.weight = np.ones(self.n) if drawn.sample_weight is None else drawn.sample_weight
+        self.splits = splits_of(drawn.cv, kind, drawn.y)
+        self.loss = kind.loss(estimator, drawn.y)
+        self.Y = self._targets()  # (n, outputs)
+        self.n_outputs = 1 if drawn.name == "huber" else self.Y.shape[1]
+        self.free = np.ones((self.p + 1, self.Y.shape[1]), dtype=bool)
+        self.free[-1] = self.intercept
+        if drawn.name == "huber":
+            self.free[:-1, 1], self.free[-1, 1] = False, True
+        if drawn.name == "multinomial":  # a constant in all classes changes nothing
+            self.free[-1, -1] = False
+        if not self.couples:
+            self.free = self.free[:, :1]
+
+    def _targets(self):
+        kind, y = self.drawn.kind, self.drawn.y
+        if kind.targets == "classes":
+            member = (y[:, None] == np.arange(kind.n)).astype(float)
+            if kind.n == 2:
+                member = member[:, 1:]
+            return 2.0 * member - 1.0 if kind.coded == "-1/1" else member
+        y = np.asarray(y, dtype=float)
+        y = y[:, None] if y.ndim == 1 else y
+        return np.column_stack([y, np.zeros_like(y)]) if self.drawn.name == "huber" else y
+
+    def training_weights(self, times):
+        """Return (n, outputs), or one column where the outputs are coupled."""
+        kind, y, name = self.drawn.kind, self.drawn.y, self.drawn.name
+        drawn = times * self.weight
+        outputs = 1 if self.couples else self.n_outputs
+        if kind.normalised:
+            drawn = drawn / drawn.sum()
+        weights = np.repeat(drawn[:, None], outputs, axis=1)
+        asked = getattr(self.drawn.estimator, "class_weight", None)
+        if asked is None:
+            return weights
+        if asked == "balanced":
+            # Of rows for RidgeClassifier, of their weights for the others.
+            counted = times if name.startswith("ridge") else drawn
+            mass = np.bincount(y, counted, minlength=kind.n)
+            per_class = mass.sum() / (kind.n * mass)
+        else:
+            per_class = np.array([asked.get(c, 1.0) for c in range(kind.n)])
+        if name == "svc-classes":  # liblinear weighs a class only against the rest
+            positive = y[:, None] == np.arange(kind.n)
+            return weights * np.where(positive, per_class[y][:, None], 1.0)
+        return weights * per_class[y][:, None]
+
+    def strengths(self, params, names):
+        """Return h of shape (p + 1, outputs), given ``params`` as in ``best_params_``."""
+        ((parameter, value),) = params.items()
+        alpha = np.atleast_1d(np.asarray(value, dtype=float))
+        alpha = 1.0 / alpha if parameter == "C" else alpha
+        alpha = self.drawn.kind.strength * alpha
+        h = np.zeros((self.p + 1, self.n_outputs))
+        penalty = self.drawn.penalty
+        if isinstance(penalty, str):
+            h[:-1] = alpha[:, None] if penalty == "feature" else alpha
+        else:
+            of = dict(zip(names, alpha, strict=True))
+            h[:-1] = np.array([of.get(label, 0.0) for label in penalty])[:, None]
+        liblinear = self.drawn.name in ("logistic-liblinear", "svc", "svc-classes")
+        common = isinstance(penalty, str) and penalty in ("shared", "output")
+        if liblinear and self.intercept and common:
+            # The coefficient of one more column, which is intercept_scaling everywhere.
+            h[-1] = alpha / self.drawn.estimator.intercept_scaling**2
+        if self.drawn.name == "huber":
+            h = np.column_stack([h, np.zeros(self.p + 1)])
+        return h
+
+    def _problems(self, strengths, times):
+        """Return the problems of (penalties, folds, outputs), in this order."""
+        weights = [self.training_weights(t) for t in times]  # each (n, O)
+        y, train, hs = [], [], []
+        for h in strengths:
+            for w in weights:
+                if self.couples:
+                    y.append(self.Y)
+                    train.append(w[:, 0])
+                    hs.append(h)
+                    continue
+                for o in range(self.n_outputs):
+                    y.append(self.Y[:, [o]])
+                    train.append(w[:, o])
+                    hs.append(h[:, [o]])
+        y, train, hs = np.stack(y), np.stack(train), np.stack(hs)
+        start = np.zeros_like(hs)
+        start[:, -1] = self._guess(y, train)
+        return Problems(self.loss, self.X, y, train, hs, self.free, start * self.free)
+
+    def _guess(self, y, train):
+        """Return intercepts to start from."""
+        mean = np.einsum("bn,bnm->bm", train / train.sum(axis=1, keepdims=True), y)
+        kind = self.drawn.kind
+        if self.drawn.name == "huber":
+            centre = np.median(self.Y[:, 0]) if self.intercept else 0.0
+            size = np.median(np.abs(self.Y[:, 0] - centre)) or 1.0
+            return np.array([centre, size])
+        if kind.targets in ("counts", "positive"):
+            return np.log(np.maximum(mean, 1e-300))
+        return mean if kind.loss(self.drawn.estimator, None) is squared else 0.0 * mean
+
+    def criteria(self, strengths):
+        """Return the criterion at each of several penalties, and what its error may be."""
+        times = [np.bincount(train, minlength=self.n).astype(float) for train, _ in self.splits]
+        p = self._problems(strengths, times)
+        held = np.stack(
+            [np.bincount(test, minlength=self.n) * self.weight for _, test in self.splits]
+        )
+        held = held / held.sum(axis=1, keepdims=True)
+        outputs = 1 if self.couples else self.n_outputs
+        test = np.tile(np.repeat(held, outputs, axis=0), (len(strengths), 1)).astype(LONG)
+
+        def functional(z, w, chosen):
+            value = p.loss(p.y[chosen].astype(LONG), z)[0]
+            v = test[chosen]
+            return np.where(v > 0.0, v * value, 0.0).sum(axis=1, keepdims=True)
+
+        _, values, errors = solve(p, functional, thorough=self.thorough)
+        shape = len(strengths), -1
+        null = functional(predictors(p.X, p.start.astype(LONG)), None, slice(None)).mean()
+        return (
+            values.reshape(shape).mean(axis=1).astype(float),
+            10.0 * errors.reshape(shape).mean(axis=1),
+            float(null),
+        )
+
+    def fit(self, h):
+        """Return coefficients (p, outputs), intercepts and their relative error, for all rows."""
+        p = self._problems([h], [np.ones(self.n)])
+        root = np.sqrt(p.h)
+
+        def functional(z, w, chosen):
+            parts = [z[..., : 1 if self.drawn.name == "huber" else None], root[chosen] * w]
+            flat = [a.reshape(len(a), -1) for a in parts]
+            sizes = [np.linalg.norm(a.astype(float), axis=1, keepdims=True) for a in flat]
+            return np.hstack(
+                [a / np.where(s > 0.0, s, 1.0) for a, s in zip(flat, sizes, strict=True)]
+            )
+
+        w, _, errors = solve(p, functional, thorough=self.thorough)
+        if self.couples:
+            w = w[0]
+            if self.drawn.name == "multinomial":
+                w[-1] -= w[-1].mean()
+        else:
+            w = w[:, :, 0].T
+        return w[:-1, : self.n_outputs], w[-1, : self.n_outputs], 10.0 * float(errors.max())
+
+
+# The comparison.
+
+
+@dataclass
+class Verdict:
+    """What came of one problem."""
+
+    drawn: Drawn
+    failures: dict = field(default_factory=dict)
+    undecided: list = field(default_factory=list)
+    warned: bool = False
+    seconds: float = 0.0
+    messages: list = field(default_factory=list)
+
+    def __str__(self):
+        what = "; ".join(f"{kind}: {text}" for kind, text in self.failures.items())
+        return f"{self.drawn}\n    {what}"
+
+
+class TooSlow(Exception):
+    """A search has taken far too long."""
+
+
+@contextlib.contextmanager
+def limit(seconds):
+    """End what takes more of the processor's time, where the platform can."""
+    if not hasattr(signal, "SIGPROF"):
+        yield
+        return
+
+    def late(signum, frame):
+        raise TooSlow
+
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def check(seed, *, thorough=False, patience=1.25 * MOST_SECONDS):
+    """Fit the problem of that number and compare it with the truth.
+
+    With ``thorough``, whatever it takes: all records of the history, and all references.
+    """
+    drawn = draw(seed)
+    verdict = Verdict(drawn)
+    search = ShineCV(drawn.estimator, cv=drawn.cv, penalty=drawn.penalty, **drawn.options)
+    begin = time.process_time()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with limit(patience):
+                search.fit(drawn.X, drawn.y, sample_weight=drawn.sample_weight)
+        except TooSlow:
+            verdict.failures["slow"] = f"ended after {patience:g} s"
+            return verdict
+        except Exception as error:  # noqa: BLE001
+            verdict.failures["raised"] = f"{type(error).__name__}: {error}"
+            return verdict
+        finally:
+            verdict.seconds = time.process_time() - begin
+    if verdict.seconds > MOST_SECONDS:
+        verdict.failures["slow"] = f"{verdict.seconds:.1f} s"
+    verdict.messages = [str(w.message) for w in caught]
+    for w in caught:
+        if not issubclass(w.category, ConvergenceWarning):
+            verdict.failures["other warning"] = f"{w.category.__name__}: {w.message}"
+    # That a search was ended early says nothing of the values that it returns.
+    verdict.warned = any("search ended" not in message for message in verdict.messages)
+    if verdict.warned and drawn.ordinary:
+        verdict.failures["warns"] = next(m for m in verdict.messages if "search ended" not in m)
+    with np.errstate(all="ignore"):
+        truth = Truth(drawn, thorough=thorough)
+        _check_history(verdict, search, truth)
+        _check_fit(verdict, search, truth)
+    return verdict
+
+
+def _check_history(verdict, search, truth):
+    history, best = search.history_, search.best_index_
+    chosen = sorted(range(len(history)) if truth.thorough else {best, len(history) // 2})
+    strengths = [truth.strengths(history[i]["params"], search.penalty_names_) for i in chosen]
+    values, errors, null = truth.criteria(strengths)
+    promised = min(0.5 * search.tol**2, PROMISED)
+    for i, true, error in zip(chosen, values, errors, strict=True):
+        record = history[i]
+        found, claimed = record["criterion"], record["error"]
+        name = "best_score" if i == best else "history"
+        if i == best and found != -search.best_score_:
+            verdict.failures["best_score is not history's"] = f"{found} {search.best_score_}"
+        if not (np.isfinite(found) and found >= 0.0 and claimed >= 0.0):  # as is every loss here
+            verdict.failures[f"impossible ({name})"] = f"{found:.6g} +- {claimed:.2g}"
+            continue
+        size = max(abs(true), NULL_SHARE * abs(null))
+        if not error <= DECISIVE * size:
+            verdict.undecided.append(f"{name} {i}: {true:.6g} +- {error:.1g}")
+            continue
+        rounding = 1e-9 * size
+        if not truth.drawn.kind.convex and abs(found - true) > APART * size:
+            verdict.undecided.append(f"{name} {i}: perhaps another minimum")
+            continue
+        allowed = claimed + (promised * size if i == best else rounding) + error
+        if abs(found - true) > allowed and not (verdict.warned and i == best):
+            verdict.failures[name] = (
+                f"record {i} {found:.9g} +- {claimed:.2g}, true {true:.9g}, "
+                f"off {abs(found - true) / size:.1e}"
+            )
+        if i == best and claimed > promised * size + rounding and not verdict.warned:
+            verdict.failures["error exceeds promise"] = f"{found:.6g} +- {claimed:.2g}"
+
+
+def _check_fit(verdict, search, truth):
+    """Compare the final fit: predictions, and coefficients in the penalty's metric."""
+    fitted = search.best_estimator_
+    h = truth.strengths(search.best_params_, search.penalty_names_)
+    w, b, error = truth.fit(h)
+    h = h[:-1, : truth.n_outputs]
+    coef = np.atleast_2d(fitted.coef_).T.astype(LONG)
+    intercept = np.zeros(truth.n_outputs) + np.atleast_1d(fitted.intercept_)
+    if not np.isfinite(coef).all() or not np.isfinite(intercept).all():
+        verdict.failures["impossible (coef)"] = "not finite"
+        return
+    if not error <= DECISIVE:
+        verdict.undecided.append(f"fit: relative error {error:.1g}")
+        return
+    if verdict.warned or not truth.drawn.kind.convex:
+        return
+    X = truth.X[:, :-1]
+    z = X @ w + b
+    pairs = {
+        "coef": (np.sqrt(h) * (coef - w), np.sqrt(h) * w),
+        "predictions": (X @ coef + intercept - z, z),
+        "intercept": (intercept - b, np.hstack([b, np.sqrt(np.mean((X @ w) ** 2, axis=0))])),
+    }
+    # What is stored in single precision is rounded to it.
+    rounding = float(np.finfo(np.asarray(fitted.coef_).dtype).eps)
+    for name, (difference, whole) in pairs.items():
+        size = float(np.linalg.norm(whole.astype(float)))
+        off = float(np.linalg.norm(difference.astype(float)))
+        parts = np.abs(X) @ np.abs(w) + np.abs(b)
+        lost = 0.0 if name == "coef" else rounding * float(np.linalg.norm(parts.astype(float)))
+        if off > COEFFICIENTS * size + lost + 1e-12 * unit(truth):
+            verdict.failures[name] = f"off {off / (size or 1.0):.1e}"
+
+
+def unit(truth):
+    """Return the size of what predictors should reach, for fits that are zero."""
+    return float(np.abs(truth.Y).max()) if truth.drawn.kind.targets in ("real", "outliers") else 1.0
+
+
+def seeds(n, start=0, only=None):
+    """Return the numbers of n problems, of the kinds whose name begins with ``only``."""
+    names = list(KINDS)
+    number, found = start, []
+    while len(found) < n:
+        if only is None or names[number % len(names)].startswith(only):
+            found.append(number)
+        number += 1
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--n", type=int, default=200, help="number of problems")
+    parser.add_argument("--seed", type=int, default=0, help="number of the first")
+    parser.add_argument("--only", help="beginning of the kinds' names")
+    parser.add_argument("--quick", action="store_true", help="look no closer than the tests do")
+    parser.add_argument(
+        "--patience", type=float, default=1.25 * MOST_SECONDS, help="seconds, then a fit is ended"
+    )
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    from joblib import Parallel, delayed
+
+    begin = time.perf_counter()
+    numbers = seeds(options.n, options.seed, options.only)
+    asked = {"thorough": not options.quick, "patience": options.patience}
+    if options.jobs == 1:
+        verdicts = []
+        for number in numbers:
+            verdicts.append(check(number, **asked))
+            if verdicts[-1].failures:
+                write(verdicts[-1])
+    else:
+        run = delayed(check)
+        verdicts = Parallel(options.jobs)(run(number, **asked) for number in numbers)
+        for verdict in verdicts:
+            if verdict.failures:
+                write(verdict)
+    write(summary(verdicts))
+    write(f"{time.perf_counter() - begin:.0f} s, {sum(v.seconds for v in verdicts):.0f} s of fits")
+    return 1 if any(v.failures for v in verdicts) else 0
+
+
+def write(text):
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def summary(verdicts):
+    """Return how many problems failed, by what and by kind."""
+    failed = collections.Counter(k for v in verdicts for k in v.failures)
+    where = collections.Counter((k, v.drawn.name) for v in verdicts for k in v.failures)
+    head = (
+        f"{len(verdicts)} problems: {sum(bool(v.failures) for v in verdicts)} failed, "
+        f"{sum(v.warned for v in verdicts)} warned of their accuracy, "
+        f"{sum(bool(v.undecided) for v in verdicts)} undecided in part"
+    )
+    lines = [head]
+    for kind, count in failed.most_common():
+        names = ", ".join(f"{name} {m}" for (k, name), m in where.most_common() if k == kind)
+        lines.append(f"  {kind}: {count} ({names})")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
