@@ -1,12 +1,19 @@
-"""Validation of arrays: scikit-learn's, and what it takes on trust."""
+"""Validation of what a user passes: arrays by scikit-learn, and what it takes on trust."""
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.validation import validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+# Characters of a value that a message shows.
+LONGEST = 200
 
 
 def validated(
@@ -17,8 +24,29 @@ def validated(
     It sums all numbers to see whether they are finite, and the sum of two infinities warns.
     """
     check_indices(X)
-    with np.errstate(invalid="ignore"):
-        return validate_data(estimator, X, y, **options)
+    try:
+        with np.errstate(invalid="ignore"):
+            return validate_data(estimator, X, y, **options)
+    except OverflowError as error:
+        raise ValueError(f"{_given(X, y)} must hold numbers that float64 can hold: {error}.") from error
+
+
+def check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64]:
+    """Return the weights of the rows of X, ones for None."""
+    try:
+        return np.asarray(
+            _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        text = str(error)
+        raise kind(text if "sample_weight" in text else f"sample_weight: {text}") from error
+
+
+def _given(X: Any, y: Any) -> str:
+    """Return which of the two were given."""
+    names = {"X": X, "y": y}
+    return " and ".join(name for name, value in names.items() if not isinstance(value, str))
 
 
 def check_indices(X: Any) -> None:
@@ -45,3 +73,104 @@ def check_indices(X: Any) -> None:
             f"X is a sparse matrix of shape {X.shape} with indices from {used.min()} to "
             f"{used.max()}: they must be from 0 to {size - 1}."
         )
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: short, whatever its ``repr`` does."""
+    try:
+        text = repr(value)
+    except Exception:  # as that of integers of more than 4,300 digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def check_number(name: str, value: Any, expected: str = "a positive number") -> float:
+    """Return a real number as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is one that a float cannot hold.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {expected}, got {shown(value)}.")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be {expected} that a float can hold, positive and finite; "
+            f"got {shown(value)}."
+        ) from None
+
+
+def check_positive(name: str, value: Any, *, finite: bool = True) -> float:
+    """Return the value as a float if it is a positive number, and finite unless that is allowed."""
+    number = check_number(name, value)
+    if not number > 0.0 or (finite and number == np.inf):
+        wanted = "positive and finite" if finite else "positive"
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+    return number
+
+
+def check_count(name: str, value: Any, *, most: int | None = None) -> None:
+    """Raise unless the value is an integer of at least 1, and at most ``most``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a positive integer, got {shown(value)}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {shown(value)}.")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, got {shown(value)}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless the value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
+
+
+def check_option(name: str, value: Any, options: Sequence[str]) -> None:
+    """Raise unless the value is one of some words."""
+    if not (isinstance(value, str) and value in options):
+        wanted = " or ".join(map(repr, options))
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+
+
+def check_function(name: str, value: Any) -> None:
+    """Raise unless the value is None or can be called."""
+    if not (value is None or callable(value)):
+        raise TypeError(f"{name} must be a function or None, got {shown(value)}.")
+
+
+def check_n_jobs(value: Any) -> None:
+    """Raise unless the value is a number of threads as joblib counts them."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"n_jobs must be None or an integer, got {shown(value)}.")
+    if value == 0:
+        raise ValueError("n_jobs must not be 0: give a number of threads, or -1 for all cores.")
+
+
+def check_seed(name: str, value: Any) -> np.random.RandomState:
+    """Return the random numbers of a seed, as scikit-learn understands it."""
+    try:
+        return cast(np.random.RandomState, check_random_state(value))
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(
+            f"{name} must be None, an integer from 0 to {2**32 - 1} or a RandomState, "
+            f"got {shown(value)}."
+        ) from None
+
+
+def check_vector(name: str, value: Any, size: int | None = None) -> NDArray[np.float64]:
+    """Return a copy of finite numbers as a vector of that size, a single one as a vector of one."""
+    wanted = "finite numbers in a row" if size is None else f"{size} finite numbers in a row"
+    try:
+        vector = np.array(value, dtype=np.float64, ndmin=1)
+    except (TypeError, ValueError, OverflowError):
+        vector = np.array([np.nan])
+    if vector.ndim != 1 or size not in (None, vector.size) or not np.isfinite(vector).all():
+        raise ValueError(f"{name} must hold {wanted}, got {shown(value)}.")
+    return vector

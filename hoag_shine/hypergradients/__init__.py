@@ -24,6 +24,7 @@ memory has a ``probe``, see :class:`ShineOPA`.
 
 from __future__ import annotations
 
+from ..validation import shown
 from .auto import auto
 from .base import Hypergradient, Method, as_solvers
 from .conjugate_gradient import cg, cg_limited, shine_refine
@@ -65,6 +66,7 @@ def resolve_method(hypergradient: str | Method) -> Method:
         return hypergradient
     if not isinstance(hypergradient, str) or hypergradient not in METHODS:
         raise ValueError(
-            f"hypergradient must be one of {sorted(METHODS)} or a callable, got {hypergradient!r}."
+            f"hypergradient must be one of {sorted(METHODS)} or a callable, got "
+            f"{shown(hypergradient)}."
         )
     return METHODS[hypergradient]
