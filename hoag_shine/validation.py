@@ -28,7 +28,9 @@ def validated(
         with np.errstate(invalid="ignore"):
             return validate_data(estimator, X, y, **options)
     except OverflowError as error:
-        raise ValueError(f"{_given(X, y)} must hold numbers that float64 can hold: {error}.") from error
+        raise ValueError(
+            f"{_given(X, y)} must hold numbers that float64 can hold: {error}."
+        ) from error
 
 
 def check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64]:

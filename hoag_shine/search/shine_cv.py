@@ -431,9 +431,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         )
 
     def _check_options(self, scoring: Scoring) -> None:
-        check_search_options(
-            self.tol, self.shrinkage, self.max_iter, self.n_jobs, self.callback
-        )
+        check_search_options(self.tol, self.shrinkage, self.max_iter, self.n_jobs, self.callback)
         resolve_method(self.hypergradient)
         if self.max_time is not None:
             check_positive("max_time", self.max_time, finite=False)
@@ -454,8 +452,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                 raise ValueError(f"refit must name one of the scores {known}, got {self.refit!r}.")
         elif not isinstance(self.refit, bool | np.bool_) and not callable(self.refit):
             raise TypeError(
-                "refit must be a bool, the name of a score or a function, got "
-                f"{shown(self.refit)}."
+                f"refit must be a bool, the name of a score or a function, got {shown(self.refit)}."
             )
 
     @property
