@@ -242,15 +242,15 @@ class FoldedData:
     def _splitter(self, cv: Any, random_state: Any) -> Any:
         """Return what makes the folds."""
         if cv is None or isinstance(cv, numbers.Integral):
-            n_folds, n_samples = 5 if cv is None else cv, len(self.codes)
+            n_folds, n_samples = 5 if cv is None else int(cv), len(self.codes)
             if isinstance(cv, bool) or not 2 <= n_folds <= n_samples:
                 raise ValueError(
                     f"cv must be a number of folds from 2 to {n_samples}, the number of samples; "
                     f"got {shown(n_folds)}."
                 )
-            kind = type(check_cv(int(n_folds), self.codes, classifier=self.model.classifier))
+            kind = type(check_cv(n_folds, self.codes, classifier=self.model.classifier))
             shuffled = {} if random_state is None else {"shuffle": True}
-            return kind(int(n_folds), random_state=random_state, **shuffled)
+            return kind(n_folds, random_state=random_state, **shuffled)
         try:
             return check_cv(cv, self.codes, classifier=self.model.classifier)
         except (TypeError, ValueError) as error:

@@ -35,7 +35,6 @@ from .validation import (
     check_count,
     check_function,
     check_n_jobs,
-    check_number,
     check_option,
     check_positive,
     check_vector,
@@ -298,8 +297,7 @@ def check_search_options(
     check_count("max_iter", max_iter)
     check_n_jobs(n_jobs)
     check_function("callback", callback)
-    if not 0.0 <= check_number("shrinkage", shrinkage) < np.inf:
-        raise ValueError(f"shrinkage must be at least 0 and finite, got {shown(shrinkage)}.")
+    check_positive("shrinkage", shrinkage, zero=True)
 
 
 def _check_selection(selection: Any, problems: ProblemSet) -> None:

@@ -81,7 +81,7 @@ def shown(value: Any) -> str:
     """Return a value as messages show it: short, whatever its ``repr`` does."""
     try:
         text = repr(value)
-    except Exception:  # as that of integers of more than 4,300 digits
+    except ValueError:  # as that of integers of more than 4,300 digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
@@ -107,11 +107,11 @@ def check_number(name: str, value: Any, expected: str = "a positive number") -> 
         ) from None
 
 
-def check_positive(name: str, value: Any, *, finite: bool = True) -> float:
+def check_positive(name: str, value: Any, *, finite: bool = True, zero: bool = False) -> float:
     """Return the value as a float if it is a positive number, and finite unless that is allowed."""
     number = check_number(name, value)
-    if not number > 0.0 or (finite and number == np.inf):
-        wanted = "positive and finite" if finite else "positive"
+    if not (number > 0.0 or (zero and number == 0.0)) or (finite and number == np.inf):
+        wanted = ("at least 0" if zero else "positive") + (" and finite" if finite else "")
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
     return number
 
@@ -120,9 +120,9 @@ def check_count(name: str, value: Any, *, most: int | None = None) -> None:
     """Raise unless the value is an integer of at least 1, and at most ``most``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a positive integer, got {shown(value)}.")
-    if value < 1:
+    if int(value) < 1:
         raise ValueError(f"{name} must be at least 1, got {shown(value)}.")
-    if most is not None and value > most:
+    if most is not None and int(value) > most:
         raise ValueError(f"{name} must be at most {most}, got {shown(value)}.")
 
 
