@@ -8,7 +8,7 @@ training rows of a fold, so that behind them each fold has a design of its own: 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -31,7 +31,15 @@ from .pipelines import Chain
 from .problems.base import JoinedProblems, ProblemSet
 from .problems.linear import LinearProblems
 from .problems.merging import MergedColumns
-from .validation import check_indices, check_n_jobs, check_seed, check_weight, shown, validated
+from .validation import (
+    check_indices,
+    check_n_jobs,
+    check_seed,
+    check_weight,
+    naming,
+    shown,
+    validated,
+)
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -156,7 +164,8 @@ class FoldedData:
             y_numeric=not self.model.classifier,
             multi_output=self.model.multi_output,
         )
-        check_consistent_length(X, targets)
+        with naming("y"):
+            check_consistent_length(X, targets)
         self.X, self.y = indexable(X, y)
         self.codes = self.model.encode(targets)
         self.weight = check_weight(sample_weight, targets)
@@ -251,13 +260,14 @@ class FoldedData:
             kind = type(check_cv(n_folds, self.codes, classifier=self.model.classifier))
             shuffled = {} if random_state is None else {"shuffle": True}
             return kind(n_folds, random_state=random_state, **shuffled)
-        try:
-            return check_cv(cv, self.codes, classifier=self.model.classifier)
-        except (TypeError, ValueError) as error:
+        if hasattr(cv, "split") and not isinstance(cv, str | bytes):
+            return cv
+        if not isinstance(cv, Iterable) or isinstance(cv, str | bytes | Mapping):
             raise ValueError(
                 "cv must be None, a number of folds, a splitter or an iterable of (train, test) "
                 f"pairs, got {shown(cv)}."
-            ) from error
+            )
+        return check_cv([_pair(fold) for fold in cv])
 
     def _all_transformed(self, n_jobs: int | None) -> list[Part]:
         """Return a part for each fold."""

@@ -89,7 +89,7 @@ def _check_labels(labels: Sequence[Any]) -> None:
     """Raise for what cannot tell groups apart: what has no hash, or does not equal itself."""
     for label in labels:
         try:
-            good = bool({label} and label == label)  # noqa: PLR0124
+            good = bool({label} and label == label)
         except (TypeError, ValueError):
             good = False
         if not good:

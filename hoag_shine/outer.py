@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from .hypergradients import Method, resolve_method
+from .inner.inverse_hessian import MOST_PAIRS
 from .inner.lbfgs import Solution
 from .interrupts import Deferred, Threads
 from .problems.base import Problem, ProblemSet
@@ -42,8 +43,6 @@ from .validation import (
 )
 
 Vector = NDArray[np.float64]
-# More pairs than this are never of use, and each takes the memory of three vectors.
-MOST_PAIRS = 10_000
 # A rule that still wants more accuracy at one theta after so many samples there will not get it.
 MOST_REPEATS = 30
 SELECTIONS = ("min", "one-se")
@@ -208,7 +207,7 @@ def hoag(
     lower, upper = _bounds(bounds, problems.n_hyperparameters)
     origin = _start(theta, lower, upper)
     schedule = resolve_tolerance(tolerance)
-    if step == "auto" and schedule is not None:
+    if isinstance(step, str) and step == "auto" and schedule is not None:
         # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
         step = "adaptive"
     length = {} if first_step is None else {"first_step": check_positive("first_step", first_step)}

@@ -26,6 +26,8 @@ __all__ = ["check_hypergradient", "check_loss", "check_problem"]
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
+# Of a loss, as many as make no sense to check.
+MOST_OUTPUTS = 1000
 # Checked in at most so many coordinates, drawn at random where there are more.
 MOST = 20
 # The norm of an inner gradient, relative to that at 0, where the problem counts as solved.
@@ -81,8 +83,9 @@ def check_loss(
     rng = check_seed("random_state", random_state)
     if n_outputs is None:
         n_outputs = 3 if loss.shift_invariant else loss.n_predictors
-    check_count("n_outputs", n_outputs)
+    check_count("n_outputs", n_outputs, most=MOST_OUTPUTS)
     y = _targets(loss, n_outputs, rng) if targets is None else _given_targets(targets)
+    y = y.reshape(len(y), 1, -1)
     z = _predictors((len(y), 3, y.shape[2]), largest, rng)
     _check_loss_interface(loss, y, z)
     where = _where(y=np.broadcast_to(y, z.shape), z=z)
@@ -118,7 +121,7 @@ def check_loss(
 
 
 def _given_targets(targets: Any) -> Array:
-    """Return targets of shape (n, 1, n_outputs)."""
+    """Return targets as an array."""
     try:
         y = np.asarray(targets, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -128,7 +131,7 @@ def _given_targets(targets: Any) -> Array:
             "targets must hold finite numbers, of shape (n,) or (n, n_outputs), got "
             f"{shown(targets)}."
         )
-    return y.reshape(len(y), 1, -1)
+    return y
 
 
 def _targets(loss: Loss, n_outputs: int, rng: Any, n: int = 200) -> Array:
@@ -149,7 +152,7 @@ def _predictors(shape: tuple[int, ...], largest: float, rng: Any) -> Array:
     """Return predictors of all sizes up to the largest, and of both signs, with zero."""
     sizes = largest * 10.0 ** rng.uniform(-4.0, 0.0, size=shape)
     z = np.asarray(sizes * rng.choice([-1.0, 1.0], size=shape))
-    z[:: len(z) // 4] = np.array([0.0, largest, -largest])[: z.shape[1], None]
+    z[:: max(1, len(z) // 4)] = np.array([0.0, largest, -largest])[: z.shape[1], None]
     return z
 
 
@@ -442,11 +445,11 @@ def check_hypergradient(
     ValueError, TypeError
         For bad arguments; the message names them.
     """
-    function = resolve_method(method)
+    function = resolve_method(method, "method")
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
     check_flag("exact", exact)
-    check_positive("tol", tol)
+    check_positive("tol", tol, zero=True)
     check_positive("rtol", rtol)
     what = method if isinstance(method, str) else getattr(method, "__name__", repr(method))
     d = problem.n_hyperparameters

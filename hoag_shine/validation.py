@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -12,43 +14,51 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+# What scikit-learn takes for an argument that is not there.
+NOT_GIVEN = "no_validation"
 # Characters of a value that a message shows.
 LONGEST = 200
 
 
-def validated(
-    estimator: Any, X: Any = "no_validation", y: Any = "no_validation", **options: Any
-) -> Any:
+def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options: Any) -> Any:
     """Call scikit-learn's ``validate_data``, without a warning before its error.
 
     It sums all numbers to see whether they are finite, and the sum of two infinities warns.
     """
     check_indices(X)
+    names = [
+        n for n, value in (("X", X), ("y", y)) if not isinstance(value, str) or value != NOT_GIVEN
+    ]
+    with naming(*names), np.errstate(invalid="ignore"):
+        return validate_data(estimator, X, y, **options)
+
+
+@contextmanager
+def naming(*names: str) -> Iterator[None]:
+    """Have errors about arguments name one of them, where they do not."""
     try:
-        with np.errstate(invalid="ignore"):
-            return validate_data(estimator, X, y, **options)
-    except OverflowError as error:
-        raise ValueError(
-            f"{_given(X, y)} must hold numbers that float64 can hold: {error}."
-        ) from error
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        text = str(error)
+        if not isinstance(error, OverflowError) and any(
+            re.search(rf"\b{name}\b", text) for name in names
+        ):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{' or '.join(names)} cannot be used: {text}") from error
 
 
 def check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64]:
     """Return the weights of the rows of X, ones for None."""
-    try:
-        return np.asarray(
+    with naming("sample_weight"):
+        if np.iscomplexobj(sample_weight):
+            raise ValueError("complex numbers are no weights.")
+        weight = np.asarray(
             _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         )
-    except (TypeError, ValueError, OverflowError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        text = str(error)
-        raise kind(text if "sample_weight" in text else f"sample_weight: {text}") from error
-
-
-def _given(X: Any, y: Any) -> str:
-    """Return which of the two were given."""
-    names = {"X": X, "y": y}
-    return " and ".join(name for name, value in names.items() if not isinstance(value, str))
+        if not np.isfinite(weight).all():  # a single number is not looked at
+            raise ValueError(f"it must be finite, got {shown(sample_weight)}.")
+    return weight
 
 
 def check_indices(X: Any) -> None:

@@ -4,15 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
-import numpy as np
 import pytest
-from helpers import breast_cancer, diabetes
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Ridge
-
-from hoag_shine import Outcome, ShineCV, fold_problems, hoag
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a signal to oneself is POSIX")
 

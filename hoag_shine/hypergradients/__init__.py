@@ -60,13 +60,12 @@ METHODS: dict[str, Method] = {
 }
 
 
-def resolve_method(hypergradient: str | Method) -> Method:
+def resolve_method(hypergradient: str | Method, name: str = "hypergradient") -> Method:
     """Return the method of that name, or the callable itself."""
     if callable(hypergradient):
         return hypergradient
     if not isinstance(hypergradient, str) or hypergradient not in METHODS:
         raise ValueError(
-            f"hypergradient must be one of {sorted(METHODS)} or a callable, got "
-            f"{shown(hypergradient)}."
+            f"{name} must be one of {sorted(METHODS)} or a callable, got {shown(hypergradient)}."
         )
     return METHODS[hypergradient]

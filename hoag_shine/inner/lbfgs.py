@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..validation import check_count, check_function, check_positive, check_vector, shown
-from .inverse_hessian import InverseHessian
+from .inverse_hessian import MOST_PAIRS, InverseHessian
 from .line_search import Trial, strong_wolfe
 from .requests import Evaluate, HessianProduct, Solver, run_together
 
@@ -216,7 +216,7 @@ def minimize_lbfgs(
         raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
     check_positive("tol", tol, zero=True)
     check_count("max_iter", max_iter)
-    check_count("memory", memory)
+    check_count("memory", memory, most=MOST_PAIRS)
     check_function("initial", initial)
     check_function("probe", probe)
     theta = check_vector("theta", theta, problem.n_hyperparameters)

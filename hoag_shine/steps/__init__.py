@@ -40,7 +40,7 @@ RULES: dict[str, Callable[..., StepRule]] = {
 
 def resolve_step(step: str, n_hyperparameters: int) -> Callable[..., StepRule]:
     """Return the step rule of that name; ``"auto"`` chooses by the number of hyperparameters."""
-    if step == "auto":
+    if isinstance(step, str) and step == "auto":
         return secant if n_hyperparameters == 1 else trust_region
     if not isinstance(step, str) or step not in RULES:
         raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {shown(step)}.")
