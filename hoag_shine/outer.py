@@ -284,7 +284,7 @@ def _problems(problem: Problem | ProblemSet) -> ProblemSet:
     if isinstance(problem, Problem):
         return ProblemSet([problem])
     raise TypeError(
-        f"problem must be a Problem or a ProblemSet, which holds several; got {problem!r}."
+        f"problem must be a Problem or a ProblemSet, which holds several; got {shown(problem)}."
     )
 
 

@@ -26,9 +26,8 @@ def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options:
     It sums all numbers to see whether they are finite, and the sum of two infinities warns.
     """
     check_indices(X)
-    names = [
-        n for n, value in (("X", X), ("y", y)) if not isinstance(value, str) or value != NOT_GIVEN
-    ]
+    given = {"X": X, "y": y}
+    names = [n for n, v in given.items() if not (isinstance(v, str) and v == NOT_GIVEN)]
     with naming(*names), np.errstate(invalid="ignore"):
         return validate_data(estimator, X, y, **options)
 
