@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from helpers import Quadratic, diabetes
-from sklearn.linear_model import Ridge
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from hoag_shine import (
     GeneralizedLinear,
@@ -216,3 +217,30 @@ CASES = [
 def test_a_bad_argument_is_refused_by_name(function, name, value):
     with pytest.raises((ValueError, TypeError), match=rf"(?s)\b{name}\b"):
         function(**{name: value})
+
+
+@pytest.mark.parametrize("label", sorted(BAD.keys() - {"0.5"}))
+def test_a_schedule_must_return_tolerances(label):
+    with pytest.raises((ValueError, TypeError), match="what tolerance returns must be"):
+        hoag(PROBLEMS, tolerance=lambda k: BAD[label])
+
+
+@pytest.mark.parametrize("name", ["X", "y", "sample_weight"])
+def test_numbers_that_float64_cannot_hold_are_refused_in_arrays(name):
+    huge = [10**400] * 442
+    with pytest.raises(ValueError, match=f"{name} cannot be used"):
+        search_fit(**{name: [[each] for each in huge] if name == "X" else huge})
+
+
+def test_more_classes_than_memory_can_hold_are_refused_early():
+    y = np.repeat(np.arange(300_000), 4)
+    with pytest.raises(ValueError, match=r"y has 300000 classes.* GiB of memory"):
+        ShineCV(LogisticRegression(), cv=2).fit(np.zeros((y.size, 1)), y)
+
+
+def test_a_thousand_classes_are_fine():
+    y = np.repeat(np.arange(1000), 2)
+    X = np.random.default_rng(0).normal(size=(2000, 2))
+    with pytest.warns(ConvergenceWarning):
+        found = ShineCV(LogisticRegression(), cv=2, max_iter=1, tol=0.5).fit(X, y)
+    assert found.classes_.size == 1000
