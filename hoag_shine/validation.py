@@ -50,7 +50,7 @@ def naming(*names: str) -> Iterator[None]:
 def check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64]:
     """Return the weights of the rows of X, ones for None."""
     with naming("sample_weight"):
-        if np.iscomplexobj(sample_weight):
+        if isinstance(sample_weight, complex | np.complexfloating):  # arrays are looked at
             raise ValueError("complex numbers are no weights.")
         weight = np.asarray(
             _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
