@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,12 @@ class ExactOracle:
     """
 
     def __init__(
-        self, problems: ProblemSet, parts: Sequence[DirectProblems], theta: Vector, shrinkage: float
+        self,
+        problems: ProblemSet,
+        parts: Sequence[DirectProblems],
+        theta: Vector,
+        shrinkage: float,
+        map: Callable[..., Iterable[Any]],  # noqa: A002
     ) -> None:
         self.problems = problems
         self.theta = theta
@@ -39,6 +44,7 @@ class ExactOracle:
         self.fold_values = np.full(len(problems), np.nan)
         self._parts = parts
         self._shrinkage = shrinkage
+        self._map = map
         self._last: Sample | None = None
 
     @property
@@ -61,7 +67,7 @@ class ExactOracle:
         return self._last
 
     def _sample(self, theta: Vector) -> Sample:
-        solved = [part.solve(theta) for part in self._parts]
+        solved = list(self._map(lambda part: part.solve(theta), self._parts))
         self.n_iter += max(s.n_iter for s in solved)
         self.solutions = [
             _solution(part, s, k, theta)

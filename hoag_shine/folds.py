@@ -14,25 +14,34 @@ from functools import cached_property, partial
 from typing import Any, overload
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, indexable
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 
 from .estimators.base import Model
 from .estimators.fit import linear_problems
 from .estimators.registry import as_model
 from .groups import Groups, coefficient_groups
+from .interrupts import Deferred, Threads
+from .memory import check_room_for_classes
 from .pipelines import Chain
 from .problems.base import JoinedProblems, ProblemSet
 from .problems.fold_weights import FoldWeights
 from .problems.held_out import HeldOut
 from .problems.linear import LinearProblems
 from .problems.merging import MergedColumns
-from .validation import check_indices, validated
+from .validation import (
+    check_indices,
+    check_n_jobs,
+    check_seed,
+    check_weight,
+    naming,
+    shown,
+    validated,
+)
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -187,6 +196,8 @@ class FoldedData:
                 "This search requires y to be passed, but the target y is None: give the labels "
                 "or targets to learn."
             )
+        check_n_jobs(n_jobs)
+        check_seed("random_state", random_state)
         check_indices(X)  # before anything is read from it
         self.chain = Chain(estimator)
         self.model = as_model(self.chain.model)
@@ -198,20 +209,20 @@ class FoldedData:
             y_numeric=not self.model.classifier,
             multi_output=self.model.multi_output,
         )
-        check_consistent_length(X, targets)
+        with naming("y"):
+            check_consistent_length(X, targets)
         self.X, self.y = indexable(X, y)
         self.codes = self.model.encode(targets)
-        self.weight = _check_sample_weight(
-            sample_weight, targets, dtype=np.float64, ensure_non_negative=True
-        )
+        self.weight = check_weight(sample_weight, targets)
+        n_features = shared[0].shape[1] if shared else 0
+        if self.model.classifier:
+            check_room_for_classes(self.model.n_outputs, len(self.codes), n_features)
         self.splits = self._split(cv, random_state, split_params or {})
         if shared is not None:
             matrix, seen = shared
             self.parts = [Part(matrix, self.codes, self.weight, self.splits, seen)]
         else:
-            self.parts = Parallel(n_jobs=n_jobs, prefer="threads")(
-                delayed(self._transformed)(*rows) for rows in self.splits
-            )
+            self.parts = self._all_transformed(n_jobs)
 
     @property
     def part_of_fold(self) -> list[Part]:
@@ -285,17 +296,43 @@ class FoldedData:
             transformers,
         )
 
+    def _splitter(self, cv: Any, random_state: Any) -> Any:
+        """Return what makes the folds."""
+        if cv is None or isinstance(cv, numbers.Integral):
+            n_folds, n_samples = 5 if cv is None else int(cv), len(self.codes)
+            if isinstance(cv, bool) or not 2 <= n_folds <= n_samples:
+                raise ValueError(
+                    f"cv must be a number of folds from 2 to {n_samples}, the number of samples; "
+                    f"got {shown(n_folds)}."
+                )
+            kind = type(check_cv(n_folds, self.codes, classifier=self.model.classifier))
+            shuffled = {} if random_state is None else {"shuffle": True}
+            return kind(n_folds, random_state=random_state, **shuffled)
+        if hasattr(cv, "split") and not isinstance(cv, str | bytes):
+            return cv
+        if not isinstance(cv, Iterable) or isinstance(cv, str | bytes | Mapping):
+            raise ValueError(
+                "cv must be None, a number of folds, a splitter or an iterable of (train, test) "
+                f"pairs, got {shown(cv)}."
+            )
+        return check_cv([_pair(fold) for fold in cv])
+
+    def _all_transformed(self, n_jobs: int | None) -> list[Part]:
+        """Return a part for each fold."""
+        with (
+            Deferred() as interrupts,
+            Threads(n_jobs, len(self.splits), interrupts, independent=True) as threads,
+        ):
+            return threads.map(self._transformed, *zip(*self.splits, strict=True))
+
     def _split(self, cv: Any, random_state: Any, params: Mapping[str, Any]) -> Splits:
         """Return the (train, test) rows of every fold, after checking that each can be used."""
         model, n_samples = self.model, len(self.codes)
-        if random_state is not None and (cv is None or isinstance(cv, numbers.Integral)):
-            kind = type(check_cv(cv, self.codes, classifier=model.classifier))
-            cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=random_state)
-        splitter = check_cv(cv, self.codes, classifier=model.classifier)
+        splitter = self._splitter(cv, random_state)
         splits = Splits(
             (
                 (_rows(train, n_samples), _rows(test, n_samples))
-                for train, test in splitter.split(self.X, self.y, **params)
+                for train, test in map(_pair, splitter.split(self.X, self.y, **params))
             ),
             n_samples,
         )
@@ -311,6 +348,17 @@ class FoldedData:
                     "stratified ones, or other weights."
                 )
         return splits
+
+
+def _pair(fold: Any) -> tuple[Any, Any]:
+    """Return the two parts of a fold."""
+    try:
+        train, test = fold
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"cv must give a pair (train, test) of indices for each fold, got {shown(fold)}."
+        ) from None
+    return train, test
 
 
 def _by_row(value: Any, n_samples: int) -> bool:

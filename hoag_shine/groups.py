@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .validation import shown
+
 # The label of columns without a penalty, beside None.
 UNPENALISED = -1
 # The group of variables that a model does not have: they stay at zero.
@@ -68,9 +70,10 @@ def coefficient_groups(
             return Groups(tuple(names), np.arange(n_features, dtype=np.intp)[:, None])
         raise ValueError(
             f"penalty must be 'shared', 'feature', 'output', a label for each column or a dict of "
-            f"columns, got {penalty!r}."
+            f"columns, got {shown(penalty)}."
         )
     if isinstance(penalty, Mapping):
+        _check_labels(list(penalty))
         return _from_labels(_labels(penalty, n_features, feature_names))
     labels = np.asarray(penalty, dtype=object)
     if labels.shape != (n_features,):
@@ -78,7 +81,22 @@ def coefficient_groups(
             f"penalty must have a label for each of the {n_features} columns of X, but its shape "
             f"is {labels.shape}."
         )
+    _check_labels(list(labels))
     return _from_labels(list(labels))
+
+
+def _check_labels(labels: Sequence[Any]) -> None:
+    """Raise for what cannot tell groups apart: what has no hash, or does not equal itself."""
+    for label in labels:
+        try:
+            good = bool({label} and label == label)
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise ValueError(
+                "penalty must have names, numbers or None as labels of its groups, got "
+                f"{shown(label)}."
+            )
 
 
 def _labels(columns: Mapping[Any, Any], n_features: int, feature_names: Any) -> list[Any]:
@@ -109,7 +127,7 @@ def _indices(name: Any, chosen: Any, n_features: int, feature_names: Any) -> NDA
             return positions[:0]
     try:
         return np.atleast_1d(positions[wanted])
-    except IndexError as error:
+    except (IndexError, TypeError) as error:
         raise ValueError(f"penalty[{name!r}] does not fit {n_features} columns: {error}.") from None
 
 

@@ -1,7 +1,8 @@
-"""How the memory of vectors is kept for the next ones."""
+"""How much memory there is, and how that of vectors is kept for the next ones."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 import numpy as np
@@ -20,3 +21,33 @@ def keep_freed_memory() -> None:
     Others do as they do.
     """
     np.empty(LARGEST, dtype=np.uint8)
+
+
+def check_room_for_classes(n_classes: int, n_samples: int, n_features: int) -> None:
+    """Refuse so many classes that what every fit has to hold cannot fit into memory.
+
+    That is, in float64, the indicators of the classes, the linear predictors and their derivative,
+    and twice the coefficients, for a single fold.
+
+    Raises
+    ------
+    ValueError
+        If that is more than the machine has.
+    """
+    needed = 8 * n_classes * (3 * n_samples + 2 * n_features)
+    if needed > installed():
+        raise ValueError(
+            f"y has {n_classes} classes, and a model of {n_samples} samples and {n_features} "
+            f"features with an output for each class needs {needed / 2**30:.0f} GiB of memory "
+            f"where there are {installed() / 2**30:.0f}: use fewer classes, or check that y does "
+            "not hold numbers to be predicted by a regression."
+        )
+
+
+@cache
+def installed() -> float:
+    """Return the bytes of memory that the machine has; infinity where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # not POSIX
+        return float("inf")

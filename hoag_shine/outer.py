@@ -12,33 +12,42 @@ r"""The outer loop: tune hyperparameters by hypergradients of inexactly solved i
 
 from __future__ import annotations
 
-import numbers
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-from joblib import effective_n_jobs, parallel_config
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from .exact_oracle import ExactOracle
 from .hypergradients import Method, auto, resolve_method
+from .inner.inverse_hessian import MOST_PAIRS
 from .inner.lbfgs import Solution
+from .interrupts import Deferred, Threads
 from .problems.base import JoinedProblems, Problem, ProblemSet
 from .problems.direct import DirectProblems
 from .sampler import Sampler
 from .steps import Outcome, StepRule, one_standard_error, resolve_step
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 from .trace import Trace
+from .validation import (
+    check_count,
+    check_function,
+    check_n_jobs,
+    check_option,
+    check_positive,
+    check_vector,
+    shown,
+)
 
 Vector = NDArray[np.float64]
 # A rule that still wants more accuracy at one theta after so many samples there will not get it.
 MOST_REPEATS = 30
+SELECTIONS = ("min", "one-se")
 Callback = Callable[[dict[str, Any], list[Solution]], Any]
 
 
@@ -150,9 +159,9 @@ def hoag(
         Threads in which the solvers of a set's members advance between two data passes, as joblib
         counts them. The result does not depend on it. Pays where the members are many and large.
     callback : callable, optional
-        Called after each sample as ``callback(record, solutions)`` with the record of the outer
-        iteration, which a later sample at the same theta updates, and the inner solutions. A true
-        answer ends the search.
+        Called after each sample as ``callback(record, solutions)`` with a copy of the record of the
+        outer iteration, which a later sample at the same theta updates, and the inner solutions,
+        whose arrays cannot be written into. A true answer ends the search.
 
     Returns
     -------
@@ -177,7 +186,11 @@ def hoag(
     Notes
     -----
     The best sample is returned, never one worse than the start, and the inner problems are solved
-    accurately there before it is. A ``KeyboardInterrupt`` ends the search with the best so far.
+    accurately there before it is.
+
+    Ctrl-C ends the search with the best so far, once the present data pass or callback has ended;
+    before the first sample, with ``KeyboardInterrupt``. A second one is not waited for: it raises
+    ``KeyboardInterrupt`` at once. So it is where Python handles signals, in the main thread.
 
     References
     ----------
@@ -185,34 +198,35 @@ def hoag(
     .. [2] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
        optimization and implicit models", ICLR 2022.
     """
-    limit = np.inf if max_time is None else _positive("max_time", max_time)
+    limit = np.inf if max_time is None else check_positive("max_time", max_time, finite=False)
     deadline = time.perf_counter() + limit
     problems = _problems(problem)
-    _check_limits(tol, shrinkage, max_iter=max_iter, memory=memory, max_inner_iter=max_inner_iter)
+    check_count("memory", memory, most=MOST_PAIRS)
+    check_count("max_inner_iter", max_inner_iter)
+    check_search_options(tol, shrinkage, max_iter, n_jobs, callback)
     _check_selection(selection, problems)
     tol = search_tolerance(tol, problems.pass_share, problems.n_hyperparameters)
     lower, upper = _bounds(bounds, problems.n_hyperparameters)
     origin = _start(theta, lower, upper)
     schedule = resolve_tolerance(tolerance)
-    if step == "auto" and schedule is not None:
+    if isinstance(step, str) and step == "auto" and schedule is not None:
         # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
         step = "adaptive"
-    length = {} if first_step is None else {"first_step": _positive("first_step", first_step)}
+    length = {} if first_step is None else {"first_step": check_positive("first_step", first_step)}
     rule = resolve_step(step, origin.size)(origin, lower, upper, tol, **length)
     method = resolve_method(hypergradient)
-    with parallel_config(require="sharedmem"):
-        n_threads = min(effective_n_jobs(n_jobs), len(problems))
-    with ThreadPoolExecutor(n_threads) as pool:
-        parallel = pool.map if n_threads > 1 else map
-        direct = _direct(problems) if method is auto and schedule is None else None
+    ws = None if start is None else _variables(start, problems)
+    direct = _direct(problems) if method is auto and schedule is None else None
+    with Deferred() as interrupts, Threads(n_jobs, len(problems), interrupts) as threads:
         sampler: Sampler | ExactOracle
         if direct is None:
-            sampler = Sampler(problems, method, origin, memory, max_inner_iter, shrinkage, parallel)
+            own = (memory, max_inner_iter, shrinkage, threads.map)
+            sampler = Sampler(problems, method, origin, *own)
         else:
-            sampler = ExactOracle(problems, direct, origin, shrinkage)
+            sampler = ExactOracle(problems, direct, origin, shrinkage, threads.map)
         sampler.deadline = deadline
-        if start is not None:
-            sampler.restart(origin, _variables(start, problems))
+        if ws is not None:
+            sampler.restart(origin, ws)
         n_params = max(problem.n_params for problem in problems)
         trace = Trace(sampler, result_accuracy(tol, n_params))
         try:
@@ -226,9 +240,12 @@ def hoag(
                 if outcome in _COMPLETE:
                     trace.choose_last()
         except KeyboardInterrupt:
-            if not trace.history:
+            if interrupts.forced or not trace.history:
                 raise
             outcome = Outcome.INTERRUPTED
+        if interrupts.take():
+            outcome = Outcome.INTERRUPTED
+    trace.keep_what_is_solved()
     _warn(outcome, trace, lower, upper)
     return HoagResult(
         theta=trace.history[trace.result_index]["theta"],
@@ -255,7 +272,7 @@ def _search(
         scheduled = None if schedule is None else schedule(len(trace.history) + 1)
         sample = sampler.sample(ask, scheduled)
         record = trace.add(sample)
-        if callback is not None and callback(record, sampler.solutions):
+        if callback is not None and callback(_copied(record), _unwritable(sampler.solutions)):
             return Outcome.CALLBACK
         if sampler.late:
             return Outcome.MAX_TIME
@@ -282,37 +299,23 @@ def _problems(problem: Problem | ProblemSet) -> ProblemSet:
     if isinstance(problem, Problem):
         return ProblemSet([problem])
     raise TypeError(
-        f"problem must be a Problem or a ProblemSet, which holds several; got {problem!r}."
+        f"problem must be a Problem or a ProblemSet, which holds several; got {shown(problem)}."
     )
 
 
-def _check_limits(tol: Any, shrinkage: Any, **counts: Any) -> None:
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, numbers.Integral):
-            raise TypeError(f"{name} must be a positive integer, got {count!r}.")
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count!r}.")
-    for name, value in (("tol", tol), ("shrinkage", shrinkage)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a positive number, got {value!r}.")
-    if not 0.0 < tol < np.inf:
-        raise ValueError(f"tol must be positive and finite, got {tol!r}.")
-    if not 0.0 <= shrinkage < np.inf:
-        raise ValueError(f"shrinkage must be at least 0 and finite, got {shrinkage!r}.")
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a positive number, got {value!r}.")
-    number = float(value)
-    if not number > 0.0:
-        raise ValueError(f"{name} must be positive, got {value!r}.")
-    return number
+def check_search_options(
+    tol: Any, shrinkage: Any, max_iter: Any, n_jobs: Any, callback: Any
+) -> None:
+    """Raise for what no search can be made with, whatever its problem."""
+    check_positive("tol", tol)
+    check_count("max_iter", max_iter)
+    check_n_jobs(n_jobs)
+    check_function("callback", callback)
+    check_positive("shrinkage", shrinkage, zero=True)
 
 
 def _check_selection(selection: Any, problems: ProblemSet) -> None:
-    if selection not in ("min", "one-se"):
-        raise ValueError(f"selection must be 'min' or 'one-se', got {selection!r}.")
+    check_option("selection", selection, SELECTIONS)
     if selection == "one-se" and len(problems) < 2:
         raise ValueError(
             "selection='one-se' needs at least two problems or folds: one has no standard error."
@@ -320,11 +323,15 @@ def _check_selection(selection: Any, problems: ProblemSet) -> None:
 
 
 def _variables(start: Sequence[ArrayLike], problems: ProblemSet) -> list[Vector]:
-    ws = [np.array(w, dtype=np.float64) for w in start]
-    shapes, wanted = [w.shape for w in ws], [(problem.n_params,) for problem in problems]
-    if shapes != wanted or not all(np.isfinite(w).all() for w in ws):
+    wanted = [(problem.n_params,) for problem in problems]
+    try:
+        ws = [np.array(w, dtype=np.float64) for w in start]
+        found = str([w.shape for w in ws])
+    except (TypeError, ValueError, OverflowError):
+        ws, found = [], shown(start)
+    if [w.shape for w in ws] != wanted or not all(np.isfinite(w).all() for w in ws):
         raise ValueError(
-            f"start must hold finite arrays of shapes {wanted}, one for each problem; got {shapes}."
+            f"start must hold finite arrays of shapes {wanted}, one for each problem; got {found}."
         )
     return ws
 
@@ -332,9 +339,9 @@ def _variables(start: Sequence[ArrayLike], problems: ProblemSet) -> list[Vector]
 def _bounds(bounds: tuple[ArrayLike, ArrayLike], d: int) -> tuple[Vector, Vector]:
     try:
         lower, upper = (np.broadcast_to(np.asarray(b, dtype=np.float64), d).copy() for b in bounds)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"bounds must be a pair, each a number or {d} numbers, got {bounds!r}."
+            f"bounds must be a pair, each a number or {d} numbers, got {shown(bounds)}."
         ) from error
     if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower < upper).all()):
         raise ValueError(
@@ -345,12 +352,24 @@ def _bounds(bounds: tuple[ArrayLike, ArrayLike], d: int) -> tuple[Vector, Vector
 
 
 def _start(theta: ArrayLike | None, lower: Vector, upper: Vector) -> Vector:
-    start = np.zeros(lower.size) if theta is None else np.array(theta, dtype=np.float64, ndmin=1)
-    if start.shape != lower.shape or not np.isfinite(start).all():
-        raise ValueError(
-            f"theta must hold {lower.size} finite logarithms of hyperparameters, got {theta!r}."
-        )
+    start = np.zeros(lower.size) if theta is None else check_vector("theta", theta, lower.size)
     return np.clip(start, lower, upper)
+
+
+def _copied(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record that a callback may write into."""
+    return {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in record.items()}
+
+
+def _unwritable(solutions: Sequence[Solution]) -> list[Solution]:
+    """Return solutions with arrays that a callback cannot write into."""
+    return [replace(s, w=_read_only(s.w), grad=_read_only(s.grad)) for s in solutions]
+
+
+def _read_only(vector: Vector) -> Vector:
+    view = vector.view()
+    view.flags.writeable = False
+    return view
 
 
 # Outcomes of a search that has found its minimum.
@@ -364,19 +383,30 @@ _ADVICE = {
 }
 
 
+def interrupted(result: HoagResult) -> HoagResult:
+    """Return the result of a search that was interrupted after its last sample, and say so."""
+    if result.outcome is not Outcome.INTERRUPTED:
+        _warn_of_end(Outcome.INTERRUPTED)
+    return replace(result, outcome=Outcome.INTERRUPTED)
+
+
 def _warn(outcome: Outcome, trace: Trace, lower: Vector, upper: Vector) -> None:
     """Say what the caller should know about the result."""
     # Among many penalties, some on a bound are no surprise: columns of noise want the largest.
     theta = trace.best.theta
     expected = outcome is Outcome.BOUND and bool(((lower < theta) & (theta < upper)).any())
     if outcome in _ADVICE and not expected:
-        _convergence_warning(f"The outer search ended because {outcome.value}: {_ADVICE[outcome]}.")
+        _warn_of_end(outcome)
     if trace.unsolved:
         _convergence_warning(
             "The inner problems are not solved at the best hyperparameters, where the criterion is "
             f"known to {trace.best.error:.1g} only: scale the features, raise the lower bound of "
             "the penalty, or increase max_inner_iter."
         )
+
+
+def _warn_of_end(outcome: Outcome) -> None:
+    _convergence_warning(f"The outer search ended because {outcome.value}: {_ADVICE[outcome]}.")
 
 
 def _convergence_warning(message: str) -> None:

@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state
 
 from .hypergradients import Hypergradient, Method, as_solvers, resolve_method
 from .inner.lbfgs import Solution, minimize_lbfgs
 from .inner.requests import Evaluate, HessianProduct, run_together
 from .problems.base import Problem, ProblemSet
 from .problems.losses import Loss
+from .validation import check_count, check_flag, check_positive, check_seed, check_vector, shown
 
 __all__ = ["check_hypergradient", "check_loss", "check_problem"]
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
+# Of a loss, as many as make no sense to check.
+MOST_OUTPUTS = 1000
 # Checked in at most so many coordinates, drawn at random where there are more.
 MOST = 20
 # The norm of an inner gradient, relative to that at 0, where the problem counts as solved.
@@ -65,6 +67,8 @@ def check_loss(
     ------
     AssertionError
         If something is wrong.
+    ValueError, TypeError
+        For bad arguments; the message names them.
 
     Examples
     --------
@@ -72,9 +76,15 @@ def check_loss(
     >>> from hoag_shine.testing import check_loss
     >>> check_loss(LogisticLoss())
     """
-    rng = check_random_state(random_state)
-    n_outputs = n_outputs or (3 if loss.shift_invariant else loss.n_predictors)
-    y = _targets(loss, n_outputs, rng) if targets is None else np.asarray(targets, np.float64)
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss must be an instance of hoag_shine.Loss, got {shown(loss)}.")
+    check_positive("largest", largest)
+    check_positive("rtol", rtol)
+    rng = check_seed("random_state", random_state)
+    if n_outputs is None:
+        n_outputs = 3 if loss.shift_invariant else loss.n_predictors
+    check_count("n_outputs", n_outputs, most=MOST_OUTPUTS)
+    y = _targets(loss, n_outputs, rng) if targets is None else _given_targets(targets)
     y = y.reshape(len(y), 1, -1)
     z = _predictors((len(y), 3, y.shape[2]), largest, rng)
     _check_loss_interface(loss, y, z)
@@ -110,6 +120,20 @@ def check_loss(
     _check_loss_promises(loss, y, z, rng)
 
 
+def _given_targets(targets: Any) -> Array:
+    """Return targets as an array."""
+    try:
+        y = np.asarray(targets, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        y = np.empty(0)
+    if y.ndim not in (1, 2) or not y.size or not np.isfinite(y).all():
+        raise ValueError(
+            "targets must hold finite numbers, of shape (n,) or (n, n_outputs), got "
+            f"{shown(targets)}."
+        )
+    return y
+
+
 def _targets(loss: Loss, n_outputs: int, rng: Any, n: int = 200) -> Array:
     low, high = loss.target_range
     if loss.shift_invariant:
@@ -128,7 +152,7 @@ def _predictors(shape: tuple[int, ...], largest: float, rng: Any) -> Array:
     """Return predictors of all sizes up to the largest, and of both signs, with zero."""
     sizes = largest * 10.0 ** rng.uniform(-4.0, 0.0, size=shape)
     z = np.asarray(sizes * rng.choice([-1.0, 1.0], size=shape))
-    z[:: len(z) // 4] = np.array([0.0, largest, -largest])[: z.shape[1], None]
+    z[:: max(1, len(z) // 4)] = np.array([0.0, largest, -largest])[: z.shape[1], None]
     return z
 
 
@@ -227,16 +251,21 @@ def check_problem(
     ------
     AssertionError
         If something is wrong.
+    ValueError, TypeError
+        For bad arguments; the message names them.
     """
-    rng = check_random_state(random_state)
+    check_positive("rtol", rtol)
+    rng = check_seed("random_state", random_state)
     if isinstance(problem, ProblemSet):
         for member in problem:
             check_problem(member, theta=theta, w=w, rtol=rtol, random_state=rng)
         _check_set(problem, rng)
         return
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem or a ProblemSet, got {shown(problem)}.")
     n, d = problem.n_params, problem.n_hyperparameters
-    theta_ = rng.normal(size=d) if theta is None else np.array(theta, np.float64, ndmin=1)
-    w_ = rng.normal(size=n) / np.sqrt(n) if w is None else np.array(w, np.float64)
+    theta_ = rng.normal(size=d) if theta is None else check_vector("theta", theta, d)
+    w_ = rng.normal(size=n) / np.sqrt(n) if w is None else check_vector("w", w, n)
     before = w_.copy(), theta_.copy()
     _check_values(problem, w_, theta_, rtol, rng)
     _check_cross(problem, w_, theta_, rtol, rng)
@@ -413,11 +442,18 @@ def check_hypergradient(
     ------
     AssertionError
         If something is wrong.
+    ValueError, TypeError
+        For bad arguments; the message names them.
     """
-    function = resolve_method(method)
+    function = resolve_method(method, "method")
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
+    check_flag("exact", exact)
+    check_positive("tol", tol, zero=True)
+    check_positive("rtol", rtol)
     what = method if isinstance(method, str) else getattr(method, "__name__", repr(method))
-    theta_ = np.zeros(problem.n_hyperparameters)
-    theta_ = theta_ if theta is None else np.array(theta, np.float64, ndmin=1)
+    d = problem.n_hyperparameters
+    theta_ = np.zeros(d) if theta is None else check_vector("theta", theta, d)
     solution = _solve(problem, theta_)
     outer_grad = problem.outer_value_and_grad(solution.w)[1]
     first = _ask(what, function, problem, theta_, solution, outer_grad, tol, None)

@@ -9,6 +9,9 @@ sequence: the accuracy follows from what the step rule asks for, see :mod:`hoag_
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+
+from .validation import check_positive, shown
 
 # Double precision allows no more in general.
 FLOOR = 1e-12
@@ -39,13 +42,18 @@ SCHEDULES: dict[str, Schedule | None] = {
 def resolve_tolerance(tolerance: str | Schedule) -> Schedule | None:
     """Return the schedule of that name, None for ``"adjoint"``, or the callable itself."""
     if callable(tolerance):
-        return tolerance
+        return partial(_scheduled, tolerance)
     if not isinstance(tolerance, str) or tolerance not in SCHEDULES:
         raise ValueError(
             f"tolerance must be one of {sorted(SCHEDULES)} or a callable of the outer iteration, "
-            f"got {tolerance!r}."
+            f"got {shown(tolerance)}."
         )
     return SCHEDULES[tolerance]
+
+
+def _scheduled(schedule: Schedule, iteration: int) -> float:
+    """Return what a user's schedule says, if that is a tolerance."""
+    return check_positive("what tolerance returns", schedule(iteration))
 
 
 def search_tolerance(tol: float, pass_share: float, n_hyperparameters: int) -> float:

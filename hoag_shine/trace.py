@@ -30,6 +30,7 @@ class Trace:
         self.unsolved = False
         self.chosen: int | None = None
         self._samples: list[Sample] = []
+        self._solved_index = 0  # the record that ``solutions`` belong to
         self._sampler = sampler
         self._accuracy = accuracy
         self._spent = self._counters()
@@ -42,9 +43,18 @@ class Trace:
         self._samples[-1] = sample
         record = self.history[-1]
         record.update(self._facts(sample), **self._costs(record))
-        if self.best_index == len(self.history) - 1:
-            self.solutions = self._sampler.solutions
+        newest = len(self.history) - 1
+        if newest in (self.best_index, self._solved_index):
+            self._keep_solutions(newest)
         return record
+
+    def _keep_solutions(self, index: int) -> None:
+        self.solutions, self._solved_index = self._sampler.solutions, index
+
+    def keep_what_is_solved(self) -> None:
+        """Return a record that the solutions belong to, where the end came before all were."""
+        if self.chosen is None and self._solved_index != self.best_index:
+            self.chosen = self._solved_index
 
     @property
     def best_index(self) -> int:
@@ -88,18 +98,23 @@ class Trace:
             theta = self._samples[index].theta
             if not np.array_equal(theta, self._sampler.theta):
                 self._sampler.restart(theta, [s.w for s in self.solutions])
-            self._samples[index] = self._sampler.sample(self._accurately(index))
+            self._replace(index, self._sampler.sample(self._accurately(index)))
             # The error is relative to the value, which may have become smaller.
             while self._short(index) and not (self._ended(index) or self._sampler.late):
-                self._samples[index] = self._sampler.sample(self._accurately(index))
-            self.solutions = solved[index] = self._sampler.solutions
-            record = self.history[index]
-            record.update(self._facts(self._samples[index]), **self._costs(record))
-        self.solutions = solved[self.best_index]
+                self._replace(index, self._sampler.sample(self._accurately(index)))
+            solved[index] = self.solutions
+        self.solutions, self._solved_index = solved[self.best_index], self.best_index
         # What a solver has given up is no more solved than what it had no time for.
         best, ask = self.best, self._accurately(self.best_index)
         unfinished = not best.final and best.tolerance > ask.tolerance
         self.unsolved = unfinished or not best.error <= ask.accuracy
+
+    def _replace(self, index: int, sample: Sample) -> None:
+        """Put a more accurate sample in the place of one at the same theta."""
+        self._samples[index] = sample
+        record = self.history[index]
+        record.update(self._facts(sample), **self._costs(record))
+        self._keep_solutions(index)
 
     def _short(self, index: int) -> bool:
         """Whether a sample is less accurate than a result must be."""

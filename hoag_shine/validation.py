@@ -1,24 +1,63 @@
-"""Validation of arrays: scikit-learn's, and what it takes on trust."""
+"""Validation of what a user passes: arrays by scikit-learn, and what it takes on trust."""
 
 from __future__ import annotations
 
+import numbers
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.validation import validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+# What scikit-learn takes for an argument that is not there.
+NOT_GIVEN = "no_validation"
+# Characters of a value that a message shows.
+LONGEST = 200
 
 
-def validated(
-    estimator: Any, X: Any = "no_validation", y: Any = "no_validation", **options: Any
-) -> Any:
+def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options: Any) -> Any:
     """Call scikit-learn's ``validate_data``, without a warning before its error.
 
     It sums all numbers to see whether they are finite, and the sum of two infinities warns.
     """
     check_indices(X)
-    with np.errstate(invalid="ignore"):
+    given = {"X": X, "y": y}
+    names = [n for n, v in given.items() if not (isinstance(v, str) and v == NOT_GIVEN)]
+    with naming(*names), np.errstate(invalid="ignore"):
         return validate_data(estimator, X, y, **options)
+
+
+@contextmanager
+def naming(*names: str) -> Iterator[None]:
+    """Have errors about arguments name one of them, where they do not."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        text = str(error)
+        if not isinstance(error, OverflowError) and any(
+            re.search(rf"\b{name}\b", text) for name in names
+        ):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{' or '.join(names)} cannot be used: {text}") from error
+
+
+def check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64]:
+    """Return the weights of the rows of X, ones for None."""
+    with naming("sample_weight"):
+        if isinstance(sample_weight, complex | np.complexfloating):  # arrays are looked at
+            raise ValueError("complex numbers are no weights.")
+        weight = np.asarray(
+            _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        )
+        if not np.isfinite(weight).all():  # a single number is not looked at
+            raise ValueError(f"it must be finite, got {shown(sample_weight)}.")
+    return weight
 
 
 def check_indices(X: Any) -> None:
@@ -45,3 +84,104 @@ def check_indices(X: Any) -> None:
             f"X is a sparse matrix of shape {X.shape} with indices from {used.min()} to "
             f"{used.max()}: they must be from 0 to {size - 1}."
         )
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: short, whatever its ``repr`` does."""
+    try:
+        text = repr(value)
+    except ValueError:  # as that of integers of more than 4,300 digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def check_number(name: str, value: Any, expected: str = "a positive number") -> float:
+    """Return a real number as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is one that a float cannot hold.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {expected}, got {shown(value)}.")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be {expected} that a float can hold, positive and finite; "
+            f"got {shown(value)}."
+        ) from None
+
+
+def check_positive(name: str, value: Any, *, finite: bool = True, zero: bool = False) -> float:
+    """Return the value as a float if it is a positive number, and finite unless that is allowed."""
+    number = check_number(name, value)
+    if not (number > 0.0 or (zero and number == 0.0)) or (finite and number == np.inf):
+        wanted = ("at least 0" if zero else "positive") + (" and finite" if finite else "")
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+    return number
+
+
+def check_count(name: str, value: Any, *, most: int | None = None) -> None:
+    """Raise unless the value is an integer of at least 1, and at most ``most``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a positive integer, got {shown(value)}.")
+    if int(value) < 1:
+        raise ValueError(f"{name} must be at least 1, got {shown(value)}.")
+    if most is not None and int(value) > most:
+        raise ValueError(f"{name} must be at most {most}, got {shown(value)}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless the value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
+
+
+def check_option(name: str, value: Any, options: Sequence[str]) -> None:
+    """Raise unless the value is one of some words."""
+    if not (isinstance(value, str) and value in options):
+        wanted = " or ".join(map(repr, options))
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+
+
+def check_function(name: str, value: Any) -> None:
+    """Raise unless the value is None or can be called."""
+    if not (value is None or callable(value)):
+        raise TypeError(f"{name} must be a function or None, got {shown(value)}.")
+
+
+def check_n_jobs(value: Any) -> None:
+    """Raise unless the value is a number of threads as joblib counts them."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"n_jobs must be None or an integer, got {shown(value)}.")
+    if value == 0:
+        raise ValueError("n_jobs must not be 0: give a number of threads, or -1 for all cores.")
+
+
+def check_seed(name: str, value: Any) -> np.random.RandomState:
+    """Return the random numbers of a seed, as scikit-learn understands it."""
+    try:
+        return cast(np.random.RandomState, check_random_state(value))
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(
+            f"{name} must be None, an integer from 0 to {2**32 - 1} or a RandomState, "
+            f"got {shown(value)}."
+        ) from None
+
+
+def check_vector(name: str, value: Any, size: int | None = None) -> NDArray[np.float64]:
+    """Return a copy of finite numbers as a vector of that size, a single one as a vector of one."""
+    wanted = "finite numbers in a row" if size is None else f"{size} finite numbers in a row"
+    try:
+        vector = np.array(value, dtype=np.float64, ndmin=1)
+    except (TypeError, ValueError, OverflowError):
+        vector = np.array([np.nan])
+    if vector.ndim != 1 or size not in (None, vector.size) or not np.isfinite(vector).all():
+        raise ValueError(f"{name} must hold {wanted}, got {shown(value)}.")
+    return vector

@@ -737,8 +737,8 @@ def test_bad_weights_are_refused(weight, message):
         ([(ROWS[:0], ROWS)], "Fold 0 of cv"),
         ([], "cv has no folds"),
         ("five", "[cC]v"),
-        (1, "n_splits=1"),
-        (1000, "n_splits=1000"),
+        (1, "cv must be a number of folds from 2 to 569.*got 1"),
+        (1000, "cv must be a number of folds from 2 to 569.*got 1000"),
         (0.5, "[cC]v"),
     ],
 )

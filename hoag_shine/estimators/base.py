@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from ..problems.losses import Loss
+from ..validation import check_number, shown
 
 Vector = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ class Model(ABC):
         self.estimator = estimator
         self._check_options()
         value = getattr(estimator, self.parameter)
-        self.start = check_positive(f"estimator.{self.parameter}", value)
+        self.start = check_tunable(f"estimator.{self.parameter}", value)
 
     @abstractmethod
     def _check_options(self) -> None:
@@ -141,7 +141,7 @@ class Model(ABC):
         if self.fit_intercept:
             coef, intercept = W[:-1], W[-1] + self.offset
         with np.errstate(over="ignore"):
-            coef = np.ascontiguousarray(coef.T, dtype=dtype)
+            coef = np.array(coef.T, dtype=dtype, order="C")  # a copy: it is the estimator's own
             intercept = intercept.astype(dtype)
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise ValueError(
@@ -160,14 +160,12 @@ class Model(ABC):
         """Set the fitted attributes, given (n_outputs, n_features) and (n_outputs,)."""
 
 
-def check_positive(name: str, value: Any) -> float:
+def check_tunable(name: str, value: Any) -> float:
     """Return the value as a float if it is a positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a positive number, got {value!r}.")
-    number = float(value)
+    number = check_number(name, value)
     if not 0.0 < number < np.inf:
         raise ValueError(
-            f"{name} must be positive and finite, since its logarithm is tuned; got {value!r}."
+            f"{name} must be positive and finite, since its logarithm is tuned; got {shown(value)}."
         )
     return number
 

@@ -10,7 +10,8 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
-from .base import Model, Vector, check_positive
+from ..validation import check_positive, shown
+from .base import Model, Vector
 
 
 class ClassifierModel(Model):
@@ -37,7 +38,13 @@ class ClassifierModel(Model):
         """Return 1 in the column of the class and -1 elsewhere, or one column for two classes."""
         if self.n_outputs == 1:
             return np.asarray(2.0 * y - 1.0)
-        return np.asarray(2.0 * np.eye(self.n_outputs)[y.astype(int)] - 1.0)
+        return 2.0 * self.indicators(y) - 1.0
+
+    def indicators(self, y: Vector) -> Vector:
+        """Return 1 in the column of the class and 0 elsewhere."""
+        columns = np.zeros((len(y), self.n_outputs))
+        columns[np.arange(len(y)), y.astype(int)] = 1.0
+        return columns
 
     @property
     def output_names(self) -> tuple[Any, ...]:
@@ -76,7 +83,7 @@ class ClassifierModel(Model):
         if not ((weights > 0.0) & np.isfinite(weights)).all():
             raise ValueError(
                 "estimator.class_weight must be positive and finite for every class, got "
-                f"{self.estimator.class_weight!r}."
+                f"{shown(self.estimator.class_weight)}."
             )
 
 

@@ -54,9 +54,7 @@ def linear_problems(
         rows = CompressedRows.of(X, y, model.loss, *arrays, fit_intercept=intercept)
         weights = as_fold_weights(arrays[0])
     if rows is None:
-        return LinearProblems(
-            X, y, model.loss, penalty, weights, held_out, fit_intercept=intercept
-        )
+        return LinearProblems(X, y, model.loss, penalty, weights, held_out, fit_intercept=intercept)
     return LinearProblems(
         rows.X,
         rows.y,
@@ -126,16 +124,21 @@ def fit(
     else:
         zero = np.zeros(problem.n_params)
         scale = float(np.linalg.norm(problem.value_and_grad(zero, theta)[1]))
+        _check_finite(bool(np.isfinite(scale)))
         solution = minimize_lbfgs(
             problem, theta, start, tol=tol * scale, max_iter=max_iter, initial=initial
         )
     finite = np.isfinite(solution.w).all() and np.isfinite(solution.value)
-    if solution.status is Status.NON_FINITE or not finite:
+    _check_finite(bool(finite) and solution.status is not Status.NON_FINITE)
+    return solution
+
+
+def _check_finite(finite: bool) -> None:
+    if not finite:
         raise ValueError(
             "The fit is not finite, because X, y or sample_weight have numbers too large to "
             "compute with: scale them."
         )
-    return solution
 
 
 def warn_unless_converged(solution: Solution, advice: str, *, stacklevel: int) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_scalar
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from ..groups import coefficient_groups
+from ..interrupts import set_fitted
 from ..problems.losses import Loss, SquaredLoss
-from ..validation import validated
+from ..validation import check_count, check_flag, check_positive, check_weight, shown, validated
 from .base import Model, Vector
 from .fit import fit, warn_unless_converged, whole_problem
 
@@ -119,15 +118,17 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
         ValueError, TypeError
             For bad input; the message names the argument.
         """
-        for name, kind in {"alpha": Real, "tol": Real, "max_iter": Integral}.items():
-            value = getattr(self, name)
-            check_scalar(value, name, kind, min_val=0, max_val=np.inf, include_boundaries="neither")
+        check_positive("alpha", self.alpha)
+        check_positive("tol", self.tol)
+        check_count("max_iter", self.max_iter)
+        check_flag("fit_intercept", self.fit_intercept)
         model = GeneralizedLinearModel(self)
+        fitted = clone(self)
         X, y = validated(
-            self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True
+            fitted, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True
         )
         y = model.encode(y)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weight = check_weight(sample_weight, X)
         if not weight.any():
             raise ValueError("sample_weight must not be zero for all rows.")
         problem = whole_problem(model, X, y, weight, coefficient_groups("shared", X.shape[1]))
@@ -139,7 +140,9 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
         )
         advice = "scale the features, or raise max_iter, tol or alpha"
         warn_unless_converged(solution, advice, stacklevel=2)
-        model.set_fitted(self, solution.w, solution.n_iter, X.dtype)
+        model.set_fitted(fitted, solution.w, solution.n_iter, X.dtype)
+        attributes = vars(fitted).items()
+        set_fitted(self, {name: value for name, value in attributes if name.endswith("_")})
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -191,7 +194,7 @@ def resolve_loss(loss: Any) -> Loss:
         return SquaredLoss()
     if not isinstance(loss, Loss):
         hint = " (an instance, not the class)" if isinstance(loss, type) else ""
-        raise TypeError(f"loss must be an instance of hoag_shine.Loss{hint}, got {loss!r}.")
+        raise TypeError(f"loss must be an instance of hoag_shine.Loss{hint}, got {shown(loss)}.")
     if loss.couples:
         raise TypeError(
             f"loss must be pointwise, but {loss!r} couples several outputs: tune a "

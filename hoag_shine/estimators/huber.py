@@ -10,7 +10,8 @@ from sklearn.utils.extmath import safe_sparse_dot
 
 from ..groups import HELD
 from ..problems.losses import HuberLoss
-from .base import Model, Vector, check_positive, middle
+from ..validation import check_positive
+from .base import Model, Vector, middle
 
 
 class HuberModel(Model):

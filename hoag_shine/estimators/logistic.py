@@ -43,7 +43,7 @@ class LogisticModel(InverseStrength, ClassifierModel):
         return codes
 
     def targets(self, y: Vector) -> Vector:
-        return y if self.n_outputs == 1 else np.eye(self.n_outputs)[y.astype(int)]
+        return y if self.n_outputs == 1 else self.indicators(y)
 
     def _set_fitted(
         self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int

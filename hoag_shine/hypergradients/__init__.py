@@ -24,6 +24,7 @@ memory has a ``probe``, see :class:`ShineOPA`.
 
 from __future__ import annotations
 
+from ..validation import shown
 from .auto import auto
 from .base import Hypergradient, Method, as_solvers
 from .conjugate_gradient import cg, cg_limited, shine_refine
@@ -59,12 +60,12 @@ METHODS: dict[str, Method] = {
 }
 
 
-def resolve_method(hypergradient: str | Method) -> Method:
+def resolve_method(hypergradient: str | Method, name: str = "hypergradient") -> Method:
     """Return the method of that name, or the callable itself."""
     if callable(hypergradient):
         return hypergradient
     if not isinstance(hypergradient, str) or hypergradient not in METHODS:
         raise ValueError(
-            f"hypergradient must be one of {sorted(METHODS)} or a callable, got {hypergradient!r}."
+            f"{name} must be one of {sorted(METHODS)} or a callable, got {shown(hypergradient)}."
         )
     return METHODS[hypergradient]

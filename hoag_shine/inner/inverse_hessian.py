@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from .. import half, kernels
+from ..validation import check_count
 
 if TYPE_CHECKING:
     _Operator = LinearOperator[np.float64]
@@ -42,6 +43,8 @@ Vector = NDArray[np.float64]
 # however badly they are scaled, but slows down the last steps where the curvature is spread over
 # many rare columns, as in text.
 TEMPER = 2.0 / 3.0
+# More pairs than this are never of use, and each takes the memory of three vectors.
+MOST_PAIRS = 10_000
 # From so many variables on, pairs are read from memory and not from a cache.
 MANY = 10_000
 
@@ -97,8 +100,7 @@ class InverseHessian(_Operator):
         data_diagonal: Vector | None = None,
     ) -> None:
         super().__init__(np.dtype(np.float64), (n, n))  # type: ignore[call-arg]
-        if memory < 1:
-            raise ValueError(f"memory must be at least 1, got {memory}.")
+        check_count("memory", memory, most=MOST_PAIRS)
         self.memory = memory
         self.n_pairs = 0
         self._first = 0

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .inverse_hessian import InverseHessian
+from ..validation import check_count, check_function, check_positive, check_vector, shown
+from .inverse_hessian import MOST_PAIRS, InverseHessian
 from .line_search import Trial, strong_wolfe
 from .requests import Evaluate, HessianProduct, Solver, run_together
 
@@ -201,13 +202,28 @@ def minimize_lbfgs(
     -------
     solution : Solution
 
+    Raises
+    ------
+    ValueError, TypeError
+        For bad arguments; the message names them.
+
     References
     ----------
     .. [1] J. Nocedal and S. J. Wright, *Numerical Optimization*, 2nd ed., algorithm 7.5.
     """
-    from ..problems.base import ProblemSet
+    from ..problems.base import Problem, ProblemSet
 
-    w = np.zeros(problem.n_params) if w is None else np.array(w, dtype=np.float64)
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
+    check_positive("tol", tol, zero=True)
+    check_count("max_iter", max_iter)
+    check_count("memory", memory, most=MOST_PAIRS)
+    check_function("initial", initial)
+    check_function("probe", probe)
+    theta = check_vector("theta", theta, problem.n_hyperparameters)
+    w = np.zeros(problem.n_params) if w is None else check_vector("w", w, problem.n_params)
+    if inverse_hessian is not None and not isinstance(inverse_hessian, InverseHessian):
+        raise TypeError(f"inverse_hessian must be an InverseHessian, got {shown(inverse_hessian)}.")
     solver = None
     if inverse_hessian is None:
         solver = problem.preconditioner(w, theta) or initial

@@ -165,9 +165,7 @@ class LinearProblems(ProblemSet):
         self._made_in = 0.0 if n_samples is None else 1.0
         self._n_passes = 0.0
         # A fold's outer loss reads no other rows.
-        self.held_out = (
-            test_weight if isinstance(test_weight, HeldOut) else HeldOut.of(test_weight)
-        )
+        self.held_out = test_weight if isinstance(test_weight, HeldOut) else HeldOut.of(test_weight)
         # The folds' last linear predictors, those before them, and curvatures. The latter two share
         # memory: lines are for line searches, which want no curvature.
         self._earlier, self._curvatures = (ByFold(len(y), len(self)) for _ in range(2))
@@ -200,7 +198,9 @@ class LinearProblems(ProblemSet):
     @cached_property
     def null_value(self) -> float:  # type: ignore[override]
         y = self.y[self.held_out.rows]
-        return float((self.held_out.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum()) / len(self)
+        return float(
+            (self.held_out.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum()
+        ) / len(self)
 
     @cached_property
     def _predictors(self) -> ByFold:

@@ -17,6 +17,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 
 from ..folds import FoldedData, Part, Rows
 from ..inner.lbfgs import Solution
+from ..validation import check_number, naming
 
 Array = NDArray[np.float64]
 
@@ -45,17 +46,16 @@ class Scoring:
     def __init__(
         self, estimator: Any, scoring: Any, *, return_train_score: bool, error_score: Any
     ) -> None:
-        if error_score != "raise" and (
-            isinstance(error_score, bool) or not isinstance(error_score, numbers.Real)
-        ):
-            raise ValueError(f"error_score must be 'raise' or a number, got {error_score!r}.")
+        if not (isinstance(error_score, str) and error_score == "raise"):
+            check_number("error_score", error_score, "'raise' or a number")
         self.error_score = error_score
         self.return_train_score = return_train_score
         self.wanted = scoring is not None
         several = isinstance(scoring, list | tuple | set | Mapping)
         if several and not scoring:
             raise ValueError(f"scoring must have at least one score, or be None; got {scoring!r}.")
-        self.scorer = check_scoring(estimator, scoring, raise_exc=error_score == "raise")
+        with naming("scoring"):
+            self.scorer = check_scoring(estimator, scoring, raise_exc=error_score == "raise")
         self.names = tuple(scoring) if several else ("score",)
         self.open = callable(scoring)  # may return a dict
         # Such scorers only predict, which can be done from rows that are transformed already.

@@ -13,14 +13,17 @@ from sklearn.utils import get_tags, metadata_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ..estimators.base import Model, check_positive
+from ..estimators.base import Model, check_tunable
 from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
 from ..folds import FoldedData, Part, problems_of
+from ..hypergradients import resolve_method
 from ..inner.lbfgs import Solution
-from ..outer import HoagResult, hoag
+from ..interrupts import Deferred, Interrupts, set_fitted
+from ..outer import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
 from ..pipelines import Chain
 from ..problems.base import ProblemSet
+from ..validation import check_flag, check_number, check_option, check_positive, check_seed, shown
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
 from .refit import Refit
 from .report import Report
@@ -58,6 +61,28 @@ def _delegated(name: str) -> Any:
         result : ndarray
         """
     return available_if(has)(method)
+
+
+def _noted(whole: Part, model: Model) -> dict[str, Any]:
+    """Return what the first step has seen of the columns of X, and the classes of y."""
+    seen = whole.seen if whole.transformers is None else whole.transformers
+    names = ("n_features_in_", "feature_names_in_")
+    noted = {name: getattr(seen, name) for name in names if hasattr(seen, name)}
+    return noted | ({"classes_": model.classes_} if model.classifier else {})
+
+
+def _scored(result: HoagResult, report: Report, interrupts: Interrupts) -> HoagResult:
+    """Score the result, which has been solved more accurately since it was scored last.
+
+    An interrupt ends the search with the scores that there are.
+    """
+    try:
+        report.score(result.history[result.best_index], result.solutions)
+    except KeyboardInterrupt:
+        if interrupts.forced:
+            raise
+        return interrupted(result)
+    return interrupted(result) if interrupts.take() else result
 
 
 class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
@@ -155,8 +180,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     verbose : int, default=0
         Print a line for each outer iteration when positive.
     callback : callable, optional
-        Called after each outer iteration with its record, a dict as in ``history_``. A true
-        answer ends the search with the best so far. Those of scikit-learn 1.9 are set by
+        Called after each outer iteration with a copy of its record, a dict as in ``history_``. A
+        true answer ends the search with the best so far. Those of scikit-learn 1.9 are set by
         ``set_callbacks``: they hear of the task ``search``, its iterations, and
         ``refit-with-best-params``.
     warm_start : bool, default=False
@@ -218,6 +243,14 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     ConvergenceWarning
         When the search ends at ``max_iter`` or ``max_time``, on a bound or by an interrupt, or a
         fit does not converge; the message says what to do.
+
+    Notes
+    -----
+    Ctrl-C ends the search with the best so far, once the present data pass, scorer or callback has
+    ended: a warning says so, ``outcome_`` is ``Outcome.INTERRUPTED``, and the final fit is made.
+    Before the first outer iteration, during the final fit, or when pressed a second time, it raises
+    ``KeyboardInterrupt``. After that, and after any error, the search is as it was before ``fit``:
+    not fitted, or fitted as the last time.
 
     References
     ----------
@@ -342,10 +375,14 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                 random_state=self.random_state,
                 n_jobs=self.n_jobs,
             )
-            self._fit(data, scoring, routed, task)
+            # Together, so that an error or an interrupt leaves the last fit as it was.
+            set_fitted(self, self._fit(data, scoring, routed, task))
         return self
 
-    def _fit(self, data: FoldedData, scoring: Scoring, routed: Routed, task: Task) -> None:
+    def _fit(
+        self, data: FoldedData, scoring: Scoring, routed: Routed, task: Task
+    ) -> dict[str, Any]:
+        """Return the fitted attributes."""
         whole = data.whole() if self.refit else data.parts[0]
         *groups, whole_groups = data.groups(self.penalty, [*data.parts, whole])
         data.parts = [part.merge(own) for part, own in zip(data.parts, groups, strict=True)]
@@ -353,35 +390,37 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         problems = problems_of(data.model, data.parts, groups)
         theta, bounds = self._start(data.model)
         last = self._last(theta, bounds, problems, data)
-        self.penalty_names_ = whole_groups.names
-        self._note_features(whole)
-        if data.model.classifier:
-            self.classes_ = data.model.classes_
-        self.scorer_ = scoring.scorers()
-        self.multimetric_ = scoring.multimetric
-        self.n_splits_ = len(data.splits)
+        known = {
+            "penalty_names_": whole_groups.names,
+            "scorer_": scoring.scorers(),
+            "multimetric_": scoring.multimetric,
+            "n_splits_": len(data.splits),
+            **_noted(whole, data.model),
+        }
         refit = Refit(data, whole, whole_groups, self.tol) if self.refit else None
-        with task.subtask("search", None) as search_task:
-            scores = Scores(scoring, data, routed.score)
-            ended = None if refit is None else self._as_if_ended(refit)
-            report = Report(self, data, scores, search_task, ended)
-            result = hoag(
-                problems,
-                **last,
-                hypergradient=self.hypergradient,
-                bounds=bounds,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                max_time=self.max_time,
-                selection=self.selection,
-                shrinkage=self.shrinkage,
-                n_jobs=self.n_jobs,
-                callback=report,
-            )
-        self._store(result, report)
+        with Deferred() as interrupts:
+            with task.subtask("search", None) as search_task:
+                scores = Scores(scoring, data, routed.score)
+                ended = None if refit is None else self._as_if_ended(refit, known)
+                report = Report(self, data, scores, search_task, ended)
+                result = hoag(
+                    problems,
+                    **last,
+                    hypergradient=self.hypergradient,
+                    bounds=bounds,
+                    tol=self.tol,
+                    max_iter=self.max_iter,
+                    max_time=self.max_time,
+                    selection=self.selection,
+                    shrinkage=self.shrinkage,
+                    n_jobs=self.n_jobs,
+                    callback=report,
+                )
+            found = known | self._results(result, report, interrupts)
         if refit is not None:
             with task.subtask("refit-with-best-params"):
-                self._fit_best(refit, report, result)
+                found |= self._fit_best(refit, report, result, found)
+        return found
 
     def _scoring(self) -> Scoring:
         return Scoring(
@@ -392,17 +431,28 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         )
 
     def _check_options(self, scoring: Scoring) -> None:
-        if self.refit_penalty not in ("total", "per-sample"):
-            raise ValueError(
-                f"refit_penalty must be 'total' or 'per-sample', got {self.refit_penalty!r}."
-            )
+        check_search_options(self.tol, self.shrinkage, self.max_iter, self.n_jobs, self.callback)
+        resolve_method(self.hypergradient)
+        if self.max_time is not None:
+            check_positive("max_time", self.max_time, finite=False)
+        check_option("selection", self.selection, SELECTIONS)
+        check_option("refit_penalty", self.refit_penalty, ("total", "per-sample"))
+        check_flag("return_train_score", self.return_train_score)
+        check_flag("warm_start", self.warm_start)
+        check_seed("random_state", self.random_state)
+        if not isinstance(self.verbose, bool) and not check_number("verbose", self.verbose) >= 0:
+            raise ValueError(f"verbose must be at least 0, got {shown(self.verbose)}.")
+        self._check_bounds()
+        self._check_refit(scoring)
+
+    def _check_refit(self, scoring: Scoring) -> None:
         known = (*scoring.names, CRITERION)
         if isinstance(self.refit, str):
             if self._row_wanted not in known and not scoring.open:
                 raise ValueError(f"refit must name one of the scores {known}, got {self.refit!r}.")
         elif not isinstance(self.refit, bool | np.bool_) and not callable(self.refit):
             raise TypeError(
-                f"refit must be a bool, the name of a score or a function, got {self.refit!r}."
+                f"refit must be a bool, the name of a score or a function, got {shown(self.refit)}."
             )
 
     @property
@@ -411,29 +461,25 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         named = isinstance(self.scoring, str) and self.refit == self.scoring
         return "score" if named else self.refit
 
-    def _note_features(self, part: Part) -> None:
-        """Say what the first step has seen of the columns of X."""
-        seen = part.seen if part.transformers is None else part.transformers
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                delattr(self, name)
-            if hasattr(seen, name):
-                setattr(self, name, getattr(seen, name))
-
-    def _start(self, model: Model) -> tuple[float, tuple[float, float]]:
-        """Return log alpha to start from, and its bounds."""
+    def _check_bounds(self) -> tuple[float, float]:
+        """Return the bounds, after a look at them and at ``init``."""
         try:
             low, high = self.bounds
         except (TypeError, ValueError):
             raise ValueError(
-                f"bounds must be a pair of {model.parameter} values, got {self.bounds!r}."
+                f"bounds must be a pair of positive values, got {shown(self.bounds)}."
             ) from None
-        low, high = check_positive("bounds[0]", low), check_positive("bounds[1]", high)
+        low, high = check_tunable("bounds[0]", low), check_tunable("bounds[1]", high)
         if low >= high:
             raise ValueError(f"bounds must be increasing, got {self.bounds!r}.")
-        start = model.start if self.init is None else check_positive("init", self.init)
-        if self.init is not None and not low <= start <= high:
+        if self.init is not None and not low <= check_tunable("init", self.init) <= high:
             raise ValueError(f"init={self.init!r} lies outside of bounds={self.bounds!r}.")
+        return low, high
+
+    def _start(self, model: Model) -> tuple[float, tuple[float, float]]:
+        """Return log alpha to start from, and its bounds."""
+        low, high = self._check_bounds()
+        start = model.start if self.init is None else float(self.init)
         lower, upper = sorted((model.theta(low), model.theta(high)))
         return float(np.clip(model.theta(start), lower, upper)), (lower, upper)
 
@@ -453,24 +499,32 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             "first_step": WARM_STEP,
         }
 
-    def _store(self, result: HoagResult, report: Report) -> None:
+    def _results(
+        self, result: HoagResult, report: Report, interrupts: Interrupts
+    ) -> dict[str, Any]:
+        """Return the attributes that tell of the search."""
         for record in result.history:
             record["params"] = report.params(record)
         report.scores.fill(len(result.history))
-        # The result has been solved more accurately since it was scored.
-        report.score(result.history[result.best_index], result.solutions)
+        result = _scored(result, report, interrupts)
         table = results_table(result, report.scores, lowest=self.selection == "min")
-        self._check_score_names(table)
-        self.history_ = result.history
-        self.cv_results_ = table
-        self.best_index_ = select(self._row_wanted, table, result)
-        self.best_params_ = result.history[self.best_index_]["params"]
-        self.outcome_ = result.outcome
-        self.n_iter_ = len(result.history)
-        self.__dict__.pop("best_score_", None)
+        multimetric = self._several_scores(table)
+        best = select(self._row_wanted, table, result)
+        found = {
+            "history_": result.history,
+            "cv_results_": table,
+            "multimetric_": multimetric,
+            "best_index_": best,
+            "best_params_": result.history[best]["params"],
+            "outcome_": result.outcome,
+            "n_iter_": len(result.history),
+            "_ended_at": (result.theta, self._variables(result, report.data)),
+        }
         if not callable(self.refit):
-            self.best_score_ = float(table[f"mean_test_{self._metric(table)}"][self.best_index_])
-        self._ended_at = result.theta, self._variables(result, report.data)
+            found["best_score_"] = float(table[f"mean_test_{self._metric(table)}"][best])
+        if interrupts.take():
+            found["outcome_"] = interrupted(result).outcome
+        return found
 
     def _variables(self, result: HoagResult, data: FoldedData) -> list[Vector]:
         """Return the folds' solutions, of all columns, where another fit may start from them."""
@@ -479,13 +533,13 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         folds = zip(data.part_of_fold, result.solutions, strict=True)
         return [part.expand(s.w, data.model.n_outputs) for part, s in folds]
 
-    def _check_score_names(self, table: dict[str, Any]) -> None:
+    def _several_scores(self, table: dict[str, Any]) -> bool:
         """Look at the names that a function as ``scoring`` has come up with."""
         prefix = "mean_test_"
         names = [key.removeprefix(prefix) for key in table if key.startswith(prefix)]
-        self.multimetric_ = self.scoring is not None and "score" not in names
         if isinstance(self.refit, str) and self._row_wanted not in names:
             raise ValueError(f"refit must name one of the scores {names}, got {self.refit!r}.")
+        return self.scoring is not None and "score" not in names
 
     def _metric(self, table: dict[str, Any]) -> str:
         """Return which score ``best_score_`` is."""
@@ -493,22 +547,27 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             return self._row_wanted
         return "score" if "mean_test_score" in table else CRITERION
 
-    def _fit_best(self, refit: Refit, report: Report, result: HoagResult) -> None:
+    def _fit_best(
+        self, refit: Refit, report: Report, result: HoagResult, found: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the attributes that tell of the final fit."""
         begin = time.perf_counter()
-        theta = result.history[self.best_index_]["theta"]
-        self.refit_params_ = self.best_params_
+        theta, params = result.history[found["best_index_"]]["theta"], found["best_params_"]
         if self.refit_penalty == "per-sample":
             theta = theta + refit.per_sample_shift()
-            self.refit_params_ = report.parameter(theta)
+            params = report.parameter(theta)
         solution = refit.fit(theta, result.solutions)
         advice = "scale the features or raise the smallest penalty in bounds"
         warn_unless_converged(solution, advice, stacklevel=4)
-        (value,) = self.refit_params_.values()
-        self.best_estimator_ = refit.estimator(value, solution, by_output=report.by_output)
-        self.refit_time_ = time.perf_counter() - begin
+        (value,) = params.values()
+        return {
+            "refit_params_": params,
+            "best_estimator_": refit.estimator(value, solution, by_output=report.by_output),
+            "refit_time_": time.perf_counter() - begin,
+        }
 
     def _as_if_ended(
-        self, refit: Refit
+        self, refit: Refit, known: dict[str, Any]
     ) -> Callable[[dict[str, Any], Sequence[Solution]], dict[str, Any]]:
         """Return how to make the fitted attributes of a search that ends at a record."""
 
@@ -517,7 +576,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             shift = refit.per_sample_shift() if self.refit_penalty == "per-sample" else 0.0
             solution = refit.fit(record["theta"] + shift, solutions)
             by_output = isinstance(self.penalty, str) and self.penalty == "output"
-            return {
+            return known | {
                 "best_index_": record["iteration"],
                 "best_params_": record["params"],
                 "best_estimator_": refit.estimator(value, solution, by_output=by_output),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..validation import shown
 from .adaptive import adaptive
 from .base import RELIABLE_RESIDUAL, Ask, Outcome, Sample, StepRule
 from .one_standard_error import one_standard_error
@@ -39,10 +40,10 @@ RULES: dict[str, Callable[..., StepRule]] = {
 
 def resolve_step(step: str, n_hyperparameters: int) -> Callable[..., StepRule]:
     """Return the step rule of that name; ``"auto"`` chooses by the number of hyperparameters."""
-    if step == "auto":
+    if isinstance(step, str) and step == "auto":
         return secant if n_hyperparameters == 1 else trust_region
     if not isinstance(step, str) or step not in RULES:
-        raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {step!r}.")
+        raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {shown(step)}.")
     if step == "secant" and n_hyperparameters > 1:
         raise ValueError(
             f"step='secant' tunes one hyperparameter and the problem has {n_hyperparameters}; "

@@ -64,7 +64,7 @@ class Kernels:
         self.free_rows = np.flatnonzero(~penalised)
         self.free = _dense(self.rows[:, self.free_rows])
         self._columns = self.rows if penalised.all() else self.rows[:, self._rows]
-        self._outputs = np.flatnonzero((groups[self._rows[0]] >= 0))
+        self._outputs = np.flatnonzero(groups[self._rows[0]] >= 0)
         scale = np.broadcast_to(np.asarray(penalty.scale).ravel(), groups.size)
         self._constant = scale.reshape(groups.shape)[self._rows, self._outputs[0]]
         # By column, or the same for all columns of an output.
@@ -134,7 +134,9 @@ class Kernels:
 
 def _with_ones(X: Any) -> Any:
     ones = np.ones((X.shape[0], 1))
-    return sparse.csr_array(sparse.hstack([X, ones])) if sparse.issparse(X) else np.hstack([X, ones])
+    return (
+        sparse.csr_array(sparse.hstack([X, ones])) if sparse.issparse(X) else np.hstack([X, ones])
+    )
 
 
 def _dense(A: Any) -> Array:

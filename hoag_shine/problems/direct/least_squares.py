@@ -72,7 +72,10 @@ class LeastSquares:
             np.einsum("bii->bi", H)[...] += h[:, c]
             factor = Factorised(H)
             W[:, :, c] = factor(self._b[:, :, c, None])[:, :, 0]
-            X, v = self._rows[rows], self._held_out.weight[:, min(c, self._held_out.weight.shape[1] - 1)]
+            X, v = (
+                self._rows[rows],
+                self._held_out.weight[:, min(c, self._held_out.weight.shape[1] - 1)],
+            )
             z, y = np.einsum("id,id->i", X, W[folds, :, c]), self._y[rows, c]
             slope = 2.0 * v * (z - y)
             load = np.zeros(W.shape[:2])

@@ -14,7 +14,7 @@ the units of the variables, which the norm of a gradient does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +142,7 @@ class Solved:
 
 
 def solve(self, force: State) -> State:
-        """Return the Hessians' inverses times a force."""
+    """Return the Hessians' inverses times a force."""
 
 
 class System(Protocol):

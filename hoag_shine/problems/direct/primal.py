@@ -118,7 +118,9 @@ class PrimalSystem:
 
     def length(self, force: State) -> Vector:
         """Return the norm of a force in the inverse of the penalty, where there is one."""
-        inverse = np.where(self.penalty > 0.0, 1.0 / np.where(self.penalty > 0.0, self.penalty, 1), 0)
+        inverse = np.where(
+            self.penalty > 0.0, 1.0 / np.where(self.penalty > 0.0, self.penalty, 1), 0
+        )
         return np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse))
 
     def _transposed(self, slopes: Array) -> Array:
@@ -161,7 +163,9 @@ class PrimalSystem:
         curvature = loss.hessian(self.folds.y, Z)
         H = np.empty((k, d, m, d, m))
         for c in range(m):
-            column = weight * loss.hessian_product(curvature, np.broadcast_to(np.eye(m)[c], Z.shape))
+            column = weight * loss.hessian_product(
+                curvature, np.broadcast_to(np.eye(m)[c], Z.shape)
+            )
             for b in range(c, m):
                 H[:, :, b, :, c] = H[:, :, c, :, b] = self.design.gram(column[:, :, b])
         if self.centring is not None:

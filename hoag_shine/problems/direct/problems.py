@@ -22,8 +22,8 @@ from ..held_out import HeldOut
 from ..losses import Loss
 from ..penalties import L2Penalty
 from .dual import DualSystem
-from .least_squares import LeastSquares
 from .kernels import Kernels, separable
+from .least_squares import LeastSquares
 from .newton import MAX_ITER, NEAR, ROUNDING, SOLVED, Folds, Solved, State, solve
 from .primal import Design, PrimalSystem, with_ones
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...validation import check_positive
 from .base import Array, Loss
 
 # The residual that the scale is kept above, in units of the targets.
@@ -31,6 +32,11 @@ class HuberLoss(Loss):
         u, a constant, in which scales are counted: of the targets' size, so that z = 0 is a fair
         guess.
 
+    Raises
+    ------
+    ValueError, TypeError
+        For other values.
+
     References
     ----------
     .. [1] P. J. Huber and E. M. Ronchetti, *Robust Statistics*, 2nd ed., section 7.8.
@@ -42,8 +48,13 @@ class HuberLoss(Loss):
     n_predictors = 2
 
     def __init__(self, epsilon: float = 1.35, unit: float = 1.0) -> None:
-        self.epsilon = float(epsilon)
-        self.unit = float(unit)
+        self.epsilon = check_positive("epsilon", epsilon)
+        if self.epsilon <= 1.0:
+            raise ValueError(
+                "epsilon must be larger than 1, since smaller ones do not determine a scale; got "
+                f"{epsilon!r}."
+            )
+        self.unit = check_positive("unit", unit)
 
     def value(self, y: Array, z: Array) -> Array:
         _, r, sigma, c, _ = self._terms(y, z)

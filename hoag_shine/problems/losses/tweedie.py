@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...validation import check_number, check_positive, shown
 from .base import Array, Loss
 
 # Beyond this, an exponential is replaced by its tangent: large but finite, so that what has no
@@ -30,22 +31,22 @@ class TweedieLoss(Loss):
 
     Raises
     ------
-    ValueError
-        For such a power.
+    ValueError, TypeError
+        For such a power, or a unit that is not positive.
     """
 
     minimum = 0.0
 
     def __init__(self, power: float, unit: float = 1.0) -> None:
-        if not (power <= 0.0 or 1.0 <= power < np.inf):
+        self.power = check_number("power", power, "a number")
+        if not (-np.inf < self.power <= 0.0 or 1.0 <= self.power < np.inf):
             raise ValueError(
                 f"power must not lie between 0 and 1, where there is no Tweedie distribution, and "
-                f"be finite; got {power!r}."
+                f"be finite; got {shown(power)}."
             )
-        self.power = float(power)
-        self.unit = float(unit)
-        self.convex = 1.0 <= power <= 2.0
-        self.target_range = (-np.inf if power <= 0.0 else 0.0, np.inf)
+        self.unit = check_positive("unit", unit)
+        self.convex = 1.0 <= self.power <= 2.0
+        self.target_range = (-np.inf if self.power <= 0.0 else 0.0, np.inf)
         self.scoring = {
             0.0: "neg_mean_squared_error",
             1.0: "neg_mean_poisson_deviance",

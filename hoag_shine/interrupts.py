@@ -1,0 +1,212 @@
+"""Ctrl-C is noted at once and acted on where the state of a search is whole.
+
+Python raises ``KeyboardInterrupt`` between any two instructions of the main thread: between the two
+halves of an update, or inside of ``threading``, where a lock is then held for ever. While
+:class:`Deferred` is entered, the signal is only noted. The code inside calls
+:meth:`Interrupts.check` where an interrupt does no harm.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from joblib import effective_n_jobs, parallel_config
+
+# Seconds after which a wait for threads looks whether the user insists on an end.
+LOOK = 0.1
+
+
+class Interrupts:
+    """The interrupts that have arrived, and whether they were acted on.
+
+    Parameters
+    ----------
+    handler : callable, optional
+        What handles the signal otherwise; Python's own raises ``KeyboardInterrupt``.
+    """
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any] | None = None) -> None:
+        self._handler = handler
+        self._count = 0
+        self._held = 0
+        self.pending = False
+
+    @property
+    def forced(self) -> bool:
+        """Whether the user has asked more than once: nothing is worth waiting for any more."""
+        return self._count > 1
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal: the first waits for a check, a second does not."""
+        self._count += 1
+        self.pending = True
+        if self.forced and not self._held:
+            self.restore()  # before the exception, which may come anywhere
+            self.check()
+
+    def check(self) -> None:
+        """Hand on what was noted, which usually raises ``KeyboardInterrupt``."""
+        if self.pending and self._handler is not None:
+            self.pending = False
+            self._handler(signal.SIGINT, None)
+
+    def take(self) -> bool:
+        """Return whether there was an interrupt since the last check."""
+        try:
+            self.check()
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold back even a second interrupt, to the end of this context."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        if self.forced:
+            self.check()
+
+    def install(self) -> None:
+        """Become the handler of the signal."""
+        signal.signal(signal.SIGINT, self.note)
+
+    def restore(self) -> None:
+        """Give the signal back to its handler, unless somebody else has taken it."""
+        self._held += 1  # what arrives just now is noted
+        if self._handler is not None and _owner() is self:
+            signal.signal(signal.SIGINT, self._handler)
+        self._held -= 1
+
+
+class Deferred:
+    """A context in which interrupts are noted; entering it gives the :class:`Interrupts`.
+
+    Does nothing outside of the main thread, which alone gets signals, or where they are ignored.
+    In a context of this kind, another one gives the interrupts of the first. On leaving, the
+    handler is as it was, and what is still pending is handed to it.
+    """
+
+    def __enter__(self) -> Interrupts:
+        self._own: Interrupts | None = None
+        if threading.current_thread() is not threading.main_thread():
+            return Interrupts()
+        outer = _owner()
+        if outer is not None:
+            return outer
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):  # ignored, or not Python's
+            return Interrupts()
+        self._own = Interrupts(handler)
+        self._own.install()
+        return self._own
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._own is not None:
+            self._own.restore()
+            if not isinstance(error, KeyboardInterrupt):
+                self._own.check()
+
+
+def _owner() -> Interrupts | None:
+    """Return whose method handles the signal at present, if they are interrupts that are noted."""
+    owner = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    return owner if isinstance(owner, Interrupts) else None
+
+
+class Threads:
+    """Threads that an interrupt cannot break: a context manager.
+
+    No call waits longer for them than until the user insists: then the threads are left to end
+    their present step by themselves.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        As joblib counts them.
+    n_tasks : int
+        More threads are of no use.
+    interrupts : Interrupts
+    independent : bool, default=False
+        Whether calls that still run after an interrupt do no harm, so that none has to be waited
+        for.
+    """
+
+    def __init__(
+        self,
+        n_jobs: int | None,
+        n_tasks: int,
+        interrupts: Interrupts,
+        *,
+        independent: bool = False,
+    ) -> None:
+        with parallel_config(require="sharedmem"):
+            self._n = min(effective_n_jobs(n_jobs), n_tasks)
+        self._interrupts = interrupts
+        self._independent = independent
+        self._pool: ThreadPoolExecutor | None = None
+        self._left = False
+
+    def __enter__(self) -> Self:
+        if self._n > 1:
+            self._pool = ThreadPoolExecutor(self._n)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            with self._interrupts.held():
+                self._pool.shutdown(wait=not self._left, cancel_futures=True)
+
+    def map(self, function: Callable[..., Any], *sequences: Iterable[Any]) -> list[Any]:
+        """Call the function for the items of the sequences, after a look for interrupts.
+
+        All calls have ended when this returns or raises, unless they may be left.
+        """
+        self._interrupts.check()
+        if self._pool is None:
+            return list(map(function, *sequences))
+        with self._interrupts.held():
+            items = zip(*sequences, strict=True)
+            calls = [self._pool.submit(function, *each) for each in items]
+            while _running(calls) and not self._enough:
+                pass
+            self._left = self._enough
+        if self._left:
+            self._interrupts.check()
+        self._left = False
+        return [call.result() for call in calls]
+
+    @property
+    def _enough(self) -> bool:
+        """Whether calls that run are not waited for."""
+        return self._interrupts.forced or (self._independent and self._interrupts.pending)
+
+
+def _running(calls: Sequence[Future[Any]]) -> bool:
+    """Wait a little, and return whether some calls have not ended."""
+    return bool(wait(calls, timeout=LOOK).not_done)
+
+
+def set_fitted(estimator: Any, fitted: Mapping[str, Any]) -> None:
+    """Give an estimator its fitted attributes: all of them or, if interrupted before, none.
+
+    Those of an earlier fit that are not among them are removed.
+    """
+    with Deferred() as interrupts, interrupts.held():
+        attributes = vars(estimator)
+        for name in [name for name in attributes if name.endswith("_") and name not in fitted]:
+            del attributes[name]
+        attributes.update(fitted)
