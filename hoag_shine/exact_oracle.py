@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .inner.inverse_hessian import _Operator
 from .inner.lbfgs import Solution, Status
 from .problems.base import ProblemSet
+from .problems.direct.newton import MAX_ITER
 from .problems.direct import DirectProblems, DirectSolution
 from .steps import Ask, Sample
 from .tolerances import FLOOR_SHARE
@@ -95,6 +96,7 @@ class ExactOracle:
             prior=prior,
             grad_error=bound,
             grad_bound=bound,
+            grad_asked=0.0,  # no more accurate if asked again
             used="newton",
             floor=FLOOR_SHARE * self.problems.null_value,
         )
@@ -102,7 +104,7 @@ class ExactOracle:
 
 def first_solution(part: DirectProblems, theta: Vector, max_iter: int) -> Solution:
     """Return the solution of the first of some problems."""
-    return _solution(part, part.solve(theta, max_iter=max_iter), 0, theta)
+    return _solution(part, part.solve(theta, max_iter=min(max_iter, MAX_ITER)), 0, theta)
 
 
 def _solution(part: DirectProblems, solved: DirectSolution, k: int, theta: Vector) -> Solution:

@@ -49,9 +49,12 @@ CORRECTIONS = 4
 ROUGH = 1e-4
 # Normal equations whose rounding errors are a larger share of the criterion are not used.
 ACCURATE = 1e-9
-TINY = float(np.finfo(np.float64).tiny)
 # What rounding leaves of a held-out loss, and of the terms of a hypergradient.
 PRECISION, MARGIN = 1e-14, 1e-13
+# Share of a gradient's terms that a Newton step may leave of it.
+UNMOVED = 1e-3
+# Bounds of errors are this multiple of what a step of refinement would change.
+SAFETY = 10.0
 
 
 @dataclass(frozen=True)
@@ -201,17 +204,14 @@ class DirectProblems:
     def _solve(self, chunk: slice, theta: Vector, max_iter: int) -> DirectSolution:
         folds = self._folds(chunk)
         system = self._system(folds, theta)
-        flat = np.zeros((len(self.y), len(folds), self.y.shape[2]))
-        unit = folds.values(flat)
-        unit[~(unit > 0.0)] = 1.0
         start = self._states.get(chunk.start)
         if start is None:
             start = self._common(folds, theta)
         # Where a start or a factor that serves again has led nowhere: from zero, and to the end.
         for state, target in ((start, NEAR), (system.zero(), SOLVED)):
-            solved = solve(system, folds, state, unit, max_iter, target)
+            solved = solve(system, folds, state, max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
-            state, solution = self._finished(system, folds, solved, theta, unit)
+            state, solution = self._finished(system, folds, solved, theta)
             if solution.converged.all():
                 break
         self._states[chunk.start] = state
@@ -228,8 +228,7 @@ class DirectProblems:
         system = self._system(one, theta)
         if len(folds) == 1 or self.loss.quadratic:
             return self._system(folds, theta).zero()
-        unit = np.maximum(one.values(np.zeros_like(self.y)), TINY)
-        state = solve(system, one, system.zero(), unit, MAX_ITER, ROUGH).state
+        state = solve(system, one, system.zero(), MAX_ITER, ROUGH).state
         return tuple(np.repeat(x, len(folds), axis=0) for x in state)
 
     def _folds(self, chunk: slice) -> Folds:
@@ -268,7 +267,6 @@ class DirectProblems:
         folds: Folds,
         solved: Solved,
         theta: Vector,
-        unit: Vector,
     ) -> tuple[State, DirectSolution]:
         state, Z = solved.state, solved.Z
         linearised: Any = solved.linearised
@@ -279,11 +277,12 @@ class DirectProblems:
             ws = self._expanded(state, theta)
             Z = self._predicted(ws, system, state)
             values, U = folds.outer(Z)
-            slopes = folds.gradient(Z)
+            losses, slopes = folds.training(Z)
+            objective = losses + 0.5 * system.stiffness(state, state)
             force = system.pull(state, slopes)
             step = linearised.solve(force)
             dZ = system.predict(step)
-            decrement = np.abs(system.work(force, step, dZ)) / unit
+            decrement = folds.relative(system.work(force, step, dZ), objective)
             changes = np.einsum("nkm,nkm->k", U, dZ)
             done = (decrement <= SOLVED) | ~(decrement < last)
             if done.all():
@@ -301,10 +300,16 @@ class DirectProblems:
         correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
         h = self.penalty.hessian(theta)
         terms = np.abs(h * ws * qs).sum(axis=1)
-        reach = np.sqrt((h * ws * ws).sum(axis=1))
-        bounds = 10.0 * np.linalg.norm(correction, axis=1) + MARGIN * terms
-        bounds += reach * system.length(rest)
+        # What the remainder does is known by the factor, to its own relative accuracy; where that is
+        # poor, by the penalty alone.
+        bounds = SAFETY * np.linalg.norm(correction, axis=1) + MARGIN * terms
+        reach = np.sqrt((h * ws * ws).sum(axis=1)) * system.length(rest)
+        bounds += np.where(linearised.singular, reach, 0.0)
         errors = np.abs(changes) + PRECISION * np.abs(values) + linearised.ignored(force, load)
+        # Unpenalised coefficients that the curvature says nothing of do not move, wherever they
+        # should: what is not known is not believed.
+        left = system.unmoved(force, step, Z, slopes)
+        errors = np.where(left > UNMOVED, np.inf, np.nan_to_num(errors, nan=np.inf))
         return state, DirectSolution(
             ws=ws,
             values=values,
@@ -312,7 +317,7 @@ class DirectProblems:
             hypergradients=hypergradients,
             bounds=bounds,
             converged=decrement <= ROUNDING,
-            inner_values=folds.values(Z) + 0.5 * system.stiffness(state, state),
+            inner_values=objective,
             grads=self._gradients(slopes, ws, h, folds),
             n_iter=solved.n_iter,
         )

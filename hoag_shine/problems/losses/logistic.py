@@ -104,6 +104,13 @@ class MultinomialLoss(Loss):
         p, root = hessian, np.sqrt(hessian)
         return np.eye(p.shape[-1]) * root[..., None, :] - p[..., :, None] * root[..., None, :]
 
+    def hessian_root_solve(self, hessian: Array, u: Array) -> tuple[Array, Array]:
+        # V diag(p)^(-1/2) u is u less p times the sum of u, and gradients sum to zero.
+        root = np.sqrt(hessian)
+        positive = root > 0.0
+        s = np.divide(u, root, out=np.zeros_like(u), where=positive)
+        return s, np.where(positive, 0.0, u)
+
     def hessian_diagonal(self, hessian: Array) -> Array:
         return hessian * (1.0 - hessian)
 
