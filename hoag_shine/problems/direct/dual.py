@@ -113,7 +113,8 @@ class DualSystem:
         """Return what a step leaves of the gradient where there is no penalty, of its terms."""
         _, rest = self.remainder(force, step, Z)
         k, (q, m) = len(self.folds), self.active.shape
-        terms = np.abs(self.free).T @ np.abs(slopes).reshape(len(slopes), k * m)
+        sizes = np.abs(slopes) + np.abs(force[0])
+        terms = np.abs(self.free).T @ sizes.reshape(len(slopes), k * m)
         return largest_share(np.abs(rest), np.moveaxis(terms.reshape(q, k, m), 1, 0))
 
     def length(self, force: State) -> Vector:

@@ -243,7 +243,8 @@ class _Primal:
 
 def largest_share(left: Array, terms: Array) -> Vector:
     """Return each fold's largest share of what is left, zero where there was nothing."""
-    share = np.divide(left, terms, out=np.zeros_like(left), where=terms > 0.0)
+    nothing = np.where(left > 0.0, np.inf, 0.0)
+    share = np.divide(left, terms, out=nothing, where=terms > 0.0)
     return np.asarray(share.reshape(len(share), -1).max(axis=1, initial=0.0))
 
 
