@@ -49,6 +49,11 @@ class ExactOracle:
         self._last: Sample | None = None
 
     @property
+    def spent(self) -> bool:
+        """Whether a search has cost what it may: every solve is bounded."""
+        return False
+
+    @property
     def late(self) -> bool:
         """Whether the time is over."""
         return time.perf_counter() >= self.deadline
