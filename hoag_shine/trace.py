@@ -123,8 +123,8 @@ class Trace:
         if self._exact is None:
             return sample
         # The value is the exact oracle's, and the derivative remains that of the user's method.
-        new = {"value": sample.value, "error": sample.error, "final": True}
-        return replace(self._samples[index], **new)
+        old = self._samples[index]
+        return replace(old, value=sample.value, error=sample.error, final=True)
 
     def _replace(self, index: int, sample: Sample) -> None:
         """Put a more accurate sample in the place of one at the same theta."""
