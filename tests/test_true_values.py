@@ -66,13 +66,14 @@ def test_references_agree_with_scikit_learn(case):
     value = 0.3
     h = truth.strengths({case.parameter: value}, ("shared",))
     own = case.own(**{case.parameter: value})
-    ((criterion,), (doubt,), _) = truth.criteria([h])
+    true = truth.criteria([h])
     scores = cross_validate(clone(own), X, y, cv=list(truth.splits), scoring=case.criterion)
-    assert doubt <= 1e-10 * criterion
-    assert criterion == pytest.approx(-scores["test_score"].mean(), rel=2e-5)
-    coef, intercept, error = (np.asarray(a, dtype=float) for a in truth.fit(h))
+    assert true.errors[0] <= 1e-10 * true.values[0]
+    assert true.values[0] == pytest.approx(-scores["test_score"].mean(), rel=2e-5)
+    fit = truth.fit(h)
+    coef, intercept = (a.astype(float) for a in truth.coefficients(fit.solution.w))
     own.fit(X, y)
-    assert error <= 1e-10
+    assert fit.errors.max() <= 1e-10
     if isinstance(own, HuberRegressor):  # whose solver ends early
         ours = huber_objective(own, X, y, coef[:, 0], intercept[0])
         assert ours <= (1.0 + 1e-12) * huber_objective(own, X, y, own.coef_, own.intercept_)
