@@ -16,8 +16,10 @@ import contextlib
 import signal
 import sys
 import time
+import traceback
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -312,11 +314,11 @@ def check(seed, *, thorough=False, patience=1.25 * MOST_SECONDS):
         try:
             with limit(patience):
                 search.fit(drawn.X, drawn.y, sample_weight=drawn.sample_weight)
-        except TooSlow:
-            verdict.failures["slow"] = f"ended after {patience:g} s"
+        except TooSlow as error:
+            verdict.failures["slow"] = f"ended after {patience:g} s, in {_places(error)}"
             return verdict
         except Exception as error:  # noqa: BLE001
-            verdict.failures["raised"] = f"{type(error).__name__}: {error}"
+            verdict.failures["raised"] = f"{type(error).__name__}: {error}, in {_places(error)}"
             return verdict
         finally:
             verdict.seconds = time.process_time() - begin
@@ -335,6 +337,13 @@ def check(seed, *, thorough=False, patience=1.25 * MOST_SECONDS):
         _check_history(verdict, search, truth)
         _check_fit(verdict, search, truth)
     return verdict
+
+
+def _places(error):
+    """Return the functions of the package that an error has passed through, innermost last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [f"{Path(f.filename).stem}.{f.name}" for f in frames if "hoag_shine" in f.filename]
+    return " > ".join(inside[-5:])
 
 
 def _check_history(verdict, search, truth):
@@ -394,7 +403,7 @@ def _judge(verdict, search, i, truths, k, lost):
         return
     if off > claimed + promised + error + lost and not (verdict.warned and best):
         verdict.failures[name] = (
-            f"record {i} ({record.get('used') or record.get('method')}) {found:.9g} +- {claimed:.2g}, true {true:.9g}, "
+            f"record {i} ({record['method'] or 'shine'}) {found:.9g} +- {claimed:.2g}, true {true:.9g}, "
             f"off {off / size:.1e}, rounding {lost / size:.1e}"
             + ("" if truths.excess is None else f", objective off {truths.excess[k]:.1e}")
         )
