@@ -14,6 +14,7 @@ from .inner.inverse_hessian import _Operator
 from .inner.lbfgs import Solution, Status
 from .problems.base import ProblemSet
 from .problems.direct import DirectProblems, DirectSolution
+from .problems.direct.newton import MAX_ITER
 from .steps import Ask, Sample
 from .tolerances import FLOOR_SHARE
 
@@ -51,6 +52,10 @@ class ExactOracle:
     def late(self) -> bool:
         """Whether the time is over."""
         return time.perf_counter() >= self.deadline
+
+    def take_over(self, other: Any) -> None:
+        """Go on counting where another oracle of the same problems has stopped."""
+        self.n_iter, self.n_hvp, self.deadline = other.n_iter, other.n_hvp, other.deadline
 
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
         """Go to inner variables ``ws`` and ``theta``."""
@@ -95,6 +100,7 @@ class ExactOracle:
             prior=prior,
             grad_error=bound,
             grad_bound=bound,
+            grad_asked=0.0,  # no more accurate if asked again
             used="newton",
             floor=FLOOR_SHARE * self.problems.null_value,
         )
@@ -102,7 +108,7 @@ class ExactOracle:
 
 def first_solution(part: DirectProblems, theta: Vector, max_iter: int) -> Solution:
     """Return the solution of the first of some problems."""
-    return _solution(part, part.solve(theta, max_iter=max_iter), 0, theta)
+    return _solution(part, part.solve(theta, max_iter=min(max_iter, MAX_ITER)), 0, theta)
 
 
 def _solution(part: DirectProblems, solved: DirectSolution, k: int, theta: Vector) -> Solution:

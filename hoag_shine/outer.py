@@ -216,19 +216,22 @@ def hoag(
     rule = resolve_step(step, origin.size)(origin, lower, upper, tol, **length)
     method = resolve_method(hypergradient)
     ws = None if start is None else _variables(start, problems)
-    direct = _direct(problems) if method is auto and schedule is None else None
+    direct = _direct(problems)
     with Deferred() as interrupts, Threads(n_jobs, len(problems), interrupts) as threads:
         sampler: Sampler | ExactOracle
-        if direct is None:
+        exact = None
+        if direct is not None:
+            exact = ExactOracle(problems, direct, origin, shrinkage, threads.map)
+        if exact is not None and method is auto and schedule is None:
+            sampler = exact
+        else:
             own = (memory, max_inner_iter, shrinkage, threads.map)
             sampler = Sampler(problems, method, origin, *own)
-        else:
-            sampler = ExactOracle(problems, direct, origin, shrinkage, threads.map)
         sampler.deadline = deadline
         if ws is not None:
             sampler.restart(origin, ws)
         n_params = max(problem.n_params for problem in problems)
-        trace = Trace(sampler, result_accuracy(tol, n_params))
+        trace = Trace(sampler, result_accuracy(tol, n_params), exact)
         try:
             outcome = _search(rule, sampler, trace, schedule, max_iter, callback)
             if not sampler.late:
@@ -236,7 +239,7 @@ def hoag(
             if selection == "one-se" and outcome in _COMPLETE:
                 ask, error = trace.final_ask, trace.standard_error
                 stronger = one_standard_error(trace.best, error, ask, lower, upper, tol)
-                outcome = _search(stronger, sampler, trace, None, sys.maxsize, callback)
+                outcome = _search(stronger, trace.sampler, trace, None, sys.maxsize, callback)
                 if outcome in _COMPLETE:
                     trace.choose_last()
         except KeyboardInterrupt:

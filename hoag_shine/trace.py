@@ -21,17 +21,21 @@ GUARD = 10.0
 class Trace:
     """The record of the search, and the best of it.
 
-    Its criterion is to be known to ``accuracy`` of itself in the end.
+    Its criterion is to be known to ``accuracy`` of itself in the end. Where the inner problems are
+    so small that an exact oracle is at hand, that one looks at the result, whatever has led there.
     """
 
-    def __init__(self, sampler: Sampler | ExactOracle, accuracy: float) -> None:
+    def __init__(
+        self, sampler: Sampler | ExactOracle, accuracy: float, exact: ExactOracle | None = None
+    ) -> None:
         self.history: list[dict[str, Any]] = []
         self.solutions: list[Solution] = []
         self.unsolved = False
         self.chosen: int | None = None
         self._samples: list[Sample] = []
         self._solved_index = 0  # the record that ``solutions`` belong to
-        self._sampler = sampler
+        self.sampler = sampler
+        self._exact = exact
         self._accuracy = accuracy
         self._spent = self._counters()
 
@@ -49,7 +53,7 @@ class Trace:
         return record
 
     def _keep_solutions(self, index: int) -> None:
-        self.solutions, self._solved_index = self._sampler.solutions, index
+        self.solutions, self._solved_index = self.sampler.solutions, index
 
     def keep_what_is_solved(self) -> None:
         """Return a record that the solutions belong to, where the end came before all were."""
@@ -74,7 +78,7 @@ class Trace:
     def choose_last(self) -> None:
         """Return the last sample, whichever is best."""
         self.chosen = len(self.history) - 1
-        self.solutions = self._sampler.solutions
+        self.solutions = self.sampler.solutions
 
     @property
     def standard_error(self) -> float:
@@ -93,15 +97,18 @@ class Trace:
         What looked best may no longer do so then; the next best is tried in its place, and so is
         the start where its error leaves open which is lower.
         """
+        if self._exact is not None:
+            self._exact.take_over(self.sampler)
+            self.sampler = self._exact
         solved: dict[int, list[Solution]] = {}
         while (index := self._doubtful(solved)) is not None:
             theta = self._samples[index].theta
-            if not np.array_equal(theta, self._sampler.theta):
-                self._sampler.restart(theta, [s.w for s in self.solutions])
-            self._replace(index, self._sampler.sample(self._accurately(index)))
+            if not np.array_equal(theta, self.sampler.theta):
+                self.sampler.restart(theta, [s.w for s in self.solutions])
+            self._replace(index, self.sampler.sample(self._accurately(index)))
             # The error is relative to the value, which may have become smaller.
-            while self._short(index) and not (self._ended(index) or self._sampler.late):
-                self._replace(index, self._sampler.sample(self._accurately(index)))
+            while self._short(index) and not (self._ended(index) or self.sampler.late):
+                self._replace(index, self.sampler.sample(self._accurately(index)))
             solved[index] = self.solutions
         self.solutions, self._solved_index = solved[self.best_index], self.best_index
         # What a solver has given up is no more solved than what it had no time for.
@@ -142,7 +149,7 @@ class Trace:
         return {
             "theta": sample.theta.copy(),
             "criterion": sample.value - sample.prior,
-            "fold_criteria": self._sampler.fold_values.copy(),
+            "fold_criteria": self.sampler.fold_values.copy(),
             "error": sample.error,
             "hypergradient": sample.grad,
             "hypergradient_norm": float(np.linalg.norm(sample.grad)),
@@ -160,8 +167,8 @@ class Trace:
 
     def _counters(self) -> dict[str, float]:
         return {
-            "inner_iterations": self._sampler.n_iter,
-            "hessian_products": self._sampler.n_hvp,
-            "data_passes": self._sampler.problems.n_passes,
+            "inner_iterations": self.sampler.n_iter,
+            "hessian_products": self.sampler.n_hvp,
+            "data_passes": self.sampler.problems.n_passes,
             "seconds": time.perf_counter(),
         }

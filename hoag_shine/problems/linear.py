@@ -41,7 +41,7 @@ from ..memory import keep_freed_memory
 from .base import Problem, ProblemSet
 from .by_fold import ByFold, columns
 from .design import MODERATE, CSRDesign, DenseDesign, as_design
-from .direct import DirectProblems, affordable
+from .direct import DirectProblems, Sizes, affordable
 from .fold_weights import FoldWeights, as_fold_weights
 from .held_out import HeldOut
 from .losses import Loss
@@ -188,15 +188,14 @@ class LinearProblems(ProblemSet):
     @cached_property
     def direct(self) -> DirectProblems | None:
         """The same problems, solved by factorised Hessians, where that is cheap."""
-        arguments = (self.loss, self.penalty)
-        counts = (len(self), self.fit_intercept, self._weights.n_train)
-        if not affordable(self._X, self.n_outputs, *arguments, *counts):
+        sizes = Sizes(len(self), self.n_outputs, self._weights.n_train, self.fit_intercept)
+        if not affordable(self._X, self.loss, self.penalty, sizes):
             return None
-        y = self.y[:, 0]
-        return DirectProblems(self._X, y, *arguments, self._weights, self.held_out, *counts)
+        weights = self._weights, self.held_out
+        return DirectProblems(self._X, self.y[:, 0], self.loss, self.penalty, *weights, sizes)
 
     @cached_property
-    def null_value(self) -> float:  # type: ignore[override]
+    def null_value(self) -> float:
         y = self.y[self.held_out.rows]
         return float(
             (self.held_out.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum()

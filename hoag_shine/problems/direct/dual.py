@@ -27,13 +27,16 @@ a (fold, sample, output) and b (fold, column of F, output).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .batched import Factorised
 from .newton import Folds, State
+from .primal import largest_share
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -41,21 +44,21 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DualSystem:
-    """Newton's equations in variables of the samples.
+    r"""Newton's equations in variables of the samples.
 
     Attributes
     ----------
     kernel : ndarray of shape (n_rows, n_rows)
         K above.
     scale : ndarray of shape (n_outputs,)
-        :math:`\\kappa` above.
+        :math:`\kappa` above.
     free : ndarray of shape (n_rows, q)
         F above.
     active : ndarray of shape (q, n_outputs), bool
         The coefficients of F that the model has; others are zero.
     folds : Folds
     centring : ndarray of shape (q, n_folds) or None
-        :math:`\\rho` of each fold and column of F.
+        :math:`\rho` of each fold and column of F.
     """
 
     kernel: Array
@@ -89,7 +92,8 @@ class DualSystem:
 
     def work(self, force: State, step: State, dZ: Array) -> Vector:
         u, v = force
-        return np.einsum("nkm,nkm->k", u, dZ) - np.einsum("kqm,kqm->k", v, step[1])
+        work = np.einsum("nkm,nkm->k", u, dZ) - np.einsum("kqm,kqm->k", v, step[1])
+        return np.asarray(work)
 
     def stiffness(self, state: State, step: State) -> Vector:
         a = np.moveaxis(state[0], 0, 1)
@@ -107,17 +111,34 @@ class DualSystem:
         pulled = weight * loss.hessian_product(curvature, self.predict(state))
         return u - c - pulled, v - self._gap(*state)
 
+    def unmoved(self, force: State, step: State, Z: Array, slopes: Array) -> Vector:
+        """Return what a step leaves of the gradient where there is no penalty, of its terms."""
+        _, rest = self.remainder(force, step, Z)
+        k, (q, m) = len(self.folds), self.active.shape
+        sizes = np.abs(slopes) + np.abs(force[0])
+        terms = np.abs(self.free).T @ sizes.reshape(len(slopes), k * m)
+        return largest_share(np.abs(rest), np.moveaxis(terms.reshape(q, k, m), 1, 0))
+
     def length(self, force: State) -> Vector:
         """Return the norm of a force in the inverse of the penalty, where there is one."""
         squares = np.einsum("nkm,nkm->k", force[0], self.times_kernel(force[0]))
-        return np.sqrt(np.maximum(squares, 0.0))
+        return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
-    def linearise(self, Z: Array) -> _Dual:
+    def linearise(self, Z: Array, damping: Vector | None = None) -> _Dual:
         loss, weight = self.folds.loss, self.folds.weight
         curvature = loss.hessian(self.folds.y, Z)
-        if loss.couples:
-            return _Dual(self, np.sqrt(weight)[..., None] * loss.hessian_root(curvature))
-        return _Dual(self, np.sqrt(weight * np.maximum(curvature, 0.0)))
+        size = np.sqrt(weight)
+        if not loss.couples:
+            added = 0.0 if damping is None else damping[:, None]
+            V = np.where(size > 0.0, size * np.sqrt(np.maximum(curvature, 0.0) + added), 0.0)
+            return _Dual(self, V, lambda u: _divided(u, V))
+
+        def divide(u: Array) -> tuple[Array, Array]:
+            share, rest = loss.hessian_root_solve(curvature, u)
+            quotient, left = _divided(share, np.broadcast_to(size, share.shape))
+            return quotient, np.where(left != 0.0, u, rest)
+
+        return _Dual(self, size[..., None] * loss.hessian_root(curvature), divide)
 
     def _times_free(self, b: Array) -> Array:
         k, q, m = b.shape
@@ -138,6 +159,12 @@ class DualSystem:
         return gap
 
 
+def _divided(u: Array, V: Array) -> tuple[Array, Array]:
+    """Return u / V, zero where V is, and what is left of u there."""
+    positive = V > 0.0
+    return np.divide(u, V, out=np.zeros_like(u), where=positive), np.where(positive, 0.0, u)
+
+
 class _Dual:
     """The factorised equations of a :class:`DualSystem`.
 
@@ -146,11 +173,16 @@ class _Dual:
     system : DualSystem
     V : ndarray of shape (n_rows, n_folds, n_outputs) or with a further axis (n_outputs)
         Roots of the weighted curvatures: numbers, or matrices (output, column).
+    divide : callable
+        Splits u into :math:`V s + u_0` and returns s and :math:`u_0`.
     """
 
-    def __init__(self, system: DualSystem, V: Array) -> None:
+    def __init__(
+        self, system: DualSystem, V: Array, divide: Callable[[Array], tuple[Array, Array]]
+    ) -> None:
         self._system = system
         self._V = V
+        self._divide = divide
         self._couples = V.ndim == 4
         self._factor = Factorised(self._matrix())
         self._free = self._factored_free()
@@ -159,22 +191,24 @@ class _Dual:
     def solve(self, force: State) -> State:
         u, v = force
         system = self._system
-        e = self._apply(self._down(system.times_kernel(u)))
-        q, m = system.active.shape
-        k = len(system.folds)
+        # Where the data are interpolated, c is smaller than u by many digits, which the difference
+        # u - V e would lose. With u = V s + u0, it is V B^-1 (s - V' K u0) + u0.
+        s, rest = self._divide(u)
+        e = self._apply(s - self._down(system.times_kernel(rest)))
+        k, (q, m) = len(system.folds), system.active.shape
         b = np.zeros((k, q, m))
-        if self._free is not None:
-            # The equations of b: F' V B^-1 V' F b + R b = F' (u - V B^-1 V' K u) - v.
-            rest = system.transposed_free(u - self._up(e)) - v
-            b = self._schur(rest)
-            e += self._of_free(b)
-        return np.moveaxis(u - self._up(e), 0, 1), b
+        if self._schur is not None:
+            # The equations of b: (F' V B^-1 V' F + R) b = F' c - v, for c without F.
+            b = self._schur(system.transposed_free(self._up(e) + rest) - v)
+            e -= self._of_free(b)
+        return np.moveaxis(self._up(e) + rest, 0, 1), b
 
     def apart(self, Z: Array, v: Array) -> State:
-        """Return the combination of rows for coefficients that change linear predictors by Z.
+        r"""Return the combination of rows for coefficients that change linear predictors by Z.
 
         ``v`` is the rest of a right-hand side that belongs to F. With the solution's predictors
-        :math:`z = Z + K c + F \\beta`, it has :math:`c = -D z` and :math:`F^\\top D z + R \\beta = v`.
+        :math:`z = Z + K c + F \beta`, it has :math:`c = -D z` and
+        :math:`F^\top D z + R \beta = v`.
         """
         e = self._apply(self._down(Z))
         k, (q, m) = len(self._system.folds), self._system.active.shape
@@ -183,6 +217,12 @@ class _Dual:
             b = self._schur(v - self._system.transposed_free(self._up(e)))
             e += self._of_free(b)
         return np.moveaxis(-self._up(e), 0, 1), b
+
+    @property
+    def singular(self) -> NDArray[np.bool_]:
+        """Which folds have a matrix that is singular to working precision."""
+        singular = self._factor.singular.reshape(len(self._system.folds), -1)
+        return np.asarray(singular.any(axis=1))
 
     def ignored(self, force: State, load: State) -> Vector:
         """Return zero: B has no direction that is not solved for."""
@@ -241,7 +281,7 @@ class _Dual:
             column[...] = self._apply(self._down(x))
         return columns
 
-    def _factored_schur(self):  # type: ignore[no-untyped-def]
+    def _factored_schur(self) -> Callable[[Array], Array] | None:
         """Return how to solve the equations of b."""
         system = self._system
         if self._free is None:
@@ -266,4 +306,5 @@ class _Dual:
     def _of_free(self, b: Array) -> Array:
         """Return B^-1 V' F b."""
         coefficients = b.reshape(len(b), -1)[:, np.flatnonzero(self._system.active)]
-        return np.einsum("jnkm,kj->nkm", self._free, coefficients)
+        free: Any = self._free
+        return np.asarray(np.einsum("jnkm,kj->nkm", free, coefficients))

@@ -28,15 +28,20 @@ Vector = NDArray[np.float64]
 State = tuple[Array, ...]
 
 MAX_ITER = 100
-# Decrements in units of the loss of a model without coefficients: from where on a step with a new
+# Decrements in units of the objective: from where on a step with a new
 # factor leaves next to nothing, what is solved, what rounding may leave unsolved, and from where on
 # the curvature changes so little that its factor serves again.
-NEAR, SOLVED, ROUNDING, FROZEN = 1e-10, 1e-26, 1e-13, 1e-5
+NEAR, SOLVED, ROUNDING, FROZEN = 1e-10, 1e-26, 1e-9, 1e-5
 # A factor that serves again must still gain this much in a step.
 GAIN = 0.1
 # The slope at the end of a step, as a share of the slope at its start, that ends a line search.
 FLAT = 0.5
-MAX_TRIALS = 60
+MAX_TRIALS = 40
+# A step that is cut shorter than this asks for damping.
+SHORT = 0.1
+# So many steps in a row that lower no objective by more than its last digits are rounding.
+PATIENCE, RESOLUTION = 5, 1e-12
+TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,26 @@ class Folds:
 
     def gradient(self, Z: Array) -> Array:
         """Return the derivatives of the weighted training losses at linear predictors."""
-        return np.asarray(self.weight * self.loss.gradient(self.y, Z))
+        return np.where(self.weight > 0.0, self.weight * self.loss.gradient(self.y, Z), 0.0)
 
-    def values(self, Z: Array) -> Vector:
-        """Return each fold's training loss."""
-        loss = self.weight * self.loss.value(self.y, Z)
-        return np.asarray(loss.sum(axis=(0, 2)))
+    def training(self, Z: Array) -> tuple[Vector, Array]:
+        """Return each fold's training loss, and its derivatives at the linear predictors."""
+        loss, slope = self.loss.value_and_gradient(self.y, Z)
+        # What has no weight is not asked whether it is finite.
+        weighted = np.where(self.weight > 0.0, self.weight * loss, 0.0)
+        slopes = np.where(self.weight > 0.0, self.weight * slope, 0.0)
+        return np.asarray(weighted.sum(axis=(0, 2))), slopes
+
+    def relative(self, work: Vector, objective: Vector) -> Vector:
+        """Return decrements in units of what is left of the objective; NaN becomes infinite."""
+        if not np.isfinite(self.loss.minimum):
+            objective = 1.0 + np.abs(objective)  # which may lie anywhere
+        relative = np.abs(work) / np.maximum(objective, TINY)
+        return np.where(np.isfinite(relative), relative, np.inf)
+
+    def some(self, chosen: NDArray[np.intp]) -> Folds:
+        """Return some of the folds, for their training losses."""
+        return Folds(self.y, self.loss, self.weight[:, chosen], self.held_out)
 
     def outer(self, Z: Array) -> tuple[Vector, Array]:
         """Return each fold's held-out loss, and its derivatives at the linear predictors."""
@@ -77,7 +96,7 @@ class Folds:
             return np.zeros(len(self)), np.zeros_like(Z)
         weight = self.held_out.weight[:, None]
         loss, slope = self.loss.value_and_gradient(self.y[rows], Z[rows, folds][:, None])
-        values = np.bincount(folds, (weight * loss).sum(axis=(1, 2)), len(self))
+        values = np.bincount(folds, (weight * loss).sum(axis=(1, 2)), len(self)).astype(np.float64)
         U = np.zeros_like(Z)
         U[rows, folds] = (weight * slope)[:, 0]
         return values, U
@@ -99,8 +118,8 @@ class System(Protocol):
     def predict(self, state: State) -> Array:
         """Return the linear predictors of all rows, (row, fold, output)."""
 
-    def linearise(self, Z: Array) -> Linearised:
-        """Factorise the Hessians at linear predictors."""
+    def linearise(self, Z: Array, damping: Vector | None = None) -> Linearised:
+        """Factorise the Hessians at linear predictors, with something added to the curvatures."""
 
     def pull(self, state: State, slopes: Array) -> State:
         """Return minus the gradient, given the derivatives of the training losses."""
@@ -129,62 +148,7 @@ class Solved:
     fresh : bool
         Whether that point is the state.
     decrement : ndarray of shape (n_folds,)
-        In units of the loss of a model without coefficients.
-    n_iter : int
-    """
-
-    state: State
-    Z: Array
-    linearised: Linearised
-    fresh: bool
-    decrement: Vector
-    n_iter: int
-
-
-def solve(self, force: State) -> State:
-    """Return the Hessians' inverses times a force."""
-
-
-class System(Protocol):
-    """The variables of some folds: how they become linear predictors, and Newton's equations.
-
-    A *force* is a right-hand side of these equations, in whatever form the system keeps it.
-    """
-
-    def predict(self, state: State) -> Array:
-        """Return the linear predictors of all rows, (row, fold, output)."""
-
-    def linearise(self, Z: Array) -> Linearised:
-        """Factorise the Hessians at linear predictors."""
-
-    def pull(self, state: State, slopes: Array) -> State:
-        """Return minus the gradient, given the derivatives of the training losses."""
-
-    def load(self, slopes: Array) -> State:
-        """Return the gradient of a function with such derivatives at the linear predictors."""
-
-    def work(self, force: State, step: State, dZ: Array) -> Vector:
-        """Return each fold's product of a force and a step, which changes the predictors by dZ."""
-
-    def stiffness(self, state: State, step: State) -> Vector:
-        """Return each fold's product of two vectors in the metric of its penalty."""
-
-
-@dataclass(frozen=True)
-class Solved:
-    """What Newton's method leaves.
-
-    Attributes
-    ----------
-    state : State
-    Z : ndarray of shape (n_rows, n_folds, n_outputs)
-        The linear predictors.
-    linearised : Linearised
-        At a point near by.
-    fresh : bool
-        Whether that point is the state.
-    decrement : ndarray of shape (n_folds,)
-        In units of the loss of a model without coefficients.
+        In units of the objective.
     n_iter : int
     """
 
@@ -200,9 +164,7 @@ class Solved:
         return np.asarray(self.decrement <= ROUNDING)
 
 
-def solve(
-    system: System, folds: Folds, state: State, unit: Vector, max_iter: int, target: float
-) -> Solved:
+def solve(system: System, folds: Folds, state: State, max_iter: int, target: float) -> Solved:
     """Minimise from a state, which is not changed.
 
     Parameters
@@ -210,41 +172,79 @@ def solve(
     system : System
     folds : Folds
     state : State
-    unit : ndarray of shape (n_folds,)
-        The loss of a model without coefficients, positive.
     max_iter : int
     target : float
         Decrement to end at, or where rounding permits no less.
     """
-    Z = system.predict(state)
-    linearised = system.linearise(Z)
-    fresh, last = True, np.full(len(folds), np.inf)
+    k = len(folds)
+    Z, damping = system.predict(state), np.zeros(k)
+    linearised, fresh = system.linearise(Z, damping), True
+    last, progress = np.full(k, np.inf), _Progress(k)
     for n_iter in range(max_iter + 1):
-        slopes = folds.gradient(Z)
+        losses, slopes = folds.training(Z)
         if not np.isfinite(slopes).all():
-            return Solved(state, Z, linearised, fresh, np.full(len(folds), np.inf), n_iter)
+            return Solved(state, Z, linearised, fresh, np.full(k, np.inf), n_iter)
+        objective = losses + 0.5 * system.stiffness(state, state)
         force = system.pull(state, slopes)
         step = linearised.solve(force)
         dZ = system.predict(step)
-        decrement = np.abs(system.work(force, step, dZ)) / unit
-        # NaN is no progress.
+        decrement = folds.relative(system.work(force, step, dZ), objective)
+        # NaN is no gain.
         slow = ~(decrement <= GAIN * last)
         if not fresh and (slow & (decrement > target)).any():
-            linearised, fresh = system.linearise(Z), True
-            last = np.full(len(folds), np.inf)
+            linearised, fresh = system.linearise(Z, damping), True
+            last = np.full(k, np.inf)
             continue
         done = (decrement <= target) | (slow & (decrement <= ROUNDING))
-        if done.all() or n_iter == max_iter:
+        done &= damping == 0.0
+        if done.all() or n_iter == max_iter or progress.ends(objective, decrement):
             break
-        t = _line_search(system, folds, state, step, Z, dZ, -decrement * unit)
+        t = _line_search(system, folds, state, step, Z, dZ)
         t[done] = 0.0
         state = tuple(x + _by_fold(t, dx) * dx for x, dx in zip(state, step, strict=True))
+        damping = _damped(damping, (t < SHORT) & ~done, folds, Z, slopes)
         Z = system.predict(state)
         last, fresh = decrement, False
-        if not ((decrement <= FROZEN) | done).all():
-            linearised, fresh = system.linearise(Z), True
-    decrement = np.nan_to_num(decrement, nan=np.inf)
-    return Solved(state, Z, linearised, fresh, decrement, n_iter)
+        if damping.any() or not ((decrement <= FROZEN) | done).all():
+            linearised, fresh = system.linearise(Z, damping), True
+    decrement = np.where((damping == 0.0) & np.isfinite(decrement), decrement, np.inf)
+    return Solved(state, Z, linearised, fresh and not damping.any(), decrement, n_iter)
+
+
+class _Progress:
+    """Whether steps still lead anywhere: to a lower objective or decrement of some fold."""
+
+    def __init__(self, n_folds: int) -> None:
+        self._objective, self._decrement = np.full((2, n_folds), np.inf)
+        self._idle = 0
+
+    def ends(self, objective: Vector, decrement: Vector) -> bool:
+        """Take note of a step; return whether there have been too many in vain."""
+        lower = objective < self._objective - RESOLUTION * np.abs(objective)
+        ahead = lower | (decrement < self._decrement)
+        self._idle = 0 if ahead.any() else self._idle + 1
+        self._objective = np.fmin(self._objective, objective)
+        self._decrement = np.fmin(self._decrement, decrement)
+        return self._idle == PATIENCE
+
+
+def _damped(
+    damping: Vector, short: NDArray[np.bool_], folds: Folds, Z: Array, slopes: Array
+) -> Vector:
+    """Return what is to be added to the second derivatives of the losses.
+
+    A loss that grows linearly has no curvature far from its minimum, and a Newton step from there
+    leads beyond all reason (Levenberg and Marquardt's remedy). What is added is in units of the
+    loss's slope against its predictors, grows where steps have to be cut short, and is gone before
+    the end.
+    """
+    if not (short.any() or damping.any()):
+        return damping
+    size = (folds.weight * (1.0 + np.abs(Z))).sum(axis=(0, 2))
+    unit = np.abs(slopes).sum(axis=(0, 2)) / np.maximum(size, TINY)
+    more = np.maximum(10.0 * damping, 1e-2 * unit)
+    less = np.where(damping > 1e-6 * unit, 0.1 * damping, 0.0)
+    return np.where(short, more, less)
 
 
 def _by_fold(t: Vector, like: Array) -> Array:
@@ -252,7 +252,7 @@ def _by_fold(t: Vector, like: Array) -> Array:
 
 
 def _line_search(
-    system: System, folds: Folds, state: State, step: State, Z: Array, dZ: Array, slope: Vector
+    system: System, folds: Folds, state: State, step: State, Z: Array, dZ: Array
 ) -> Vector:
     r"""Return each fold's length of a step, near the minimum along it.
 
@@ -265,6 +265,7 @@ def _line_search(
     t = np.ones(len(folds))
     # In the metric of the penalty, the slope is linear in the length.
     constant, linear = system.stiffness(state, step), system.stiffness(step, step)
+    slope = np.einsum("nkm,nkm->k", folds.gradient(Z), dZ) + constant
     low, high = np.zeros_like(t), np.full_like(t, np.inf)
     at_low, at_high = slope.copy(), np.full_like(t, np.inf)
     # Where even the model expects nothing, a step is rounding.
@@ -274,8 +275,7 @@ def _line_search(
             break
         now = t[searching]
         moved = Z[:, searching] + now[:, None] * dZ[:, searching]
-        weight = folds.weight[:, searching]
-        slopes = weight * folds.loss.gradient(folds.y, moved)
+        slopes = folds.some(searching).gradient(moved)
         along = np.einsum("nkm,nkm->k", slopes, dZ[:, searching])
         along += constant[searching] + now * linear[searching]
         bad = ~np.isfinite(along)

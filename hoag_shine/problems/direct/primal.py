@@ -64,7 +64,7 @@ class Design:
 
 @dataclass(frozen=True)
 class PrimalSystem:
-    """Newton's equations in the coefficients.
+    r"""Newton's equations in the coefficients.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class PrimalSystem:
     active : ndarray of shape (d, n_outputs), bool
         The variables that the model has; others are zero.
     centring : ndarray of shape (d, n_folds) or None
-        :math:`\\rho` of each fold and row.
+        :math:`\rho` of each fold and row.
     """
 
     design: Design
@@ -101,13 +101,14 @@ class PrimalSystem:
         return (self._transposed(slopes),)
 
     def work(self, force: State, step: State, dZ: Array) -> Vector:
-        return np.einsum("kdm,kdm->k", force[0], step[0])
+        return np.asarray(np.einsum("kdm,kdm->k", force[0], step[0]))
 
     def stiffness(self, state: State, step: State) -> Vector:
-        return np.einsum("kdm,kdm->k", state[0], self._stretched(step[0]))
+        return np.asarray(np.einsum("kdm,kdm->k", state[0], self._stretched(step[0])))
 
-    def linearise(self, Z: Array) -> _Primal:
-        return self._coupled(Z) if self.folds.loss.couples else self._each(Z)
+    def linearise(self, Z: Array, damping: Vector | None = None) -> _Primal:
+        added = 0.0 if damping is None else damping[:, None]
+        return self._coupled(Z, added) if self.folds.loss.couples else self._each(Z, added)
 
     def remainder(self, force: State, state: State, Z: Array) -> State:
         """Return what the Hessian at Z times a state leaves of a force."""
@@ -116,17 +117,27 @@ class PrimalSystem:
         slopes = weight * loss.hessian_product(curvature, self.predict(state))
         return (force[0] - self._transposed(slopes) - self._stretched(state[0]),)
 
+    def unmoved(self, force: State, step: State, Z: Array, slopes: Array) -> Vector:
+        """Return what a step leaves of the gradient where there is no penalty, of its terms."""
+        free = self.active & (self.penalty == 0.0)
+        (rest,) = self.remainder(force, step, Z)
+        terms = np.moveaxis(self._sums(np.abs(self.design.rows), np.abs(slopes)), 1, 0)
+        return largest_share(np.abs(rest) * free, terms)
+
+    @staticmethod
+    def _sums(rows: Array, slopes: Array) -> Array:
+        n, k, m = slopes.shape
+        return np.asarray((rows.T @ slopes.reshape(n, -1)).reshape(-1, k, m))
+
     def length(self, force: State) -> Vector:
         """Return the norm of a force in the inverse of the penalty, where there is one."""
         inverse = np.where(
             self.penalty > 0.0, 1.0 / np.where(self.penalty > 0.0, self.penalty, 1), 0
         )
-        return np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse))
+        return np.asarray(np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse)))
 
     def _transposed(self, slopes: Array) -> Array:
-        n, k, m = slopes.shape
-        product = (self.design.rows.T @ slopes.reshape(n, -1)).reshape(-1, k, m)
-        return np.moveaxis(product, 1, 0) * self.active
+        return np.moveaxis(self._sums(self.design.rows, slopes), 1, 0) * self.active
 
     def _stretched(self, W: Array) -> Array:
         """Return what penalty and centring make of coefficients."""
@@ -135,11 +146,11 @@ class PrimalSystem:
             pull += (self.centring.T * W.sum(axis=2))[:, :, None]
         return pull
 
-    def _each(self, Z: Array) -> _Primal:
+    def _each(self, Z: Array, added: Any) -> _Primal:
         """Factorise the Hessians of the outputs, of which each has its own."""
         d, m = self.penalty.shape
         loss, weight = self.folds.loss, self.folds.weight
-        D = weight * loss.hessian(self.folds.y, Z)
+        D = _weighted(weight, loss.hessian(self.folds.y, Z) + added)
         # Least squares of several targets under one penalty have one Hessian.
         alike = loss.quadratic and weight.shape[2] == 1 and np.ptp(self.penalty, axis=1).max() == 0
         outputs = 1 if alike else m
@@ -154,18 +165,17 @@ class PrimalSystem:
         def unpack(x: Array) -> Array:
             return x if alike else np.moveaxis(x.reshape(k, m, d), 1, 2)
 
-        return _Primal(Factorised(H), pack, unpack, diagonals)
+        return _Primal(Factorised(H), pack, unpack, diagonals, k)
 
-    def _coupled(self, Z: Array) -> _Primal:
+    def _coupled(self, Z: Array, added: Any) -> _Primal:
         """Factorise the Hessians of all outputs together."""
         (d, m), k = self.penalty.shape, len(self.folds)
         loss, weight = self.folds.loss, self.folds.weight
         curvature = loss.hessian(self.folds.y, Z)
-        H = np.empty((k, d, m, d, m))
+        H: Any = np.empty((k, d, m, d, m))
         for c in range(m):
-            column = weight * loss.hessian_product(
-                curvature, np.broadcast_to(np.eye(m)[c], Z.shape)
-            )
+            unit = np.broadcast_to(np.eye(m)[c], Z.shape)
+            column = _weighted(weight, loss.hessian_product(curvature, unit) + added * unit)
             for b in range(c, m):
                 H[:, :, b, :, c] = H[:, :, c, :, b] = self.design.gram(column[:, :, b])
         if self.centring is not None:
@@ -184,7 +194,7 @@ class PrimalSystem:
             return full.reshape(k, d, m)
 
         diagonals = np.tile(self.penalty.ravel()[kept], (k, 1))
-        return _Primal(Factorised(H[:, kept[:, None], kept]), pack, unpack, diagonals)
+        return _Primal(Factorised(H[:, kept[:, None], kept]), pack, unpack, diagonals, k)
 
 
 class _Primal:
@@ -198,6 +208,7 @@ class _Primal:
         from its solutions back.
     penalty : ndarray of shape (n_matrices, order)
         The penalty's part of the diagonals.
+    n_folds : int
     """
 
     def __init__(
@@ -206,11 +217,18 @@ class _Primal:
         pack: Callable[[Array], Array],
         unpack: Callable[[Array], Array],
         penalty: Array,
+        n_folds: int,
     ) -> None:
         self._factor, self._pack, self._unpack, self._penalty = factor, pack, unpack, penalty
+        self._n_folds = n_folds
 
     def solve(self, force: State) -> State:
         return (self._unpack(self._factor(self._pack(force[0]))),)
+
+    @property
+    def singular(self) -> NDArray[np.bool_]:
+        """Which folds have a matrix that is singular to working precision."""
+        return np.asarray(self._factor.singular.reshape(self._n_folds, -1).any(axis=1))
 
     def ignored(self, force: State, load: State) -> Vector:
         """Return what a force may change of a function, along directions that are not solved for.
@@ -221,6 +239,18 @@ class _Primal:
         sides = self._pack(force[0]), self._pack(load[0])
         total = self._factor.ignored(*sides, self._penalty)
         return np.asarray(total.reshape(len(force[0]), -1).sum(axis=1))
+
+
+def largest_share(left: Array, terms: Array) -> Vector:
+    """Return each fold's largest share of what is left, zero where there was nothing."""
+    nothing = np.where(left > 0.0, np.inf, 0.0)
+    share = np.divide(left, terms, out=nothing, where=terms > 0.0)
+    return np.asarray(share.reshape(len(share), -1).max(axis=1, initial=0.0))
+
+
+def _weighted(weight: Array, curvature: Array) -> Array:
+    """Return weighted curvatures, zero where the weight is, whatever the curvature."""
+    return np.where(weight > 0.0, weight * curvature, 0.0)
 
 
 def with_ones(X: Any, fit_intercept: bool) -> Array:

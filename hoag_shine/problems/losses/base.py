@@ -93,6 +93,13 @@ class Loss(ABC):
         """
         raise NotImplementedError(f"{self!r} has no hessian_root.")
 
+    def hessian_root_solve(self, hessian: Array, u: Array) -> tuple[Array, Array]:
+        r"""Return s and a rest with :math:`u = V s + \text{rest}`, V being :meth:`hessian_root`.
+
+        The rest is zero in every output that has coefficients, wherever u is a gradient there.
+        """
+        raise NotImplementedError(f"{self!r} has no hessian_root_solve.")
+
     def hessian_diagonal(self, hessian: Array) -> Array:
         """Return the second derivative's diagonal, of z's shape, given :meth:`hessian`."""
         return hessian

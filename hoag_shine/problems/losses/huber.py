@@ -88,6 +88,18 @@ class HuberLoss(Loss):
         root[..., 1, 1] = np.sqrt(np.maximum(c - root[..., 1, 0] ** 2, 0.0))
         return root
 
+    def hessian_root_solve(self, hessian: Array, u: Array) -> tuple[Array, Array]:
+        # The scale has no coefficients: what V does not reach may stay there.
+        root = self.hessian_root(hessian)
+        first = root[..., 0, 0]
+        s = np.zeros_like(u)
+        s[..., 0] = np.divide(u[..., 0], first, out=np.zeros_like(first), where=first > 0.0)
+        rest = np.stack(
+            [np.where(first > 0.0, 0.0, u[..., 0]), u[..., 1] - root[..., 1, 0] * s[..., 0]],
+            axis=-1,
+        )
+        return s, rest
+
     def scale(self, z: Array) -> Array:
         """Return the scale for the second predictor."""
         return np.asarray(self.unit * (1.0 + z))

@@ -104,6 +104,15 @@ class MultinomialLoss(Loss):
         p, root = hessian, np.sqrt(hessian)
         return np.eye(p.shape[-1]) * root[..., None, :] - p[..., :, None] * root[..., None, :]
 
+    def hessian_root_solve(self, hessian: Array, u: Array) -> tuple[Array, Array]:
+        # V diag(p)^(-1/2) u is u less p times the sum of u, and gradients sum to zero; of classes
+        # whose probability is not zero, they do so where there are no others.
+        positive = hessian > 0.0
+        s = np.divide(u, np.sqrt(hessian), out=np.zeros_like(u), where=positive)
+        lost = np.where(positive, u, 0.0).sum(axis=-1, keepdims=True)
+        lost = np.where(positive.all(axis=-1, keepdims=True), 0.0, lost)
+        return s, np.where(positive, hessian * lost, u)
+
     def hessian_diagonal(self, hessian: Array) -> Array:
         return hessian * (1.0 - hessian)
 
