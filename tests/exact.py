@@ -88,7 +88,10 @@ def softmax(y, z):
     total = e.sum(axis=-1, keepdims=True)
     value = (top + np.log(total))[..., 0] - (y * z).sum(axis=-1)
     p = e / total
-    hessian = p[..., None] * np.eye(z.shape[-1]) - p[..., None] * p[..., None, :]
+    hessian = -p[..., None] * p[..., None, :]
+    k = np.arange(z.shape[-1])
+    hessian[..., k, k] = 0.0
+    hessian[..., k, k] = -hessian.sum(axis=-1)  # nothing cancels
     return value, p - y, hessian, np.full_like(z, 0.5)
 
 
@@ -511,6 +514,31 @@ def rounding(problems, w, functional, n_draws=4):
         there = functional(z + dz + predictors(problems.X, moved), w + moved, every)
         worst = np.fmax(worst, np.linalg.norm((there - f).astype(float), axis=1))
     return worst
+
+
+def adjoints(problems, test, w, n_steps=4):
+    """Yield H^-1 X' u of shape (B, q m), better and better, u the slopes of the held-out losses.
+
+    The last is that of predictors that rounding in double precision has changed.
+    """
+    reduced, every = Reduced(problems), np.arange(len(w))
+    z = predictors(problems.X, w)
+    parts = predictors(np.abs(problems.X), np.abs(w))
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], z.shape)
+    train, y = problems.train.astype(LONG)[..., None], problems.y.astype(LONG)
+    for there in (z, z + np.finfo(float).eps * signs * parts):
+        _, slope, curvature, _ = problems.loss(y, there)
+        curvature = np.where(train[..., None] > 0.0, train[..., None] * curvature, 0.0)
+        g = transposed(problems.X, np.where(test[..., None] > 0.0, test[..., None] * slope, 0.0))
+        rest, q = np.where(problems.free, g, 0.0), np.zeros_like(w)
+        for _ in range(n_steps):
+            q = q - inverse(reduced, rest, curvature.astype(np.float64), every)
+            turned = np.einsum("bnij,bnj->bni", curvature, predictors(problems.X, q))
+            product = transposed(problems.X, turned) + problems.h * q
+            rest = np.where(problems.free, g - product, 0.0)
+            if there is z:
+                yield q.reshape(len(q), -1)
+    yield q.reshape(len(q), -1)
 
 
 def outside(reduced, g, b):

@@ -24,11 +24,13 @@ from typing import Any
 
 import numpy as np
 from draws import KINDS, Drawn, draw, splits_of
-from exact import LONG, Problems, objectives, predictors, rounding, solve, squared
+from exact import LONG, Problems, adjoints, objectives, predictors, rounding, solve, squared
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from hoag_shine import ShineCV, fold_problems, hoag
+from hoag_shine.estimators.registry import as_model
 
 # What a result promises of its criterion, relative to it, beside its own ``error``.
 PROMISED = 3e-6
@@ -160,19 +162,44 @@ class Truth:
             return np.log(np.maximum(mean, 1e-300))
         return mean if kind.loss(self.drawn.estimator, None) is squared else 0.0 * mean
 
-    def criteria(self, strengths, hints=None):
-        """Return the values of the criterion at several penalties.
-
-        ``hints`` are inner variables of each penalty's folds, to look near to.
-        """
+    def _folds(self, strengths):
+        """Return the problems of all folds, and the weights of their held-out rows."""
         times = [np.bincount(train, minlength=self.n).astype(float) for train, _ in self.splits]
-        p = self._problems(strengths, times)
         held = np.stack(
             [np.bincount(test, minlength=self.n) * self.weight for _, test in self.splits]
         )
         held = held / held.sum(axis=1, keepdims=True)
         outputs = 1 if self.couples else self.n_outputs
         test = np.tile(np.repeat(held, outputs, axis=0), (len(strengths), 1)).astype(LONG)
+        return self._problems(strengths, times), test
+
+    def hypergradient(self, theta, ws):
+        """Return the hypergradient at inner variables of the folds, and what its error may be.
+
+        The error is that of the refinement, and what rounding in products X w changes.
+        """
+        alpha = np.exp(theta)
+        units = [self.strengths({"alpha": row}, self._labels()) for row in np.eye(len(alpha))]
+        parts = [a * unit for a, unit in zip(alpha, units, strict=True)]
+        p, test = self._folds([sum(parts)])
+        by_penalty = np.stack([self._folds([part])[0].h for part in parts])
+        w = np.concatenate([self._arranged(each) for each in ws])
+        weights = (by_penalty.astype(LONG) * w).reshape(len(alpha), len(w), -1)
+        exact = [-np.einsum("jbv,bv->j", weights, q) / len(w) for q in adjoints(p, test, w)]
+        *_, before, last, rounded = [each.astype(float) for each in exact]
+        doubt = np.linalg.norm(last - before) + np.linalg.norm(last - rounded)
+        return last, 10.0 * float(doubt)
+
+    def _labels(self):
+        penalty = self.drawn.penalty
+        return () if isinstance(penalty, str) else [k for k in np.unique(penalty) if k >= 0]
+
+    def criteria(self, strengths, hints=None):
+        """Return the values of the criterion at several penalties.
+
+        ``hints`` are inner variables of each penalty's folds, to look near to.
+        """
+        p, test = self._folds(strengths)
 
         def functional(z, w, chosen):
             value = p.loss(p.y[chosen].astype(LONG), z)[0]
@@ -445,21 +472,25 @@ def _replayed(drawn, search, chosen):
             hoag(problems, np.array(first["theta"]), bounds=bounds, callback=look, **options)
     if not set(chosen) <= set(found):
         return None
-    return [[_variables(drawn, w) for w in found[i]] for i in chosen]
+    return [[variables(drawn, w) for w in found[i]] for i in chosen]
 
 
-def _variables(drawn, w):
-    """Return the library's inner variables as coefficients and intercepts, (p + 1, outputs)."""
-    intercept, p = drawn.estimator.fit_intercept, drawn.X.shape[1]
-    huber = drawn.name == "huber"
+def variables(drawn, w):
+    """Return the library's inner variables as coefficients and intercepts, (p + 1, outputs).
+
+    Its intercepts are counted from the middle of the targets, and Huber's scale in their unit.
+    """
+    huber, p = drawn.name == "huber", drawn.X.shape[1]
+    intercept = drawn.estimator.fit_intercept
     w = w.reshape(p + (1 if intercept or huber else 0), -1)
     if not (intercept or huber):
-        w = np.vstack([w, np.zeros_like(w[:1])])
-    if huber:  # whose scale is counted in units of the targets
-        centre = np.median(drawn.y) * intercept
-        size = np.median(np.abs(drawn.y - centre)) or np.abs(drawn.y).max() or 1.0
-        w = w.copy()
-        w[-1, 1] = size * (1.0 + w[-1, 1])
+        return np.vstack([w, np.zeros_like(w[:1])])
+    model = as_model(clone(drawn.estimator))
+    model.encode(drawn.y)
+    w = w.copy()
+    w[-1] += model.offset
+    if huber:
+        w[-1, 1] = model.loss.scale(w[-1, 1])
     return w
 
 
