@@ -215,7 +215,7 @@ def minimize_lbfgs(
 
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
-    check_positive("tol", tol, zero=True)
+    check_positive("tol", tol, zero=True, finite=False)
     check_count("max_iter", max_iter)
     check_count("memory", memory, most=MOST_PAIRS)
     check_function("initial", initial)

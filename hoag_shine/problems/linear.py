@@ -324,7 +324,21 @@ class LinearProblems(ProblemSet):
         return list(self.outer_at(dict(enumerate(ws))).values())
 
     def data_diagonals(self, ws: Sequence[Vector]) -> list[Vector | None]:
+        if self._keeps_to_span:
+            return [None] * len(ws)
         return list(self.diagonals_at(dict(enumerate(ws))).values())
+
+    @cached_property
+    def _keeps_to_span(self) -> bool:
+        """Whether a solver must not leave the span of a fold's rows, where the solution lies.
+
+        With more columns than rows, what a diagonal or the folds' mean Hessian adds outside of it
+        is seen by no training loss, and only the penalty would bring it back. A multiple of the
+        identity adds nothing. Columns of sparse data differ so much in their numbers of entries
+        that a solver without a diagonal would not get on.
+        """
+        wide = self._weights.n_train < self.n_features
+        return wide and self.penalty.n_groups == 1 and not hasattr(self._X, "tocsr")
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
@@ -373,7 +387,7 @@ class LinearProblems(ProblemSet):
         m = self.n_outputs
         cost = self.design.gram_cost * (m * (m + 1) // 2 if self.loss.couples else m)
         cheap = cost <= max(MAX_GRAM_COST, QUICK / self.design.n_stored)
-        if self.n_params > MAX_FACTORISED or not cheap:
+        if self.n_params > MAX_FACTORISED or not cheap or self._keeps_to_span:
             return None
         w = np.mean(ws, axis=0)
         h = self.penalty.hessian(theta)

@@ -31,7 +31,6 @@ class Factorised:
     Parameters
     ----------
     H : ndarray of shape (n_matrices, d, d)
-        Finite.
 
     Attributes
     ----------
@@ -40,9 +39,16 @@ class Factorised:
     smallest : ndarray of shape (n_matrices,)
         The smallest squared pivot of the scaled matrices, near the inverse of their condition
         numbers; zero where singular.
+
+    Raises
+    ------
+    FloatingPointError
+        If a matrix is not finite.
     """
 
     def __init__(self, H: Array) -> None:
+        if not np.isfinite(H).all():
+            raise FloatingPointError("The Hessian of an inner problem is not finite.")
         diagonal = np.einsum("bii->bi", H)
         positive = diagonal > 0.0
         # A variable that nothing touches has neither curvature nor gradient; it stays where it is.

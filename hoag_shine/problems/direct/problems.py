@@ -214,7 +214,8 @@ class DirectProblems:
         for origin, target in ((start, NEAR), (system.zero(), SOLVED)):
             solved = solve(system, folds, origin, max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
-            state, solution = self._finished(system, folds, solved, theta)
+            corrections = CORRECTIONS if solved.n_iter < max_iter else 0
+            state, solution = self._finished(system, folds, solved, theta, corrections)
             if (solution.converged | (solution.errors <= ACCURATE * np.abs(solution.values))).all():
                 break
         self._states[chunk.start] = state
@@ -270,13 +271,14 @@ class DirectProblems:
         folds: Folds,
         solved: Solved,
         theta: Vector,
+        corrections: int,
     ) -> tuple[State, DirectSolution]:
         state, Z = solved.state, solved.Z
         linearised: Any = solved.linearised
         if not (solved.fresh or self.loss.quadratic):
             linearised = system.linearise(Z)
         last = np.full(len(folds), np.inf)
-        for _ in range(CORRECTIONS + 1):
+        for i in range(corrections + 1):
             ws = self._expanded(state, theta)
             Z = self._predicted(ws, system, state)
             values, U = folds.outer(Z)
@@ -288,7 +290,7 @@ class DirectProblems:
             decrement = folds.relative(system.work(force, step, dZ), objective)
             changes = np.einsum("nkm,nkm->k", U, dZ)
             done = (decrement <= SOLVED) | ~(decrement < last)
-            if done.all():
+            if done.all() or i == corrections:
                 break
             last = decrement
             state = tuple(x + dx for x, dx in zip(state, step, strict=True))
