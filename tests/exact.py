@@ -496,7 +496,7 @@ def rounding(problems, w, functional, n_draws=4):
     the gradient. That gives an estimate of what the best of solvers in double precision leaves.
     """
     reduced, every = Reduced(problems), np.arange(len(w))
-    F, slopes, curved, f = _evaluate(problems, w, every, functional)
+    _, slopes, curved, f = _evaluate(problems, w, every, functional)
     size = np.abs(problems.X)
     z, parts = predictors(problems.X, w), predictors(size, np.abs(w))
     rng = np.random.default_rng(0)

@@ -434,8 +434,8 @@ def _judge(verdict, search, i, truths, k, lost):
         return
     if off > claimed + promised + error + lost and not (verdict.warned and best):
         verdict.failures[name + verdict.warned * " (warned)"] = (
-            f"record {i} ({record['method'] or 'shine'}) {found:.9g} +- {claimed:.2g}, true {true:.9g}, "
-            f"off {off / size:.1e}, rounding {lost / size:.1e}"
+            f"record {i} ({record['method'] or 'shine'}) {found:.9g} +- {claimed:.2g}, "
+            f"true {true:.9g}, off {off / size:.1e}, rounding {lost / size:.1e}"
             + ("" if truths.excess is None else f", objective off {truths.excess[k]:.1e}")
         )
     if best and claimed > promised + 1e-9 * size + lost and not verdict.warned:
