@@ -98,6 +98,7 @@ class Trace:
         What looked best may no longer do so then; the next best is tried in its place, and so is
         the start where its error leaves open which is lower.
         """
+        estimates = self.sampler is not self._exact
         if self._exact is not None:
             self._exact.take_over(self.sampler)
             self.sampler = self._exact
@@ -112,10 +113,22 @@ class Trace:
                 self._replace(index, self._looked_at(index))
             solved[index] = self.solutions
         self.solutions, self._solved_index = solved[self.best_index], self.best_index
+        if self._exact is not None and estimates:
+            self._measure_errors(solved)
         # What a solver has given up is no more solved than what it had no time for.
         best, ask = self.best, self._accurately(self.best_index)
         unfinished = not best.final and best.tolerance > ask.tolerance
         self.unsolved = unfinished or not best.error <= ask.accuracy
+
+    def _measure_errors(self, solved: Container[int]) -> None:
+        """Replace estimated errors of records by what they are, if those are larger."""
+        assert self._exact is not None
+        for index, sample in enumerate(self._samples):
+            if index in solved or self._exact.late:
+                continue
+            true = self._exact.sample(Ask(sample.theta))
+            error = abs(sample.value - true.value) + true.error
+            self.history[index]["error"] = max(self.history[index]["error"], error)
 
     def _looked_at(self, index: int) -> Sample:
         """Return a more accurate sample at the theta of one."""

@@ -162,7 +162,7 @@ GOOD = {
         "theta": "True -1 0 0.5",
         "w": "None",
         "tol": "0 0.5 inf",
-        "max_iter": "1e400 1e5000",
+        "max_iter": "0 1e400 1e5000",
         "memory": "",
         "inverse_hessian": "None",
         "initial": "None type",

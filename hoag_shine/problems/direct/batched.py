@@ -126,7 +126,10 @@ def _smallest_pivots(S: Array) -> Vector:
 
 def _split(S: Array) -> tuple[Vector, Array, NDArray[np.bool_]]:
     """Return eigenvalues and vectors, and which of them are more than rounding."""
-    values, vectors = np.linalg.eigh(S)
+    try:
+        values, vectors = np.linalg.eigh(S)
+    except LinAlgError as error:
+        raise FloatingPointError("The Hessian of an inner problem has no eigenvalues.") from error
     return values, vectors, values > SMALLEST_PIVOT * len(S) * values[-1]
 
 

@@ -53,6 +53,8 @@ ACCURATE = 1e-9
 PRECISION, MARGIN = 1e-14, 1e-13
 # Share of a gradient's terms that a Newton step may leave of it.
 UNMOVED = 1e-3
+# What a solve may leave of itself.
+PART = 0.1
 # Bounds of errors are this multiple of what a step of refinement would change.
 SAFETY = 10.0
 
@@ -311,6 +313,12 @@ class DirectProblems:
         reach = np.sqrt((h * ws * ws).sum(axis=1)) * system.length(rest)
         bounds += np.where(linearised.singular, reach, 0.0)
         errors = np.abs(changes) + PRECISION * np.abs(values) + linearised.ignored(force, load)
+        # A factor that leaves more than a part of what it should have solved is known by the
+        # penalty alone, too: no solution is farther away in its norm than the gradient is long.
+        again = system.predict(linearised.solve(system.remainder(force, step, Z)))
+        left = np.abs(np.einsum("nkm,nkm->k", U, again))
+        poor = linearised.singular | ~(left <= PART * np.abs(changes) + PRECISION * np.abs(values))
+        errors += np.where(poor, left + system.length(force) * system.length(load), 0.0)
         # Unpenalised coefficients that the curvature says nothing of do not move, wherever they
         # should: what is not known is not believed.
         left = system.unmoved(force, step, Z, slopes)
