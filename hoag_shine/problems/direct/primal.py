@@ -33,11 +33,48 @@ class Design:
 
     Parameters
     ----------
+    X : ndarray or CSR matrix of shape (n_rows, n_columns)
+    fit_intercept : bool
+    centre : bool
+        Whether columns are centred: an intercept that no penalty holds takes up the difference, and
+        a column that is nearly constant is no longer nearly that of the intercept.
+
+    Attributes
+    ----------
     rows : ndarray of shape (n_rows, d), float64
+        With a last column of ones for an intercept.
     """
 
-    def __init__(self, rows: Array) -> None:
-        self.rows = rows
+    def __init__(self, X: Any, fit_intercept: bool, centre: bool) -> None:
+        dense = X.toarray() if hasattr(X, "toarray") else X
+        dense = dense.astype(np.float64, copy=False)
+        self._middle = dense.mean(axis=0) if centre else np.zeros(dense.shape[1])
+        ones = np.ones((dense.shape[0], int(fit_intercept)))
+        self.rows = np.ascontiguousarray(np.hstack([dense - self._middle, ones]))
+        self._centred = centre
+
+    def uncentred(self, W: Array) -> Array:
+        """Return coefficients for X, of shape (n_folds, d, n_outputs), given those for ``rows``."""
+        return self._shifted(W, -1.0)
+
+    def centred(self, W: Array) -> Array:
+        """Return coefficients for ``rows``, given those for X."""
+        return self._shifted(W, 1.0)
+
+    def _shifted(self, W: Array, sign: float) -> Array:
+        if not self._centred:
+            return W
+        W = W.copy()
+        W[:, -1] += sign * np.einsum("j,kjm->km", self._middle, W[:, :-1])
+        return W
+
+    def transposed(self, G: Array, sign: float) -> Array:
+        """Return gradients for X, given those for ``rows``; the other way for a negative sign."""
+        if not self._centred:
+            return G
+        G = G.copy()
+        G[:, :-1] += sign * self._middle[:, None] * G[:, -1:]
+        return G
 
     @cached_property
     def _pairs(self) -> tuple[Array, NDArray[np.intp]] | None:
@@ -251,10 +288,3 @@ def largest_share(left: Array, terms: Array) -> Vector:
 def _weighted(weight: Array, curvature: Array) -> Array:
     """Return weighted curvatures, zero where the weight is, whatever the curvature."""
     return np.where(weight > 0.0, weight * curvature, 0.0)
-
-
-def with_ones(X: Any, fit_intercept: bool) -> Array:
-    """Return X as float64, with a last column of ones for an intercept."""
-    dense = X.toarray() if hasattr(X, "toarray") else X
-    ones = np.ones((dense.shape[0], int(fit_intercept)))
-    return np.ascontiguousarray(np.hstack([dense.astype(np.float64, copy=False), ones]))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...groups import HELD
+from ...groups import HELD, UNPENALISED
 from ..fold_weights import FoldWeights
 from ..held_out import HeldOut
 from ..losses import Loss
@@ -25,7 +25,7 @@ from .dual import DualSystem
 from .kernels import Kernels, separable
 from .least_squares import LeastSquares
 from .newton import MAX_ITER, NEAR, ROUNDING, SOLVED, Folds, Solved, State, solve
-from .primal import Design, PrimalSystem, with_ones
+from .primal import Design, PrimalSystem
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -141,7 +141,8 @@ class DirectProblems:
         if prefers_dual(sizes.n_train, self._groups):
             self._kernels = Kernels(X, penalty, self._groups)
         else:
-            self._design = Design(with_ones(X, sizes.fit_intercept))
+            free = sizes.fit_intercept and bool((self._groups[-1] == UNPENALISED).all())
+            self._design = Design(X, sizes.fit_intercept, centre=free)
 
     def chunks(self) -> Iterator[slice]:
         """Return portions of the folds that are solved side by side."""
@@ -179,7 +180,7 @@ class DirectProblems:
         if not (errors <= ACCURATE * values.mean()).all():
             return None
         self.n_passes += self._held_out.rows.size / len(self.y)
-        ws, qs = (a.reshape(len(a), -1) for a in (W, Q))
+        ws, qs = (self._expanded((a,), theta) for a in (W, Q))
         bounds = np.abs(h * ws * qs).sum(axis=1) * (MARGIN + errors / np.maximum(values, 1e-300))
         inner_values, grads = normal.inner(W, h.reshape(self._groups.shape))
         return DirectSolution(
@@ -190,7 +191,7 @@ class DirectProblems:
             bounds=bounds,
             converged=np.ones(len(ws), dtype=bool),
             inner_values=inner_values,
-            grads=grads.reshape(ws.shape),
+            grads=self._design.transposed(grads, 1.0).reshape(ws.shape),  # type: ignore[union-attr]
             n_iter=1,
         )
 
@@ -198,7 +199,8 @@ class DirectProblems:
         """Have the next solve begin at some variables."""
         if self._kernels is not None:
             return  # whose samples' variables are not known
-        W = np.stack(ws).reshape(len(ws), -1, self.y.shape[2])
+        assert self._design is not None
+        W = self._design.centred(np.stack(ws).reshape(len(ws), -1, self.y.shape[2]))
         self._states = {chunk.start: (W[chunk].copy(),) for chunk in self.chunks()}
 
     def _order(self) -> int:
@@ -340,8 +342,14 @@ class DirectProblems:
         folds = self._folds(slice(k, k + 1))
         system = self._system(folds, theta)
         if isinstance(system, PrimalSystem):
-            linearised = system.linearise(system.predict((w.reshape(1, *self._groups.shape),)))
-            return lambda v: np.ravel(linearised.solve((v.reshape(1, *self._groups.shape),))[0])
+            shape, design = (1, *self._groups.shape), system.design
+            linearised = system.linearise(system.predict((design.centred(w.reshape(shape)),)))
+
+            def solved(v: Vector) -> Vector:
+                force = design.transposed(v.reshape(shape), -1.0)
+                return np.ravel(design.uncentred(linearised.solve((force,))[0]))
+
+            return solved
         assert self._kernels is not None
         kernels, dual = self._kernels, system.linearise(self._kernels.predict(w[None]))
 
@@ -359,7 +367,10 @@ class DirectProblems:
         k, m = len(ws), self.y.shape[2]
         rows: Any = (self._design or self._kernels).rows  # type: ignore[union-attr]
         G = (rows.T @ slopes.reshape(len(slopes), -1)).reshape(-1, k, m)
-        G = np.moveaxis(G, 1, 0) * self._active
+        G = np.moveaxis(G, 1, 0)
+        if self._design is not None:
+            G = self._design.transposed(G, 1.0)
+        G = G * self._active
         if (centring := self._centring(folds, rows)) is not None:
             G += (centring.T * ws.reshape(k, -1, m).sum(axis=2))[:, :, None]
         return np.asarray(G.reshape(k, -1) + h * ws)
@@ -370,7 +381,11 @@ class DirectProblems:
 
     def _expanded(self, state: State, theta: Vector) -> Array:
         """Return the coefficients of a state, of shape (n_folds, n_params)."""
-        W = state[0] if self._kernels is None else self._kernels.expand(state, theta)
+        if self._design is not None:
+            W = self._design.uncentred(state[0])
+        else:
+            assert self._kernels is not None
+            W = self._kernels.expand(state, theta)
         return np.ascontiguousarray(W.reshape(len(W), -1))
 
     def _predicted(self, ws: Array, system: PrimalSystem | DualSystem, state: State) -> Array:
