@@ -64,10 +64,6 @@ class ExactOracle:
         """Whether the time is over."""
         return time.perf_counter() >= self.deadline
 
-    def take_over(self, other: Any) -> None:
-        """Go on counting where another oracle of the same problems has stopped."""
-        self.n_iter, self.n_hvp, self.deadline = other.n_iter, other.n_hvp, other.deadline
-
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
         """Go to inner variables ``ws`` and ``theta``."""
         self.theta, self._last = theta, None

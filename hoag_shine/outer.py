@@ -241,7 +241,7 @@ def hoag(
             if selection == "one-se" and outcome in _COMPLETE:
                 ask, error = trace.final_ask, trace.standard_error
                 stronger = one_standard_error(trace.best, error, ask, lower, upper, tol)
-                outcome = _search(stronger, trace.sampler, trace, None, sys.maxsize, callback)
+                outcome = _search(stronger, sampler, trace, None, sys.maxsize, callback)
                 if outcome in _COMPLETE:
                     trace.choose_last()
         except KeyboardInterrupt:

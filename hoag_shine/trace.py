@@ -98,46 +98,47 @@ class Trace:
         What looked best may no longer do so then; the next best is tried in its place, and so is
         the start where its error leaves open which is lower.
         """
-        estimates = self.sampler is not self._exact
-        if self._exact is not None:
-            self._exact.take_over(self.sampler)
-            self.sampler = self._exact
+        exact = None if self.sampler is self._exact else self._exact
         solved: dict[int, list[Solution]] = {}
         while (index := self._doubtful(solved)) is not None:
             theta = self._samples[index].theta
             if not np.array_equal(theta, self.sampler.theta):
                 self.sampler.restart(theta, [s.w for s in self.solutions])
-            self._replace(index, self._looked_at(index))
+            self._replace(index, self.sampler.sample(self._accurately(index)))
             # The error is relative to the value, which may have become smaller.
             while self._short(index) and not (self._ended(index) or self.sampler.late):
-                self._replace(index, self._looked_at(index))
+                self._replace(index, self.sampler.sample(self._accurately(index)))
+            if exact is not None:
+                self._settle(index, exact)
             solved[index] = self.solutions
         self.solutions, self._solved_index = solved[self.best_index], self.best_index
-        if self._exact is not None and estimates:
-            self._measure_errors(solved)
+        if exact is not None:
+            self._measure_errors(solved, exact)
         # What a solver has given up is no more solved than what it had no time for.
         best, ask = self.best, self._accurately(self.best_index)
         unfinished = not best.final and best.tolerance > ask.tolerance
         self.unsolved = unfinished or not best.error <= ask.accuracy
 
-    def _measure_errors(self, solved: Container[int]) -> None:
-        """Replace estimated errors of records by what they are, if those are larger."""
-        assert self._exact is not None
-        for index, sample in enumerate(self._samples):
-            if index in solved or self._exact.late:
-                continue
-            true = self._exact.sample(Ask(sample.theta))
-            error = abs(sample.value - true.value) + true.error
-            self.history[index]["error"] = max(self.history[index]["error"], error)
+    def _settle(self, index: int, exact: ExactOracle) -> None:
+        """Replace value and solutions by the exact oracle's; the derivative stays the method's."""
+        true = exact.sample(Ask(self._samples[index].theta))
+        old, record = self._samples[index], self.history[index]
+        self._samples[index] = replace(old, value=true.value, error=true.error, final=True)
+        record |= self._costs(record) | {
+            "criterion": true.value - true.prior,
+            "fold_criteria": exact.fold_values.copy(),
+            "error": true.error,
+        }
+        self.solutions, self._solved_index = exact.solutions, index
 
-    def _looked_at(self, index: int) -> Sample:
-        """Return a more accurate sample at the theta of one."""
-        sample = self.sampler.sample(self._accurately(index))
-        if self._exact is None:
-            return sample
-        # The value is the exact oracle's, and the derivative remains that of the user's method.
-        old = self._samples[index]
-        return replace(old, value=sample.value, error=sample.error, final=True)
+    def _measure_errors(self, solved: Container[int], exact: ExactOracle) -> None:
+        """Replace estimated errors of records by what they are, if those are larger."""
+        for index, sample in enumerate(self._samples):
+            if index not in solved and not self.sampler.late:
+                true = exact.sample(Ask(sample.theta))
+                error = abs(sample.value - true.value) + true.error
+                record = self.history[index]
+                record |= self._costs(record) | {"error": max(record["error"], error)}
 
     def _replace(self, index: int, sample: Sample) -> None:
         """Put a more accurate sample in the place of one at the same theta."""

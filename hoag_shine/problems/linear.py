@@ -163,7 +163,7 @@ class LinearProblems(ProblemSet):
         self.n_params = (self.n_features + int(fit_intercept)) * self.n_outputs
         self._share = 1.0 if n_samples is None else len(y) / n_samples
         self._made_in = 0.0 if n_samples is None else 1.0
-        self._n_passes = 0.0
+        self._n_passes = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
         # A fold's outer loss reads no other rows.
         self.held_out = test_weight if isinstance(test_weight, HeldOut) else HeldOut.of(test_weight)
         # The folds' last linear predictors, those before them, and curvatures. The latter two share
@@ -600,16 +600,21 @@ class LinearProblems(ProblemSet):
         return total
 
     @cached_property
+    def _uncoupled_rows(self) -> NDArray[np.bool_]:
+        """Which rows of W neither a loss nor a penalty holds along a constant; see the module."""
+        free = np.all(self.penalty.groups.reshape(-1, self.n_outputs) < 0, axis=1)
+        return np.asarray(free & self.loss.shift_invariant)
+
+    @cached_property
     def _centring(self) -> Array | None:
         """Each fold's rho, row by row, for a loss that needs it; see the module."""
-        free = np.all(self.penalty.groups.reshape(-1, self.n_outputs) < 0, axis=1)
-        if not (self.loss.shift_invariant and free.any()):
+        free = self._uncoupled_rows
+        if not free.any():
             return None
         n_folds = self.train_weight.shape[1]
         squares = self.design.zeros(free.size, n_folds)
         for block in self.design.blocks:
             self._add_backward(block, self.train_weight[block], squares, squared=True)
-        self._n_passes += 0.5
         return np.where(free[:, None], squares[:, :n_folds], 0.0) / self.n_outputs**2
 
     @staticmethod
