@@ -1,0 +1,424 @@
+"""Small inner problems are solved to the accuracy of the arithmetic: values against references.
+
+The references are least squares by LAPACK, scikit-learn's own solvers at their tightest tolerance,
+closed formulas, and differences of the criterion. Where there are more columns than rows, a
+reference is fitted to the rows in an orthonormal basis of their span, which under a shared penalty
+changes no prediction.
+"""
+
+import platform
+import warnings
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pytest
+from helpers import in_a_process
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import (
+    GammaRegressor,
+    HuberRegressor,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    RidgeCV,
+    TweedieRegressor,
+)
+from sklearn.model_selection import KFold, LeaveOneOut, StratifiedKFold
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.svm import LinearSVC
+from supported import deviance, huber, log_loss, squared_error, squared_error_of_signs, squared_hinge
+
+from hoag_shine import GeneralizedLinear, LogisticLoss, ShineCV, fold_problems, hoag
+
+SHAPES = {"tall": (40, 5), "wide": (20, 36)}
+FOLDS = KFold(4)
+
+
+def at(problems, theta, **options):
+    """Return the record at theta, and the folds' solutions, found by factorised Hessians."""
+    options = {"bounds": (-60.0, 60.0), "callback": lambda record, solutions: True} | options
+    result = hoag(problems, np.atleast_1d(np.asarray(theta, dtype=float)), **options)
+    assert result.history[0]["method"] == "newton"
+    return result.history[0], result.solutions
+
+
+def slope(function, x, step=2e-3):
+    """Return the derivatives of a function of a vector, by differences of the fourth order."""
+
+    def along(e):
+        near, far = (function(x + t * e) - function(x - t * e) for t in (1.0, 2.0))
+        return (8.0 * near - far) / (12.0 * step)
+
+    return np.array([along(e) for e in step * np.eye(x.size)])
+
+
+# Least squares, by LAPACK.
+
+
+def least_squares(X, y, weight, strengths, intercept):
+    """Return coefficients, then the intercept, that minimise a weighted and penalised loss."""
+    A = np.hstack([X, np.ones((len(X), int(intercept)))])
+    root = np.sqrt(weight)[:, None]
+    held = np.eye(X.shape[1], A.shape[1]) * np.sqrt(strengths)[:, None]
+    target = np.r_[root[:, 0] * y, np.zeros(len(held))]
+    return np.linalg.lstsq(np.vstack([root * A, held]), target, rcond=None)[0]
+
+
+@dataclass(frozen=True)
+class Ridges:
+    """Ridge regression on folds; ``strengths`` makes alphas, (column, target), from theta."""
+
+    X: np.ndarray
+    Y: np.ndarray
+    weight: np.ndarray
+    intercept: bool
+    strengths: object
+
+    def fit(self, theta, train):
+        alphas = self.strengths(theta)
+        columns = zip(self.Y.T, alphas.T, strict=True)
+        own = self.X[train], self.weight[train]
+        fits = [least_squares(own[0], y[train], own[1], a, self.intercept) for y, a in columns]
+        return np.stack(fits, axis=1)
+
+    def criterion(self, theta):
+        values = []
+        for train, test in FOLDS.split(self.X):
+            W = self.fit(theta, train)
+            p = self.X.shape[1]
+            Z = self.X[test] @ W[:p] + W[p:].sum(axis=0)
+            loss = ((Z - self.Y[test]) ** 2).mean(axis=1)
+            values.append(np.average(loss, weights=self.weight[test]))
+        return np.mean(values)
+
+
+def by_group(p, m):
+    groups = np.repeat([0, 1], [2, p - 2])
+    return np.where(groups, "b", "a"), 2, lambda theta: np.exp(theta[groups])[:, None] * np.ones(m)
+
+
+PENALTIES = {
+    "shared": lambda p, m: ("shared", 1, lambda theta: np.full((p, m), np.exp(theta[0]))),
+    "groups": by_group,
+    "feature": lambda p, m: ("feature", p, lambda theta: np.exp(theta)[:, None] * np.ones(m)),
+    "output": lambda p, m: ("output", m, lambda theta: np.ones((p, 1)) * np.exp(theta)),
+}
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize(("penalty", "m"), [*((p, 1) for p in PENALTIES), ("shared", 3), ("output", 3)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ridge_is_what_lapack_finds(shape, penalty, m, weighted, intercept):
+    rng, (n, p) = np.random.default_rng(0), SHAPES[shape]
+    X, noise = rng.normal(size=(n, p)), rng.normal(size=(n, m))
+    Y = X[:, :m] + X[:, 1:2] + noise + 3.0
+    weight = rng.integers(1, 4, n).astype(float) if weighted else np.ones(n)
+    labels, n_theta, strengths = PENALTIES[penalty](p, m)
+    reference = Ridges(X, Y, weight, intercept, strengths)
+    theta = rng.normal(size=n_theta)
+    estimator = Ridge(fit_intercept=intercept)
+    own = {"penalty": labels, "sample_weight": weight if weighted else None}
+    problems = fold_problems(estimator, X, Y if m > 1 else Y[:, 0], cv=FOLDS, **own)
+    record, solutions = at(problems, theta)
+
+    assert record["criterion"] == pytest.approx(reference.criterion(theta), rel=1e-11)
+    found, wanted = record["hypergradient"], slope(reference.criterion, theta)
+    np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-9 * np.abs(wanted).max())
+    for (train, _), solution in zip(FOLDS.split(X), solutions, strict=True):
+        W = reference.fit(theta, train)
+        coef = solution.w.reshape(-1, m)[:p]
+        np.testing.assert_allclose(coef, W[:p], atol=1e-10 * np.abs(W).max())
+
+
+# Other losses, by scikit-learn.
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An estimator, targets for it given a generator and scores, and its criterion."""
+
+    estimator: object
+    targets: object
+    score: object
+    tight: dict
+    rtol: float = 1e-9  # of scikit-learn's solutions
+
+    def own(self, alpha):
+        name, value = ("C", 1.0 / alpha) if hasattr(self.estimator, "C") else ("alpha", alpha)
+        return clone(self.estimator).set_params(**self.tight, **{name: value})
+
+
+def classes(rng, z, n=3):
+    noisy = z + rng.logistic(size=z.size)
+    return np.digitize(noisy, np.quantile(noisy, np.arange(1, n) / n))
+
+
+def signs(rng, z):
+    return classes(rng, z, 2)
+
+
+def counts(rng, z):
+    return rng.poisson(np.exp(0.4 * z)).astype(float)
+
+
+def positive(rng, z):
+    return np.exp(0.4 * z) * rng.gamma(3.0, size=z.size)
+
+
+def outliers(rng, z):
+    return z + rng.standard_t(1.5, size=z.size)
+
+
+NEWTON = {"solver": "newton-cholesky", "tol": 1e-12, "max_iter": 1000}
+PRIMAL = {"dual": False, "tol": 1e-12, "max_iter": 100_000}
+ROBUST = {"tol": 1e-10, "max_iter": 100_000}
+KINDS = {
+    "logistic": Kind(LogisticRegression(), signs, log_loss, NEWTON),
+    "multinomial": Kind(LogisticRegression(), classes, log_loss, NEWTON),
+    "svc": Kind(LinearSVC(), signs, squared_hinge, PRIMAL, 1e-6),
+    "svc-classes": Kind(LinearSVC(), classes, squared_hinge, PRIMAL, 1e-6),
+    "ridge-classifier": Kind(
+        RidgeClassifier(), classes, squared_error_of_signs, {"solver": "cholesky"}
+    ),
+    "poisson": Kind(PoissonRegressor(), counts, deviance, NEWTON),
+    "gamma": Kind(GammaRegressor(), positive, deviance, NEWTON),
+    "tweedie": Kind(TweedieRegressor(power=1.5), counts, deviance, NEWTON),
+    "normal": Kind(TweedieRegressor(), outliers, squared_error, NEWTON),
+    "huber": Kind(HuberRegressor(), outliers, huber, ROBUST, 1e-4),
+}
+
+
+def drawn(kind, shape, seed=0):
+    """Return rows, all but two columns of which are noise, and targets."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=SHAPES[shape])
+    return X, KINDS[kind].targets(rng, 2.0 * X[:, 0] - X[:, 1])
+
+
+def spanned(X):
+    """Return the rows in an orthonormal basis of their span."""
+    return X if len(X) > X.shape[1] else X @ np.linalg.qr(X.T)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_criteria_are_those_of_scikit_learn(shape, kind):
+    (X, y), alpha = drawn(kind, shape), 30.0 if kind == "huber" else 0.7
+    record, _ = at(fold_problems(KINDS[kind].estimator, X, y, cv=FOLDS), np.log(alpha))
+    values, Z, own = [], spanned(X), KINDS[kind].own(alpha)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # line searches that can do no better
+        for train, test in FOLDS.split(X):
+            values.append(-KINDS[kind].score(own.fit(Z[train], y[train]), Z[test], y[test]))
+    np.testing.assert_allclose(record["fold_criteria"], values, rtol=KINDS[kind].rtol)
+
+
+@pytest.mark.parametrize("penalty", ["shared", "groups"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hypergradients_are_derivatives(shape, kind, penalty):
+    X, y = drawn(kind, shape)
+    labels, n_theta, _ = PENALTIES[penalty](X.shape[1], 1)
+    problems = fold_problems(KINDS[kind].estimator, X, y, cv=FOLDS, penalty=labels)
+    theta = np.linspace(-0.5, 0.5, n_theta) + (4.0 if kind == "huber" else 0.0)
+    record, _ = at(problems, theta)
+    # The second derivatives of some losses jump: few rows cross such a place in a short step.
+    jumps = kind == "huber" or kind.startswith("svc")
+    step = 1e-5 if jumps else 2e-3
+    wanted = slope(lambda t: at(problems, t)[0]["criterion"], theta, step)
+    error = np.linalg.norm(record["hypergradient"] - wanted)
+    norm, bound = record["hypergradient_norm"], record["hypergradient_bound"]
+    assert error <= bound + 1e-7 * norm
+    assert bound <= (1e-3 if kind == "huber" else 1e-8) * norm
+
+
+# Laws.
+
+
+@st.composite
+def problems_to_change(draw, wide=st.booleans()):
+    """Return an estimator, rows, targets, alpha and a generator."""
+    kind = draw(st.sampled_from(sorted(KINDS)))
+    X, y = drawn(kind, "wide" if draw(wide) else "tall", draw(st.integers(0, 99)))
+    alpha = 10.0 ** draw(st.floats(-1.0, 2.0))
+    # A perfect fit has no scale.
+    alpha = max(alpha, 100.0) if kind == "huber" else alpha
+    seed = draw(st.integers(0, 99))
+    return KINDS[kind].estimator, X, y, alpha, np.random.default_rng(seed)
+
+
+FEW = settings(max_examples=20)
+SPLITS = [(np.setdiff1d(np.arange(20), test), test) for test in np.split(np.arange(20), 4)]
+
+
+def splits(X):
+    return [(train, test) for train, test in FOLDS.split(X)]
+
+
+def fitted(estimator, X, y, alpha, cv, **options):
+    """Return the folds' criteria and their coefficients."""
+    problems = fold_problems(estimator, X, y, cv=cv, **options)
+    record, solutions = at(problems, np.log(alpha))
+    return record, [s.w for s in solutions]
+
+
+def agree(record, other, rtol=1e-8):
+    np.testing.assert_allclose(record["fold_criteria"], other["fold_criteria"], rtol=rtol)
+    scale = np.maximum(record["criterion"], np.abs(record["hypergradient"]))
+    bound = record["hypergradient_bound"] + other["hypergradient_bound"]
+    gap = np.abs(record["hypergradient"] - other["hypergradient"])
+    assert (gap <= bound + rtol * scale).all()
+
+
+def without_intercept(estimator):
+    """Return the estimator without what LinearSVC penalises like a coefficient."""
+    return clone(estimator).set_params(fit_intercept=False)
+
+
+@FEW
+@given(problems_to_change(), st.floats(-6.0, 6.0))
+def test_units_of_the_columns_change_nothing(problem, digits):
+    estimator, X, y, alpha, _ = problem
+    if isinstance(estimator, LinearSVC):
+        estimator = without_intercept(estimator)
+    s = 10.0**digits
+    record, ws = fitted(estimator, X, y, alpha, splits(X))
+    other, others = fitted(estimator, s * X, y, alpha * s * s, splits(X))
+    agree(record, other)
+    for w, v in zip(ws, others, strict=True):
+        m = w.size // (X.shape[1] + 1) if w.size > X.shape[1] else 1
+        own, scaled = (a.reshape(-1, m)[: X.shape[1]] for a in (w, v))
+        np.testing.assert_allclose(s * scaled, own, rtol=1e-6, atol=1e-7 * np.abs(own).max())
+
+
+@FEW
+@given(problems_to_change())
+def test_the_order_of_rows_columns_and_folds_does_not_matter(problem):
+    estimator, X, y, alpha, rng = problem
+    cv = splits(X)
+    rows, columns, folds = (rng.permutation(k) for k in (*X.shape, len(cv)))
+    place = np.argsort(rows)
+    moved = [tuple(place[part] for part in cv[k]) for k in folds]
+    record, _ = fitted(estimator, X, y, alpha, cv)
+    other, _ = fitted(estimator, X[np.ix_(rows, columns)], y[rows], alpha, moved)
+    agree(record | {"fold_criteria": record["fold_criteria"][folds]}, other)
+
+
+@FEW
+@given(problems_to_change(), st.sampled_from([0.0, -3.0, 1e6]), st.booleans())
+def test_rows_without_weight_do_not_matter(problem, size, into_training):
+    estimator, X, y, alpha, rng = problem
+    cv = splits(X)
+    wild = size * rng.normal(size=(2, X.shape[1]))
+    n = len(X)
+    extra = [(np.r_[a, n, n + 1] if into_training else a, b) for a, b in cv]
+    weight = np.r_[np.ones(n), 0.0, 0.0]
+    record, ws = fitted(estimator, X, y, alpha, cv)
+    more, others = fitted(
+        estimator, np.vstack([X, wild]), np.r_[y, y[:2]], alpha, extra, sample_weight=weight
+    )
+    agree(record, more)
+
+
+@FEW
+@given(problems_to_change())
+def test_a_row_twice_is_a_row_of_weight_two(problem):
+    estimator, X, y, alpha, rng = problem
+    n, doubled = len(X), np.flatnonzero(rng.random(len(X)) < 0.3)
+    weight = np.ones(n)
+    weight[doubled] = 2.0
+    origin = np.r_[np.arange(n), doubled]
+    cv = splits(X)
+    repeated = [tuple(np.flatnonzero(np.isin(origin, part)) for part in pair) for pair in cv]
+    record, _ = fitted(estimator, X, y, alpha, cv, sample_weight=weight)
+    other, _ = fitted(estimator, X[origin], y[origin], alpha, repeated)
+    agree(record, other)
+
+
+@FEW
+@given(problems_to_change(wide=st.just(True)))
+def test_turned_columns_change_no_prediction(problem):
+    estimator, X, y, alpha, rng = problem
+    Q = np.linalg.qr(rng.normal(size=(X.shape[1],) * 2))[0]
+    record, ws = fitted(estimator, X, y, alpha, splits(X))
+    other, others = fitted(estimator, X @ Q, y, alpha, splits(X))
+    agree(record, other)
+    for w, v in zip(ws, others, strict=True):
+        m = w.size // (X.shape[1] + int(w.size > X.shape[1]))
+        W, V = (a.reshape(-1, m)[: X.shape[1]] for a in (w, v))
+        np.testing.assert_allclose(X @ W, X @ Q @ V, rtol=1e-6, atol=1e-7 * np.abs(X @ W).max())
+
+
+# One fold for each row.
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("shape", [(70, 4), (30, 50)], ids=["tall", "wide"])
+def test_leave_one_out_ridge_has_a_closed_formula(shape, intercept):
+    rng, (n, p) = np.random.default_rng(0), shape
+    X, alpha = rng.normal(size=shape), 3.0
+    y = X[:, 0] + rng.normal(size=n) + 10.0
+    record, _ = at(
+        fold_problems(Ridge(fit_intercept=intercept), X, y, cv=LeaveOneOut()), np.log(alpha)
+    )
+    A = np.hstack([X, np.ones((n, int(intercept)))])
+    held = alpha * np.eye(A.shape[1])
+    held[p:, p:] = 0.0
+    hat = A @ np.linalg.solve(A.T @ A + held, A.T)
+    residuals = (y - hat @ y) / (1.0 - np.diag(hat))
+    np.testing.assert_allclose(record["fold_criteria"], residuals**2, rtol=1e-8)
+
+
+def test_leave_one_out_finds_the_alpha_of_ridge_cv():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(200, 6))
+    y = X[:, 0] - X[:, 1] + 3.0 * rng.normal(size=200)
+    search = ShineCV(Ridge(), cv=LeaveOneOut()).fit(X, y)
+    alphas = search.best_params_["alpha"] * np.array([0.5, 0.9, 1.0, 1.1, 2.0])
+    theirs = RidgeCV(alphas, scoring=None).fit(X, y)
+    assert theirs.alpha_ == alphas[2]
+    assert search.best_score_ == pytest.approx(theirs.best_score_, rel=1e-9)
+
+
+def test_leave_one_out_of_a_logistic_model_is_as_many_fits():
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(60, 3))
+    y = signs(rng, X[:, 0])
+    record, _ = at(fold_problems(LogisticRegression(), X, y, cv=LeaveOneOut()), 0.0)
+    own, losses = LogisticRegression(**NEWTON), []
+    for k in range(60):
+        rest = np.arange(60) != k
+        p = own.fit(X[rest], y[rest]).predict_proba(X[k : k + 1])[0]
+        losses.append(-np.log(p[y[k]]))
+    np.testing.assert_allclose(record["fold_criteria"], losses, rtol=1e-9)
+
+
+LEAVE_ONE_OUT = """
+import resource
+import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut
+from hoag_shine import ShineCV
+
+def fit(n):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 10))
+    ShineCV(Ridge(), cv=LeaveOneOut()).fit(X, X[:, 0] + rng.normal(size=n))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+start = fit(100)
+print(fit(3000) - start)
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="counts memory in KiB")
+def test_memory_does_not_grow_with_the_square_of_the_rows():
+    [grown] = map(int, in_a_process(LEAVE_ONE_OUT))
+    assert grown < 100 * 1024  # an array over rows and folds alone has 69 MiB
