@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from .inner.inverse_hessian import _Operator
 from .inner.lbfgs import Solution, Status
 from .problems.base import ProblemSet
-from .problems.direct.newton import MAX_ITER
 from .problems.direct import DirectProblems, DirectSolution
+from .problems.direct.newton import MAX_ITER
 from .steps import Ask, Sample
 from .tolerances import FLOOR_SHARE
 
@@ -47,6 +47,11 @@ class ExactOracle:
         self._shrinkage = shrinkage
         self._map = map
         self._last: Sample | None = None
+
+    @property
+    def spent(self) -> bool:
+        """Whether a search has cost what it may: every solve is bounded."""
+        return False
 
     @property
     def late(self) -> bool:

@@ -31,7 +31,8 @@ from .interrupts import Deferred, Threads
 from .problems.base import JoinedProblems, Problem, ProblemSet
 from .problems.direct import DirectProblems
 from .sampler import Sampler
-from .steps import Outcome, StepRule, one_standard_error, resolve_step
+from .steps import Outcome, Sample, StepRule, one_standard_error, resolve_step
+from .steps.base import ending
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 from .trace import Trace
 from .validation import (
@@ -236,6 +237,7 @@ def hoag(
             outcome = _search(rule, sampler, trace, schedule, max_iter, callback)
             if not sampler.late:
                 trace.polish()
+                outcome = _outcome(outcome, trace.best, lower, upper)
             if selection == "one-se" and outcome in _COMPLETE:
                 ask, error = trace.final_ask, trace.standard_error
                 stronger = one_standard_error(trace.best, error, ask, lower, upper, tol)
@@ -279,6 +281,8 @@ def _search(
             return Outcome.CALLBACK
         if sampler.late:
             return Outcome.MAX_TIME
+        if sampler.spent:
+            return Outcome.MAX_ITER
         try:
             ask = rule.send(sample)
         except StopIteration as stop:
@@ -287,6 +291,11 @@ def _search(
         again = 0 if moves else again + 1
         if again > MOST_REPEATS or (moves and len(trace.history) >= max_iter):
             return Outcome.MAX_ITER
+
+
+def _outcome(outcome: Outcome, best: Sample, lower: Vector, upper: Vector) -> Outcome:
+    """Return whether a search has ended on a bound: where its best sample is."""
+    return ending(best, lower, upper) if outcome in _COMPLETE else outcome
 
 
 def _direct(problems: ProblemSet) -> list[DirectProblems] | None:

@@ -24,6 +24,10 @@ Vector = NDArray[np.float64]
 # Inner iterations between two looks at what the inner error is worth.
 CHUNK = 2
 
+# Inner iterations of a whole search, in units of the largest number in one solve: what needs more
+# is not going to end.
+MOST_SOLVES = 10
+
 # Relative residual that is enough for linear systems of the hypergradient, unless scheduled.
 LINEAR_TOLERANCE = 1e-4
 
@@ -77,7 +81,7 @@ class Sampler:
             self._iterate(max(scheduled, FLOOR), self.max_iter)
             accuracy = scheduled * float(np.linalg.norm(self._along))
             return self._sample(scheduled, accuracy)
-        last = self.n_iter + self.max_iter
+        last = min(self.n_iter + self.max_iter, MOST_SOLVES * self.max_iter)
         while True:
             while not self._accurate(ask) and self.n_iter < last:
                 # With an adjoint at hand, a look costs nothing.
@@ -91,6 +95,11 @@ class Sampler:
             done = sample.error <= ask.accuracy or sample.final
             if done or self.late:
                 return sample
+
+    @property
+    def spent(self) -> bool:
+        """Whether the inner solvers have made as many iterations as a search may cost."""
+        return self.n_iter >= MOST_SOLVES * self.max_iter
 
     @property
     def late(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ class Solution:
     w: Vector
     value: float
     grad: Vector
-    inverse_hessian: InverseHessian
+    inverse_hessian: Any
     n_iter: int
     n_passes: int
     status: Status

@@ -41,7 +41,7 @@ from ..memory import keep_freed_memory
 from .base import Problem, ProblemSet
 from .by_fold import ByFold, columns
 from .design import MODERATE, CSRDesign, DenseDesign, as_design
-from .direct import DirectProblems, affordable
+from .direct import DirectProblems, Sizes, affordable
 from .fold_weights import FoldWeights, as_fold_weights
 from .held_out import HeldOut
 from .losses import Loss
@@ -188,15 +188,14 @@ class LinearProblems(ProblemSet):
     @cached_property
     def direct(self) -> DirectProblems | None:
         """The same problems, solved by factorised Hessians, where that is cheap."""
-        arguments = (self.loss, self.penalty)
-        counts = (len(self), self.fit_intercept, self._weights.n_train)
-        if not affordable(self._X, self.n_outputs, *arguments, *counts):
+        sizes = Sizes(len(self), self.n_outputs, self._weights.n_train, self.fit_intercept)
+        if not affordable(self._X, self.loss, self.penalty, sizes):
             return None
-        y = self.y[:, 0]
-        return DirectProblems(self._X, y, *arguments, self._weights, self.held_out, *counts)
+        weights = self._weights, self.held_out
+        return DirectProblems(self._X, self.y[:, 0], self.loss, self.penalty, *weights, sizes)
 
     @cached_property
-    def null_value(self) -> float:  # type: ignore[override]
+    def null_value(self) -> float:
         y = self.y[self.held_out.rows]
         return float(
             (self.held_out.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum()
@@ -325,7 +324,21 @@ class LinearProblems(ProblemSet):
         return list(self.outer_at(dict(enumerate(ws))).values())
 
     def data_diagonals(self, ws: Sequence[Vector]) -> list[Vector | None]:
+        if self._keeps_to_span:
+            return [None] * len(ws)
         return list(self.diagonals_at(dict(enumerate(ws))).values())
+
+    @cached_property
+    def _keeps_to_span(self) -> bool:
+        """Whether a solver must not leave the span of a fold's rows, where the solution lies.
+
+        With more columns than rows, what a diagonal or the folds' mean Hessian adds outside of it
+        is seen by no training loss, and only the penalty would bring it back. A multiple of the
+        identity adds nothing. Columns of sparse data differ so much in their numbers of entries
+        that a solver without a diagonal would not get on.
+        """
+        wide = self._weights.n_train < self.n_features
+        return wide and self.penalty.n_groups == 1 and not hasattr(self._X, "tocsr")
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
@@ -374,7 +387,7 @@ class LinearProblems(ProblemSet):
         m = self.n_outputs
         cost = self.design.gram_cost * (m * (m + 1) // 2 if self.loss.couples else m)
         cheap = cost <= max(MAX_GRAM_COST, QUICK / self.design.n_stored)
-        if self.n_params > MAX_FACTORISED or not cheap:
+        if self.n_params > MAX_FACTORISED or not cheap or self._keeps_to_span:
             return None
         w = np.mean(ws, axis=0)
         h = self.penalty.hessian(theta)

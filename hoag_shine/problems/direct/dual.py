@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,21 +44,21 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DualSystem:
-    """Newton's equations in variables of the samples.
+    r"""Newton's equations in variables of the samples.
 
     Attributes
     ----------
     kernel : ndarray of shape (n_rows, n_rows)
         K above.
     scale : ndarray of shape (n_outputs,)
-        :math:`\\kappa` above.
+        :math:`\kappa` above.
     free : ndarray of shape (n_rows, q)
         F above.
     active : ndarray of shape (q, n_outputs), bool
         The coefficients of F that the model has; others are zero.
     folds : Folds
     centring : ndarray of shape (q, n_folds) or None
-        :math:`\\rho` of each fold and column of F.
+        :math:`\rho` of each fold and column of F.
     """
 
     kernel: Array
@@ -91,7 +92,8 @@ class DualSystem:
 
     def work(self, force: State, step: State, dZ: Array) -> Vector:
         u, v = force
-        return np.einsum("nkm,nkm->k", u, dZ) - np.einsum("kqm,kqm->k", v, step[1])
+        work = np.einsum("nkm,nkm->k", u, dZ) - np.einsum("kqm,kqm->k", v, step[1])
+        return np.asarray(work)
 
     def stiffness(self, state: State, step: State) -> Vector:
         a = np.moveaxis(state[0], 0, 1)
@@ -120,7 +122,7 @@ class DualSystem:
     def length(self, force: State) -> Vector:
         """Return the norm of a force in the inverse of the penalty, where there is one."""
         squares = np.einsum("nkm,nkm->k", force[0], self.times_kernel(force[0]))
-        return np.sqrt(np.maximum(squares, 0.0))
+        return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
     def linearise(self, Z: Array, damping: Vector | None = None) -> _Dual:
         loss, weight = self.folds.loss, self.folds.weight
@@ -202,10 +204,11 @@ class _Dual:
         return np.moveaxis(self._up(e) + rest, 0, 1), b
 
     def apart(self, Z: Array, v: Array) -> State:
-        """Return the combination of rows for coefficients that change linear predictors by Z.
+        r"""Return the combination of rows for coefficients that change linear predictors by Z.
 
         ``v`` is the rest of a right-hand side that belongs to F. With the solution's predictors
-        :math:`z = Z + K c + F \\beta`, it has :math:`c = -D z` and :math:`F^\\top D z + R \\beta = v`.
+        :math:`z = Z + K c + F \beta`, it has :math:`c = -D z` and
+        :math:`F^\top D z + R \beta = v`.
         """
         e = self._apply(self._down(Z))
         k, (q, m) = len(self._system.folds), self._system.active.shape
@@ -218,7 +221,8 @@ class _Dual:
     @property
     def singular(self) -> NDArray[np.bool_]:
         """Which folds have a matrix that is singular to working precision."""
-        return self._factor.singular.reshape(len(self._system.folds), -1).any(axis=1)
+        singular = self._factor.singular.reshape(len(self._system.folds), -1)
+        return np.asarray(singular.any(axis=1))
 
     def ignored(self, force: State, load: State) -> Vector:
         """Return zero: B has no direction that is not solved for."""
@@ -302,4 +306,5 @@ class _Dual:
     def _of_free(self, b: Array) -> Array:
         """Return B^-1 V' F b."""
         coefficients = b.reshape(len(b), -1)[:, np.flatnonzero(self._system.active)]
-        return np.einsum("jnkm,kj->nkm", self._free, coefficients)
+        free: Any = self._free
+        return np.asarray(np.einsum("jnkm,kj->nkm", free, coefficients))

@@ -56,7 +56,9 @@ class Kernels:
 
     def __init__(self, X: Any, penalty: L2Penalty, groups: NDArray[np.intp]) -> None:
         self._penalty, self._groups = penalty, groups
-        self.rows: Any = X.astype(np.float64, copy=False)
+        # As an array: of a matrix, * would be the product of matrices.
+        own: Any = X if isinstance(X, np.ndarray) else sparse.csr_array(X)
+        self.rows: Any = own.astype(np.float64, copy=False)
         if len(groups) > X.shape[1]:
             self.rows = _with_ones(self.rows)
         penalised = (groups >= 0).any(axis=1)
@@ -123,9 +125,9 @@ class Kernels:
 
     def _product(self, chosen: NDArray[np.bool_], weight: Vector | None = None) -> Array:
         """Return the kernel of some columns."""
-        columns = self._columns if chosen.all() else self._columns[:, chosen]
+        columns: Any = self._columns if chosen.all() else self._columns[:, chosen]
         squares = (1.0 if weight is None else weight[chosen]) / self._constant[chosen]
-        if sparse.issparse(columns):
+        if hasattr(columns, "toarray"):
             return _dense(columns @ sparse.diags_array(squares) @ columns.T)
         root = columns * np.sqrt(squares)
         # Of a matrix times its own transpose, numpy has BLAS make one triangle: K is symmetric.
@@ -134,10 +136,11 @@ class Kernels:
 
 def _with_ones(X: Any) -> Any:
     ones = np.ones((X.shape[0], 1))
-    return (
-        sparse.csr_array(sparse.hstack([X, ones])) if sparse.issparse(X) else np.hstack([X, ones])
-    )
+    if isinstance(X, np.ndarray):
+        return np.hstack([X, ones])
+    parts: list[Any] = [X, sparse.csr_array(ones)]
+    return sparse.csr_array(sparse.hstack(parts))
 
 
 def _dense(A: Any) -> Array:
-    return np.asarray(A.toarray() if sparse.issparse(A) else A)
+    return np.asarray(A.toarray() if hasattr(A, "toarray") else A)

@@ -1,7 +1,7 @@
 r"""Least squares of very many folds, as with one for each row that is left out.
 
-All that a fold's training rows say of its coefficients is :math:`G_k = \Phi^\top S_k \Phi` and
-:math:`b_k = \Phi^\top S_k y`. They are made once; a penalty then costs a factorisation of
+All that a fold's training rows say of its coefficients is :math:`G_k = 2 \Phi^\top S_k \Phi` and
+:math:`b_k = 2 \Phi^\top S_k y`. They are made once; a penalty then costs a factorisation of
 :math:`G_k + \mathrm{diag}(h)` for each fold and no pass over the rows but the held-out ones.
 """
 
@@ -45,12 +45,22 @@ class LeastSquares:
         chunks: Iterator[slice],
     ) -> None:
         self._rows, self._y, self._held_out = design.rows, y, held_out
-        parts = [(design.gram(S), self._moments(S)) for S in map(weight.__getitem__, chunks)]
-        self._G, self._b = (np.concatenate(a) for a in zip(*parts, strict=True))
+        # The loss is the squared error and not half of it.
+        parts = [
+            (2.0 * design.gram(S), 2.0 * self._moments(S), S.T @ (y * y).sum(axis=1))
+            for S in map(weight.__getitem__, chunks)
+        ]
+        self._G, self._b, self._c = (np.concatenate(a) for a in zip(*parts, strict=True))
 
     def _moments(self, S: Array) -> Array:
         """Return b of the folds with these weights, (fold, column, output)."""
         return np.stack([self._rows.T @ (S[:, k, None] * self._y) for k in range(S.shape[1])])
+
+    def inner(self, W: Array, h: Array) -> tuple[Vector, Array]:
+        """Return the folds' inner objectives and their gradients."""
+        curved = np.einsum("kij,kjm->kim", self._G, W)
+        quadratic = np.einsum("kdm,kdm->k", W, 0.5 * curved + 0.5 * h * W - self._b)
+        return self._c + quadratic, curved + h * W - self._b
 
     def solve(self, h: Array) -> tuple[Array, Vector, Vector, Array]:
         """Return coefficients, held-out losses, their errors and adjoints for penalties h.

@@ -96,7 +96,7 @@ class Folds:
             return np.zeros(len(self)), np.zeros_like(Z)
         weight = self.held_out.weight[:, None]
         loss, slope = self.loss.value_and_gradient(self.y[rows], Z[rows, folds][:, None])
-        values = np.bincount(folds, (weight * loss).sum(axis=(1, 2)), len(self))
+        values = np.bincount(folds, (weight * loss).sum(axis=(1, 2)), len(self)).astype(np.float64)
         U = np.zeros_like(Z)
         U[rows, folds] = (weight * slope)[:, 0]
         return values, U
@@ -107,61 +107,6 @@ class Linearised(Protocol):
 
     def solve(self, force: State) -> State:
         """Return the Hessians' inverses times a force."""
-
-
-class System(Protocol):
-    """The variables of some folds: how they become linear predictors, and Newton's equations.
-
-    A *force* is a right-hand side of these equations, in whatever form the system keeps it.
-    """
-
-    def predict(self, state: State) -> Array:
-        """Return the linear predictors of all rows, (row, fold, output)."""
-
-    def linearise(self, Z: Array, damping: Vector | None = None) -> Linearised:
-        """Factorise the Hessians at linear predictors, with something added to the curvatures."""
-
-    def pull(self, state: State, slopes: Array) -> State:
-        """Return minus the gradient, given the derivatives of the training losses."""
-
-    def load(self, slopes: Array) -> State:
-        """Return the gradient of a function with such derivatives at the linear predictors."""
-
-    def work(self, force: State, step: State, dZ: Array) -> Vector:
-        """Return each fold's product of a force and a step, which changes the predictors by dZ."""
-
-    def stiffness(self, state: State, step: State) -> Vector:
-        """Return each fold's product of two vectors in the metric of its penalty."""
-
-
-@dataclass(frozen=True)
-class Solved:
-    """What Newton's method leaves.
-
-    Attributes
-    ----------
-    state : State
-    Z : ndarray of shape (n_rows, n_folds, n_outputs)
-        The linear predictors.
-    linearised : Linearised
-        At a point near by.
-    fresh : bool
-        Whether that point is the state.
-    decrement : ndarray of shape (n_folds,)
-        In units of the objective.
-    n_iter : int
-    """
-
-    state: State
-    Z: Array
-    linearised: Linearised
-    fresh: bool
-    decrement: Vector
-    n_iter: int
-
-
-def solve(self, force: State) -> State:
-    """Return the Hessians' inverses times a force."""
 
 
 class System(Protocol):

@@ -64,7 +64,7 @@ class Design:
 
 @dataclass(frozen=True)
 class PrimalSystem:
-    """Newton's equations in the coefficients.
+    r"""Newton's equations in the coefficients.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class PrimalSystem:
     active : ndarray of shape (d, n_outputs), bool
         The variables that the model has; others are zero.
     centring : ndarray of shape (d, n_folds) or None
-        :math:`\\rho` of each fold and row.
+        :math:`\rho` of each fold and row.
     """
 
     design: Design
@@ -101,10 +101,10 @@ class PrimalSystem:
         return (self._transposed(slopes),)
 
     def work(self, force: State, step: State, dZ: Array) -> Vector:
-        return np.einsum("kdm,kdm->k", force[0], step[0])
+        return np.asarray(np.einsum("kdm,kdm->k", force[0], step[0]))
 
     def stiffness(self, state: State, step: State) -> Vector:
-        return np.einsum("kdm,kdm->k", state[0], self._stretched(step[0]))
+        return np.asarray(np.einsum("kdm,kdm->k", state[0], self._stretched(step[0])))
 
     def linearise(self, Z: Array, damping: Vector | None = None) -> _Primal:
         added = 0.0 if damping is None else damping[:, None]
@@ -134,7 +134,7 @@ class PrimalSystem:
         inverse = np.where(
             self.penalty > 0.0, 1.0 / np.where(self.penalty > 0.0, self.penalty, 1), 0
         )
-        return np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse))
+        return np.asarray(np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse)))
 
     def _transposed(self, slopes: Array) -> Array:
         return np.moveaxis(self._sums(self.design.rows, slopes), 1, 0) * self.active
@@ -172,7 +172,7 @@ class PrimalSystem:
         (d, m), k = self.penalty.shape, len(self.folds)
         loss, weight = self.folds.loss, self.folds.weight
         curvature = loss.hessian(self.folds.y, Z)
-        H = np.empty((k, d, m, d, m))
+        H: Any = np.empty((k, d, m, d, m))
         for c in range(m):
             unit = np.broadcast_to(np.eye(m)[c], Z.shape)
             column = _weighted(weight, loss.hessian_product(curvature, unit) + added * unit)
@@ -228,7 +228,7 @@ class _Primal:
     @property
     def singular(self) -> NDArray[np.bool_]:
         """Which folds have a matrix that is singular to working precision."""
-        return self._factor.singular.reshape(self._n_folds, -1).any(axis=1)
+        return np.asarray(self._factor.singular.reshape(self._n_folds, -1).any(axis=1))
 
     def ignored(self, force: State, load: State) -> Vector:
         """Return what a force may change of a function, along directions that are not solved for.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,15 @@ PRECISION, MARGIN = 1e-14, 1e-13
 UNMOVED = 1e-3
 # Bounds of errors are this multiple of what a step of refinement would change.
 SAFETY = 10.0
+
+
+class Sizes(NamedTuple):
+    """Numbers of folds and outputs, training rows of the smallest fold, and the intercept."""
+
+    n_folds: int
+    n_outputs: int
+    n_train: int
+    fit_intercept: bool
 
 
 @dataclass(frozen=True)
@@ -105,10 +114,7 @@ class DirectProblems:
     weight : FoldWeights
         Of the rows in the training losses.
     held_out : HeldOut
-    n_folds : int
-    fit_intercept : bool
-    n_train : int
-        Training rows of the smallest fold.
+    sizes : Sizes
     """
 
     def __init__(
@@ -119,24 +125,21 @@ class DirectProblems:
         penalty: L2Penalty,
         weight: FoldWeights,
         held_out: HeldOut,
-        n_folds: int,
-        fit_intercept: bool,
-        n_train: int,
+        sizes: Sizes,
     ) -> None:
         self.y, self.loss, self.penalty = y[:, None, :], loss, penalty
-        self.n_folds = n_folds
+        self.n_folds = sizes.n_folds
         self.n_passes = 0.0
         self._weight, self._held_out = weight, held_out
-        self._fit_intercept = fit_intercept
         self._groups = penalty.groups.reshape(-1, y.shape[1])
         self._active = self._groups != HELD
         self._states: dict[int, State] = {}
         self._kernels: Kernels | None = None
         self._design: Design | None = None
-        if prefers_dual(n_train, self._groups):
+        if prefers_dual(sizes.n_train, self._groups):
             self._kernels = Kernels(X, penalty, self._groups)
         else:
-            self._design = Design(with_ones(X, fit_intercept))
+            self._design = Design(with_ones(X, sizes.fit_intercept))
 
     def chunks(self) -> Iterator[slice]:
         """Return portions of the folds that are solved side by side."""
@@ -176,7 +179,7 @@ class DirectProblems:
         self.n_passes += self._held_out.rows.size / len(self.y)
         ws, qs = (a.reshape(len(a), -1) for a in (W, Q))
         bounds = np.abs(h * ws * qs).sum(axis=1) * (MARGIN + errors / np.maximum(values, 1e-300))
-        nothing = np.full(len(ws), np.nan)
+        inner_values, grads = normal.inner(W, h.reshape(self._groups.shape))
         return DirectSolution(
             ws=ws,
             values=values,
@@ -184,8 +187,8 @@ class DirectProblems:
             hypergradients=self._cross(ws, theta, qs),
             bounds=bounds,
             converged=np.ones(len(ws), dtype=bool),
-            inner_values=nothing,
-            grads=np.zeros_like(ws),
+            inner_values=inner_values,
+            grads=grads.reshape(ws.shape),
             n_iter=1,
         )
 
@@ -208,11 +211,11 @@ class DirectProblems:
         if start is None:
             start = self._common(folds, theta)
         # Where a start or a factor that serves again has led nowhere: from zero, and to the end.
-        for state, target in ((start, NEAR), (system.zero(), SOLVED)):
-            solved = solve(system, folds, state, max_iter, target)
+        for origin, target in ((start, NEAR), (system.zero(), SOLVED)):
+            solved = solve(system, folds, origin, max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
             state, solution = self._finished(system, folds, solved, theta)
-            if solution.converged.all():
+            if (solution.converged | (solution.errors <= ACCURATE * np.abs(solution.values))).all():
                 break
         self._states[chunk.start] = state
         return solution
@@ -259,7 +262,7 @@ class DirectProblems:
         if not free.any():
             return None
         squares = (columns * columns).T @ folds.weight[:, :, 0]
-        return np.where(free[:, None], squares, 0.0) / self.y.shape[2] ** 2
+        return np.asarray(np.where(free[:, None], squares, 0.0) / self.y.shape[2] ** 2)
 
     def _finished(
         self,
@@ -300,8 +303,8 @@ class DirectProblems:
         correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
         h = self.penalty.hessian(theta)
         terms = np.abs(h * ws * qs).sum(axis=1)
-        # What the remainder does is known by the factor, to its own relative accuracy; where that is
-        # poor, by the penalty alone.
+        # What the remainder does is known by the factor, to its own relative accuracy; where that
+        # is poor, by the penalty alone.
         bounds = SAFETY * np.linalg.norm(correction, axis=1) + MARGIN * terms
         reach = np.sqrt((h * ws * ws).sum(axis=1)) * system.length(rest)
         bounds += np.where(linearised.singular, reach, 0.0)
@@ -328,7 +331,7 @@ class DirectProblems:
         system = self._system(folds, theta)
         if isinstance(system, PrimalSystem):
             linearised = system.linearise(system.predict((w.reshape(1, *self._groups.shape),)))
-            return lambda v: linearised.solve((v.reshape(1, *self._groups.shape),))[0].ravel()
+            return lambda v: np.ravel(linearised.solve((v.reshape(1, *self._groups.shape),))[0])
         assert self._kernels is not None
         kernels, dual = self._kernels, system.linearise(self._kernels.predict(w[None]))
 
@@ -337,14 +340,14 @@ class DirectProblems:
             # that takes away what the losses feel of it.
             alone, rest = kernels.divide(v, theta)
             c, b = dual.apart(kernels.predict(alone[None]), rest[None])
-            return alone + self._expanded((c, b), theta)[0]
+            return np.asarray(alone + self._expanded((c, b), theta)[0])
 
         return product
 
     def _gradients(self, slopes: Array, ws: Array, h: Vector, folds: Folds) -> Array:
         """Return the inner gradients, given the derivatives of the training losses."""
         k, m = len(ws), self.y.shape[2]
-        rows = self._design.rows if self._kernels is None else self._kernels.rows
+        rows: Any = (self._design or self._kernels).rows  # type: ignore[union-attr]
         G = (rows.T @ slopes.reshape(len(slopes), -1)).reshape(-1, k, m)
         G = np.moveaxis(G, 1, 0) * self._active
         if (centring := self._centring(folds, rows)) is not None:
@@ -370,21 +373,14 @@ def prefers_dual(n_train: int, groups: NDArray[np.intp]) -> bool:
     return int((groups >= 0).sum(axis=0).max()) > n_train
 
 
-def affordable(
-    X: Any,
-    n_outputs: int,
-    loss: Loss,
-    penalty: L2Penalty,
-    n_folds: int,
-    fit_intercept: bool,
-    n_train: int,
-) -> bool:
+def affordable(X: Any, loss: Loss, penalty: L2Penalty, sizes: Sizes) -> bool:
     """Whether all folds are to be solved directly.
 
     That takes a convex loss, a penalty that is a product of one of the columns and one of the
     outputs, and matrices that are small. Folds by the hundreds are solved directly even where it
     takes long: side by side, they would not fit into memory.
     """
+    n_folds, n_outputs, n_train, fit_intercept = sizes
     groups = penalty.groups.reshape(-1, n_outputs)
     n, p = X.shape
     if not loss.convex or (not loss.couples and (groups == HELD).any()):

@@ -95,7 +95,8 @@ class HuberLoss(Loss):
         s = np.zeros_like(u)
         s[..., 0] = np.divide(u[..., 0], first, out=np.zeros_like(first), where=first > 0.0)
         rest = np.stack(
-            [np.where(first > 0.0, 0.0, u[..., 0]), u[..., 1] - root[..., 1, 0] * s[..., 0]], axis=-1
+            [np.where(first > 0.0, 0.0, u[..., 0]), u[..., 1] - root[..., 1, 0] * s[..., 0]],
+            axis=-1,
         )
         return s, rest
 
