@@ -16,6 +16,7 @@ import pytest
 from helpers import in_a_process
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import (
@@ -28,6 +29,7 @@ from sklearn.linear_model import (
     RidgeCV,
     TweedieRegressor,
 )
+from sklearn.metrics import mean_poisson_deviance
 from sklearn.model_selection import KFold, LeaveOneOut, StratifiedKFold
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.svm import LinearSVC
@@ -424,6 +426,7 @@ LEAVE_ONE_OUT = """
 import resource
 import numpy as np
 from sklearn.linear_model import Ridge
+from sklearn.metrics import mean_poisson_deviance
 from sklearn.model_selection import LeaveOneOut
 from hoag_shine import ShineCV
 
@@ -434,14 +437,14 @@ def fit(n):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 start = fit(100)
-print(fit(3000) - start)
+print(fit(5000) - start)
 """
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="counts memory in KiB")
 def test_memory_does_not_grow_with_the_square_of_the_rows():
     [grown] = map(int, in_a_process(LEAVE_ONE_OUT))
-    assert grown < 100 * 1024  # an array over rows and folds alone has 69 MiB
+    assert grown < 150 * 1024  # an array over rows and folds alone has 191 MiB
 
 
 # The inverse Hessian, and data that are fitted perfectly.
@@ -513,9 +516,10 @@ def check_ridge(X, y, cv, alphas):
 
 def test_wide_columns_of_a_large_scale():
     rng = np.random.default_rng(0)
-    X = 100.0 * rng.standard_normal((50, 600))
-    y = X[:, :20].sum(axis=1) / 100.0 + 2.0 * rng.standard_normal(50)
-    check_ridge(X, y, KFold(5), np.logspace(2.0, 10.0, 17))
+    L = rng.standard_normal((50, 3))
+    X = 100.0 * (L @ rng.standard_normal((3, 300)) + rng.standard_normal((50, 300)))
+    y = L[:, 0] + 0.5 * rng.standard_normal(50)
+    check_ridge(X, y, KFold(5), np.logspace(2.0, 10.0, 9))
 
 
 def test_wide_counts():
@@ -524,7 +528,7 @@ def test_wide_counts():
     means = np.exp(np.minimum(3.0 + 0.5 * L @ rng.standard_normal((5, 300)), 8.0))
     y = L[:, 0] + 0.5 * rng.standard_normal(60)
     cv = KFold(5, shuffle=True, random_state=2)
-    check_ridge(rng.poisson(means).astype(float), y, cv, np.logspace(0.0, 8.0, 17))
+    check_ridge(rng.poisson(means).astype(float), y, cv, np.logspace(0.0, 8.0, 9))
 
 
 def test_polynomials_of_correlated_columns():
@@ -559,17 +563,35 @@ def test_no_loss_is_below_its_minimum():
     z = np.log(X[:, :5]).sum(axis=1) + rng.standard_normal(60)
     y = np.digitize(z, np.quantile(z, [1 / 3, 2 / 3]))
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
-    search = ShineCV(LogisticRegression(), cv=cv).fit(X, y)
-    assert all(record["criterion"] > 0.0 for record in search.history_)
-    C = search.best_params_["C"]
+    problems = fold_problems(LogisticRegression(), X, y, cv=cv)
     # In units in which the columns' scale is near one, by scikit-learn's Newton method.
     Z = spanned(X)
     unit = np.abs(Z).max()
-    own = LogisticRegression(C=C * unit**2, **NEWTON)
-    scores = []
-    for train, test in cv.split(X, y):
-        scores.append(log_loss(own.fit(Z[train] / unit, y[train]), Z[test] / unit, y[test]))
-    assert search.best_score_ == pytest.approx(np.mean(scores), rel=1e-5)
+    for theta in (0.0, 10.0, 20.0):
+        own, scores = LogisticRegression(C=np.exp(-theta) * unit**2, **NEWTON), []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # line searches that can do no better
+            for train, test in cv.split(X, y):
+                own.fit(Z[train] / unit, y[train])
+                scores.append(log_loss(own, Z[test] / unit, y[test]))
+        assert at(problems, theta)[0]["criterion"] == pytest.approx(-np.mean(scores), rel=1e-5)
+
+
+def poisson_fit(X, y, alpha):
+    """Minimise the objective of PoissonRegressor without an intercept."""
+    n, unit = len(X), y.mean()
+
+    def objective(w):
+        mean = np.exp(X @ w)
+        value = (mean - y * (X @ w)).mean() + 0.5 * alpha * w @ w
+        return value / unit, (X.T @ (mean - y) / n + alpha * w) / unit
+
+    def hessian(w):
+        return ((X.T * np.exp(X @ w)) @ X / n + alpha * np.eye(w.size)) / unit
+
+    start = np.linalg.lstsq(X, np.log(1.0 + y), rcond=None)[0]
+    options = {"jac": True, "hess": hessian, "method": "trust-exact", "options": {"gtol": 1e-10}}
+    return minimize(objective, start, **options).x
 
 
 @pytest.mark.parametrize("hypergradient", ["auto", "cg"])
@@ -580,9 +602,10 @@ def test_counts_in_large_units(unit, hypergradient):
     estimator = PoissonRegressor(fit_intercept=False)
     search = ShineCV(estimator, cv=3, hypergradient=hypergradient).fit(X, y)
     assert search.best_score_ < 0.0
-    own = PoissonRegressor(fit_intercept=False, alpha=search.best_params_["alpha"], **NEWTON)
-    scores = []
+    own = partial(poisson_fit, alpha=search.best_params_["alpha"])
+    losses = []
     for train, test in KFold(3).split(X):
-        scores.append(deviance(own.fit(X[train], y[train]), X[test], y[test]))
-    assert search.best_score_ == pytest.approx(np.mean(scores), rel=1e-5)
-    np.testing.assert_allclose(search.best_estimator_.coef_, own.fit(X, y).coef_, rtol=1e-4)
+        mean = np.exp(X[test] @ own(X[train], y[train]))
+        losses.append(mean_poisson_deviance(y[test], mean))
+    assert -search.best_score_ == pytest.approx(np.mean(losses), rel=1e-6)
+    np.testing.assert_allclose(search.best_estimator_.coef_, own(X, y), rtol=1e-4)
