@@ -21,6 +21,12 @@ from .tolerances import FLOOR_SHARE
 Vector = NDArray[np.float64]
 
 
+_NOT_FINITE = (
+    "The criterion or its hypergradient is not finite at theta={theta}: scale the features, or "
+    "narrow the bounds."
+)
+
+
 class ExactOracle:
     """All inner problems, solved at one theta after the other to the accuracy of the arithmetic.
 
@@ -77,7 +83,10 @@ class ExactOracle:
         return self._last
 
     def _sample(self, theta: Vector) -> Sample:
-        solved = list(self._map(lambda part: part.solve(theta), self._parts))
+        try:
+            solved = list(self._map(lambda part: part.solve(theta), self._parts))
+        except FloatingPointError as error:
+            raise ValueError(_NOT_FINITE.format(theta=theta)) from error
         self.n_iter += max(s.n_iter for s in solved)
         self.solutions = [
             _solution(part, s, k, theta)
@@ -87,10 +96,7 @@ class ExactOracle:
         self.fold_values = np.concatenate([s.values for s in solved])
         grad = np.concatenate([s.hypergradients for s in solved]).mean(axis=0)
         if not (np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
-            raise ValueError(
-                f"The criterion or its hypergradient is not finite at theta={theta}: scale the "
-                "features, or narrow the bounds."
-            )
+            raise ValueError(_NOT_FINITE.format(theta=theta))
         spread = theta - theta.mean()
         prior = 0.5 * self._shrinkage * float(spread @ spread)
         bound = float(np.concatenate([s.bounds for s in solved]).mean())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from .validation import shown
 
@@ -151,6 +152,41 @@ def _from_labels(labels: list[Any]) -> Groups:
     index = {name: i for i, name in enumerate(names)}
     of_column = [UNPENALISED if _is_unpenalised(label) else index[label] for label in labels]
     return Groups(names, np.array(of_column, dtype=np.intp)[:, None])
+
+
+def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
+    """Return the logarithm of each penalty's unit, less their mean.
+
+    A penalty of columns is measured in the mean of their variances: where columns come in other
+    units, the penalty that does the same to them is larger by the unit's square. Penalties that
+    are not told apart by columns have the same unit.
+
+    Parameters
+    ----------
+    groups : Groups
+        Of the columns of X.
+    X : ndarray or CSR matrix of shape (n_rows, n_columns)
+    """
+    own, n = groups.of_coefficient[:, 0], len(groups.names)
+    if len(own) == 1 or n == 1:
+        return np.zeros(n)
+    variance = _variances(X)
+    used = (own >= 0) & (variance > 0.0) & np.isfinite(variance)
+    counts = np.bincount(own[used], minlength=n)
+    sums = np.bincount(own[used], variance[used], minlength=n)
+    known = (counts > 0) & (sums > 0.0) & np.isfinite(sums)
+    units = np.zeros(n)
+    units[known] = np.log(sums[known] / counts[known])
+    return np.where(known, units - units[known].mean(), 0.0) if known.any() else units
+
+
+def _variances(X: Any) -> NDArray[np.float64]:
+    """Return the variance of each column."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if hasattr(X, "tocsr"):
+            return np.asarray(mean_variance_axis(X, axis=0)[1], dtype=np.float64)
+        # Column by column: no copy of all.
+        return np.array([np.var(column, dtype=np.float64) for column in X.T])
 
 
 def _is_unpenalised(label: Any) -> bool:

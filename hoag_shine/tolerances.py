@@ -53,7 +53,7 @@ def resolve_tolerance(tolerance: str | Schedule) -> Schedule | None:
 
 def _scheduled(schedule: Schedule, iteration: int) -> float:
     """Return what a user's schedule says, if that is a tolerance."""
-    return check_positive("what tolerance returns", schedule(iteration))
+    return check_positive("what tolerance returns", schedule(iteration), zero=True)
 
 
 def search_tolerance(tol: float, pass_share: float, n_hyperparameters: int) -> float:

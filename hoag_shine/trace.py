@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,7 @@ class Trace:
         What looked best may no longer do so then; the next best is tried in its place, and so is
         the start where its error leaves open which is lower.
         """
+        estimates = self.sampler is not self._exact
         if self._exact is not None:
             self._exact.take_over(self.sampler)
             self.sampler = self._exact
@@ -105,16 +107,37 @@ class Trace:
             theta = self._samples[index].theta
             if not np.array_equal(theta, self.sampler.theta):
                 self.sampler.restart(theta, [s.w for s in self.solutions])
-            self._replace(index, self.sampler.sample(self._accurately(index)))
+            self._replace(index, self._looked_at(index))
             # The error is relative to the value, which may have become smaller.
             while self._short(index) and not (self._ended(index) or self.sampler.late):
-                self._replace(index, self.sampler.sample(self._accurately(index)))
+                self._replace(index, self._looked_at(index))
             solved[index] = self.solutions
         self.solutions, self._solved_index = solved[self.best_index], self.best_index
+        if self._exact is not None and estimates:
+            self._measure_errors(solved)
         # What a solver has given up is no more solved than what it had no time for.
         best, ask = self.best, self._accurately(self.best_index)
         unfinished = not best.final and best.tolerance > ask.tolerance
         self.unsolved = unfinished or not best.error <= ask.accuracy
+
+    def _measure_errors(self, solved: Container[int]) -> None:
+        """Replace estimated errors of records by what they are, if those are larger."""
+        assert self._exact is not None
+        for index, sample in enumerate(self._samples):
+            if index in solved or self._exact.late:
+                continue
+            true = self._exact.sample(Ask(sample.theta))
+            error = abs(sample.value - true.value) + true.error
+            self.history[index]["error"] = max(self.history[index]["error"], error)
+
+    def _looked_at(self, index: int) -> Sample:
+        """Return a more accurate sample at the theta of one."""
+        sample = self.sampler.sample(self._accurately(index))
+        if self._exact is None:
+            return sample
+        # The value is the exact oracle's, and the derivative remains that of the user's method.
+        old = self._samples[index]
+        return replace(old, value=sample.value, error=sample.error, final=True)
 
     def _replace(self, index: int, sample: Sample) -> None:
         """Put a more accurate sample in the place of one at the same theta."""

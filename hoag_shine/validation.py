@@ -125,12 +125,12 @@ def check_positive(name: str, value: Any, *, finite: bool = True, zero: bool = F
     return number
 
 
-def check_count(name: str, value: Any, *, most: int | None = None) -> None:
-    """Raise unless the value is an integer of at least 1, and at most ``most``."""
+def check_count(name: str, value: Any, *, least: int = 1, most: int | None = None) -> None:
+    """Raise unless the value is an integer of at least ``least``, and at most ``most``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a positive integer, got {shown(value)}.")
-    if int(value) < 1:
-        raise ValueError(f"{name} must be at least 1, got {shown(value)}.")
+    if int(value) < least:
+        raise ValueError(f"{name} must be at least {least}, got {shown(value)}.")
     if most is not None and int(value) > most:
         raise ValueError(f"{name} must be at most {most}, got {shown(value)}.")
 

@@ -233,10 +233,10 @@ def draw(seed):
     if getattr(estimator, "class_weight", None) is not None:
         notes["class_weight"] = estimator.class_weight
     penalty = _penalty(rng, kind, Z, notes)
-    options = {"max_iter": int(rng.integers(3, 12))}
+    options = {"max_iter": int(_choice(rng, [2, 2, 2, 3, 3, 3, 4, 4, 6, 10]))}
     if rng.random() < 0.15:
         options["tol"] = 1e-3
-    if rng.random() < 0.2:
+    if rng.random() < 0.1:
         options["hypergradient"] = _choice(rng, ["cg", "shine"])
     if rng.random() < 0.3:
         options["init"] = float(10.0 ** rng.uniform(-4, 4))

@@ -88,7 +88,10 @@ def softmax(y, z):
     total = e.sum(axis=-1, keepdims=True)
     value = (top + np.log(total))[..., 0] - (y * z).sum(axis=-1)
     p = e / total
-    hessian = p[..., None] * np.eye(z.shape[-1]) - p[..., None] * p[..., None, :]
+    hessian = -p[..., None] * p[..., None, :]
+    k = np.arange(z.shape[-1])
+    hessian[..., k, k] = 0.0
+    hessian[..., k, k] = -hessian.sum(axis=-1)  # nothing cancels
     return value, p - y, hessian, np.full_like(z, 0.5)
 
 
@@ -218,8 +221,8 @@ class Reduced:
         M[:, Q.shape[1] :] = X[:, rest]
         return np.hstack([span, eye[:, rest]]), np.r_[np.ones(Q.shape[1]), h[rest]], M
 
-    def expand(self, v):
-        return np.einsum("bjv,bv->bj", self.E, v).reshape(self.p.h.shape)
+    def expand(self, v, b=slice(None)):
+        return np.einsum("bjv,bv->bj", self.E[b], v).reshape(-1, *self.p.h.shape[1:])
 
 
 def newton_steps(M, k, curvature, g, *, by_qr):
@@ -271,33 +274,67 @@ def _step_by_qr(M, k, curvature, g):
     return -step / d
 
 
-def solve(problems, functional, *, thorough):
-    """Return w, ``functional(z, w, chosen)`` of it and an estimate of the norm of its error.
+@dataclass
+class Solution:
+    """What is known of the solutions of several problems.
+
+    Attributes
+    ----------
+    w : (B, q, m) longdouble
+    f : (B, L) longdouble
+        A function of them.
+    error : (B,)
+        An estimate of the norm of its error, infinite where there is none.
+    objective : (B,) longdouble
+    """
+
+    w: Any
+    f: Any
+    error: Any
+    objective: Any
+
+    def better(self, other):
+        """Return which of the other's solutions are to be believed rather than these."""
+        margin = 1e-15 * np.abs(self.objective)
+        lower = other.objective < self.objective - margin
+        return lower | ((other.objective <= self.objective + margin) & (other.error < self.error))
+
+    def replace(self, places, other):
+        """Take over the other's solutions, which are of some places, where they are better."""
+        chosen = self._take(places).better(other)
+        for name in ("w", "f", "error", "objective"):
+            getattr(self, name)[places[chosen]] = getattr(other, name)[chosen]
+        return chosen
+
+    def _take(self, places):
+        return Solution(*(a[places] for a in (self.w, self.f, self.error, self.objective)))
+
+
+def solve(problems, functional, *, thorough, hint=None):
+    """Return the solutions with ``functional(z, w, chosen)`` of them.
 
     What Newton's method does not find at once is left, or, where ``thorough``, looked for along a
-    path of penalties, and once more in slow and careful steps.
+    path of penalties, and once more in slow and careful steps. Last, it is looked for near
+    ``hint``, of the shape of w: of two points, that with the lower objective is nearer.
     """
     reduced = Reduced(problems)
     every = np.arange(len(problems.h))
-    w = reduced.expand(newton(reduced))
-    w, f, error = refine(reduced, w, lambda z, w: functional(z, w, every))
+    best = refine(reduced, reduced.expand(newton(reduced)), partial(_some, functional, every))
     for by_qr in (False, True) if thorough else ():
-        known = error <= 1e-11 * np.linalg.norm(f.astype(np.float64), axis=1)
+        known = best.error <= 1e-11 * np.linalg.norm(best.f.astype(np.float64), axis=1)
         hard = np.flatnonzero(~known)
         if hard.size == 0:
             break
-        reduced = Reduced(problems.take(hard))
-        again = reduced.expand(path(reduced, by_qr=by_qr))
-        look = partial(_some, functional, hard)
-        better = refine(reduced, again, look, by_qr=by_qr)
-        closer = better[2] < error[hard]
-        for a, b in zip((w, f, error), better, strict=True):
-            a[hard[closer]] = b[closer]
-    return w, f, error
+        few = Reduced(problems.take(hard))
+        again = few.expand(path(few, by_qr=by_qr))
+        best.replace(hard, refine(few, again, partial(_some, functional, hard), by_qr=by_qr))
+    if hint is not None:
+        best.replace(every, refine(reduced, hint, partial(_some, functional, every)))
+    return best
 
 
-def _some(functional, chosen, z, w):
-    return functional(z, w, chosen)
+def _some(functional, places, z, w, chosen):
+    return functional(z, w, places[chosen])
 
 
 def newton(reduced, v=None, times=1.0, max_iter=40, *, by_qr=False):
@@ -376,58 +413,141 @@ def path(reduced, *, by_qr):
     return v
 
 
-def refine(reduced, w, functional, max_steps=12, *, by_qr=False):
+def refine(reduced, w, functional, max_steps=25, *, by_qr=False):
     """Improve w by Newton steps whose gradients are in extended precision.
 
-    Returns w, what ``functional(z, w)`` of shape (B, L) is of it, and an estimate of the norm of
-    its error: infinite where no step has been made that does not ascend.
+    Steps are halved until they descend: where little is left of the objective, double precision
+    does not see on which side of a kink the solution is. The error is what the last whole step has
+    changed of ``functional(z, w, chosen)``, of shape (B, L).
     """
     p = reduced.p
-    h, train, y = p.h.astype(LONG), p.train.astype(LONG)[..., None], p.y.astype(LONG)
-    used = train > 0.0
-    B = len(h)
-    error = np.full(B, np.inf)
-    best = None
     w = w.astype(LONG)
-    alive = np.ones(B, dtype=bool)
+    alive = np.arange(len(w))
+    F, slopes, curved, f = _evaluate(p, w, alive, functional)
+    error = np.full(len(w), np.inf)
     for _ in range(max_steps):
-        z = predictors(p.X, w)
-        value, gradient, curvature, _ = p.loss(y, z)
-        F = np.where(used[..., 0], train[..., 0] * value, 0.0).sum(axis=1)
-        F = F + 0.5 * (h * w**2).sum(axis=(1, 2))
-        f = functional(z, w)
-        if best is None:
-            best = [w, f, F]
-        else:
-            change = np.linalg.norm((f - best[1]).astype(np.float64), axis=1)
-            down = best[2] + 1e-15 * np.abs(best[2]) >= F
-            better = down & (change <= error)
-            error = np.where(better, change, error)
-            for a, b in zip(best, (w, f, F), strict=True):
-                a[better] = b[better]
-            size = np.linalg.norm(f.astype(np.float64), axis=1)
-            alive &= better & (error > 1e-13 * size)
-            if not alive.any():
-                break
-        g = np.where(p.free, transposed(p.X, np.where(used, train * gradient, 0.0)) + h * w, 0.0)
-        curved = np.where(used[..., None], train[..., None] * curvature, 0.0)
-        gv = np.einsum("bjv,bj->bv", reduced.E, g.reshape(B, -1).astype(np.float64))
-        curved = curved.astype(np.float64)
-        step = newton_steps(reduced.M, reduced.k, curved, gv, by_qr=by_qr)
-        step = reduced.expand(step).astype(LONG)
-        if reduced.wide:
-            step += outside(reduced, g)
-        w = best[0] + np.where(np.isfinite(step) & alive[:, None, None], step, 0.0)
-    return best[0], best[1], error
+        step = _refinement(reduced, w[alive], slopes[alive], curved[alive], alive, by_qr)
+        going = np.zeros(len(w), dtype=bool)
+        trying, t = np.arange(len(alive)), 1.0
+        while trying.size and t > 1e-7:
+            b = alive[trying]
+            there = w[b] + t * step[trying]
+            new = _evaluate(p, there, b, functional)
+            change = np.linalg.norm((new[3] - f[b]).astype(np.float64), axis=1)
+            down = new[0] <= F[b] + 1e-15 * np.abs(F[b])
+            if t == 1.0:
+                # At the end, what a step changes is rounding.
+                ended = ~down & (change <= error[b])
+                going[b] = down & ~((change <= error[b]) & (change > 0.5 * error[b]))
+                error[b[down]] = change[down]
+            else:
+                ended = np.zeros(len(b), dtype=bool)
+                going[b[down]], error[b[down]] = True, np.inf
+            for whole, part in zip((w, F, slopes, curved, f), (there, *new), strict=True):
+                whole[b[down]] = part[down]
+            trying, t = trying[~(down | ended)], 0.5 * t
+        size = np.linalg.norm(f.astype(np.float64), axis=1)
+        alive = np.flatnonzero(going & (error > 1e-13 * size))
+        if not alive.size:
+            break
+    return Solution(w, f, error, F)
 
 
-def outside(reduced, g):
+def _evaluate(p, w, b, functional):
+    """Return objectives, weighted slopes and curvatures, and the functional at w, of some."""
+    z = predictors(p.X, w)
+    train = p.train[b].astype(LONG)[..., None]
+    used = train > 0.0
+    value, gradient, curvature, _ = p.loss(p.y[b].astype(LONG), z)
+    F = np.where(used[..., 0], train[..., 0] * value, 0.0).sum(axis=1)
+    F = F + 0.5 * (p.h[b].astype(LONG) * w**2).sum(axis=(1, 2))
+    slopes = np.where(used, train * gradient, 0.0)
+    curved = np.where(used[..., None], train[..., None] * curvature, 0.0).astype(np.float64)
+    return F, slopes, curved, functional(z, w, b)
+
+
+def objectives(problems, w):
+    """Return the objectives at w."""
+    zero = np.zeros((len(w), 1))
+    return _evaluate(problems, w.astype(LONG), np.arange(len(w)), lambda *_: zero)[0]
+
+
+def _refinement(reduced, w, slopes, curved, b, by_qr):
+    """Return the Newton step of some problems."""
+    p = reduced.p
+    g = np.where(p.free, transposed(p.X, slopes) + p.h[b].astype(LONG) * w, 0.0)
+    return inverse(reduced, g, curved, b, by_qr=by_qr)
+
+
+def inverse(reduced, g, curved, b, *, by_qr=False):
+    """Return minus the inverse Hessians of some problems, times g."""
+    gv = np.einsum("bjv,bj->bv", reduced.E[b], g.reshape(len(g), -1).astype(np.float64))
+    step = newton_steps(reduced.M[b], reduced.k[b], curved, gv, by_qr=by_qr)
+    step = reduced.expand(step, b).astype(LONG)
+    if reduced.wide:
+        step += outside(reduced, g, b)
+    return np.where(np.isfinite(step), step, 0.0)
+
+
+def rounding(problems, w, functional, n_draws=4):
+    """Return what double precision may do to ``functional``: its norm, for each problem.
+
+    Products with X are changed by what rounding may do to them, at random, and so are the terms of
+    the gradient. That gives an estimate of what the best of solvers in double precision leaves.
+    """
+    reduced, every = Reduced(problems), np.arange(len(w))
+    _, slopes, curved, f = _evaluate(problems, w, every, functional)
+    size = np.abs(problems.X)
+    z, parts = predictors(problems.X, w), predictors(size, np.abs(w))
+    rng = np.random.default_rng(0)
+    worst = np.zeros(len(w))
+
+    def noise(scale):
+        return np.finfo(float).eps * scale * rng.choice([-1.0, 1.0], scale.shape)
+
+    for _ in range(n_draws):
+        dz = noise(parts)
+        turned = np.einsum("bnij,bnj->bni", curved, dz)
+        dg = transposed(problems.X, turned) + noise(transposed(size, np.abs(slopes)))
+        dg = np.where(problems.free, dg + noise(problems.h * np.abs(w)), 0.0)
+        moved = inverse(reduced, dg, curved, every)
+        there = functional(z + dz + predictors(problems.X, moved), w + moved, every)
+        worst = np.fmax(worst, np.linalg.norm((there - f).astype(float), axis=1))
+    return worst
+
+
+def adjoints(problems, test, w, n_steps=4):
+    """Yield H^-1 X' u of shape (B, q m), better and better, u the slopes of the held-out losses.
+
+    The last is that of predictors that rounding in double precision has changed.
+    """
+    reduced, every = Reduced(problems), np.arange(len(w))
+    z = predictors(problems.X, w)
+    parts = predictors(np.abs(problems.X), np.abs(w))
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], z.shape)
+    train, y = problems.train.astype(LONG)[..., None], problems.y.astype(LONG)
+    for there in (z, z + np.finfo(float).eps * signs * parts):
+        _, slope, curvature, _ = problems.loss(y, there)
+        curvature = np.where(train[..., None] > 0.0, train[..., None] * curvature, 0.0)
+        g = transposed(problems.X, np.where(test[..., None] > 0.0, test[..., None] * slope, 0.0))
+        rest, q = np.where(problems.free, g, 0.0), np.zeros_like(w)
+        for _ in range(n_steps):
+            q = q - inverse(reduced, rest, curvature.astype(np.float64), every)
+            turned = np.einsum("bnij,bnj->bni", curvature, predictors(problems.X, q))
+            product = transposed(problems.X, turned) + problems.h * q
+            rest = np.where(problems.free, g - product, 0.0)
+            if there is z:
+                yield q.reshape(len(q), -1)
+    yield q.reshape(len(q), -1)
+
+
+def outside(reduced, g, b):
     """Return the step out of the basis's span, where only the penalty has curvature."""
-    h, spanned = reduced.p.h, reduced.spanned
+    h, spanned = reduced.p.h[b], reduced.spanned[b]
     step = np.where(spanned, g / np.where(spanned, h, 1.0), 0.0)
     # Twice, so that no rounding is left where the curvature is large.
     for _ in range(2):
         flat = (h * step).reshape(len(h), -1).astype(np.float64)
-        inside = reduced.expand(np.einsum("bjv,bj->bv", reduced.E, flat))
+        inside = reduced.expand(np.einsum("bjv,bj->bv", reduced.E[b], flat), b)
         step = step - np.where(spanned, inside, 0.0)
     return -step

@@ -16,16 +16,21 @@ import contextlib
 import signal
 import sys
 import time
+import traceback
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from draws import KINDS, Drawn, draw, splits_of
-from exact import LONG, Problems, predictors, solve, squared
+from exact import LONG, Problems, adjoints, objectives, predictors, rounding, solve, squared
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from hoag_shine import ShineCV
+from hoag_shine import ShineCV, fold_problems, hoag
+from hoag_shine.estimators.registry import as_model
 
 # What a result promises of its criterion, relative to it, beside its own ``error``.
 PROMISED = 3e-6
@@ -117,7 +122,7 @@ class Truth:
             of = dict(zip(names, alpha, strict=True))
             h[:-1] = np.array([of.get(label, 0.0) for label in penalty])[:, None]
         liblinear = self.drawn.name in ("logistic-liblinear", "svc", "svc-classes")
-        common = isinstance(penalty, str) and penalty in ("shared", "output")
+        common = isinstance(penalty, str) and (penalty in ("shared", "output") or self.p == 1)
         if liblinear and self.intercept and common:
             # The coefficient of one more column, which is intercept_scaling everywhere.
             h[-1] = alpha / self.drawn.estimator.intercept_scaling**2
@@ -157,33 +162,61 @@ class Truth:
             return np.log(np.maximum(mean, 1e-300))
         return mean if kind.loss(self.drawn.estimator, None) is squared else 0.0 * mean
 
-    def criteria(self, strengths):
-        """Return the criterion at each of several penalties, and what its error may be."""
+    def _folds(self, strengths):
+        """Return the problems of all folds, and the weights of their held-out rows."""
         times = [np.bincount(train, minlength=self.n).astype(float) for train, _ in self.splits]
-        p = self._problems(strengths, times)
         held = np.stack(
             [np.bincount(test, minlength=self.n) * self.weight for _, test in self.splits]
         )
         held = held / held.sum(axis=1, keepdims=True)
         outputs = 1 if self.couples else self.n_outputs
         test = np.tile(np.repeat(held, outputs, axis=0), (len(strengths), 1)).astype(LONG)
+        return self._problems(strengths, times), test
+
+    def hypergradient(self, theta, ws):
+        """Return the hypergradient at inner variables of the folds, and what its error may be.
+
+        The error is that of the refinement, and what rounding in products X w changes.
+        """
+        alpha = np.exp(theta)
+        units = [self.strengths({"alpha": row}, self._labels()) for row in np.eye(len(alpha))]
+        parts = [a * unit for a, unit in zip(alpha, units, strict=True)]
+        p, test = self._folds([sum(parts)])
+        by_penalty = np.stack([self._folds([part])[0].h for part in parts])
+        w = np.concatenate([self._arranged(each) for each in ws])
+        weights = (by_penalty.astype(LONG) * w).reshape(len(alpha), len(w), -1)
+        exact = [-np.einsum("jbv,bv->j", weights, q) / len(w) for q in adjoints(p, test, w)]
+        *_, before, last, rounded = [each.astype(float) for each in exact]
+        doubt = np.linalg.norm(last - before) + np.linalg.norm(last - rounded)
+        return last, 10.0 * float(doubt)
+
+    def _labels(self):
+        penalty = self.drawn.penalty
+        return () if isinstance(penalty, str) else [k for k in np.unique(penalty) if k >= 0]
+
+    def criteria(self, strengths, hints=None):
+        """Return the values of the criterion at several penalties.
+
+        ``hints`` are inner variables of each penalty's folds, to look near to.
+        """
+        p, test = self._folds(strengths)
 
         def functional(z, w, chosen):
             value = p.loss(p.y[chosen].astype(LONG), z)[0]
             v = test[chosen]
             return np.where(v > 0.0, v * value, 0.0).sum(axis=1, keepdims=True)
 
-        _, values, errors = solve(p, functional, thorough=self.thorough)
-        shape = len(strengths), -1
+        if hints is not None:
+            hints = np.concatenate([self._arranged(w) for ws in hints for w in ws])
+        found = solve(p, functional, thorough=self.thorough, hint=hints)
         null = functional(predictors(p.X, p.start.astype(LONG)), None, slice(None)).mean()
-        return (
-            values.reshape(shape).mean(axis=1).astype(float),
-            10.0 * errors.reshape(shape).mean(axis=1),
-            float(null),
-        )
+        values = Values(p, found, functional, len(strengths), abs(float(null)))
+        if hints is not None:
+            values.excess = values.excess_of(hints)
+        return values
 
-    def fit(self, h):
-        """Return coefficients (p, outputs), intercepts and their relative error, for all rows."""
+    def fit(self, h, hint=None):
+        """Return the fit of all rows: coefficients in the penalty's metric, and predictions."""
         p = self._problems([h], [np.ones(self.n)])
         root = np.sqrt(p.h)
 
@@ -195,14 +228,60 @@ class Truth:
                 [a / np.where(s > 0.0, s, 1.0) for a, s in zip(flat, sizes, strict=True)]
             )
 
-        w, _, errors = solve(p, functional, thorough=self.thorough)
+        hint = None if hint is None else self._arranged(hint)
+        return Values(p, solve(p, functional, thorough=self.thorough, hint=hint), functional)
+
+    def coefficients(self, w):
+        """Return coefficients (p, outputs) and intercepts of a fit."""
         if self.couples:
             w = w[0]
             if self.drawn.name == "multinomial":
                 w[-1] -= w[-1].mean()
         else:
             w = w[:, :, 0].T
-        return w[:-1, : self.n_outputs], w[-1, : self.n_outputs], 10.0 * float(errors.max())
+        return w[:-1, : self.n_outputs], w[-1, : self.n_outputs]
+
+    def _arranged(self, w):
+        """Return a fit's variables, (p + 1, outputs), as those of the problems solved here."""
+        w = np.array(w, dtype=LONG)
+        if self.drawn.name == "multinomial":
+            w[-1] -= w[-1, -1]
+        return w[None] if self.couples else w.T[:, :, None]
+
+
+@dataclass
+class Values:
+    """True values, and what is known of their errors."""
+
+    problems: Problems
+    solution: Any
+    functional: Any
+    n: int = 1
+    null: float = 0.0
+    excess: Any = None
+
+    def excess_of(self, w):
+        """Return by what share w exceeds the least objective, in the worst of the folds.
+
+        Where all variables have penalties, this share of the objective is at least half the squared
+        distance to the solution in the metric of the penalty.
+        """
+        least = self.solution.objective
+        excess = (objectives(self.problems, w) - least) / least
+        return excess.reshape(self.n, -1).max(axis=1).astype(float)
+
+    @property
+    def values(self):
+        return self.solution.f.reshape(self.n, -1).mean(axis=1).astype(float)
+
+    @property
+    def errors(self):
+        return 10.0 * self.solution.error.reshape(self.n, -1).mean(axis=1)
+
+    def rounding(self):
+        """Return how far double precision may be off."""
+        each = rounding(self.problems, self.solution.w, self.functional)
+        return 10.0 * each.reshape(self.n, -1).mean(axis=1)
 
 
 # The comparison.
@@ -215,6 +294,7 @@ class Verdict:
     drawn: Drawn
     failures: dict = field(default_factory=dict)
     undecided: list = field(default_factory=list)
+    references: list = field(default_factory=list)  # that a closer look has mended
     warned: bool = False
     seconds: float = 0.0
     messages: list = field(default_factory=list)
@@ -261,11 +341,11 @@ def check(seed, *, thorough=False, patience=1.25 * MOST_SECONDS):
         try:
             with limit(patience):
                 search.fit(drawn.X, drawn.y, sample_weight=drawn.sample_weight)
-        except TooSlow:
-            verdict.failures["slow"] = f"ended after {patience:g} s"
+        except TooSlow as error:
+            verdict.failures["slow"] = f"ended after {patience:g} s, in {_places(error)}"
             return verdict
         except Exception as error:  # noqa: BLE001
-            verdict.failures["raised"] = f"{type(error).__name__}: {error}"
+            verdict.failures["raised"] = f"{type(error).__name__}: {error}, in {_places(error)}"
             return verdict
         finally:
             verdict.seconds = time.process_time() - begin
@@ -286,55 +366,168 @@ def check(seed, *, thorough=False, patience=1.25 * MOST_SECONDS):
     return verdict
 
 
+def _places(error):
+    """Return the functions of the package that an error has passed through, innermost last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [f"{Path(f.filename).stem}.{f.name}" for f in frames if "hoag_shine" in f.filename]
+    return " > ".join(inside[-5:])
+
+
 def _check_history(verdict, search, truth):
+    """Compare some records with the truth, after a closer look at those that differ."""
     history, best = search.history_, search.best_index_
     chosen = sorted(range(len(history)) if truth.thorough else {best, len(history) // 2})
+    if history[best]["criterion"] != -search.best_score_:
+        verdict.failures["best_score is not history's"] = f"{history[best]} {search.best_score_}"
     strengths = [truth.strengths(history[i]["params"], search.penalty_names_) for i in chosen]
-    values, errors, null = truth.criteria(strengths)
-    promised = min(0.5 * search.tol**2, PROMISED)
-    for i, true, error in zip(chosen, values, errors, strict=True):
-        record = history[i]
-        found, claimed = record["criterion"], record["error"]
-        name = "best_score" if i == best else "history"
-        if i == best and found != -search.best_score_:
-            verdict.failures["best_score is not history's"] = f"{found} {search.best_score_}"
-        if not (np.isfinite(found) and found >= 0.0 and claimed >= 0.0):  # as is every loss here
-            verdict.failures[f"impossible ({name})"] = f"{found:.6g} +- {claimed:.2g}"
-            continue
-        size = max(abs(true), NULL_SHARE * abs(null))
-        if not error <= DECISIVE * size:
-            verdict.undecided.append(f"{name} {i}: {true:.6g} +- {error:.1g}")
-            continue
-        rounding = 1e-9 * size
-        if not truth.drawn.kind.convex and abs(found - true) > APART * size:
-            verdict.undecided.append(f"{name} {i}: perhaps another minimum")
-            continue
-        allowed = claimed + (promised * size if i == best else rounding) + error
-        if abs(found - true) > allowed and not (verdict.warned and i == best):
-            verdict.failures[name] = (
-                f"record {i} {found:.9g} +- {claimed:.2g}, true {true:.9g}, "
-                f"off {abs(found - true) / size:.1e}"
-            )
-        if i == best and claimed > promised * size + rounding and not verdict.warned:
-            verdict.failures["error exceeds promise"] = f"{found:.6g} +- {claimed:.2g}"
+    truths = truth.criteria(strengths)
+    allowed = np.zeros(len(chosen))
+    if _unsure(verdict, search, chosen, truths):
+        hints = _replayed(verdict.drawn, search, chosen)
+        better = truth.criteria(strengths, hints) if hints else truths
+        if not hints:
+            verdict.messages.append("the search could not be repeated")
+        moved = np.abs(better.values - truths.values) > truths.errors + better.errors
+        verdict.references += [f"record {chosen[k]}" for k in np.flatnonzero(moved)]
+        truths, allowed = better, better.rounding()
+    for k, i in enumerate(chosen):
+        _judge(verdict, search, i, truths, k, float(allowed[k]))
+
+
+def _unsure(verdict, search, chosen, truths):
+    """Whether a record differs, or the truth is not known of one that nobody has warned of."""
+    for k, i in enumerate(chosen):
+        size, promised, off = _sizes(search, i, truths, k)
+        if not truths.errors[k] <= DECISIVE * size:
+            if not verdict.warned:
+                return True
+        elif off > search.history_[i]["error"] + promised + truths.errors[k]:
+            return True
+    return False
+
+
+def _sizes(search, i, truths, k):
+    """Return a record's size, what is allowed beside its own error, and its difference."""
+    record, true = search.history_[i], truths.values[k]
+    size = max(abs(true), NULL_SHARE * truths.null)
+    best = i == search.best_index_
+    promised = min(0.5 * search.tol**2, PROMISED) * size if best else 1e-9 * size
+    return size, promised, abs(record["criterion"] - true)
+
+
+def _judge(verdict, search, i, truths, k, lost):
+    """Note what is wrong with a record, of which ``lost`` is what rounding may take."""
+    record, best = search.history_[i], i == search.best_index_
+    found, claimed = record["criterion"], record["error"]
+    name = "best_score" if best else "history"
+    true, error = float(truths.values[k]), float(truths.errors[k])
+    if not (np.isfinite(found) and found >= 0.0 and claimed >= 0.0):  # as is every loss here
+        verdict.failures[f"impossible ({name})"] = f"{found:.6g} +- {claimed:.2g}"
+        return
+    size, promised, off = _sizes(search, i, truths, k)
+    rounded = not lost <= 0.1 * min(0.5 * search.tol**2, PROMISED) * size
+    if not error <= DECISIVE * size or rounded:
+        verdict.undecided.append(f"{name} {i}: {true:.6g} +- {error:.1g}, rounding {lost:.1g}")
+        return
+    if not verdict.drawn.kind.convex and off > APART * size:
+        verdict.undecided.append(f"{name} {i}: perhaps another minimum")
+        return
+    if off > claimed + promised + error + lost and not (verdict.warned and best):
+        verdict.failures[name + verdict.warned * " (warned)"] = (
+            f"record {i} ({record['method'] or 'shine'}) {found:.9g} +- {claimed:.2g}, "
+            f"true {true:.9g}, off {off / size:.1e}, rounding {lost / size:.1e}"
+            + ("" if truths.excess is None else f", objective off {truths.excess[k]:.1e}")
+        )
+    if best and claimed > promised + 1e-9 * size + lost and not verdict.warned:
+        verdict.failures["error exceeds promise"] = f"{found:.6g} +- {claimed:.2g}, true {true:.9g}"
+
+
+def _replayed(drawn, search, chosen):
+    """Return the inner variables of some records, from the same search once more; None if not."""
+    problems = fold_problems(
+        drawn.estimator,
+        drawn.X,
+        drawn.y,
+        cv=drawn.cv,
+        penalty=drawn.penalty,
+        sample_weight=drawn.sample_weight,
+    )
+    records, first = search.history_, search.history_[0]
+    ((parameter, value),) = first["params"].items()
+    sign = -1.0 if parameter == "C" else 1.0
+    shift = np.ravel(first["theta"])[0] - sign * np.log(np.ravel(value)[0])
+    bounds = tuple(sorted(sign * np.log(search.bounds) + shift))
+    found = {}
+
+    def look(record, solutions):
+        i = record["iteration"]
+        if np.array_equal(record["theta"], records[i]["theta"]):
+            found[i] = [np.array(s.w) for s in solutions]
+        return i >= max(chosen)
+
+    options = {name: getattr(search, name) for name in ("hypergradient", "tol", "max_iter")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(ValueError):  # of a search that is told to end
+            hoag(problems, np.array(first["theta"]), bounds=bounds, callback=look, **options)
+    if not set(chosen) <= set(found):
+        return None
+    return [[variables(drawn, w) for w in found[i]] for i in chosen]
+
+
+def variables(drawn, w):
+    """Return the library's inner variables as coefficients and intercepts, (p + 1, outputs).
+
+    Its intercepts are counted from the middle of the targets, and Huber's scale in their unit.
+    """
+    huber, p = drawn.name == "huber", drawn.X.shape[1]
+    intercept = drawn.estimator.fit_intercept
+    w = w.reshape(p + (1 if intercept or huber else 0), -1)
+    if not (intercept or huber):
+        return np.vstack([w, np.zeros_like(w[:1])])
+    model = as_model(clone(drawn.estimator))
+    model.encode(drawn.y)
+    w = w.copy()
+    w[-1] += model.offset
+    if huber:
+        w[-1, 1] = model.loss.scale(w[-1, 1])
+    return w
 
 
 def _check_fit(verdict, search, truth):
     """Compare the final fit: predictions, and coefficients in the penalty's metric."""
     fitted = search.best_estimator_
     h = truth.strengths(search.best_params_, search.penalty_names_)
-    w, b, error = truth.fit(h)
-    h = h[:-1, : truth.n_outputs]
     coef = np.atleast_2d(fitted.coef_).T.astype(LONG)
     intercept = np.zeros(truth.n_outputs) + np.atleast_1d(fitted.intercept_)
     if not np.isfinite(coef).all() or not np.isfinite(intercept).all():
         verdict.failures["impossible (coef)"] = "not finite"
         return
-    if not error <= DECISIVE:
-        verdict.undecided.append(f"fit: relative error {error:.1g}")
-        return
     if verdict.warned or not truth.drawn.kind.convex:
         return
+    found = truth.fit(h)
+    wrong = _wrong(fitted, coef, intercept, h, found, truth)
+    lost = 0.0
+    if wrong or not found.errors.max() <= DECISIVE:
+        hint = np.vstack([coef, intercept])
+        if truth.drawn.name == "huber":
+            hint = np.column_stack([hint, np.r_[np.zeros(truth.p), fitted.scale_]])
+        better = truth.fit(h, hint)
+        if (better.solution.objective < (1.0 - 1e-12) * found.solution.objective).any():
+            verdict.references.append("fit")
+        found = better
+        wrong = _wrong(fitted, coef, intercept, h, found, truth)
+        lost = float(found.rounding().max()) if wrong else 0.0
+    if not found.errors.max() <= DECISIVE or not lost <= 0.1 * COEFFICIENTS:
+        verdict.undecided.append(f"fit: error {found.errors.max():.1g}, rounding {lost:.1g}")
+        return
+    verdict.failures |= wrong
+
+
+def _wrong(fitted, coef, intercept, h, found, truth):
+    """Return what differs from the true fit by more than it should."""
+    w, b = truth.coefficients(found.solution.w)
+    h = h[:-1, : truth.n_outputs]
     X = truth.X[:, :-1]
     z = X @ w + b
     pairs = {
@@ -343,14 +536,16 @@ def _check_fit(verdict, search, truth):
         "intercept": (intercept - b, np.hstack([b, np.sqrt(np.mean((X @ w) ** 2, axis=0))])),
     }
     # What is stored in single precision is rounded to it.
-    rounding = float(np.finfo(np.asarray(fitted.coef_).dtype).eps)
+    eps = float(np.finfo(np.asarray(fitted.coef_).dtype).eps)
+    wrong = {}
     for name, (difference, whole) in pairs.items():
         size = float(np.linalg.norm(whole.astype(float)))
         off = float(np.linalg.norm(difference.astype(float)))
         parts = np.abs(X) @ np.abs(w) + np.abs(b)
-        lost = 0.0 if name == "coef" else rounding * float(np.linalg.norm(parts.astype(float)))
+        lost = 0.0 if name == "coef" else eps * float(np.linalg.norm(parts.astype(float)))
         if off > COEFFICIENTS * size + lost + 1e-12 * unit(truth):
-            verdict.failures[name] = f"off {off / (size or 1.0):.1e}"
+            wrong[name] = f"off {off / (size or 1.0):.1e}"
+    return wrong
 
 
 def unit(truth):
@@ -417,6 +612,9 @@ def summary(verdicts):
         f"{sum(bool(v.undecided) for v in verdicts)} undecided in part"
     )
     lines = [head]
+    mended = [f"{v.drawn.seed} ({', '.join(v.references)})" for v in verdicts if v.references]
+    if mended:
+        lines.append(f"  references at fault at first: {', '.join(mended)}")
     for kind, count in failed.most_common():
         names = ", ".join(f"{name} {m}" for (k, name), m in where.most_common() if k == kind)
         lines.append(f"  {kind}: {count} ({names})")

@@ -120,7 +120,10 @@ def fit(
     """
     direct = getattr(problem, "direct", None)
     if direct is not None:
-        solution = first_solution(direct, theta, max_iter)
+        try:
+            solution = first_solution(direct, theta, max_iter)
+        except FloatingPointError:
+            _check_finite(finite=False)
     else:
         zero = np.zeros(problem.n_params)
         scale = float(np.linalg.norm(problem.value_and_grad(zero, theta)[1]))

@@ -215,8 +215,8 @@ def minimize_lbfgs(
 
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
-    check_positive("tol", tol, zero=True)
-    check_count("max_iter", max_iter)
+    check_positive("tol", tol, zero=True, finite=False)
+    check_count("max_iter", max_iter, least=0)
     check_count("memory", memory, most=MOST_PAIRS)
     check_function("initial", initial)
     check_function("probe", probe)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..folds import FoldedData, Part
 from ..inner.lbfgs import Solution
@@ -21,11 +22,13 @@ class Report:
     Parameters
     ----------
     search : ShineCV
-        Its ``verbose``, ``callback``, ``penalty`` and ``bounds`` are used.
+        Its ``verbose``, ``callback`` and ``penalty`` are used.
     data : FoldedData
     scores : Scores
     task : Task
         The search, as scikit-learn's callbacks see it.
+    limits : ndarray of shape (2, n_penalties)
+        Smallest and largest values of the estimator's parameter.
     as_if_ended : callable, optional
         Returns the fitted attributes of the search from the record and the inner solutions, as if
         it had ended there; for callbacks that ask.
@@ -37,12 +40,14 @@ class Report:
         data: FoldedData,
         scores: Scores,
         task: Task,
+        limits: NDArray[np.float64],
         as_if_ended: Callable[[dict[str, Any], Sequence[Solution]], dict[str, Any]] | None,
     ) -> None:
         self.search = search
         self.data = data
         self.scores = scores
         self.task = task
+        self.limits = limits
         self.as_if_ended = as_if_ended
 
     def __call__(self, record: dict[str, Any], solutions: Sequence[Solution]) -> bool:
@@ -66,7 +71,7 @@ class Report:
 
     def params(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return the estimator's parameter, as in ``best_params_``."""
-        return self.parameter(record["theta"], self.search.bounds)
+        return self.parameter(record["theta"], self.limits)
 
     def parameter(self, theta: Any, bounds: Any = (0.0, np.inf)) -> dict[str, Any]:
         # Going through the logarithm may leave the bounds by a rounding.

@@ -17,6 +17,7 @@ from ..estimators.base import Model, check_tunable
 from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
 from ..folds import FoldedData, Part, problems_of
+from ..groups import log_units
 from ..hypergradients import resolve_method
 from ..inner.lbfgs import Solution
 from ..interrupts import Deferred, Interrupts, set_fitted
@@ -137,7 +138,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     init : float, optional
         Where to start, instead of the estimator's own ``C`` or ``alpha``.
     bounds : pair of float, default=(1e-8, 1e8)
-        Smallest and largest value of ``C`` or ``alpha``.
+        Smallest and largest value of ``C`` or ``alpha``. Start and bounds of several penalties of
+        columns are in proportion to the variances of these (for ``C``, to their inverses), and have
+        the given values as geometric means: columns in other units have the same search.
     tol : float, default=2e-2
         Stop when the next step changes the logarithm of the penalty by at most ``tol``, or the
         criterion by at most ``tol**2`` of itself. The criterion is then known to half of that, and
@@ -388,7 +391,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         data.parts = [part.merge(own) for part, own in zip(data.parts, groups, strict=True)]
         whole = whole.merge(whole_groups) if data.chain.prefix else data.parts[0]
         problems = problems_of(data.model, data.parts, groups)
-        theta, bounds = self._start(data.model)
+        theta, bounds = self._start(data.model, log_units(groups[0], data.parts[0].X))
         last = self._last(theta, bounds, problems, data)
         known = {
             "penalty_names_": whole_groups.names,
@@ -402,7 +405,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             with task.subtask("search", None) as search_task:
                 scores = Scores(scoring, data, routed.score)
                 ended = None if refit is None else self._as_if_ended(refit, known)
-                report = Report(self, data, scores, search_task, ended)
+                limits = np.sort([data.model.value(bound) for bound in bounds], axis=0)
+                report = Report(self, data, scores, search_task, limits, ended)
                 result = hoag(
                     problems,
                     **last,
@@ -476,21 +480,22 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"init={self.init!r} lies outside of bounds={self.bounds!r}.")
         return low, high
 
-    def _start(self, model: Model) -> tuple[float, tuple[float, float]]:
-        """Return log alpha to start from, and its bounds."""
+    def _start(self, model: Model, units: Vector) -> tuple[Vector, tuple[Vector, Vector]]:
+        """Return log alphas to start from, and their bounds, each in its unit."""
         low, high = self._check_bounds()
         start = model.start if self.init is None else float(self.init)
         lower, upper = sorted((model.theta(low), model.theta(high)))
-        return float(np.clip(model.theta(start), lower, upper)), (lower, upper)
+        theta = float(np.clip(model.theta(start), lower, upper))
+        return theta + units, (lower + units, upper + units)
 
     def _last(
-        self, theta: float, bounds: tuple[float, float], problems: ProblemSet, data: FoldedData
+        self, theta: Vector, bounds: tuple[Vector, Vector], problems: ProblemSet, data: FoldedData
     ) -> dict[str, Any]:
         """Return where :func:`hoag` starts: at theta, or where the last fit ended."""
         n, m, parts = problems.n_hyperparameters, data.model.n_outputs, data.part_of_fold
         last, ws = getattr(self, "_ended_at", (np.empty(0), []))
         if not self.warm_start or last.size != n:
-            return {"theta": np.full(n, theta)}
+            return {"theta": theta}
         rows = [part.X.shape[1] + data.model.fit_intercept for part in parts]
         alike = [w.size for w in ws] == [n_rows * m for n_rows in rows]
         return {

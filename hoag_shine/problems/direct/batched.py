@@ -31,7 +31,6 @@ class Factorised:
     Parameters
     ----------
     H : ndarray of shape (n_matrices, d, d)
-        Finite.
 
     Attributes
     ----------
@@ -40,9 +39,16 @@ class Factorised:
     smallest : ndarray of shape (n_matrices,)
         The smallest squared pivot of the scaled matrices, near the inverse of their condition
         numbers; zero where singular.
+
+    Raises
+    ------
+    FloatingPointError
+        If a matrix is not finite.
     """
 
     def __init__(self, H: Array) -> None:
+        if not np.isfinite(H).all():
+            raise FloatingPointError("The Hessian of an inner problem is not finite.")
         diagonal = np.einsum("bii->bi", H)
         positive = diagonal > 0.0
         # A variable that nothing touches has neither curvature nor gradient; it stays where it is.
@@ -120,7 +126,10 @@ def _smallest_pivots(S: Array) -> Vector:
 
 def _split(S: Array) -> tuple[Vector, Array, NDArray[np.bool_]]:
     """Return eigenvalues and vectors, and which of them are more than rounding."""
-    values, vectors = np.linalg.eigh(S)
+    try:
+        values, vectors = np.linalg.eigh(S)
+    except LinAlgError as error:
+        raise FloatingPointError("The Hessian of an inner problem has no eigenvalues.") from error
     return values, vectors, values > SMALLEST_PIVOT * len(S) * values[-1]
 
 

@@ -53,6 +53,8 @@ ACCURATE = 1e-9
 PRECISION, MARGIN = 1e-14, 1e-13
 # Share of a gradient's terms that a Newton step may leave of it.
 UNMOVED = 1e-3
+# What a solve may leave of itself.
+PART = 0.1
 # Bounds of errors are this multiple of what a step of refinement would change.
 SAFETY = 10.0
 
@@ -214,7 +216,8 @@ class DirectProblems:
         for origin, target in ((start, NEAR), (system.zero(), SOLVED)):
             solved = solve(system, folds, origin, max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
-            state, solution = self._finished(system, folds, solved, theta)
+            corrections = CORRECTIONS if solved.n_iter < max_iter else 0
+            state, solution = self._finished(system, folds, solved, theta, corrections)
             if (solution.converged | (solution.errors <= ACCURATE * np.abs(solution.values))).all():
                 break
         self._states[chunk.start] = state
@@ -270,13 +273,14 @@ class DirectProblems:
         folds: Folds,
         solved: Solved,
         theta: Vector,
+        corrections: int,
     ) -> tuple[State, DirectSolution]:
         state, Z = solved.state, solved.Z
         linearised: Any = solved.linearised
         if not (solved.fresh or self.loss.quadratic):
             linearised = system.linearise(Z)
         last = np.full(len(folds), np.inf)
-        for _ in range(CORRECTIONS + 1):
+        for i in range(corrections + 1):
             ws = self._expanded(state, theta)
             Z = self._predicted(ws, system, state)
             values, U = folds.outer(Z)
@@ -288,7 +292,7 @@ class DirectProblems:
             decrement = folds.relative(system.work(force, step, dZ), objective)
             changes = np.einsum("nkm,nkm->k", U, dZ)
             done = (decrement <= SOLVED) | ~(decrement < last)
-            if done.all():
+            if done.all() or i == corrections:
                 break
             last = decrement
             state = tuple(x + dx for x, dx in zip(state, step, strict=True))
@@ -309,6 +313,12 @@ class DirectProblems:
         reach = np.sqrt((h * ws * ws).sum(axis=1)) * system.length(rest)
         bounds += np.where(linearised.singular, reach, 0.0)
         errors = np.abs(changes) + PRECISION * np.abs(values) + linearised.ignored(force, load)
+        # A factor that leaves more than a part of what it should have solved is known by the
+        # penalty alone, too: no solution is farther away in its norm than the gradient is long.
+        again = system.predict(linearised.solve(system.remainder(force, step, Z)))
+        left = np.abs(np.einsum("nkm,nkm->k", U, again))
+        poor = linearised.singular | ~(left <= PART * np.abs(changes) + PRECISION * np.abs(values))
+        errors += np.where(poor, left + system.length(force) * system.length(load), 0.0)
         # Unpenalised coefficients that the curvature says nothing of do not move, wherever they
         # should: what is not known is not believed.
         left = system.unmoved(force, step, Z, slopes)
