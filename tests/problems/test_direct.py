@@ -428,12 +428,13 @@ import numpy as np
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_poisson_deviance
 from sklearn.model_selection import LeaveOneOut
-from hoag_shine import ShineCV
+from hoag_shine import fold_problems, hoag
 
 def fit(n):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, 10))
-    ShineCV(Ridge(), cv=LeaveOneOut()).fit(X, X[:, 0] + rng.normal(size=n))
+    problems = fold_problems(Ridge(), X, X[:, 0] + rng.normal(size=n), cv=LeaveOneOut())
+    hoag(problems, callback=lambda record, solutions: True)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 start = fit(100)
