@@ -426,7 +426,6 @@ LEAVE_ONE_OUT = """
 import resource
 import numpy as np
 from sklearn.linear_model import Ridge
-from sklearn.metrics import mean_poisson_deviance
 from sklearn.model_selection import LeaveOneOut
 from hoag_shine import fold_problems, hoag
 
