@@ -3,8 +3,8 @@ Coefficients along the search
 =============================
 
 How the final model would look at each penalty that the search has visited, and where it settled.
-A callback of scikit-learn's kind or a plain function hears of every iteration; here it keeps the
-accuracy of the hypergradients.
+A callback of scikit-learn's kind or a plain function hears of every iteration; here it keeps how
+the fits were solved.
 """
 
 import matplotlib.pyplot as plt
@@ -27,7 +27,8 @@ ShinePathDisplay.from_estimator(search, X, y, panels=panels)
 plt.show()
 
 # %%
-# What each hypergradient has cost: SHINE's own estimate where that was good enough, and so many
+# Data as small as these are solved by Newton's method. Where that would take too long, this says
+# what each hypergradient has cost: SHINE's own estimate where that was good enough, and so many
 # steps of conjugate gradient on top of it where not.
 
 print("\n".join(methods))

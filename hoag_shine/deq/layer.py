@@ -217,7 +217,8 @@ class DEQ(nn.Module):
     ----------
     f : callable or Module
         As in :func:`fixed_point`.
-    solver, backward, max_iter, tol, stop, divergence, check_every, refine, fallback, state_dtype, \
+    solver, backward, max_iter, tol, stop, divergence, check_every, refine, fallback, state_dtype
+        As in :func:`fixed_point`.
     batch_dims, check_separable
         As in :func:`fixed_point`.
     eval_max_iter : int, optional
@@ -279,7 +280,7 @@ class DEQ(nn.Module):
 
     @property
     def solver_name(self) -> str:
-        """Name of the solver in :data:`SOLVERS`, or that of the function, with its options."""
+        """Name of the solver in ``SOLVERS``, or that of the function, with its options."""
         return self._train_options.solver_name
 
     @property

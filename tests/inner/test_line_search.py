@@ -101,3 +101,11 @@ def test_it_comes_back_from_where_the_function_is_not_finite(outside):
     assert max(steps) == 100.0
     assert 0 < trial.step < 0.8
     assert abs(trial.slope) <= 0.9
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e155, 1e300])
+def test_numbers_whose_squares_overflow_are_interpolated(unit):
+    """In any unit, the second step goes to the minimum of the same cubic."""
+    trial, n_evaluations, _ = search(lambda t: (unit * (t**3 - 3 * t), unit * (3 * t**2 - 3)), 2.5)
+    np.testing.assert_allclose(trial.step, 1.0, rtol=1e-12)
+    assert n_evaluations == 2
