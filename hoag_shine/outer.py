@@ -48,6 +48,8 @@ from .validation import (
 Vector = NDArray[np.float64]
 # A rule that still wants more accuracy at one theta after so many samples there will not get it.
 MOST_REPEATS = 30
+# Multiplications for a Newton step of all folds beyond which a search takes minutes.
+SLOW = 1e11
 SELECTIONS = ("min", "one-se")
 Callback = Callable[[dict[str, Any], list[Solution]], Any]
 
@@ -302,7 +304,15 @@ def _direct(problems: ProblemSet) -> list[DirectProblems] | None:
     """Return what solves the problems by factorised Hessians, if all can be solved so."""
     sets = problems.sets if isinstance(problems, JoinedProblems) else (problems,)
     parts = [members.direct for members in sets]
-    return None if any(part is None for part in parts) else parts
+    if any(part is None for part in parts):
+        return None
+    if sum(part.work for part in parts) > SLOW:
+        warnings.warn(
+            f"Solving {len(problems)} folds will take minutes: use fewer folds, or max_time.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return parts
 
 
 def _problems(problem: Problem | ProblemSet) -> ProblemSet:

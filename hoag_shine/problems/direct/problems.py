@@ -44,7 +44,7 @@ MAX_NUMBERS = 1 << 22
 # folds on, what an iterative solver does for each of them costs more than the arithmetic.
 MANY_NUMBERS, MANY_FOLDS = 1 << 24, 50
 # Steps with the last factor, and linear predictors that are products with X and not with a kernel.
-CORRECTIONS = 4
+CORRECTIONS, REFINEMENTS = 4, 3
 # A decrement that is near enough to a common start of all folds.
 ROUGH = 1e-4
 # Normal equations whose rounding errors are a larger share of the criterion are not used.
@@ -143,6 +143,12 @@ class DirectProblems:
         else:
             free = sizes.fit_intercept and bool((self._groups[-1] == UNPENALISED).all())
             self._design = Design(X, sizes.fit_intercept, centre=free)
+
+    @property
+    def work(self) -> float:
+        """Multiplications for a Newton step of all folds."""
+        matrices = self.n_folds * (1 if self.loss.couples else self.y.shape[2])
+        return matrices * self._order() ** 2 * (self._order() / 3.0 + len(self.y) / 2.0)
 
     def chunks(self) -> Iterator[slice]:
         """Return portions of the folds that are solved side by side."""
@@ -300,9 +306,10 @@ class DirectProblems:
             state = tuple(x + dx for x, dx in zip(state, step, strict=True))
         load = system.load(U)
         adjoint = linearised.solve(load)
-        # The factor is that of the step before, up to one step of refinement.
-        rest = system.remainder(load, adjoint, Z)
-        adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
+        # The factor is that of the step before: a few steps of refinement make up for that.
+        for _ in range(REFINEMENTS):
+            rest = system.remainder(load, adjoint, Z)
+            adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
         qs = self._expanded(adjoint, theta)
         rest = system.remainder(load, adjoint, Z)
         hypergradients = self._cross(ws, theta, qs)
