@@ -38,6 +38,8 @@ PROMISED = 3e-6
 NULL_SHARE = 1e-3
 # Coefficients and predictions of the final fit, relative to their norms.
 COEFFICIENTS = 1e-3
+# How far a criterion of a loss that is not convex may be off, whatever its estimated error is.
+ESTIMATE = 1e-2
 # A reference that is not known to this share of the criterion decides nothing.
 DECISIVE = 1e-8
 # Where a loss is not convex, values further apart may belong to different minima.
@@ -344,6 +346,12 @@ def check(seed, *, thorough=False, patience=1.25 * MOST_SECONDS):
         except TooSlow as error:
             verdict.failures["slow"] = f"ended after {patience:g} s, in {_places(error)}"
             return verdict
+        except ValueError as error:
+            # An exponential that no float holds is an error that says so, and what to do.
+            if drawn.ordinary or "not finite" not in str(error):
+                verdict.failures["raised"] = f"{type(error).__name__}: {error}"
+            verdict.warned = True
+            return verdict
         except Exception as error:  # noqa: BLE001
             verdict.failures["raised"] = f"{type(error).__name__}: {error}, in {_places(error)}"
             return verdict
@@ -432,7 +440,9 @@ def _judge(verdict, search, i, truths, k, lost):
     if not verdict.drawn.kind.convex and off > APART * size:
         verdict.undecided.append(f"{name} {i}: perhaps another minimum")
         return
-    if off > claimed + promised + error + lost and not (verdict.warned and best):
+    # Without convexity, an error is an estimate that nothing bounds.
+    doubt = 0.0 if verdict.drawn.kind.convex else ESTIMATE * size
+    if off > claimed + promised + error + lost + doubt and not (verdict.warned and best):
         verdict.failures[name + verdict.warned * " (warned)"] = (
             f"record {i} ({record['method'] or 'shine'}) {found:.9g} +- {claimed:.2g}, "
             f"true {true:.9g}, off {off / size:.1e}, rounding {lost / size:.1e}"

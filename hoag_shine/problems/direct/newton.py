@@ -78,6 +78,10 @@ class Folds:
         slopes = np.where(self.weight > 0.0, self.weight * slope, 0.0)
         return np.asarray(weighted.sum(axis=(0, 2))), slopes
 
+    def objective(self, system: System, state: State) -> Vector:
+        """Return each fold's inner objective at a state."""
+        return self.training(system.predict(state))[0] + 0.5 * system.stiffness(state, state)
+
     def relative(self, work: Vector, objective: Vector) -> Vector:
         """Return decrements in units of what is left of the objective; NaN becomes infinite."""
         if not np.isfinite(self.loss.minimum):
@@ -259,13 +263,15 @@ def _line_search(
     The objective is convex, so that its slope along the step rises, and a length is too long where
     the slope is positive: no value is needed, whose differences would be rounding near the minimum.
     A length is accepted where the slope has lost at least half of its size without having become
-    larger than that on the other side. Otherwise the bracket is narrowed, by a secant where that
-    makes progress.
+    larger than that on the other side, and the objective has not risen by more than its last
+    digits. Otherwise the bracket is narrowed, by a secant where that makes progress.
     """
     t = np.ones(len(folds))
     # In the metric of the penalty, the slope is linear in the length.
     constant, linear = system.stiffness(state, step), system.stiffness(step, step)
-    slope = np.einsum("nkm,nkm->k", folds.gradient(Z), dZ) + constant
+    losses, slopes = folds.training(Z)
+    slope = np.einsum("nkm,nkm->k", slopes, dZ) + constant
+    highest = losses + RESOLUTION * (losses + system.stiffness(state, state))
     low, high = np.zeros_like(t), np.full_like(t, np.inf)
     at_low, at_high = slope.copy(), np.full_like(t, np.inf)
     # Where even the model expects nothing, a step is rounding.
@@ -275,13 +281,15 @@ def _line_search(
             break
         now = t[searching]
         moved = Z[:, searching] + now[:, None] * dZ[:, searching]
-        slopes = folds.some(searching).gradient(moved)
+        losses, slopes = folds.some(searching).training(moved)
         along = np.einsum("nkm,nkm->k", slopes, dZ[:, searching])
         along += constant[searching] + now * linear[searching]
         bad = ~np.isfinite(along)
         along[bad] = np.inf
         size = FLAT * np.abs(slope[searching])
-        too_long, too_short = along > size, along < -size
+        rise = now * constant[searching] + 0.5 * now * now * linear[searching]
+        too_long = (along > size) | ((along > 0.0) & ~(losses + rise <= highest[searching]))
+        too_short = along < -size
         low[searching[too_short]], at_low[searching[too_short]] = now[too_short], along[too_short]
         high[searching[too_long]], at_high[searching[too_long]] = now[too_long], along[too_long]
         searching = searching[too_long | too_short]

@@ -135,14 +135,16 @@ class DirectProblems:
         self._weight, self._held_out = weight, held_out
         self._groups = penalty.groups.reshape(-1, y.shape[1])
         self._active = self._groups != HELD
-        self._states: dict[int, State] = {}
+        self._states: dict[int, tuple[State, Vector | None]] = {}
         self._kernels: Kernels | None = None
         self._design: Design | None = None
         if prefers_dual(sizes.n_train, self._groups):
             self._kernels = Kernels(X, penalty, self._groups)
         else:
             free = sizes.fit_intercept and bool((self._groups[-1] == UNPENALISED).all())
-            self._design = Design(X, sizes.fit_intercept, centre=free)
+            # The intercepts of a softmax are held along a constant, as those of X are.
+            centre = free and not loss.shift_invariant
+            self._design = Design(X, sizes.fit_intercept, centre=centre)
 
     @property
     def work(self) -> float:
@@ -207,7 +209,7 @@ class DirectProblems:
             return  # whose samples' variables are not known
         assert self._design is not None
         W = self._design.centred(np.stack(ws).reshape(len(ws), -1, self.y.shape[2]))
-        self._states = {chunk.start: (W[chunk].copy(),) for chunk in self.chunks()}
+        self._states = {chunk.start: ((W[chunk].copy(),), None) for chunk in self.chunks()}
 
     def _order(self) -> int:
         """Return the order of the matrices that are factorised."""
@@ -217,19 +219,47 @@ class DirectProblems:
     def _solve(self, chunk: slice, theta: Vector, max_iter: int) -> DirectSolution:
         folds = self._folds(chunk)
         system = self._system(folds, theta)
-        start = self._states.get(chunk.start)
-        if start is None:
-            start = self._common(folds, theta)
-        # Where a start or a factor that serves again has led nowhere: from zero, and to the end.
-        for origin, target in ((start, NEAR), (system.zero(), SOLVED)):
-            solved = solve(system, folds, origin, max_iter, target)
+        # Where one start leads nowhere, another one may.
+        starts: list[tuple[Callable[[], State], float]] = [
+            (lambda: self._common(folds, theta), NEAR),
+            (system.zero, SOLVED),
+        ]
+        if known := self._states.pop(chunk.start, None):
+            starts.insert(0, (lambda: self._moved(system, folds, theta, *known), NEAR))
+        best: DirectSolution | None = None
+        for start, target in starts:
+            solved = solve(system, folds, start(), max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
             corrections = CORRECTIONS if solved.n_iter < max_iter else 0
             state, solution = self._finished(system, folds, solved, theta, corrections)
-            if (solution.converged | (solution.errors <= ACCURATE * np.abs(solution.values))).all():
-                break
-        self._states[chunk.start] = state
-        return solution
+            if best is None or solution.errors.sum() < best.errors.sum():
+                best = solution
+            accurate = solution.errors <= ACCURATE * np.abs(solution.values)
+            if (solution.converged | accurate).all():
+                self._states[chunk.start] = state, theta
+                return solution
+        assert best is not None
+        return best
+
+    def _moved(
+        self,
+        system: PrimalSystem | DualSystem,
+        folds: Folds,
+        theta: Vector,
+        state: State,
+        last: Vector | None,
+    ) -> State:
+        """Return where folds begin that were solved at another theta.
+
+        Of weak penalties, the coefficients change little with these; of strong ones, the variables
+        of the samples do. A fold takes those of the lower objective.
+        """
+        if last is None or self._kernels is None:
+            return state
+        a, b = state
+        scaled = a * np.exp(np.mean(theta - last)), b
+        better = folds.objective(system, scaled) < folds.objective(system, state)
+        return np.where(better[:, None, None], scaled[0], a), b
 
     def _common(self, folds: Folds, theta: Vector) -> State:
         """Return where folds begin that know nothing yet: near the solution for their mean weights.
