@@ -51,6 +51,8 @@ ROUGH = 1e-4
 ACCURATE = 1e-9
 # What rounding leaves of a held-out loss, and of the terms of a hypergradient.
 PRECISION, MARGIN = 1e-14, 1e-13
+# A larger decrement is that of a fold which is not solved.
+KNOWN = 1e-6
 # Share of a gradient's terms that a Newton step may leave of it.
 UNMOVED = 1e-3
 # What a solve may leave of itself.
@@ -361,7 +363,9 @@ class DirectProblems:
         # Unpenalised coefficients that the curvature says nothing of do not move, wherever they
         # should: what is not known is not believed.
         left = system.unmoved(force, step, Z, slopes)
-        errors = np.where(left > UNMOVED, np.inf, np.nan_to_num(errors, nan=np.inf))
+        # Nor does a step say how far a solution is that it does not lead to.
+        unknown = (left > UNMOVED) | ~(decrement <= KNOWN) | ~np.isfinite(errors)
+        errors, bounds = (np.where(unknown, np.inf, a) for a in (errors, bounds))
         return state, DirectSolution(
             ws=ws,
             values=values,
