@@ -44,3 +44,12 @@ def _one_blas_thread() -> Iterator[None]:
     """Limit BLAS to one thread: on busy cores, scikit-learn's small fits slow down tenfold."""
     with threadpool_limits(1):
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what takes minutes, unless it is asked for."""
+    if not os.environ.get("HOAG_SHINE_EXHAUSTIVE"):
+        wanted = pytest.mark.skip(reason="takes minutes: set HOAG_SHINE_EXHAUSTIVE=1")
+        for item in items:
+            if item.get_closest_marker("exhaustive"):
+                item.add_marker(wanted)

@@ -73,7 +73,7 @@ def violations(seed, records):
     return found, checked
 
 
-@pytest.mark.parametrize("records", [FEW, pytest.param(RECORDS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("records", [FEW, pytest.param(RECORDS, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kind", CONVEX)
 def test_no_bound_is_exceeded(kind, records):
     found, checked = [], 0

@@ -14,8 +14,8 @@ from sklearn.model_selection import cross_validate
 from supported import CASES
 from truth import Truth, check, summary
 
-# Each chunk has one problem of every kind. All of them take minutes, every fourth always runs.
-CHUNKS, SIZE, ALWAYS = 100, 20, 4
+# Each chunk has one problem of every kind. All of them take minutes, every eighth always runs.
+CHUNKS, SIZE, ALWAYS = 100, 20, 8
 # The names that truth.py has for the cases of supported.py whose targets it can be given.
 NAMES = {
     "LogisticRegression": ("logistic", "multinomial"),
@@ -30,8 +30,8 @@ NAMES = {
 
 
 def chunks():
-    slow = pytest.mark.slow
-    return [pytest.param(k, marks=[slow] if k % ALWAYS else []) for k in range(CHUNKS)]
+    rest = pytest.mark.exhaustive
+    return [pytest.param(k, marks=[rest] if k % ALWAYS else []) for k in range(CHUNKS)]
 
 
 @pytest.mark.parametrize("chunk", chunks())
