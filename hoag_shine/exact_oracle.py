@@ -53,6 +53,8 @@ class ExactOracle:
         self._shrinkage = shrinkage
         self._map = map
         self._last: Sample | None = None
+        for part in parts:
+            part.forget()  # a search begins alike, whatever has been solved before
 
     @property
     def spent(self) -> bool:

@@ -217,6 +217,8 @@ class FoldedData:
         n_features = shared[0].shape[1] if shared else 0
         if self.model.classifier:
             check_room_for_classes(self.model.n_outputs, len(self.codes), n_features)
+        if not self.weight.any():
+            raise ValueError("sample_weight must not be zero for all rows.")
         self.splits = self._split(cv, random_state, split_params or {})
         if shared is not None:
             matrix, seen = shared

@@ -391,7 +391,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         data.parts = [part.merge(own) for part, own in zip(data.parts, groups, strict=True)]
         whole = whole.merge(whole_groups) if data.chain.prefix else data.parts[0]
         problems = problems_of(data.model, data.parts, groups)
-        theta, bounds = self._start(data.model, log_units(groups[0], data.parts[0].X))
+        units = log_units(groups[0], data.parts[0].X)
+        theta, bounds = self._start(data.model, units)
+        # Without going through logarithms, which may leave the bounds by a rounding.
+        limits = np.multiply.outer(self._check_bounds(), data.model.value(units))
         last = self._last(theta, bounds, problems, data)
         known = {
             "penalty_names_": whole_groups.names,
@@ -405,7 +408,6 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             with task.subtask("search", None) as search_task:
                 scores = Scores(scoring, data, routed.score)
                 ended = None if refit is None else self._as_if_ended(refit, known)
-                limits = np.sort([data.model.value(bound) for bound in bounds], axis=0)
                 report = Report(self, data, scores, search_task, limits, ended)
                 result = hoag(
                     problems,

@@ -128,7 +128,7 @@ class Kernels:
         columns: Any = self._columns if chosen.all() else self._columns[:, chosen]
         squares = (1.0 if weight is None else weight[chosen]) / self._constant[chosen]
         if hasattr(columns, "toarray"):
-            return _dense(columns @ sparse.diags_array(squares) @ columns.T)
+            return _dense(columns.multiply(squares).tocsr() @ columns.T)
         root = columns * np.sqrt(squares)
         # Of a matrix times its own transpose, numpy has BLAS make one triangle: K is symmetric.
         return np.asarray(root @ root.T)

@@ -205,6 +205,10 @@ class DirectProblems:
             n_iter=1,
         )
 
+    def forget(self) -> None:
+        """Have the next solve begin anew."""
+        self._states.clear()
+
     def start(self, ws: Sequence[Vector]) -> None:
         """Have the next solve begin at some variables."""
         if self._kernels is not None:
