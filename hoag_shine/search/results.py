@@ -72,9 +72,10 @@ def select(refit: Any, table: Mapping[str, Any], result: HoagResult) -> int:
 
 def _ranks(means: Array) -> NDArray[np.int32]:
     """Return 1 for the largest; what is not known comes last."""
-    lowest = np.nanmin(means, initial=0.0)
-    ranks = rankdata(-np.where(np.isnan(means), lowest - 1.0, means), method="min")
-    return np.asarray(ranks, dtype=np.int32)
+    # By their places in order: older releases of SciPy take infinities of both signs for NaN, which
+    # here stands behind everything else.
+    _, places = np.unique(-means, return_inverse=True)
+    return np.asarray(rankdata(places, method="min"), dtype=np.int32)
 
 
 def _param_column(values: list[Any]) -> Any:
