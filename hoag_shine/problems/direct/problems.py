@@ -51,7 +51,7 @@ ROUGH = 1e-4
 ACCURATE = 1e-9
 # What rounding leaves of a held-out loss, and of the terms of a hypergradient.
 PRECISION, MARGIN = 1e-14, 1e-13
-# A larger decrement is that of a fold which is not solved.
+# A larger decrement, or duality gap, is that of a fold which is not solved.
 KNOWN = 1e-6
 # Share of a gradient's terms that a Newton step may leave of it.
 UNMOVED = 1e-3
@@ -368,7 +368,10 @@ class DirectProblems:
         # should: what is not known is not believed.
         left = system.unmoved(force, step, Z, slopes)
         # Nor does a step say how far a solution is that it does not lead to.
-        unknown = (left > UNMOVED) | ~(decrement <= KNOWN) | ~np.isfinite(errors)
+        # Half of the gradient's square in the inverse of the penalty is the duality gap, which the
+        # objective cannot fall by more than, whatever a factor says.
+        gap = folds.relative(0.5 * system.length(force) ** 2, objective)
+        unknown = (left > UNMOVED) | ~(decrement <= KNOWN) | ~(gap <= KNOWN) | ~np.isfinite(errors)
         errors, bounds = (np.where(unknown, np.inf, a) for a in (errors, bounds))
         return state, DirectSolution(
             ws=ws,
@@ -376,7 +379,7 @@ class DirectProblems:
             errors=errors,
             hypergradients=hypergradients,
             bounds=bounds,
-            converged=decrement <= ROUNDING,
+            converged=(decrement <= ROUNDING) & (gap <= KNOWN),
             inner_values=objective,
             grads=self._gradients(slopes, ws, h, folds),
             n_iter=solved.n_iter,
