@@ -66,10 +66,6 @@ class Folds:
     def __len__(self) -> int:
         return int(self.weight.shape[1])
 
-    def gradient(self, Z: Array) -> Array:
-        """Return the derivatives of the weighted training losses at linear predictors."""
-        return np.where(self.weight > 0.0, self.weight * self.loss.gradient(self.y, Z), 0.0)
-
     def training(self, Z: Array) -> tuple[Vector, Array]:
         """Return each fold's training loss, and its derivatives at the linear predictors."""
         loss, slope = self.loss.value_and_gradient(self.y, Z)
