@@ -112,6 +112,9 @@ class ExactOracle:
             grad_asked=0.0,  # no more accurate if asked again
             used="newton",
             floor=FLOOR_SHARE * self.problems.null_value,
+            exact=True,
+            cheap=True,
+            passes=self.problems.n_passes,
         )
 
 

@@ -31,7 +31,16 @@ from .interrupts import Deferred, Threads
 from .problems.base import JoinedProblems, Problem, ProblemSet
 from .problems.direct import DirectProblems
 from .sampler import Sampler
-from .steps import Outcome, Sample, StepRule, one_standard_error, resolve_step
+from .steps import (
+    Certificate,
+    Outcome,
+    Sample,
+    StepRule,
+    certify,
+    global_search,
+    one_standard_error,
+    resolve_step,
+)
 from .steps.base import ending
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 from .trace import Trace
@@ -72,6 +81,8 @@ class HoagResult:
         The record that belongs to ``theta``.
     outcome : Outcome
         Why the search ended.
+    certificate : Certificate
+        What can still be gained, and how much of the range was looked at.
     """
 
     theta: Vector
@@ -80,6 +91,7 @@ class HoagResult:
     history: list[dict[str, Any]]
     best_index: int
     outcome: Outcome
+    certificate: Certificate
 
 
 # What overflows is not finite, and is looked for where it matters: the line search steps back from
@@ -216,7 +228,12 @@ def hoag(
         # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
         step = "adaptive"
     length = {} if first_step is None else {"first_step": check_positive("first_step", first_step)}
-    rule = resolve_step(step, origin.size)(origin, lower, upper, tol, **length)
+    n_params = max(problem.n_params for problem in problems)
+    accuracy = result_accuracy(tol, n_params)
+    make_rule = resolve_step(step, origin.size)
+    if make_rule is global_search:
+        length["accuracy"] = accuracy
+    rule = make_rule(origin, lower, upper, tol, **length)
     method = resolve_method(hypergradient)
     ws = None if start is None else _variables(start, problems)
     direct = _direct(problems)
@@ -233,8 +250,7 @@ def hoag(
         sampler.deadline = deadline
         if ws is not None:
             sampler.restart(origin, ws)
-        n_params = max(problem.n_params for problem in problems)
-        trace = Trace(sampler, result_accuracy(tol, n_params), exact)
+        trace = Trace(sampler, accuracy, exact)
         try:
             outcome = _search(rule, sampler, trace, schedule, max_iter, callback)
             if not sampler.late:
@@ -261,6 +277,7 @@ def hoag(
         history=trace.history,
         best_index=trace.result_index,
         outcome=outcome,
+        certificate=certify(trace.latest, trace.best, lower, upper),
     )
 
 
@@ -278,7 +295,7 @@ def _search(
     while True:
         scheduled = None if schedule is None else schedule(len(trace.history) + 1)
         sample = sampler.sample(ask, scheduled)
-        record = trace.add(sample)
+        record = trace.add(sample, look=ask.look)
         if callback is not None and callback(_copied(record), _unwritable(sampler.solutions)):
             return Outcome.CALLBACK
         if sampler.late:
@@ -398,6 +415,7 @@ def _read_only(vector: Vector) -> Vector:
 _COMPLETE = (Outcome.CONVERGED, Outcome.BOUND)
 
 _ADVICE = {
+    Outcome.UNCERTAIN: "the certificate of the result says what may be gained; decrease tol",
     Outcome.MAX_ITER: "increase max_iter, or tol if the result is accurate enough",
     Outcome.MAX_TIME: "the best hyperparameters seen until then are kept; increase max_time",
     Outcome.BOUND: "widen bounds if a better value beyond them would be of use",

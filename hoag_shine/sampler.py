@@ -28,6 +28,9 @@ CHUNK = 2
 # is not going to end.
 MOST_SOLVES = 10
 
+# Multiplications of a pass that is cheap enough to look at the whole range: below a millisecond.
+CHEAP_WORK = 1e6
+
 # Relative residual that is enough for linear systems of the hypergradient, unless scheduled.
 LINEAR_TOLERANCE = 1e-4
 
@@ -279,6 +282,8 @@ class Sampler:
             final=self._final,
             tolerance=self.tolerance,
             floor=FLOOR_SHARE * self.problems.null_value,
+            cheap=self.problems.work <= CHEAP_WORK,
+            passes=self.problems.n_passes,
         )
 
 

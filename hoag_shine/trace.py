@@ -13,10 +13,7 @@ from .exact_oracle import ExactOracle
 from .inner.lbfgs import Solution
 from .sampler import Sampler
 from .steps import Ask, Sample
-
-# The relative inner gradient that guards the result where the adjoint is poor, in units of the
-# relative accuracy that is asked of the criterion.
-GUARD = 10.0
+from .steps.base import accurately
 
 
 class Trace:
@@ -34,13 +31,14 @@ class Trace:
         self.unsolved = False
         self.chosen: int | None = None
         self._samples: list[Sample] = []
+        self._looks: set[int] = set()  # records that are no candidates for the result
         self._solved_index = 0  # the record that ``solutions`` belong to
         self.sampler = sampler
         self._exact = exact
         self._accuracy = accuracy
         self._spent = self._counters()
 
-    def add(self, sample: Sample) -> dict[str, Any]:
+    def add(self, sample: Sample, *, look: bool = False) -> dict[str, Any]:
         """Record a sample; one at the theta of the last record takes its place."""
         if not (self._samples and np.array_equal(self._samples[-1].theta, sample.theta)):
             self.history.append({"iteration": len(self.history)})
@@ -49,6 +47,8 @@ class Trace:
         record = self.history[-1]
         record.update(self._facts(sample), **self._costs(record))
         newest = len(self.history) - 1
+        record["look"] = look
+        (self._looks.add if look else self._looks.discard)(newest)
         if newest in (self.best_index, self._solved_index):
             self._keep_solutions(newest)
         return record
@@ -64,8 +64,17 @@ class Trace:
     @property
     def best_index(self) -> int:
         """The record that is lowest even if its error is against it; what is newer replaces."""
-        newest = {sample.theta.tobytes(): i for i, sample in enumerate(self._samples)}
+        newest = {
+            sample.theta.tobytes(): i
+            for i, sample in enumerate(self._samples)
+            if i not in self._looks
+        }
         return min(newest.values(), key=lambda i: self._samples[i].value + self._samples[i].error)
+
+    @property
+    def latest(self) -> list[Sample]:
+        """The newest sample at each theta."""
+        return list({sample.theta.tobytes(): sample for sample in self._samples}.values())
 
     @property
     def best(self) -> Sample:
@@ -101,10 +110,8 @@ class Trace:
         exact = None if self.sampler is self._exact else self._exact
         solved: dict[int, list[Solution]] = {}
         while (index := self._doubtful(solved)) is not None:
-            theta = self._samples[index].theta
-            if not np.array_equal(theta, self.sampler.theta):
-                self.sampler.restart(theta, [s.w for s in self.solutions])
-            self._replace(index, self.sampler.sample(self._accurately(index)))
+            if self._solved_index != index or self._short(index):
+                self._go_to(index)
             # The error is relative to the value, which may have become smaller.
             while self._short(index) and not (self._ended(index) or self.sampler.late):
                 self._replace(index, self.sampler.sample(self._accurately(index)))
@@ -118,6 +125,13 @@ class Trace:
         best, ask = self.best, self._accurately(self.best_index)
         unfinished = not best.final and best.tolerance > ask.tolerance
         self.unsolved = unfinished or not best.error <= ask.accuracy
+
+    def _go_to(self, index: int) -> None:
+        """Solve accurately at the theta of a record."""
+        theta = self._samples[index].theta
+        if not np.array_equal(theta, self.sampler.theta):
+            self.sampler.restart(theta, [s.w for s in self.solutions])
+        self._replace(index, self.sampler.sample(self._accurately(index)))
 
     def _settle(self, index: int, exact: ExactOracle) -> None:
         """Replace value and solutions by the exact oracle's; the derivative stays the method's."""
@@ -157,7 +171,7 @@ class Trace:
 
     def _accurately(self, index: int) -> Ask:
         sample = self._samples[index]
-        return Ask(sample.theta, self._accuracy * sample.size, GUARD * self._accuracy)
+        return accurately(sample, self._accuracy)
 
     def _doubtful(self, solved: Container[int]) -> int | None:
         """Return the record that is to be solved accurately next."""

@@ -159,6 +159,11 @@ class ProblemSet(Sequence[Problem]):
         return 0.0
 
     @property
+    def work(self) -> float:
+        """Multiplications of a pass for all members; infinite if unknown."""
+        return float("inf")
+
+    @property
     def direct(self) -> Any:
         """What solves all members by factorised Hessians; None where that is not cheap."""
         return None
@@ -214,6 +219,10 @@ class JoinedProblems(ProblemSet):
     @property
     def null_value(self) -> float:
         return sum(len(members) * members.null_value for members in self.sets) / len(self)
+
+    @property
+    def work(self) -> float:
+        return sum(members.work for members in self.sets)
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         shares: dict[int, dict[int, Request]] = {}

@@ -232,6 +232,10 @@ class LinearProblems(ProblemSet):
         return self._made_in + self._share * (self._n_passes + (direct.n_passes if direct else 0.0))
 
     @property
+    def work(self) -> float:
+        return 2.0 * self.design.n_stored * len(self) * self.n_outputs
+
+    @property
     def pass_share(self) -> float:
         return self._share
 

@@ -524,6 +524,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             "best_index_": best,
             "best_params_": result.history[best]["params"],
             "outcome_": result.outcome,
+            "certificate_": result.certificate,
             "n_iter_": len(result.history),
             "_ended_at": (result.theta, self._variables(result, report.data)),
         }

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from ..validation import shown
 from .adaptive import adaptive
 from .base import RELIABLE_RESIDUAL, Ask, Outcome, Sample, StepRule
+from .certificate import Certificate, certify
+from .global_search import global_search
 from .one_standard_error import one_standard_error
 from .secant import secant
 from .trust_region import trust_region
@@ -21,10 +23,13 @@ __all__ = [
     "RELIABLE_RESIDUAL",
     "RULES",
     "Ask",
+    "Certificate",
     "Outcome",
     "Sample",
     "StepRule",
     "adaptive",
+    "certify",
+    "global_search",
     "one_standard_error",
     "resolve_step",
     "secant",
@@ -33,6 +38,7 @@ __all__ = [
 
 RULES: dict[str, Callable[..., StepRule]] = {
     "adaptive": adaptive,
+    "global": global_search,
     "secant": secant,
     "trust-region": trust_region,
 }
@@ -41,10 +47,10 @@ RULES: dict[str, Callable[..., StepRule]] = {
 def resolve_step(step: str, n_hyperparameters: int) -> Callable[..., StepRule]:
     """Return the step rule of that name; ``"auto"`` chooses by the number of hyperparameters."""
     if isinstance(step, str) and step == "auto":
-        return secant if n_hyperparameters == 1 else trust_region
+        return global_search if n_hyperparameters == 1 else trust_region
     if not isinstance(step, str) or step not in RULES:
         raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {shown(step)}.")
-    if step == "secant" and n_hyperparameters > 1:
+    if step in ("secant", "global") and n_hyperparameters > 1:
         raise ValueError(
             f"step='secant' tunes one hyperparameter and the problem has {n_hyperparameters}; "
             "use step='trust-region'."

@@ -18,6 +18,9 @@ SHARE_OF_GAIN = 0.3
 SHARE_BY_VALUE = 0.03
 # A hypergradient that knows its error is asked for to this share of itself.
 SHARE_OF_GRADIENT = 0.7
+# The relative inner gradient that guards a result where the adjoint is poor, in units of the
+# relative accuracy that is asked of the criterion.
+GUARD = 10.0
 # A hypergradient whose linear system is solved to this relative residual is taken at its word.
 RELIABLE_RESIDUAL = 0.1
 
@@ -27,6 +30,7 @@ class Outcome(Enum):
 
     CONVERGED = "the next step would change the criterion or theta by less than the tolerance"
     BOUND = "the best hyperparameter lies on a bound, and the criterion falls beyond it"
+    UNCERTAIN = "it is not certain that no more than the tolerance can still be gained"
     MAX_ITER = "the limit of outer iterations was reached"
     MAX_TIME = "the limit of time was reached"
     CALLBACK = "the callback asked to stop"
@@ -39,6 +43,8 @@ class Ask(NamedTuple):
     ``relative`` is the same relative to the criterion, where that is not known yet.
     ``tolerance`` is what the inner gradients' norm must fall to in any case, relative to the start.
     ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
+    ``look`` says that the sample only tells of another part of the range: it is not a candidate for
+    the result unless it is asked for again.
     """
 
     theta: Vector
@@ -46,6 +52,7 @@ class Ask(NamedTuple):
     tolerance: float = float("inf")
     grad_accuracy: float = float("inf")
     relative: float = float("inf")
+    look: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,13 @@ class Sample:
         Whether the inner solves have given all they can for want of iterations.
     floor : float
         A size of the criterion below which shares of it are of no interest.
+    exact : bool
+        Whether the inner problems are solved by factorised Hessians: ``error`` and ``grad_bound``
+        are then certain.
+    cheap : bool
+        Whether samples cost so little that the whole range can be looked at.
+    passes : float
+        Data passes since the search began.
     """
 
     theta: Vector
@@ -98,6 +112,15 @@ class Sample:
     used: str = ""
     exhausted: bool = False
     floor: float = 0.0
+    exact: bool = False
+    cheap: bool = False
+    passes: float = 0.0
+
+    @property
+    def slope_error(self) -> float:
+        """Error of the hypergradient's norm: its bound if that is certain, else the estimate."""
+        error = self.grad_bound if self.exact else self.grad_error
+        return float("inf") if np.isnan(error) else error
 
     @property
     def size(self) -> float:
@@ -117,6 +140,11 @@ class Sample:
     def improvable(self, wanted: float) -> bool:
         """Whether the hypergradient's error exceeds ``wanted``, and asking again may help."""
         return self.reliable and self.grad_error > wanted and self.grad_asked > wanted
+
+
+def accurately(sample: Sample, accuracy: float) -> Ask:
+    """Ask for a sample at the same theta that knows its value to ``accuracy`` of itself."""
+    return Ask(sample.theta, accuracy * sample.size, GUARD * accuracy)
 
 
 StepRule = Generator[Ask, Sample, Outcome]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,12 @@ PARABOLA = 0.5
 
 
 def secant(
-    theta: Vector, lower: Vector, upper: Vector, tol: float, first_step: float = FIRST_RADIUS
+    theta: Vector,
+    lower: Vector,
+    upper: Vector,
+    tol: float,
+    first_step: float = FIRST_RADIUS,
+    known: Sequence[Sample] = (),
 ) -> StepRule:
     r"""Find the root of the derivative in one hyperparameter, or failing that, the lowest value.
 
@@ -50,8 +56,11 @@ def secant(
     when that step is at most ``tol`` long, or when no more than ``tol**2`` of the criterion can be
     gained, or 0.03 of that where only values tell: near its minimum a function is known to the
     square of what its argument is.
+
+    ``known`` holds samples that were taken before, whose derivatives are reliable.
     """
     search = _Search(float(lower[0]), float(upper[0]), first_step)
+    search.samples = sorted(known, key=_at)
     search.add((yield Ask(theta, relative=FIRST_ACCURACY)))
     while True:
         move = search.propose()
@@ -125,14 +134,15 @@ class _Search:
         self.corrections = 0
 
     def add(self, sample: Sample) -> None:
-        if not self.samples:
+        first = not hasattr(self, "latest")
+        if first:
             self.start = _at(sample)
         self.samples = [s for s in self.samples if _at(s) != _at(sample)]
         outdated = any(_outdated(s, sample) for s in self.samples)
         if outdated and self.corrections < MAX_CORRECTIONS:
             self.corrections += 1
             self.samples = [s for s in self.samples if not _outdated(s, sample)]
-        if self.samples and abs(_at(sample) - _at(self.latest)) > 0.99 * self.radius:
+        if not first and abs(_at(sample) - _at(self.latest)) > 0.99 * self.radius:
             self.radius *= 2.0
         insort(self.samples, sample, key=_at)
         self.latest = sample

@@ -1,0 +1,150 @@
+"""What is known at the end of a search: why it may end, and what it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .base import Sample, Vector
+
+# Samples further away in log penalty than this say nothing of the curvature at the result: of
+# those whose errors are certain, and of others, which tell of it only from further away.
+NEAR, NOT_FAR = 1.0, 2.0
+
+
+@dataclass(frozen=True)
+class Certificate:
+    r"""Why a search may end: what can still be gained, where, and how much was looked at.
+
+    All thetas are logarithms of hyperparameters, ``log(alpha)`` for an estimator's ``alpha`` and
+    ``-log(C)`` for its ``C``.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (d,)
+        Of the result.
+    value : float
+        What is minimised, there: the criterion and what shrinkage adds to it.
+    error : float
+        Of ``value``.
+    slope : ndarray of shape (d,)
+        The hypergradient there.
+    slope_error : float
+        What the norm of the slope's error does not exceed; an estimate unless ``certain``.
+    interval : tuple of two ndarrays of shape (d,)
+        Ends of the part of the range that holds an optimum: the nearest samples from which the
+        criterion falls towards the result by more than the errors, or the bounds of the search.
+        With several hyperparameters, the box in which ``gain`` was determined.
+    gain : float
+        What can at most be gained inside the interval, in units of the criterion; infinite where
+        the method does not know its errors. See Notes.
+    seen : tuple of two ndarrays of shape (d,)
+        Ends of the part of the range from which there are samples.
+    n_samples : int
+        Number of places at which the criterion was evaluated.
+    spacing : float
+        Largest distance of neighbouring samples in the seen part of the range, in log
+        hyperparameters; NaN for several hyperparameters.
+    accuracy : float
+        Largest error of the criterion among the samples.
+    certain : bool
+        Whether errors are bounds, from factorised Hessians. Otherwise they are estimates.
+
+    Notes
+    -----
+    With the slope s at the result, known to e, and an end of the interval at a distance d on the
+    side that the criterion may fall to, no more than :math:`(|s| + e)\,d` can be gained if the
+    criterion is convex in between, and no more than :math:`(|s| + e)^2 / \kappa` if its curvature
+    there is at least half of :math:`\kappa`, that between the result and samples near by, errors
+    taken off. ``gain`` is the smaller of the two.
+    """
+
+    theta: Vector
+    value: float
+    error: float
+    slope: Vector
+    slope_error: float
+    interval: tuple[Vector, Vector]
+    gain: float
+    seen: tuple[Vector, Vector]
+    n_samples: int
+    spacing: float
+    accuracy: float
+    certain: bool
+
+
+def certify(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector) -> Certificate:
+    """Return what samples say of the best of them.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        The newest at each theta, the best one among them.
+    best : Sample
+        The result.
+    lower, upper : ndarray of shape (d,)
+        Bounds of theta.
+    """
+    thetas = np.stack([s.theta for s in samples])
+    one = best.theta.size == 1
+    interval, gain = _in_one_dimension(samples, best, lower, upper) if one else (None, np.inf)
+    return Certificate(
+        theta=best.theta,
+        value=best.value,
+        error=best.error,
+        slope=best.grad,
+        slope_error=best.slope_error,
+        interval=interval or (lower, upper),
+        gain=gain,
+        seen=(thetas.min(axis=0), thetas.max(axis=0)),
+        n_samples=len(samples),
+        spacing=float(np.diff(np.sort(thetas[:, 0])).max(initial=0.0)) if one else float("nan"),
+        accuracy=max(s.error for s in samples),
+        certain=best.exact,
+    )
+
+
+def _in_one_dimension(
+    samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector
+) -> tuple[tuple[Vector, Vector], float]:
+    """Return the interval that holds an optimum, and what can at most be gained in it."""
+    x, slope, error = float(best.theta[0]), float(best.grad[0]), best.slope_error
+    before = [s for s in samples if s.theta[0] < x and _falls_towards(s, best)]
+    after = [s for s in samples if s.theta[0] > x and _falls_towards(s, best)]
+    start = max((s.theta for s in before), key=lambda t: t[0], default=lower)
+    end = min((s.theta for s in after), key=lambda t: t[0], default=upper)
+    curvature = seen_curvature(samples, best)
+    gain = 0.0
+    for fall, width in ((slope + error, x - start[0]), (error - slope, end[0] - x)):
+        if fall > 0.0 and width > 0.0:
+            curved = fall**2 / curvature if curvature > 0.0 else np.inf
+            gain = max(gain, min(fall * float(width), curved))
+    return (start, end), gain
+
+
+def _falls_towards(sample: Sample, best: Sample) -> bool:
+    """Whether the criterion certainly falls on the way from a sample to the best one."""
+    direction = np.sign(best.theta[0] - sample.theta[0])
+    descends = float(sample.grad[0]) * direction + sample.slope_error < 0.0
+    return bool(descends or sample.value - sample.error > best.value + best.error)
+
+
+def seen_curvature(samples: Sequence[Sample], best: Sample) -> float:
+    """Return the curvature between the best and samples near by, 0 if none is certain.
+
+    By the difference of two slopes or of two values, whichever says more, errors taken off.
+    """
+    x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
+    found = [0.0]
+    for other in samples:
+        distance = float(other.theta[0]) - x
+        if not 0.0 < abs(distance) <= reach:
+            continue
+        rise = float(other.grad[0] - best.grad[0]) * np.sign(distance)
+        found.append((rise - other.slope_error - best.slope_error) / abs(distance))
+        fall = other.value - best.value - float(best.grad[0]) * distance
+        errors = other.error + best.error + best.slope_error * abs(distance)
+        found.append(2.0 * (fall - errors) / distance**2)
+    return float(np.nanmax(found))

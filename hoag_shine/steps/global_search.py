@@ -1,0 +1,296 @@
+"""A search in one hyperparameter that looks at the whole range."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from .base import Ask, Outcome, Sample, StepRule, Vector, accurately
+from .certificate import Certificate, certify, seen_curvature
+from .secant import FIRST_ACCURACY, FIRST_RADIUS, secant
+
+# The range is looked at as a grid of so many values looks at it, unless samples show that there is
+# nothing in between.
+GRID = 20
+# Where passes are dear, looks may cost this share of what the search has cost.
+SHARE_OF_PASSES = 0.2
+# What is left of a term of the criterion at a distance of d from its steepest place: its derivative
+# falls like DECAY exp(-d). See :func:`_hidden`.
+DECAY = 4.0
+# A sample that leaves open whether it is lower is asked for again with this share of its error.
+SHARPER = 0.3
+# Attempts to make what can still be gained certain, and local searches that looks may start.
+MOST_ATTEMPTS, MOST_BASINS = 8, 10
+
+
+def global_search(
+    theta: Vector,
+    lower: Vector,
+    upper: Vector,
+    tol: float,
+    first_step: float = FIRST_RADIUS,
+    accuracy: float | None = None,
+) -> StepRule:
+    r"""Search from the start, then look at the rest of the range, and search wherever it is lower.
+
+    The local search is :func:`secant`. What it has found is solved accurately; then every gap
+    between neighbouring samples, and between the outermost ones and the bounds, is looked at that
+    may hide a value lower than the best by more than ``tol**2`` of it:
+
+    * A gap no wider than the step of a grid of 20 values over the range hides nothing but what the
+      cubic through values and derivatives at its ends shows.
+    * A wider one hides nothing, either, if the derivatives at its ends are smaller than those of
+      a dip that would matter: the coefficients of ridge regression are sums of
+      :math:`1 / (1 + e^{\theta - \theta_i})`, one for each singular value, so that no term of the
+      criterion dies away faster than :math:`e^{-|\theta - \theta_i|}`.
+
+    Where a sample is lower by more than that, a local search begins there. Where samples are dear,
+    looks may cost a fifth of the passes that the search has cost, so that the nearest gaps are
+    looked at and the certificate says how far that went.
+
+    Parameters
+    ----------
+    theta, lower, upper : ndarray of shape (1,)
+    tol : float
+    first_step : float, default=2.0
+    accuracy : float, optional
+        To this share of itself the criterion is solved at the result; ``tol**2`` by default.
+
+    Returns
+    -------
+    outcome : Outcome
+        ``UNCERTAIN`` where more than ``tol**2`` of the criterion may be gained around the result.
+    """
+    seen = _Seen(lower, upper, tol, tol**2 if accuracy is None else accuracy)
+    yield from _noted(secant(theta, lower, upper, tol, first_step), seen)
+    spent = seen.passes
+    yield from _make_certain(seen)
+    for _ in range(MOST_BASINS):
+        lower_one = yield from _look(seen, spent)
+        if lower_one is None:
+            break
+        seen.candidates.append(lower_one)
+        local = secant(lower_one.theta, lower, upper, tol, 0.5 * seen.step, seen.others(lower_one))
+        yield from _noted(local, seen)
+        yield from _make_certain(seen)
+    return seen.outcome()
+
+
+class _Seen:
+    """The newest sample at each theta, and what they leave open."""
+
+    def __init__(self, lower: Vector, upper: Vector, tol: float, accuracy: float) -> None:
+        self.lower, self.upper = lower, upper
+        self.tol, self.accuracy = tol, accuracy
+        self.step = float(upper[0] - lower[0]) / (GRID - 1)
+        self.samples: list[Sample] = []
+        self.candidates: list[Sample] = []
+        self.passes = 0.0
+
+    def add(self, sample: Sample, *, look: bool = False) -> None:
+        """Put a sample in the place of an older one at the same theta."""
+        known = [_at(s) for s in self.samples]
+        for samples in (self.samples, self.candidates):
+            samples[:] = [s for s in samples if _at(s) != _at(sample)]
+        del known
+        self.samples.append(sample)
+        self.samples.sort(key=_at)
+        if not look:
+            self.candidates.append(sample)
+        self.passes = sample.passes
+
+    @property
+    def best(self) -> Sample:
+        return min(self.candidates, key=lambda s: s.value + s.error)
+
+    @property
+    def negligible(self) -> float:
+        """What a gain must exceed to be of interest."""
+        return self.tol**2 * self.best.size
+
+    def others(self, sample: Sample) -> list[Sample]:
+        return [s for s in self.samples if s is not sample and s.reliable]
+
+    def outcome(self) -> Outcome:
+        certificate = certify(self.samples, self.best, self.lower, self.upper)
+        unknown = not self.best.slope_error < np.inf
+        certain = unknown or certificate.gain <= self.negligible
+        return Outcome.CONVERGED if certain else Outcome.UNCERTAIN
+
+    def next_look(self) -> float | None:
+        """Return where to look next, None if nothing is left open."""
+        best, x = self.best, _at(self.best)
+        ends: list[Sample | None] = [None, *self.samples, None]
+        found = [(gap, self._inside(*gap)) for gap in pairwise(ends)]
+        places = [(self._urgency(gap, x), place) for gap, place in found if place is not None]
+        del best
+        return min(places)[1] if places else None
+
+    def _urgency(self, gap: tuple[Sample | None, Sample | None], x: float) -> tuple[int, float]:
+        """Gaps that are seen to be lower come first, then stronger penalties, the nearest first."""
+        left, right = gap
+        inner = [_at(s) for s in gap if s is not None]
+        weaker = 2 if sum(inner) / len(inner) < x else 1
+        if left is not None and right is not None:
+            fall = self.best.value - _lowest(left, right)[1]
+            weaker = 0 if fall > self.negligible else weaker
+        return weaker, min(abs(t - x) for t in inner)
+
+    def _inside(self, left: Sample | None, right: Sample | None) -> float | None:
+        """Return where to look in a gap, None if it hides nothing."""
+        if left is None or right is None:
+            return self._beyond(left or right, -1.0 if left is None else 1.0)
+        a, b = _at(left), _at(right)
+        place, value = _lowest(left, right)
+        if b - a <= 0.05 * self.step:
+            return None
+        if self.best.value - value > self.negligible:
+            return place
+        if b - a <= 1.001 * self.step:
+            return None
+        if self.best in (left, right):
+            # Whose own slope is small because it was made so.
+            inward = a + self.step if left is self.best else b - self.step
+            return inward if b - a > 2.0 * self.step else 0.5 * (a + b)
+        depth = max(value - self.best.value, 0.0) + self.negligible
+        flattest = min(abs(_slope(left)), abs(_slope(right)))
+        return None if flattest <= _hidden(depth, 0.5 * (b - a)) else 0.5 * (a + b)
+
+    def _beyond(self, last: Sample | None, direction: float) -> float | None:
+        """Return where to look between the outermost sample and the bound."""
+        assert last is not None
+        bound = float(self.upper[0] if direction > 0.0 else self.lower[0])
+        room = abs(bound - _at(last))
+        if room <= 0.0:
+            return None
+        stride = self.step
+        if last is not self.best:
+            depth = max(last.value - self.best.value, 0.0) + self.negligible
+            slope = abs(_slope(last))
+            far = 2.0 * np.log(DECAY * depth / slope) if slope > 0.0 else np.inf
+            stride = max(stride, far)
+        # What would be left is looked at with it.
+        if room < stride + 0.5 * self.step:
+            return bound
+        return _at(last) + direction * stride
+
+
+def _hidden(depth: float, distance: float) -> float:
+    """Return the slope that a dip of some depth has at a distance from its middle."""
+    return DECAY * depth * float(np.exp(-distance))
+
+
+def _at(sample: Sample) -> float:
+    return float(sample.theta[0])
+
+
+def _slope(sample: Sample) -> float:
+    return float(sample.grad[0])
+
+
+def _noted(rule: StepRule, seen: _Seen) -> Generator[Ask, Sample, Outcome]:
+    """Run a local search and note its samples."""
+    ask = next(rule)
+    while True:
+        sample = yield ask
+        seen.add(sample)
+        try:
+            ask = rule.send(sample)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+
+def _make_certain(seen: _Seen) -> Generator[Ask, Sample, None]:
+    """Solve accurately at the best, and see slope and curvature there until no more can be gained.
+
+    Where errors are estimates, the curvature that ends the search is seen by looks.
+    """
+    for _ in range(MOST_ATTEMPTS):
+        ask = _wish(seen)
+        if ask is None:
+            return
+        seen.add((yield ask))
+
+
+def _wish(seen: _Seen) -> Ask | None:
+    """Return what tells more of the best sample, or of what can be gained beside it."""
+    best, ask = seen.best, accurately(seen.best, seen.accuracy)
+    given_up = best.final or best.exhausted
+    if not given_up and (best.error > ask.accuracy or best.tolerance > ask.tolerance):
+        return ask
+    if not best.slope_error < np.inf:
+        return None
+    if not best.exact:
+        # An estimate of the curvature will do to choose how well the slope should be known.
+        curvature = _likely_curvature(seen.samples, best)
+        enough = np.sqrt(seen.negligible * curvature) - abs(_slope(best))
+        return ask._replace(grad_accuracy=enough) if 0.0 < enough < best.slope_error else None
+    certificate = certify(seen.samples, best, seen.lower, seen.upper)
+    if certificate.gain <= seen.negligible:
+        return None
+    target = _nearer(seen, best, certificate)
+    known = any(abs(target - _at(s)) < 1e-9 for s in seen.samples)
+    return None if known else Ask(np.array([target]))
+
+
+def _likely_curvature(samples: Sequence[Sample], best: Sample) -> float:
+    """Return the curvature between the best and the nearest other sample, whatever the errors."""
+    others = sorted(samples, key=lambda s: abs(_at(s) - _at(best)))[1:]
+    for other in others:
+        curvature = (_slope(other) - _slope(best)) / (_at(other) - _at(best))
+        if curvature > 0.0:
+            return curvature
+    return 0.0
+
+
+def _nearer(seen: _Seen, best: Sample, certificate: Certificate) -> float:
+    """Return where a sample tells more of the minimum: by Newton's step, or half a unit away."""
+    curvature, slope = seen_curvature(seen.samples, best), _slope(best)
+    step = -slope / curvature if curvature > 0.0 else -0.5 * (np.sign(slope) or 1.0)
+    (start,), (end,) = certificate.interval
+    target = float(np.clip(_at(best) + np.clip(step, -0.5, 0.5), start, end))
+    if any(abs(target - _at(s)) < 1e-9 for s in seen.samples):
+        return float(0.5 * (_at(best) + (start if slope > 0.0 else end)))
+    return target
+
+
+def _look(seen: _Seen, spent: float) -> Generator[Ask, Sample, Sample | None]:
+    """Look at gaps until none is left; return a sample that is lower than the best."""
+    while (target := seen.next_look()) is not None:
+        best = seen.best
+        before = seen.passes
+        sample = yield Ask(np.array([target]), relative=FIRST_ACCURACY, look=True)
+        while _undecided(sample, best) and sample.error > seen.negligible:
+            wanted = max(SHARPER * sample.error, seen.negligible)
+            if sample.final or sample.exhausted:
+                break
+            sample = yield Ask(sample.theta, wanted, look=True)
+        seen.add(sample, look=True)
+        if sample.value + sample.error < best.value - seen.negligible:
+            return sample
+        cost = seen.passes - before
+        if not sample.cheap and seen.passes + 2.0 * cost > (1.0 + SHARE_OF_PASSES) * spent:
+            return None
+    return None
+
+
+def _undecided(sample: Sample, best: Sample) -> bool:
+    """Whether a sample is the lower one of two or not, depending on its error."""
+    return abs(sample.value - best.value) <= sample.error
+
+
+def _lowest(left: Sample, right: Sample) -> tuple[float, float]:
+    """Return where the cubic through two samples is lowest between them, and its value there."""
+    a, width = _at(left), _at(right) - _at(left)
+    rise = right.value - left.value
+    d0, d1 = _slope(left) * width, _slope(right) * width
+    # f(t) = left.value + d0 t + c t^2 + e t^3
+    c, e = 3.0 * rise - 2.0 * d0 - d1, d0 + d1 - 2.0 * rise
+    roots = np.roots([3.0 * e, 2.0 * c, d0]) if np.isfinite([c, e, d0]).all() else np.empty(0)
+    inner = [float(t.real) for t in np.atleast_1d(roots) if abs(t.imag) < 1e-12 and 0 < t.real < 1]
+    places = [0.0, 1.0, *inner]
+    values = [left.value + t * (d0 + t * (c + t * e)) for t in places]
+    i = int(np.argmin(values))
+    return a + places[i] * width, float(values[i])
