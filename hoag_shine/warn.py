@@ -23,7 +23,7 @@ _PACKAGE = __name__.partition(".")[0]
 _BETWEEN = frozenset(
     {
         _PACKAGE,
-        *("joblib", "numba", "sklearn", "torch"),
+        *("joblib", "numba", "numpy", "sklearn", "torch"),
         *("concurrent", "contextlib", "functools", "multiprocessing", "runpy", "threading"),
         *("importlib", "_frozen_importlib", "_frozen_importlib_external"),
     }
