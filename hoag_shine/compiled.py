@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,8 @@ import numpy as np
 from numba import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic
+
+from .warn import warn
 
 IS_PYTHON = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
@@ -172,4 +173,4 @@ def _tell_once(message: str) -> None:
     """Warn of what most probably holds for all loops, when it is found at the first of them."""
     if not _told:
         _told.append(message)
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warn(message, RuntimeWarning)

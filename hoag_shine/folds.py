@@ -38,6 +38,7 @@ from .validation import (
     check_n_jobs,
     check_seed,
     check_weight,
+    flat,
     naming,
     shown,
     validated,
@@ -203,6 +204,8 @@ class FoldedData:
         self.model = as_model(self.chain.model)
         self._transform_params = dict(transform_params or {})
         shared = None if self.chain.prefix else self._validated(X)
+        if self.model.classifier or not self.model.multi_output:
+            y = flat(y)
         targets = validated(
             BaseEstimator(),
             y=y,

@@ -18,6 +18,8 @@ from typing import Any, Self
 
 from joblib import effective_n_jobs, parallel_config
 
+from .warn import as_here
+
 # Seconds after which a wait for threads looks whether the user insists on an end.
 LOOK = 0.1
 
@@ -162,7 +164,7 @@ class Threads:
 
     def __enter__(self) -> Self:
         if self._n > 1:
-            self._pool = ThreadPoolExecutor(self._n)
+            self._pool = ThreadPoolExecutor(self._n, initializer=as_here())
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -53,6 +52,7 @@ from .validation import (
     check_vector,
     shown,
 )
+from .warn import one_warning, warn
 
 Vector = NDArray[np.float64]
 # A rule that still wants more accuracy at one theta after so many samples there will not get it.
@@ -269,7 +269,8 @@ def hoag(
         if interrupts.take():
             outcome = Outcome.INTERRUPTED
     trace.keep_what_is_solved()
-    _warn(outcome, trace, lower, upper)
+    with one_warning(ConvergenceWarning):
+        _warn(outcome, trace, lower, upper)
     return HoagResult(
         theta=trace.history[trace.result_index]["theta"],
         value=trace.history[trace.result_index]["criterion"],
@@ -324,11 +325,7 @@ def _direct(problems: ProblemSet) -> list[DirectProblems] | None:
     if any(part is None for part in parts):
         return None
     if sum(part.work for part in parts) > SLOW:
-        warnings.warn(
-            f"Solving {len(problems)} folds will take minutes: use fewer folds, or max_time.",
-            UserWarning,
-            stacklevel=4,
-        )
+        warn(f"Solving {len(problems)} folds will take minutes: use fewer folds, or max_time.")
     return parts
 
 
@@ -450,4 +447,4 @@ def _warn_of_end(outcome: Outcome) -> None:
 
 
 def _convergence_warning(message: str) -> None:
-    warnings.warn(message, ConvergenceWarning, stacklevel=4)
+    warn(message, ConvergenceWarning)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from inspect import signature
 from itertools import pairwise
@@ -26,6 +25,7 @@ from .estimators.registry import MODELS
 from .files import reading
 from .problems import losses
 from .problems.losses import Loss
+from .warn import warn
 
 ESTIMATORS: dict[str, Any] = {cls.__name__: cls for cls in MODELS}
 OWN_LOSSES: dict[str, type[Loss]] = {name: getattr(losses, name) for name in losses.__all__}
@@ -139,10 +139,9 @@ def load_model(
         estimator = _rebuild(header, coef, intercept)
         notes: dict[str, Any] = _of_type(dict, "notes", header["notes"])
     if CHECKSUM not in texts:
-        warnings.warn(
+        warn(
             f"{str(path)!r} was saved by an early hoag_shine without a checksum, so that damage to "
-            "it would not be seen: save it again.",
-            stacklevel=2,
+            "it would not be seen: save it again."
         )
     if loss is not None or header["loss"] is not None:
         _set_loss(estimator, _loss(header["loss"], loss))

@@ -11,8 +11,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils import check_random_state
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from .warn import warn
 
 # What scikit-learn takes for an argument that is not there.
 NOT_GIVEN = "no_validation"
@@ -30,6 +33,20 @@ def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options:
     names = [n for n, v in given.items() if not (isinstance(v, str) and v == NOT_GIVEN)]
     with naming(*names), np.errstate(invalid="ignore"):
         return validate_data(estimator, X, y, **options)
+
+
+def flat(y: Any) -> Any:
+    """Return what a y of one column holds, and say so: once, where scikit-learn would each time."""
+    if sparse.issparse(y) or not (shape := getattr(y, "shape", None)):
+        return y
+    if len(shape) != 2 or shape[1] != 1:
+        return y
+    warn(
+        "A column-vector y was passed when a 1d array was expected: pass y.ravel() instead, or the "
+        "column of the data frame.",
+        DataConversionWarning,
+    )
+    return _safe_indexing(y, 0, axis=1)
 
 
 @contextmanager

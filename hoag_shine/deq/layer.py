@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..warn import warn
 from .abilities import estimates_inverse, takes_outer_grad, uses_inverse
 from .backward import METHODS, Linearisation, Method, with_fallback, with_refinement
 from .backward.unrolled import unrolled
@@ -424,12 +424,11 @@ class _Rule:
         if not bool(self.lost.any()):
             return
         rows = self.lost.nonzero().ravel().tolist()
-        warnings.warn(
+        warn(
             f"f was not finite for {len(rows)} of {len(self.lost)} samples (the first is sample "
             f"{rows[0]}). Their share of the gradient is zero; where inputs of f are not finite, "
             "gradients of what samples share may not be so either: leave out such samples.",
             RuntimeWarning,
-            stacklevel=2,
         )
 
 

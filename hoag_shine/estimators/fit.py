@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..problems.fold_weights import FoldWeights, as_fold_weights
 from ..problems.held_out import HeldOut
 from ..problems.linear import LinearProblems
 from ..problems.penalties import L2Penalty
+from ..warn import warn
 from .base import Model, Vector
 
 Array = NDArray[np.float64]
@@ -144,11 +144,8 @@ def _check_finite(finite: bool) -> None:
         )
 
 
-def warn_unless_converged(solution: Solution, advice: str, *, stacklevel: int) -> None:
+def warn_unless_converged(solution: Solution, what: str, advice: str) -> None:
     """Say that a fit is not accurate, and what to do."""
     if not solution.converged:
-        warnings.warn(
-            f"The fit did not converge, because {solution.status.value}: {advice}.",
-            ConvergenceWarning,
-            stacklevel=stacklevel + 1,
-        )
+        text = f"{what} did not converge, because {solution.status.value}: {advice}."
+        warn(text, ConvergenceWarning)

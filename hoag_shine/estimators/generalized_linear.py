@@ -13,7 +13,15 @@ from sklearn.utils.validation import check_is_fitted
 from ..groups import coefficient_groups
 from ..interrupts import set_fitted
 from ..problems.losses import Loss, SquaredLoss
-from ..validation import check_count, check_flag, check_positive, check_weight, shown, validated
+from ..validation import (
+    check_count,
+    check_flag,
+    check_positive,
+    check_weight,
+    flat,
+    shown,
+    validated,
+)
 from .base import Model, Vector
 from .fit import fit, warn_unless_converged, whole_problem
 
@@ -125,7 +133,7 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
         model = GeneralizedLinearModel(self)
         fitted = clone(self)
         X, y = validated(
-            fitted, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True
+            fitted, X, flat(y), accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True
         )
         y = model.encode(y)
         weight = check_weight(sample_weight, X)
@@ -139,7 +147,7 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
             max_iter=self.max_iter,
         )
         advice = "scale the features, or raise max_iter, tol or alpha"
-        warn_unless_converged(solution, advice, stacklevel=2)
+        warn_unless_converged(solution, "The fit", advice)
         model.set_fitted(fitted, solution.w, solution.n_iter, X.dtype)
         attributes = vars(fitted).items()
         set_fitted(self, {name: value for name, value in attributes if name.endswith("_")})

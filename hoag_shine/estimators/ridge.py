@@ -70,7 +70,7 @@ class RidgeClassifierModel(_RidgeBase, ClassifierModel):
     def encode(self, y: NDArray[Any]) -> Vector:
         self._multilabel = type_of_target(y) == "multilabel-indicator"
         if not self._multilabel:
-            y = column_or_1d(y, warn=True)
+            y = column_or_1d(y)
         self._binarizer = LabelBinarizer(neg_label=-1, pos_label=1).fit(y)
         if self._multilabel:
             self.classes_ = self._binarizer.classes_

@@ -7,7 +7,6 @@ with a step's prefix that step's.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
@@ -18,6 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from ..pipelines import Chain
+from ..warn import warn
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,9 @@ def route(search: Any, scorer: Any, sample_weight: Any, groups: Any, params: Any
     if weight is not None and _takes_weights(scorer):
         score["sample_weight"] = weight
     elif weight is not None and search.scoring is not None:
-        warnings.warn(
+        warn(
             f"scoring={search.scoring!r} does not take sample_weight: its scores are of rows "
-            "without weights, unlike the criterion.",
-            UserWarning,
-            stacklevel=4,
+            "without weights, unlike the criterion."
         )
     return Routed(weight, transform, {"groups": groups}, score)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numbers
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from traceback import format_exc
 from typing import Any
@@ -18,6 +17,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from ..folds import FoldedData, Part, Rows
 from ..inner.lbfgs import Solution
 from ..validation import check_number, naming
+from ..warn import warn
 
 Array = NDArray[np.float64]
 
@@ -49,6 +49,7 @@ class Scoring:
         if not (isinstance(error_score, str) and error_score == "raise"):
             check_number("error_score", error_score, "'raise' or a number")
         self.error_score = error_score
+        self._failed: set[tuple[str, ...]] = set()
         self.return_train_score = return_train_score
         self.wanted = scoring is not None
         several = isinstance(scoring, list | tuple | set | Mapping)
@@ -102,11 +103,15 @@ class Scoring:
         return float(score)
 
     def _warn_failed(self, details: str) -> None:
-        warnings.warn(
-            "Scoring failed. The score on this fold will be set to "
-            f"{self.error_score}. Details:\n{details}",
-            UserWarning,
-            stacklevel=2,
+        """Tell of a failure, unless another one was raised by the same lines of code."""
+        raised_by = tuple(line for line in details.splitlines() if line.startswith("  File "))
+        if raised_by in self._failed:
+            return
+        self._failed.add(raised_by)
+        warn(
+            f"Scoring failed. The score on this fold will be set to {self.error_score}, as where "
+            "it fails in the same way again: repair scoring, or see the cause by "
+            f"error_score='raise'. Details:\n{details}"
         )
 
 

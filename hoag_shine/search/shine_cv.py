@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags, metadata_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -25,6 +26,7 @@ from ..outer import SELECTIONS, HoagResult, check_search_options, hoag, interrup
 from ..pipelines import Chain
 from ..problems.base import ProblemSet
 from ..validation import check_flag, check_number, check_option, check_positive, check_seed, shown
+from ..warn import one_warning
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
 from .refit import Refit
 from .report import Report
@@ -367,19 +369,21 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self._check_options(scoring)
         routed = route(self, scoring.scorer, sample_weight, groups, params)
         with Task.fit(self, 1 + bool(self.refit), X, y, sample_weight) as task:
-            data = FoldedData(
-                self.estimator,
-                X,
-                y,
-                cv=self.cv,
-                sample_weight=routed.weight,
-                split_params=routed.split,
-                transform_params=routed.transform,
-                random_state=self.random_state,
-                n_jobs=self.n_jobs,
-            )
+            with one_warning(ConvergenceWarning):
+                data = FoldedData(
+                    self.estimator,
+                    X,
+                    y,
+                    cv=self.cv,
+                    sample_weight=routed.weight,
+                    split_params=routed.split,
+                    transform_params=routed.transform,
+                    random_state=self.random_state,
+                    n_jobs=self.n_jobs,
+                )
+                fitted = self._fit(data, scoring, routed, task)
             # Together, so that an error or an interrupt leaves the last fit as it was.
-            set_fitted(self, self._fit(data, scoring, routed, task))
+            set_fitted(self, fitted)
         return self
 
     def _fit(
@@ -566,7 +570,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             params = report.parameter(theta)
         solution = refit.fit(theta, result.solutions)
         advice = "scale the features or raise the smallest penalty in bounds"
-        warn_unless_converged(solution, advice, stacklevel=4)
+        warn_unless_converged(solution, "The final fit", advice)
         (value,) = params.values()
         return {
             "refit_params_": params,

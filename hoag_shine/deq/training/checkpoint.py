@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+
+from ...warn import warn
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 FORMAT, FORMAT_VERSION = "hoag_shine checkpoint", 2
@@ -125,9 +126,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             return _read(folder, step)
         except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             reason = str(error).rstrip(".")
-            warnings.warn(
-                f"the checkpoint {_record_of(folder, step)} is passed over: {reason}.", stacklevel=2
-            )
+            warn(f"the checkpoint {_record_of(folder, step)} is passed over: {reason}.")
     if steps:
         raise ValueError(f"none of the {len(steps)} checkpoints in {folder} is whole.")
     return None
@@ -201,10 +200,9 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 
 def _warn_of_first_version(path: Path) -> None:
-    warnings.warn(
+    warn(
         f"the checkpoint {path} was saved by an early hoag_shine without a checksum of its notes, "
-        "so that damage to them would not be seen.",
-        stacklevel=2,
+        "so that damage to them would not be seen."
     )
 
 
