@@ -20,6 +20,9 @@ from .tolerances import FLOOR_SHARE
 
 Vector = NDArray[np.float64]
 
+# Newton steps of a whole search after which a solve that needs many is given up, and those that
+# each may take in any case.
+MOST_STEPS, FEWEST_STEPS = 2000, 20
 
 _NOT_FINITE = (
     "The criterion or its hypergradient is not finite at theta={theta}: scale the features, or "
@@ -62,6 +65,11 @@ class ExactOracle:
         return False
 
     @property
+    def _most_steps(self) -> int:
+        """Newton steps that the next solve may take: fewer where many were of no use."""
+        return max(FEWEST_STEPS, min(MAX_ITER, (MOST_STEPS - self.n_iter) // 10))
+
+    @property
     def late(self) -> bool:
         """Whether the time is over."""
         return time.perf_counter() >= self.deadline
@@ -82,7 +90,8 @@ class ExactOracle:
 
     def _sample(self, theta: Vector) -> Sample:
         try:
-            solved = list(self._map(lambda part: part.solve(theta), self._parts))
+            most = self._most_steps
+            solved = list(self._map(lambda part: part.solve(theta, most), self._parts))
         except FloatingPointError as error:
             raise ValueError(_NOT_FINITE.format(theta=theta)) from error
         self.n_iter += max(s.n_iter for s in solved)

@@ -39,6 +39,7 @@ from .steps import (
     global_search,
     one_standard_error,
     resolve_step,
+    trust_region,
 )
 from .steps.base import ending
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
@@ -107,7 +108,7 @@ def hoag(
     tolerance: str | Schedule = "adjoint",
     bounds: tuple[ArrayLike, ArrayLike] = (-18.0, 18.0),
     tol: float = 1e-3,
-    max_iter: int = 50,
+    max_iter: int = 300,
     memory: int = 30,
     max_inner_iter: int = 2000,
     shrinkage: float = 0.0,
@@ -149,7 +150,7 @@ def hoag(
         to 3e-6 of itself where there are at most 10,000 inner variables. A search for one
         hyperparameter goes on to 1e-3 where few rows stand for many, so that a pass reads no more
         than a tenth of the data.
-    max_iter : int, default=50
+    max_iter : int, default=300
         Largest number of outer iterations.
     memory : int, default=30
         Pairs that L-BFGS keeps.
@@ -231,7 +232,7 @@ def hoag(
     n_params = max(problem.n_params for problem in problems)
     accuracy = result_accuracy(tol, n_params)
     make_rule = resolve_step(step, origin.size)
-    if make_rule is global_search:
+    if make_rule in (global_search, trust_region):
         length["accuracy"] = accuracy
     rule = make_rule(origin, lower, upper, tol, **length)
     method = resolve_method(hypergradient)

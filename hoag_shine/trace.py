@@ -13,7 +13,7 @@ from .exact_oracle import ExactOracle
 from .inner.lbfgs import Solution
 from .sampler import Sampler
 from .steps import Ask, Sample
-from .steps.base import accurately
+from .steps.base import accurately, pessimistic
 
 
 class Trace:
@@ -69,7 +69,7 @@ class Trace:
             for i, sample in enumerate(self._samples)
             if i not in self._looks
         }
-        return min(newest.values(), key=lambda i: self._samples[i].value + self._samples[i].error)
+        return min(newest.values(), key=lambda i: pessimistic(self._samples[i]))
 
     @property
     def latest(self) -> list[Sample]:

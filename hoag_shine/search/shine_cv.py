@@ -149,7 +149,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         to 3e-6 of itself for up to 10,000 coefficients. The final fit ends when its gradient has
         fallen to that share of its norm at zero. Of least squares over tall dense data, whose
         passes are nearly free, a single penalty is searched to 1e-3 if ``tol`` is more.
-    max_iter : int, default=50
+    max_iter : int, default=300
         Largest number of outer iterations.
     max_time : float, optional
         Seconds after which the search ends with the best so far; the final fit is still made.
@@ -293,7 +293,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         init: float | None = None,
         bounds: tuple[float, float] = (1e-8, 1e8),
         tol: float = 2e-2,
-        max_iter: int = 50,
+        max_iter: int = 300,
         max_time: float | None = None,
         selection: str = "min",
         refit: bool | str | Callable[[dict[str, Any]], int] = True,

@@ -142,6 +142,14 @@ class Sample:
         return self.reliable and self.grad_error > wanted and self.grad_asked > wanted
 
 
+def pessimistic(sample: Sample) -> tuple[float, float]:
+    """Return what samples are compared by: the value with its error against it.
+
+    Of those whose error is not known, by the value.
+    """
+    return sample.value + sample.error, sample.value
+
+
 def accurately(sample: Sample, accuracy: float) -> Ask:
     """Ask for a sample at the same theta that knows its value to ``accuracy`` of itself."""
     return Ask(sample.theta, accuracy * sample.size, GUARD * accuracy)

@@ -9,6 +9,8 @@ import numpy as np
 
 from .base import Sample, Vector
 
+# Half of the width of the box in which several hyperparameters are certified.
+BOX = 0.5
 # Samples further away in log penalty than this say nothing of the curvature at the result: of
 # those whose errors are certain, and of others, which tell of it only from further away.
 NEAR, NOT_FAR = 1.0, 2.0
@@ -89,14 +91,14 @@ def certify(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vecto
     """
     thetas = np.stack([s.theta for s in samples])
     one = best.theta.size == 1
-    interval, gain = _in_one_dimension(samples, best, lower, upper) if one else (None, np.inf)
+    interval, gain = (_in_one_dimension if one else _in_a_box)(samples, best, lower, upper)
     return Certificate(
         theta=best.theta,
         value=best.value,
         error=best.error,
         slope=best.grad,
         slope_error=best.slope_error,
-        interval=interval or (lower, upper),
+        interval=interval,
         gain=gain,
         seen=(thetas.min(axis=0), thetas.max(axis=0)),
         n_samples=len(samples),
@@ -122,6 +124,20 @@ def _in_one_dimension(
             curved = fall**2 / curvature if curvature > 0.0 else np.inf
             gain = max(gain, min(fall * float(width), curved))
     return (start, end), gain
+
+
+def _in_a_box(
+    samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector
+) -> tuple[tuple[Vector, Vector], float]:
+    """Return a box around the result, and what can at most be gained in it."""
+    start, end = np.maximum(best.theta - BOX, lower), np.minimum(best.theta + BOX, upper)
+    gains = np.zeros(best.theta.size)
+    for fall, width in (
+        (best.grad + best.slope_error, best.theta - start),
+        (best.slope_error - best.grad, end - best.theta),
+    ):
+        gains = np.maximum(gains, np.where(width > 0.0, np.maximum(fall, 0.0) * width, 0.0))
+    return (start, end), float(gains.sum())
 
 
 def _falls_towards(sample: Sample, best: Sample) -> bool:

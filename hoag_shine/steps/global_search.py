@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from .base import Ask, Outcome, Sample, StepRule, Vector, accurately
+from ..tolerances import FLOOR_SHARE
+from .base import Ask, Outcome, Sample, StepRule, Vector, accurately, pessimistic
 from .certificate import Certificate, certify, seen_curvature
 from .secant import FIRST_ACCURACY, FIRST_RADIUS, secant
 
@@ -21,6 +22,8 @@ SHARE_OF_PASSES = 0.2
 DECAY = 4.0
 # A sample that leaves open whether it is lower is asked for again with this share of its error.
 SHARPER = 0.3
+# The lowest point of a cubic is not looked at that is nearer to an end than this, in steps.
+CLOSE = 0.02
 # Attempts to make what can still be gained certain, and local searches that looks may start.
 MOST_ATTEMPTS, MOST_BASINS = 8, 10
 
@@ -91,10 +94,8 @@ class _Seen:
 
     def add(self, sample: Sample, *, look: bool = False) -> None:
         """Put a sample in the place of an older one at the same theta."""
-        known = [_at(s) for s in self.samples]
         for samples in (self.samples, self.candidates):
             samples[:] = [s for s in samples if _at(s) != _at(sample)]
-        del known
         self.samples.append(sample)
         self.samples.sort(key=_at)
         if not look:
@@ -103,29 +104,36 @@ class _Seen:
 
     @property
     def best(self) -> Sample:
-        return min(self.candidates, key=lambda s: s.value + s.error)
+        return min(self.candidates, key=pessimistic)
 
     @property
     def negligible(self) -> float:
-        """What a gain must exceed to be of interest."""
-        return self.tol**2 * self.best.size
+        """What a gain must exceed to be of interest.
+
+        Of the model that has no coefficients, the strongest penalty seen knows more than the floor,
+        which has no intercept either.
+        """
+        null = abs(self.samples[-1].value) or np.inf
+        return self.tol**2 * max(abs(self.best.value), min(self.best.floor, FLOOR_SHARE * null))
 
     def others(self, sample: Sample) -> list[Sample]:
         return [s for s in self.samples if s is not sample and s.reliable]
 
     def outcome(self) -> Outcome:
-        certificate = certify(self.samples, self.best, self.lower, self.upper)
-        unknown = not self.best.slope_error < np.inf
-        certain = unknown or certificate.gain <= self.negligible
+        """Return how the search ends: certain, unless the method itself knows no errors."""
+        best = self.best
+        gain = certify(self.samples, best, self.lower, self.upper).gain
+        silent = not (best.exact or best.slope_error < np.inf)
+        unknown = any(s.value < best.value and not s.error < np.inf for s in self.samples)
+        certain = silent or (gain <= self.negligible and not unknown)
         return Outcome.CONVERGED if certain else Outcome.UNCERTAIN
 
     def next_look(self) -> float | None:
         """Return where to look next, None if nothing is left open."""
-        best, x = self.best, _at(self.best)
+        x = _at(self.best)
         ends: list[Sample | None] = [None, *self.samples, None]
         found = [(gap, self._inside(*gap)) for gap in pairwise(ends)]
         places = [(self._urgency(gap, x), place) for gap, place in found if place is not None]
-        del best
         return min(places)[1] if places else None
 
     def _urgency(self, gap: tuple[Sample | None, Sample | None], x: float) -> tuple[int, float]:
@@ -144,9 +152,7 @@ class _Seen:
             return self._beyond(left or right, -1.0 if left is None else 1.0)
         a, b = _at(left), _at(right)
         place, value = _lowest(left, right)
-        if b - a <= 0.05 * self.step:
-            return None
-        if self.best.value - value > self.negligible:
+        if self.best.value - value > self.negligible and _apart(place, a, b) > CLOSE * self.step:
             return place
         if b - a <= 1.001 * self.step:
             return None
@@ -180,6 +186,11 @@ class _Seen:
 def _hidden(depth: float, distance: float) -> float:
     """Return the slope that a dip of some depth has at a distance from its middle."""
     return DECAY * depth * float(np.exp(-distance))
+
+
+def _apart(place: float, a: float, b: float) -> float:
+    """Return how far a place is from the nearer of two ends."""
+    return min(abs(place - a), abs(place - b))
 
 
 def _at(sample: Sample) -> float:
@@ -268,7 +279,7 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Sample, Sample | None]:
                 break
             sample = yield Ask(sample.theta, wanted, look=True)
         seen.add(sample, look=True)
-        if sample.value + sample.error < best.value - seen.negligible:
+        if _lower(sample, best, seen.negligible):
             return sample
         cost = seen.passes - before
         if not sample.cheap and seen.passes + 2.0 * cost > (1.0 + SHARE_OF_PASSES) * spent:
@@ -279,6 +290,12 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Sample, Sample | None]:
 def _undecided(sample: Sample, best: Sample) -> bool:
     """Whether a sample is the lower one of two or not, depending on its error."""
     return abs(sample.value - best.value) <= sample.error
+
+
+def _lower(sample: Sample, best: Sample, negligible: float) -> bool:
+    """Whether a sample is lower than the best, and by more than is negligible."""
+    error = sample.error if best.error < np.inf else 0.0
+    return sample.value + error < best.value - negligible
 
 
 def _lowest(left: Sample, right: Sample) -> tuple[float, float]:

@@ -6,17 +6,26 @@ from collections.abc import Generator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..inner.inverse_hessian import InverseHessian
-from .base import Ask, Sample, StepRule, Vector, ending, outward
-from .secant import FIRST_RADIUS, secant
+from .base import Ask, Outcome, Sample, StepRule, Vector, outward, pessimistic
+from .certificate import certify
+from .global_search import global_search
+from .secant import FIRST_RADIUS
 
 # Largest change of one log hyperparameter in a step of several: at first, and ever.
 VECTOR_RADIUS = (1.0, 4.0)
-# Pairs that the quasi-Newton model of the criterion keeps.
-VECTOR_MEMORY = 10
-# Accuracy of the common shift before they part.
-COMMON_TOL = 0.05
+# Pairs that the quasi-Newton model of the criterion keeps, and those without which it says too
+# little of what can be gained to end a search.
+VECTOR_MEMORY, FEWEST_PAIRS = 10, 3
+# Where samples are exact, the model goes on until it promises no more than this share of the
+# criterion: less is lost then than what fewer hyperparameters would gain.
+EXACT_GAIN = 2e-5
+# A step that is no step.
+TINY = 1e-6
+# Up to so many hyperparameters, each is searched over its range by itself, so many times at most.
+FEW, ROUNDS = 12, 3
 
 # A value that is too good to be true makes every later step look like a failure, and a derivative
 # that is wrong in some components spoils the model: both are asked for more accurately than in a
@@ -26,63 +35,130 @@ SHARE_OF_GRADIENT = 0.5
 
 
 def trust_region(
-    theta: Vector, lower: Vector, upper: Vector, tol: float, first_step: float = FIRST_RADIUS
+    theta: Vector,
+    lower: Vector,
+    upper: Vector,
+    tol: float,
+    first_step: float = FIRST_RADIUS,
+    accuracy: float | None = None,
 ) -> StepRule:
     r"""Search one common shift of all hyperparameters, then each of them.
 
-    The first stage is :func:`secant` along :math:`\theta + t\,(1, \dots, 1)`, to 0.05 in t. The
-    second is a quasi-Newton method whose model has the memory of L-BFGS, so that its cost is
-    linear in the number of hyperparameters. No hyperparameter moves by more than the radius in one
-    step; the radius shrinks where the criterion does not fall and grows where it falls as the
-    model says. A hyperparameter on a bound that its derivative points out of stays there.
+    The first stage is :func:`global_search` along :math:`\theta + t\,(1, \dots, 1)`. The second is
+    a quasi-Newton method whose model has the memory of L-BFGS, so that its cost is linear in the
+    number of hyperparameters. No hyperparameter moves by more than the radius in one step; the
+    radius shrinks where the criterion does not fall and grows where it falls as the model says. A
+    hyperparameter on a bound that its derivative points out of stays there. Where samples are exact
+    and the hyperparameters are at most 12, each is then searched over its whole range while the
+    others stay; where that gains something, the second stage begins anew.
 
     Ends when a step changes no hyperparameter by more than ``tol``, or should gain no more than
-    ``tol**2`` of the criterion.
+    ``tol**2`` of the criterion by a model that has seen curvature; where samples are exact, no more
+    than 2e-5 of it.
     """
-    sample = yield from _common_shift(theta, lower, upper, COMMON_TOL, first_step)
-    model = InverseHessian(theta.size, VECTOR_MEMORY)
-    radius, largest = VECTOR_RADIUS
-    radius = min(radius, first_step)
-    while True:
-        step, slope = _model_step(model, sample, lower, upper, radius)
-        gain, length = -0.5 * slope, float(np.abs(step).max())
-        wanted = max(CAUTION * sample.share * gain, tol**2 * sample.size)
-        grad = SHARE_OF_GRADIENT * float(np.linalg.norm(sample.grad))
-        short = sample.error > wanted and not sample.final
-        if short or sample.improvable(grad):
-            sample = yield Ask(sample.theta, wanted, grad_accuracy=grad)
-            continue
-        if length <= tol or gain <= tol**2 * sample.size:
-            return ending(sample, lower, upper)
-        trial = yield Ask(sample.theta + step, wanted)
-        model.append(trial.theta - sample.theta, trial.grad - sample.grad)
-        fall = sample.value - trial.value
-        if fall > 0.5 * gain:
-            radius = min(max(radius, 2.0 * length), largest)
-        elif fall <= 0.0:
-            radius = length * min(max(gain / (2.0 * gain - fall), 0.1), 0.5)
-        if fall > 0.0:
-            sample = trial
+    search = _Several(theta, lower, upper, tol, accuracy)
+    start = np.ones_like(theta)
+    best = yield from search.on_line(theta, start, first_step)
+    for _ in range(ROUNDS):
+        best = yield from search.by_model(best, first_step)
+        if not (best.exact and theta.size <= FEW):
+            break
+        before = best
+        for unit in np.eye(theta.size):
+            found = yield from search.on_line(best.theta, unit, 1.0)
+            best = min(best, found, key=pessimistic)
+        if before.value - best.value <= search.negligible(best):
+            break
+    return search.outcome(best)
 
 
-def _common_shift(
-    theta: Vector, lower: Vector, upper: Vector, tol: float, first_step: float
-) -> Generator[Ask, Sample, Sample]:
-    """Run :func:`secant` on a common shift of all hyperparameters; return the best sample."""
-    reach = (lower - theta).min(), (upper - theta).max()
-    search = secant(np.zeros(1), np.array(reach[:1]), np.array(reach[1:]), tol, first_step)
-    ask = next(search)
-    best: Sample | None = None
-    while True:
-        shifted = np.clip(theta + ask.theta, lower, upper)
-        sample = yield ask._replace(theta=shifted)
-        if best is None or sample.value + sample.error < best.value + best.error:
-            best = sample
-        total = np.array([sample.grad.sum()])
-        try:
-            ask = search.send(replace(sample, theta=ask.theta, grad=total))
-        except StopIteration:
-            return best
+class _Several:
+    """What the stages of a search in several hyperparameters share."""
+
+    def __init__(
+        self, theta: Vector, lower: Vector, upper: Vector, tol: float, accuracy: float | None
+    ) -> None:
+        self.lower, self.upper, self.tol, self.accuracy = lower, upper, tol, accuracy
+        self.samples: dict[bytes, Sample] = {}
+
+    def negligible(self, sample: Sample) -> float:
+        share = min(self.tol**2, EXACT_GAIN) if sample.exact else self.tol**2
+        return share * sample.size
+
+    def outcome(self, best: Sample) -> Outcome:
+        """Return how the search ends: by what is certain, where errors are."""
+        if not best.exact:
+            return Outcome.CONVERGED
+        gain = certify(list(self.samples.values()), best, self.lower, self.upper).gain
+        return Outcome.CONVERGED if gain <= self.tol**2 * best.size else Outcome.UNCERTAIN
+
+    def ask(self, ask: Ask) -> Generator[Ask, Sample, Sample]:
+        sample = yield ask
+        self.samples[sample.theta.tobytes()] = sample
+        return sample
+
+    def on_line(
+        self, base: Vector, direction: Vector, first_step: float
+    ) -> Generator[Ask, Sample, Sample]:
+        """Run :func:`global_search` along a direction of zeros and ones; return the best sample."""
+        moved = direction > 0.0
+        reach = (self.lower - base)[moved].min(), (self.upper - base)[moved].max()
+        bounds = np.array(reach[:1]), np.array(reach[1:])
+        search = global_search(np.zeros(1), *bounds, self.tol, first_step, self.accuracy)
+        ask = next(search)
+        best: Sample | None = None
+        while True:
+            shifted = np.clip(base + ask.theta * direction, self.lower, self.upper)
+            sample = yield from self.ask(ask._replace(theta=shifted))
+            if not ask.look:
+                best = sample if best is None else min(best, sample, key=pessimistic)
+            try:
+                ask = search.send(_along(sample, ask.theta, moved))
+            except StopIteration:
+                assert best is not None
+                return best
+
+    def by_model(self, sample: Sample, first_step: float) -> Generator[Ask, Sample, Sample]:
+        """Minimise by quasi-Newton steps from a sample; return the best one."""
+        model = InverseHessian(sample.theta.size, VECTOR_MEMORY)
+        radius, largest = VECTOR_RADIUS
+        radius = min(radius, first_step)
+        fewest = min(FEWEST_PAIRS, sample.theta.size)
+        while True:
+            step, slope = _model_step(model, sample, self.lower, self.upper, radius)
+            gain, length = -0.5 * slope, float(np.abs(step).max())
+            wanted = max(CAUTION * sample.share * gain, self.negligible(sample))
+            grad = SHARE_OF_GRADIENT * float(np.linalg.norm(sample.grad))
+            short = sample.error > wanted and not sample.final
+            if short or sample.improvable(grad):
+                sample = yield from self.ask(Ask(sample.theta, wanted, grad_accuracy=grad))
+                continue
+            seen = model.n_pairs >= fewest or length <= self.tol * radius
+            if (length <= self.tol or gain <= self.negligible(sample)) and seen:
+                return sample
+            if length < TINY:
+                return sample
+            trial = yield from self.ask(Ask(sample.theta + step, wanted))
+            model.append(trial.theta - sample.theta, trial.grad - sample.grad)
+            fall = sample.value - trial.value
+            if fall > 0.5 * gain:
+                radius = min(max(radius, 2.0 * length), largest)
+            elif fall <= 0.0:
+                radius = length * min(max(gain / (2.0 * gain - fall), 0.1), 0.5)
+            if fall > 0.0:
+                sample = trial
+
+
+def _along(sample: Sample, theta: Vector, moved: NDArray[np.bool_]) -> Sample:
+    """Return a sample as seen on a line: its derivative is the sum of those that move."""
+    more = float(np.sqrt(moved.sum()))  # what the sum's error exceeds that of the norm by
+    return replace(
+        sample,
+        theta=theta,
+        grad=np.array([sample.grad[moved].sum()]),
+        grad_error=more * sample.grad_error,
+        grad_bound=more * sample.grad_bound,
+    )
 
 
 def _model_step(

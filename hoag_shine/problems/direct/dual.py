@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from .batched import Factorised
 from .newton import Folds, State
-from .primal import largest_share
+from .primal import largest_share, less_rounding
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -123,6 +123,11 @@ class DualSystem:
         """Return the norm of a force in the inverse of the penalty, where there is one."""
         squares = np.einsum("nkm,nkm->k", force[0], self.times_kernel(force[0]))
         return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
+
+    def significant(self, force: State, state: State, slopes: Array) -> State:
+        """Return a force less what may be rounding of the terms that it is the sum of."""
+        terms = np.abs(slopes) + np.abs(np.moveaxis(state[0], 0, 1))
+        return less_rounding(force[0], terms), force[1]
 
     def linearise(self, Z: Array, damping: Vector | None = None) -> _Dual:
         loss, weight = self.folds.loss, self.folds.weight

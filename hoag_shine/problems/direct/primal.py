@@ -26,6 +26,8 @@ Vector = NDArray[np.float64]
 # The products of all pairs of columns are kept where they are no more numbers than this: Gram
 # matrices of all folds are then one product of matrices.
 MAX_PRODUCTS = 1 << 22
+# Share of its terms that rounding may leave of a sum.
+ROUNDED = 1e-14
 
 
 class Design:
@@ -173,6 +175,19 @@ class PrimalSystem:
         )
         return np.asarray(np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse)))
 
+    def significant(self, force: State, state: State, slopes: Array) -> State:
+        """Return a force less what may be rounding of the terms that it is the sum of.
+
+        Linear predictors are rounded, too, and what that does to the slopes is curvature.
+        """
+        (W,), rows = state, np.abs(self.design.rows)
+        loss, folds = self.folds.loss, self.folds
+        sizes = (rows @ np.moveaxis(np.abs(W), 0, 1).reshape(W.shape[1], -1)).reshape(slopes.shape)
+        curvature = loss.hessian(folds.y, self.predict(state))
+        moved = np.abs(_weighted(folds.weight, loss.hessian_product(curvature, sizes)))
+        terms = np.moveaxis(self._sums(rows, np.abs(slopes) + moved), 1, 0)
+        return (less_rounding(force[0], terms + np.abs(self._stretched(W))),)
+
     def _transposed(self, slopes: Array) -> Array:
         return np.moveaxis(self._sums(self.design.rows, slopes), 1, 0) * self.active
 
@@ -283,6 +298,11 @@ def largest_share(left: Array, terms: Array) -> Vector:
     nothing = np.where(left > 0.0, np.inf, 0.0)
     share = np.divide(left, terms, out=nothing, where=terms > 0.0)
     return np.asarray(share.reshape(len(share), -1).max(axis=1, initial=0.0))
+
+
+def less_rounding(force: Array, terms: Array) -> Array:
+    """Return a sum, brought nearer to zero by what rounding may have added to it."""
+    return np.asarray(np.sign(force) * np.maximum(np.abs(force) - ROUNDED * terms, 0.0))
 
 
 def _weighted(weight: Array, curvature: Array) -> Array:

@@ -371,6 +371,9 @@ class DirectProblems:
         # Half of the gradient's square in the inverse of the penalty is the duality gap, which the
         # objective cannot fall by more than, whatever a factor says.
         gap = folds.relative(0.5 * system.length(force) ** 2, objective)
+        if not (gap <= KNOWN).all():
+            certain = system.significant(force, state, slopes)
+            gap = folds.relative(0.5 * system.length(certain) ** 2, objective)
         unknown = (left > UNMOVED) | ~(decrement <= KNOWN) | ~(gap <= KNOWN) | ~np.isfinite(errors)
         errors, bounds = (np.where(unknown, np.inf, a) for a in (errors, bounds))
         return state, DirectSolution(
