@@ -16,18 +16,14 @@ from .problems.base import ProblemSet
 from .problems.direct import DirectProblems, DirectSolution
 from .problems.direct.newton import MAX_ITER
 from .steps import Ask, Sample
+from .steps.base import NotFiniteError
 from .tolerances import FLOOR_SHARE
 
 Vector = NDArray[np.float64]
 
 # Newton steps of a whole search after which a solve that needs many is given up, and those that
 # each may take in any case.
-MOST_STEPS, FEWEST_STEPS = 2000, 20
-
-_NOT_FINITE = (
-    "The criterion or its hypergradient is not finite at theta={theta}: scale the features, or "
-    "narrow the bounds."
-)
+MOST_STEPS, FEWEST_STEPS = 1000, 20
 
 
 class ExactOracle:
@@ -93,7 +89,7 @@ class ExactOracle:
             most = self._most_steps
             solved = list(self._map(lambda part: part.solve(theta, most), self._parts))
         except FloatingPointError as error:
-            raise ValueError(_NOT_FINITE.format(theta=theta)) from error
+            raise NotFiniteError(theta) from error
         self.n_iter += max(s.n_iter for s in solved)
         self.solutions = [
             _solution(part, s, k, theta)
@@ -103,7 +99,7 @@ class ExactOracle:
         self.fold_values = np.concatenate([s.values for s in solved])
         grad = np.concatenate([s.hypergradients for s in solved]).mean(axis=0)
         if not (np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
-            raise ValueError(_NOT_FINITE.format(theta=theta))
+            raise NotFiniteError(theta)
         spread = theta - theta.mean()
         prior = 0.5 * self._shrinkage * float(spread @ spread)
         bound = float(np.concatenate([s.bounds for s in solved]).mean())

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -30,7 +31,9 @@ from .interrupts import Deferred, Threads
 from .problems.base import JoinedProblems, Problem, ProblemSet
 from .problems.direct import DirectProblems
 from .sampler import Sampler
+from .separate_oracle import SeparateOracles
 from .steps import (
+    Ask,
     Certificate,
     Outcome,
     Sample,
@@ -39,9 +42,10 @@ from .steps import (
     global_search,
     one_standard_error,
     resolve_step,
+    separate,
     trust_region,
 )
-from .steps.base import ending
+from .steps.base import NotFiniteError, ending, unbounded
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 from .trace import Trace
 from .validation import (
@@ -231,23 +235,27 @@ def hoag(
     length = {} if first_step is None else {"first_step": check_positive("first_step", first_step)}
     n_params = max(problem.n_params for problem in problems)
     accuracy = result_accuracy(tol, n_params)
-    make_rule = resolve_step(step, origin.size)
-    if make_rule in (global_search, trust_region):
+    single = None
+    if schedule is None and isinstance(step, str) and step == "auto" and shrinkage == 0.0:
+        single = problems.separate()
+    make_rule = resolve_step(step, origin.size) if single is None else separate
+    if make_rule in (global_search, trust_region, separate):
         length["accuracy"] = accuracy
     rule = make_rule(origin, lower, upper, tol, **length)
     method = resolve_method(hypergradient)
     ws = None if start is None else _variables(start, problems)
-    direct = _direct(problems)
     with Deferred() as interrupts, Threads(n_jobs, len(problems), interrupts) as threads:
-        sampler: Sampler | ExactOracle
-        exact = None
-        if direct is not None:
-            exact = ExactOracle(problems, direct, origin, shrinkage, threads.map)
-        if exact is not None and method is auto and schedule is None:
-            sampler = exact
-        else:
-            own = (memory, max_inner_iter, shrinkage, threads.map)
-            sampler = Sampler(problems, method, origin, *own)
+        make = partial(
+            _oracles,
+            exactly=method is auto and schedule is None,
+            method=method,
+            shrinkage=shrinkage,
+            limits=(memory, max_inner_iter),
+            map=threads.map,
+        )
+        sampler, exact = (
+            make(problems, origin) if single is None else _joined(problems, single, origin, make)
+        )
         sampler.deadline = deadline
         if ws is not None:
             sampler.restart(origin, ws)
@@ -285,7 +293,7 @@ def hoag(
 
 def _search(
     rule: StepRule,
-    sampler: Sampler | ExactOracle,
+    sampler: Oracle,
     trace: Trace,
     schedule: Schedule | None,
     max_iter: int,
@@ -296,8 +304,8 @@ def _search(
     again = 0
     while True:
         scheduled = None if schedule is None else schedule(len(trace.history) + 1)
-        sample = sampler.sample(ask, scheduled)
-        record = trace.add(sample, look=ask.look)
+        sample = _sample(sampler, ask, scheduled, trace)
+        record = trace.add(sample, look=ask.look or not np.isfinite(sample.value))
         if callback is not None and callback(_copied(record), _unwritable(sampler.solutions)):
             return Outcome.CALLBACK
         if sampler.late:
@@ -314,9 +322,57 @@ def _search(
             return Outcome.MAX_ITER
 
 
+def _sample(sampler: Oracle, ask: Ask, scheduled: float | None, trace: Trace) -> Sample:
+    """Return a sample; where the criterion is not finite, all that is known is to turn back."""
+    try:
+        return sampler.sample(ask, scheduled)
+    except NotFiniteError:
+        if not trace.history:
+            raise
+        sampler.restart(trace.best.theta, [s.w for s in trace.solutions])
+        return unbounded(ask, trace.best)
+
+
 def _outcome(outcome: Outcome, best: Sample, lower: Vector, upper: Vector) -> Outcome:
     """Return whether a search has ended on a bound: where its best sample is."""
     return ending(best, lower, upper) if outcome in _COMPLETE else outcome
+
+
+Oracle = Sampler | ExactOracle | SeparateOracles
+
+
+def _oracles(
+    problems: ProblemSet,
+    theta: Vector,
+    *,
+    exactly: bool,
+    method: Method,
+    shrinkage: float,
+    limits: tuple[int, int],
+    map: Callable[..., Any],  # noqa: A002
+) -> tuple[Oracle, Oracle | None]:
+    """Return what a search asks, and what solves the problems exactly, where there is such."""
+    parts, exact = _direct(problems), None
+    if parts is not None:
+        exact = ExactOracle(problems, parts, theta, shrinkage, map)
+        if exactly:
+            return exact, exact
+    return Sampler(problems, method, theta, *limits, shrinkage, map), exact
+
+
+def _joined(
+    problems: ProblemSet,
+    single: Sequence[ProblemSet],
+    theta: Vector,
+    make: Callable[[ProblemSet, Vector], tuple[Oracle, Oracle | None]],
+) -> tuple[Oracle, Oracle | None]:
+    """Return the oracles of each hyperparameter's own problems, as one."""
+    pairs = [make(own, theta[j : j + 1]) for j, own in enumerate(single)]
+    asked, exact = zip(*pairs, strict=True)
+    first = SeparateOracles(problems, asked)
+    if any(oracle is None for oracle in exact):
+        return first, None
+    return first, first if asked == exact else SeparateOracles(problems, exact)
 
 
 def _direct(problems: ProblemSet) -> list[DirectProblems] | None:
@@ -326,7 +382,10 @@ def _direct(problems: ProblemSet) -> list[DirectProblems] | None:
     if any(part is None for part in parts):
         return None
     if sum(part.work for part in parts) > SLOW:
-        warn(f"Solving {len(problems)} folds will take minutes: use fewer folds, or max_time.")
+        warn(
+            f"Solving {len(problems)} folds will take minutes: use fewer folds, or max_time.",
+            UserWarning,
+        )
     return parts
 
 

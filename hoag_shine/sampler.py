@@ -17,6 +17,7 @@ from .inner.lbfgs import Solution, Status, lbfgs, quasi_newton_step
 from .inner.requests import Evaluate, run_together
 from .problems.base import ProblemSet
 from .steps import RELIABLE_RESIDUAL, Ask, Sample
+from .steps.base import NotFiniteError
 from .tolerances import FLOOR, FLOOR_SHARE
 
 Vector = NDArray[np.float64]
@@ -260,10 +261,7 @@ class Sampler:
         self.fold_values = np.where(believed, corrected, values)
         solved = all(s.status is not Status.NON_FINITE for s in self.solutions)
         if not (solved and np.isfinite(self.fold_values).all() and np.isfinite(grad @ grad)):
-            raise ValueError(
-                f"The criterion or its hypergradient is not finite at theta={self.theta}: scale "
-                "the features, or narrow the bounds."
-            )
+            raise NotFiniteError(self.theta)
         if grad.any():
             self._along = grad
         spread = self.theta - self.theta.mean()

@@ -168,6 +168,14 @@ class ProblemSet(Sequence[Problem]):
         """What solves all members by factorised Hessians; None where that is not cheap."""
         return None
 
+    def separate(self) -> list[ProblemSet] | None:
+        """Return the problems of each hyperparameter, where these have nothing in common.
+
+        The criterion is then the sum of theirs, and the inner variables are the columns of an array
+        of shape (n_params / d, d). None, where there are no such problems.
+        """
+        return None
+
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         """Answer one request for each of some members, keyed by their index."""
         return {k: _answer(self[k], request, theta) for k, request in requests.items()}
@@ -223,6 +231,12 @@ class JoinedProblems(ProblemSet):
     @property
     def work(self) -> float:
         return sum(members.work for members in self.sets)
+
+    def separate(self) -> list[ProblemSet] | None:
+        each = [members.separate() for members in self.sets]
+        if any(own is None for own in each):
+            return None
+        return [JoinedProblems(own) for own in zip(*each, strict=True)]  # type: ignore[arg-type]
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         shares: dict[int, dict[int, Request]] = {}

@@ -26,6 +26,7 @@ norm, and it is where scikit-learn's solver ends, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, overload
 
@@ -35,7 +36,7 @@ from scipy.linalg import LinAlgError
 
 from .. import kernels
 from ..cholesky import cholesky_solver
-from ..groups import HELD
+from ..groups import HELD, UNPENALISED
 from ..inner.requests import Evaluate, HessianProduct, Request
 from ..memory import keep_freed_memory
 from .base import Problem, ProblemSet
@@ -238,6 +239,34 @@ class LinearProblems(ProblemSet):
     @property
     def pass_share(self) -> float:
         return self._share
+
+    def separate(self) -> list[ProblemSet] | None:
+        """Return the problems of each output, if each has the penalty of its own and no other."""
+        m, groups = self.n_outputs, self.penalty.groups.reshape(-1, self.n_outputs)
+        own = (groups == np.arange(m)) | (groups == UNPENALISED)
+        if m == 1 or m != self.penalty.n_groups or self.loss.couples or not own.all():
+            return None
+        return [self._output(j) for j in range(m)]
+
+    def _output(self, j: int) -> LinearProblems:
+        """Return the problems of an output by itself, on the same rows."""
+        m, scale = self.n_outputs, np.broadcast_to(self.penalty.scale, self.penalty.groups.shape)
+        groups = np.minimum(self.penalty.groups.reshape(-1, m)[:, j], 0)
+        weights, held_out = self._weights, self.held_out
+        if weights[:1].ndim > 2:
+            weights = FoldWeights(len(self), lambda k: self._weights[k : k + 1][:, 0, j])
+        if held_out.weight.shape[1] > 1:
+            held_out = replace(held_out, weight=held_out.weight[:, j : j + 1])
+        return LinearProblems(
+            self._X,
+            self.y[:, 0, j],
+            self.loss,
+            L2Penalty(groups, scale.reshape(-1, m)[:, j]),
+            weights,
+            held_out,
+            fit_intercept=self.fit_intercept,
+            n_samples=round(len(self.y) / self._share) if self._made_in else None,
+        )
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         evaluations = {k: r for k, r in requests.items() if isinstance(r, Evaluate)}

@@ -17,6 +17,7 @@ from .certificate import Certificate, certify
 from .global_search import global_search
 from .one_standard_error import one_standard_error
 from .secant import secant
+from .separate import separate
 from .trust_region import trust_region
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "one_standard_error",
     "resolve_step",
     "secant",
+    "separate",
     "trust_region",
 ]
 

@@ -21,6 +21,8 @@ SHARE_OF_GRADIENT = 0.7
 # The relative inner gradient that guards a result where the adjoint is poor, in units of the
 # relative accuracy that is asked of the criterion.
 GUARD = 10.0
+# A slope that is larger than any other.
+STEEP = 1e100
 # A hypergradient whose linear system is solved to this relative residual is taken at its word.
 RELIABLE_RESIDUAL = 0.1
 
@@ -44,7 +46,8 @@ class Ask(NamedTuple):
     ``tolerance`` is what the inner gradients' norm must fall to in any case, relative to the start.
     ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
     ``look`` says that the sample only tells of another part of the range: it is not a candidate for
-    the result unless it is asked for again.
+    the result unless it is asked for again. ``parts`` are the wishes for each hyperparameter's own
+    problems, where they are separate.
     """
 
     theta: Vector
@@ -53,9 +56,10 @@ class Ask(NamedTuple):
     grad_accuracy: float = float("inf")
     relative: float = float("inf")
     look: bool = False
+    parts: tuple[Ask, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """The outer problem at one theta, as far as the inner solves tell.
 
@@ -96,6 +100,8 @@ class Sample:
         Whether samples cost so little that the whole range can be looked at.
     passes : float
         Data passes since the search began.
+    parts : tuple of Sample
+        Those of each hyperparameter's own problems, where they are separate; this is their sum.
     """
 
     theta: Vector
@@ -115,6 +121,7 @@ class Sample:
     exact: bool = False
     cheap: bool = False
     passes: float = 0.0
+    parts: tuple[Sample, ...] = ()
 
     @property
     def slope_error(self) -> float:
@@ -140,6 +147,39 @@ class Sample:
     def improvable(self, wanted: float) -> bool:
         """Whether the hypergradient's error exceeds ``wanted``, and asking again may help."""
         return self.reliable and self.grad_error > wanted and self.grad_asked > wanted
+
+
+class NotFiniteError(ValueError):
+    """The criterion or its hypergradient is not finite at some theta."""
+
+    def __init__(self, theta: Vector) -> None:
+        super().__init__(
+            f"The criterion or its hypergradient is not finite at theta={theta}: scale the "
+            "features, or narrow the bounds."
+        )
+
+
+def unbounded(ask: Ask, last: Sample) -> Sample:
+    """Return what stands for a sample whose criterion is not finite: it falls steeply towards last.
+
+    Its slope says no more than the direction.
+    """
+    return Sample(
+        theta=ask.theta,
+        value=np.inf,
+        grad=STEEP * np.sign(ask.theta - last.theta),
+        error=np.inf,
+        residual=0.0,
+        final=True,
+        tolerance=0.0,
+        grad_error=np.inf,
+        grad_asked=np.inf,
+        used="not finite",
+        floor=last.floor,
+        exact=last.exact,
+        cheap=last.cheap,
+        passes=last.passes,
+    )
 
 
 def pessimistic(sample: Sample) -> tuple[float, float]:

@@ -89,6 +89,8 @@ def certify(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vecto
     lower, upper : ndarray of shape (d,)
         Bounds of theta.
     """
+    if best.parts:
+        return _of_parts(samples, best, lower, upper)
     thetas = np.stack([s.theta for s in samples])
     one = best.theta.size == 1
     interval, gain = (_in_one_dimension if one else _in_a_box)(samples, best, lower, upper)
@@ -103,8 +105,39 @@ def certify(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vecto
         seen=(thetas.min(axis=0), thetas.max(axis=0)),
         n_samples=len(samples),
         spacing=float(np.diff(np.sort(thetas[:, 0])).max(initial=0.0)) if one else float("nan"),
-        accuracy=max(s.error for s in samples),
+        accuracy=max(s.error for s in samples if np.isfinite(s.value)),
         certain=best.exact,
+    )
+
+
+def _of_parts(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector) -> Certificate:
+    """Return what the certificates of separate hyperparameters say together."""
+    each = []
+    for j, part in enumerate(best.parts):
+        own = {s.parts[j].theta.tobytes(): s.parts[j] for s in samples}
+        own[part.theta.tobytes()] = part
+        each.append(certify(list(own.values()), part, lower[j : j + 1], upper[j : j + 1]))
+
+    def joined(name: str) -> Vector:
+        return np.concatenate([np.atleast_1d(getattr(c, name)) for c in each])
+
+    def ends(name: str) -> tuple[Vector, Vector]:
+        pairs = [getattr(c, name) for c in each]
+        return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+
+    return Certificate(
+        theta=best.theta,
+        value=best.value,
+        error=best.error,
+        slope=best.grad,
+        slope_error=best.slope_error,
+        interval=ends("interval"),
+        gain=float(joined("gain").sum()),
+        seen=ends("seen"),
+        n_samples=len(samples),
+        spacing=float(joined("spacing").max()),
+        accuracy=float(joined("accuracy").max()),
+        certain=all(c.certain for c in each),
     )
 
 

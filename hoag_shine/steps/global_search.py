@@ -18,8 +18,10 @@ GRID = 20
 # Where passes are dear, looks may cost this share of what the search has cost.
 SHARE_OF_PASSES = 0.2
 # What is left of a term of the criterion at a distance of d from its steepest place: its derivative
-# falls like DECAY exp(-d). See :func:`_hidden`.
+# falls like DECAY exp(-d).
 DECAY = 4.0
+# A gap that is wider by this factor is one step.
+ABOUT = 1.05
 # A sample that leaves open whether it is lower is asked for again with this share of its error.
 SHARPER = 0.3
 # The lowest point of a cubic is not looked at that is nearer to an end than this, in steps.
@@ -154,15 +156,24 @@ class _Seen:
         place, value = _lowest(left, right)
         if self.best.value - value > self.negligible and _apart(place, a, b) > CLOSE * self.step:
             return place
-        if b - a <= 1.001 * self.step:
+        if b - a <= ABOUT * self.step:
             return None
-        if self.best in (left, right):
-            # Whose own slope is small because it was made so.
-            inward = a + self.step if left is self.best else b - self.step
-            return inward if b - a > 2.0 * self.step else 0.5 * (a + b)
-        depth = max(value - self.best.value, 0.0) + self.negligible
-        flattest = min(abs(_slope(left)), abs(_slope(right)))
-        return None if flattest <= _hidden(depth, 0.5 * (b - a)) else 0.5 * (a + b)
+        # A local search makes slopes small: only those of looks say that nothing is near.
+        telling = [s for s in (left, right) if s not in self.candidates]
+        if telling and all(b - a <= 2.0 * self._reach(s) for s in telling):
+            return None
+        if self.best in (left, right) and b - a > 2.0 * self.step:
+            return a + self.step if left is self.best else b - self.step
+        return 0.5 * (a + b)
+
+    def _reach(self, sample: Sample) -> float:
+        """Return how far from a sample a dip must be that its slope does not tell of.
+
+        It is one that leads below the best.
+        """
+        depth = max(sample.value - self.best.value, 0.0) + self.negligible
+        slope = abs(_slope(sample))
+        return float(np.log(DECAY * depth / slope)) if slope > 0.0 else np.inf
 
     def _beyond(self, last: Sample | None, direction: float) -> float | None:
         """Return where to look between the outermost sample and the bound."""
@@ -171,21 +182,11 @@ class _Seen:
         room = abs(bound - _at(last))
         if room <= 0.0:
             return None
-        stride = self.step
-        if last is not self.best:
-            depth = max(last.value - self.best.value, 0.0) + self.negligible
-            slope = abs(_slope(last))
-            far = 2.0 * np.log(DECAY * depth / slope) if slope > 0.0 else np.inf
-            stride = max(stride, far)
+        stride = self.step if last in self.candidates else max(self.step, 2.0 * self._reach(last))
         # What would be left is looked at with it.
         if room < stride + 0.5 * self.step:
             return bound
         return _at(last) + direction * stride
-
-
-def _hidden(depth: float, distance: float) -> float:
-    """Return the slope that a dip of some depth has at a distance from its middle."""
-    return DECAY * depth * float(np.exp(-distance))
 
 
 def _apart(place: float, a: float, b: float) -> float:

@@ -139,7 +139,8 @@ class _Several:
             if length < TINY:
                 return sample
             trial = yield from self.ask(Ask(sample.theta + step, wanted))
-            model.append(trial.theta - sample.theta, trial.grad - sample.grad)
+            if np.isfinite(trial.value):
+                model.append(trial.theta - sample.theta, trial.grad - sample.grad)
             fall = sample.value - trial.value
             if fall > 0.5 * gain:
                 radius = min(max(radius, 2.0 * length), largest)

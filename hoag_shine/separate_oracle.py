@@ -1,0 +1,184 @@
+"""The inner side of the outer loop where each hyperparameter has problems of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .exact_oracle import ExactOracle
+from .inner.inverse_hessian import _Operator
+from .inner.lbfgs import Solution, Status
+from .problems.base import ProblemSet
+from .sampler import Sampler
+from .steps import Ask, Sample
+from .steps.base import NotFiniteError, unbounded
+
+Vector = NDArray[np.float64]
+
+
+class SeparateOracles:
+    """Oracles of one hyperparameter each, as one.
+
+    It has the methods of :class:`~hoag_shine.sampler.Sampler`. Its samples have those of the single
+    oracles as ``parts``, each with the accuracy, the units and the tolerance of its own.
+
+    Parameters
+    ----------
+    problems : ProblemSet
+        All hyperparameters' problems.
+    oracles : sequence of Sampler or ExactOracle
+        One for each hyperparameter.
+    """
+
+    def __init__(self, problems: ProblemSet, oracles: Sequence[Sampler | ExactOracle]) -> None:
+        self.problems = _Counted(oracles)
+        self.oracles = oracles
+        self._deadline = np.inf
+        self._parts: list[Sample | None] = [None] * len(oracles)
+        self._n_problems = len(problems)
+
+    @property
+    def theta(self) -> Vector:
+        return np.concatenate([oracle.theta for oracle in self.oracles])
+
+    @property
+    def deadline(self) -> float:
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        for oracle in self.oracles:
+            oracle.deadline = deadline
+
+    @property
+    def n_iter(self) -> int:
+        return sum(oracle.n_iter for oracle in self.oracles)
+
+    @property
+    def n_hvp(self) -> int:
+        return sum(oracle.n_hvp for oracle in self.oracles)
+
+    @property
+    def spent(self) -> bool:
+        return all(oracle.spent for oracle in self.oracles)
+
+    @property
+    def late(self) -> bool:
+        return self.oracles[0].late
+
+    @property
+    def fold_values(self) -> Vector:
+        return np.asarray(np.sum([oracle.fold_values for oracle in self.oracles], axis=0))
+
+    @property
+    def solutions(self) -> list[Solution]:
+        """The folds' solutions, with the hyperparameters' variables side by side."""
+        return [
+            _joined([oracle.solutions[k] for oracle in self.oracles])
+            for k in range(self._n_problems)
+        ]
+
+    def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
+        """Go to inner variables ``ws`` and ``theta``."""
+        d = len(self.oracles)
+        for j, oracle in enumerate(self.oracles):
+            own = [np.ascontiguousarray(w.reshape(-1, d)[:, j]) for w in ws]
+            oracle.restart(theta[j : j + 1], own)
+            self._parts[j] = None
+
+    def sample(self, ask: Ask, scheduled: float | None = None) -> Sample:
+        """Solve each hyperparameter's problems as it asks, or all as accurately as asked for."""
+        asks = ask.parts or self._share(ask)
+        parts = [self._part(j, own, scheduled) for j, own in enumerate(asks)]
+        return Sample(
+            theta=ask.theta,
+            value=sum(s.value for s in parts),
+            grad=np.concatenate([s.grad for s in parts]),
+            error=sum(s.error for s in parts),
+            residual=max(s.residual for s in parts),
+            final=all(s.final for s in parts),
+            tolerance=max(s.tolerance for s in parts),
+            grad_error=float(np.linalg.norm([s.grad_error for s in parts])),
+            grad_bound=float(np.linalg.norm([s.grad_bound for s in parts])),
+            grad_asked=ask.grad_accuracy,
+            used=max((s.used for s in parts), key=len),
+            exhausted=any(s.exhausted for s in parts),
+            floor=sum(s.floor for s in parts),
+            exact=all(s.exact for s in parts),
+            cheap=all(s.cheap for s in parts),
+            passes=self.problems.n_passes,
+            parts=tuple(parts),
+        )
+
+    def _share(self, ask: Ask) -> list[Ask]:
+        """Return each one's share of the accuracy that is asked of all: by what it makes up."""
+        sizes = np.array([s.size if s else np.nan for s in self._parts])
+        shares = sizes / sizes.sum() if np.isfinite(sizes).all() else np.ones(sizes.size)
+        return [
+            ask._replace(theta=ask.theta[j : j + 1], accuracy=ask.accuracy * share)
+            for j, share in enumerate(shares)
+        ]
+
+    def _part(self, j: int, ask: Ask, scheduled: float | None) -> Sample:
+        """Return a sample of one hyperparameter, the last one where that will do."""
+        last = self._parts[j]
+        if last is not None and scheduled is None and np.array_equal(last.theta, ask.theta):
+            accurate = last.error <= ask.accuracy and last.tolerance <= ask.tolerance
+            if last.final or (accurate and not last.improvable(ask.grad_accuracy)):
+                return last
+        oracle = self.oracles[j]
+        try:
+            self._parts[j] = sample = oracle.sample(ask, scheduled)
+        except NotFiniteError:
+            if last is None:
+                raise
+            sample = unbounded(ask, last)
+            oracle.restart(last.theta, [np.zeros_like(s.w) for s in oracle.solutions])
+        return sample
+
+
+class _Counted:
+    """The data passes of several oracles."""
+
+    def __init__(self, oracles: Sequence[Sampler | ExactOracle]) -> None:
+        self._oracles = oracles
+
+    @property
+    def n_passes(self) -> float:
+        return sum(oracle.problems.n_passes for oracle in self._oracles)
+
+
+def _joined(parts: Sequence[Solution]) -> Solution:
+    worst = [s.status for s in parts if s.status is not Status.CONVERGED]
+    return replace(
+        parts[0],
+        w=np.stack([s.w for s in parts], axis=1).ravel(),
+        value=sum(s.value for s in parts),
+        grad=np.stack([s.grad for s in parts], axis=1).ravel(),
+        inverse_hessian=_Blocks([s.inverse_hessian for s in parts]),
+        n_iter=max(s.n_iter for s in parts),
+        n_passes=sum(s.n_passes for s in parts),
+        status=worst[0] if worst else Status.CONVERGED,
+    )
+
+
+class _Blocks(_Operator):
+    """Inverse Hessians of problems whose variables stand side by side."""
+
+    def __init__(self, blocks: Sequence[Any]) -> None:
+        n = sum(block.shape[0] for block in blocks)
+        super().__init__(np.dtype(np.float64), (n, n))  # type: ignore[call-arg]
+        self._blocks = blocks
+
+    def _matvec(self, v: Vector) -> Vector:
+        V = np.asarray(v, dtype=np.float64).reshape(-1, len(self._blocks))
+        columns = [block @ V[:, j] for j, block in enumerate(self._blocks)]
+        return np.stack(columns, axis=1).ravel()
+
+    def _adjoint(self) -> Self:
+        return self

@@ -1,0 +1,75 @@
+"""Searches in one hyperparameter each, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .base import Ask, Outcome, Sample, StepRule, Vector, accurately, pessimistic
+from .global_search import global_search
+from .secant import FIRST_RADIUS
+
+
+def separate(
+    theta: Vector,
+    lower: Vector,
+    upper: Vector,
+    tol: float,
+    first_step: float = FIRST_RADIUS,
+    accuracy: float | None = None,
+) -> StepRule:
+    """Run :func:`global_search` for each hyperparameter by itself, all of them side by side.
+
+    For problems whose criterion is a sum of terms with a hyperparameter each, as that of several
+    targets: each term has its own units, tolerance and end. A sample of all is one of each, its
+    ``parts``; a search that has ended waits at its best for the others.
+    """
+    each = [
+        _One.begin(theta[j : j + 1], lower[j : j + 1], upper[j : j + 1], tol, first_step, accuracy)
+        for j in range(theta.size)
+    ]
+    while not all(one.outcome for one in each):
+        asks = tuple(one.ask for one in each)
+        look = any(ask.look for ask in asks)
+        sample = yield Ask(np.concatenate([a.theta for a in asks]), parts=asks, look=look)
+        for one, part in zip(each, sample.parts, strict=True):
+            one.hear(part)
+    share = tol**2 if accuracy is None else accuracy
+    asks = tuple(accurately(one.best, share) for one in each)
+    yield Ask(np.concatenate([a.theta for a in asks]), parts=asks)
+    outcomes = {one.outcome for one in each}
+    return Outcome.UNCERTAIN if Outcome.UNCERTAIN in outcomes else Outcome.CONVERGED
+
+
+@dataclass
+class _One:
+    """The search of one hyperparameter: what it asks for, and the best that it has heard of."""
+
+    rule: StepRule
+    ask: Ask
+    samples: list[Sample]
+    outcome: Outcome | None = None
+
+    @classmethod
+    def begin(cls, *arguments: object) -> _One:
+        rule: Generator[Ask, Sample, Outcome] = global_search(*arguments)  # type: ignore[arg-type]
+        return cls(rule, next(rule), [])
+
+    @property
+    def best(self) -> Sample:
+        return min(self.samples, key=pessimistic)
+
+    def hear(self, sample: Sample) -> None:
+        """Give the search its sample, unless it has ended."""
+        if self.outcome is not None:
+            return
+        if not self.ask.look:
+            same = [s for s in self.samples if not np.array_equal(s.theta, sample.theta)]
+            self.samples = [*same, sample]
+        try:
+            self.ask = self.rule.send(sample)
+        except StopIteration as stop:
+            self.outcome = stop.value
+            self.ask = Ask(self.best.theta)
