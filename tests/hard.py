@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from draws import Drawn, draw
+from draws import KINDS, Drawn, draw
+from scipy import sparse
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import KFold, StratifiedKFold
@@ -25,6 +27,115 @@ def one_penalty(number):
     drawn = draw(number - which)  # all kinds of estimators, in turn
     notes = {k: v for k, v in drawn.notes.items() if k not in ("penalty", *drawn.options)}
     return replace(drawn, seed=number, penalty="shared", options={}, notes=notes)
+
+
+def several_penalties(number):
+    """Return the problem of that number with groups of columns, or a penalty for each column."""
+    convex = [k for k, kind in enumerate(KINDS.values()) if kind.convex]
+    turn, which = divmod(number, len(convex))
+    rng = np.random.default_rng([24, number])
+    by_feature = rng.random() < 0.3
+    fewest, most = (2, 8) if by_feature else (4, 60)
+    # The first of its kind whose columns and weights are of one order, as bounds are.
+    for again in range(1000):
+        drawn = draw(convex[which] + len(KINDS) * (turn + 10_000 * again))
+        p = drawn.X.shape[1]
+        if drawn.ordinary and fewest <= p <= most and _varied(drawn.X):
+            break
+    notes = {k: v for k, v in drawn.notes.items() if k not in ("penalty", *drawn.options)}
+    if by_feature:
+        penalty, notes["penalty"] = "feature", "feature"
+    else:
+        n_groups = int(rng.integers(2, 5))
+        penalty = rng.permutation(np.arange(p) % n_groups)
+        notes["penalty"] = f"{n_groups} groups"
+    unit = 10.0 ** rng.uniform(-1, 1)
+    notes["unit of X"] = f"{unit:.2g}"
+    X = (drawn.X * unit).astype(drawn.X.dtype)
+    return replace(drawn, seed=number, X=X, penalty=penalty, options={}, notes=notes)
+
+
+def _varied(X):
+    """Whether no column is constant, so that each has a unit."""
+    X = X.toarray() if sparse.issparse(X) else X
+    return bool((X.std(axis=0) > 1e-3).all())
+
+
+def several_targets(number):
+    """Return Ridge with targets of other units and noise, or classes, each with a penalty."""
+    rng = np.random.default_rng([25, number])
+    if number % 4 == 3:
+        name = ["ridge-classifier-classes", "svc-classes"][number // 4 % 2]
+        place = list(KINDS).index(name)
+        tries = (draw(place + len(KINDS) * (number + 10_000 * k)) for k in range(1000))
+        drawn = next(d for d in tries if d.ordinary)
+        notes = {k: v for k, v in drawn.notes.items() if k not in drawn.options}
+        notes["penalty"] = "output"
+        return replace(drawn, seed=number, penalty="output", options={}, notes=notes)
+    n, p, m = int(rng.integers(30, 81)), int(rng.integers(4, 41)), int(rng.integers(2, 5))
+    X = rng.normal(size=(n, p)) * 10.0 ** rng.uniform(-1, 1)
+    Y = X @ (rng.normal(size=(p, m)) * (rng.random((p, m)) < 0.5))
+    Y = Y / np.maximum(Y.std(axis=0), 1e-3 * X.std())
+    Y = Y + rng.normal(size=(n, m)) * 10.0 ** rng.uniform(-1.5, 1, m)
+    Y = Y * np.geomspace(1.0, 1e6, m)[rng.permutation(m)]
+    notes = {"n": n, "p": p, "targets": m, "penalty": "output"}
+    cv = _folds(rng)
+    return Drawn(number, "ridge-targets", Ridge(), X, Y, None, cv, "output", {}, True, notes)
+
+
+def any_penalty(number):
+    """Return the problem of that number with one penalty, or several."""
+    return [one_penalty, several_penalties, one_penalty, several_targets][number % 4](
+        number // 2 if number % 2 == 0 else number // 4
+    )
+
+
+# The same problems, stated otherwise.
+
+
+def stated_otherwise(drawn, rng):
+    """Return the same problem in other orders and units, by what is changed.
+
+    Units are powers of two, so that nothing else is rounded otherwise.
+    """
+    n, p = drawn.X.shape
+    rows, columns = rng.permutation(n), rng.permutation(p)
+    place = np.argsort(rows)
+    weight = drawn.sample_weight
+    grouped = not isinstance(drawn.penalty, str)
+    found = {
+        "rows": {
+            "X": drawn.X[rows],
+            "y": drawn.y[rows],
+            "sample_weight": None if weight is None else weight[rows],
+            "cv": [(place[train], place[test]) for train, test in drawn.cv],
+        },
+        "columns": {
+            "X": drawn.X[:, columns],
+            "penalty": drawn.penalty[columns] if grouped else drawn.penalty,
+        },
+        "folds": {"cv": drawn.cv[::-1]},
+    }
+    if drawn.kind.targets == "classes":
+        found["classes"] = _renamed(drawn, rng)
+    if grouped:
+        names = rng.permutation(["one", "two", "three", "four"])
+        found["groups"] = {"penalty": names[drawn.penalty]}
+    if drawn.penalty == "feature":
+        found["units of columns"] = {"X": drawn.X * 2.0 ** rng.integers(-10, 11, p)}
+    if drawn.penalty == "output" and drawn.kind.targets == "real":
+        found["units of targets"] = {"y": drawn.y * 2.0 ** rng.integers(-20, 21, drawn.y.shape[1])}
+    return {what: replace(drawn, **changes) for what, changes in found.items()}
+
+
+def _renamed(drawn, rng):
+    """Return classes in another order."""
+    names = np.roll(np.arange(drawn.kind.n), int(rng.integers(1, drawn.kind.n)))
+    estimator = clone(drawn.estimator)
+    if isinstance(estimator.class_weight, dict):
+        weights = {int(names[c]): w for c, w in estimator.class_weight.items()}
+        estimator.set_params(class_weight=weights)
+    return {"y": names[drawn.y], "estimator": estimator}
 
 
 def family(drawn):
@@ -48,9 +159,10 @@ def plateau(number):
     n, p = [(100, 150), (50, 300)][rng.integers(2)]
     unit = [3.0, 10.0, 30.0, 100.0][rng.integers(4)]
     Z = rng.normal(size=(n, p))
+    level = [1.0, 2.0, 4.0][rng.integers(3)]
     beta = rng.normal(size=p) * (rng.random(p) < 0.1)
-    y = Z @ beta + 3.0 * rng.normal(size=n)
-    return _problem(number, "ridge", "plateau", Ridge(), unit * Z, y, 5, scale=unit)
+    y = Z @ beta + level * np.linalg.norm(beta) * rng.normal(size=n)
+    return _problem(number, "ridge", "plateau", Ridge(), unit * Z, y, 5, scale=unit, noise=level)
 
 
 def unscaled_margins(number):

@@ -14,20 +14,33 @@ import collections
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from hard import family, one_penalty
+from draws import splits_of
+from hard import (
+    any_penalty,
+    family,
+    one_penalty,
+    several_penalties,
+    several_targets,
+    stated_otherwise,
+)
 from truth import APART, DECISIVE, NULL_SHARE, PROMISED, TooSlow, Truth, limit
 
 from hoag_shine import ShineCV
+from hoag_shine.tolerances import FLOOR_SHARE
 
 # A result is worse than a grid where it exceeds its best value by more than this share of it, or,
 # near zero, by more than this share of the loss of the null model.
 WORSE, WORSE_OF_NULL = 1e-3, 1e-6
+# The same of several penalties, which are held against fewer.
+FEWER = 1e-4
 # ShineCV's own bounds, and the candidates that it is held against.
 BOUNDS = (1e-8, 1e8)
 CANDIDATES = np.geomspace(*BOUNDS, 20)
+# Starts that are eight decades apart.
+STARTS = (1e-4, 1e4)
 # Seconds of the processor after which a search is ended.
 PATIENCE = 20.0
 
@@ -169,9 +182,360 @@ def check_score(verdict, search, found):
         )
 
 
+# Never worse than fewer penalties.
+
+
+@dataclass
+class Climber:
+    """A point on its way down: each penalty's block, and each block's log alpha."""
+
+    blocks: np.ndarray
+    x: np.ndarray
+    value: float = np.inf
+    step: float = 2.0
+
+    @property
+    def theta(self):
+        return self.x[self.blocks]
+
+    def around(self):
+        """Return the points a step away, along each axis."""
+        steps = self.step * np.eye(len(self.x))
+        return [Climber(self.blocks, self.x + e, step=self.step) for e in (*steps, *-steps)]
+
+
+class Reference:
+    """The criterion of several penalties in log alpha, and its lowest values."""
+
+    def __init__(self, drawn, names):
+        self.truth, self.names = Truth(drawn, thorough=False), list(names)
+        self.low, self.high = np.log(BOUNDS[0]) + np.zeros((2, len(self.names)))
+        self.high = -self.low
+        if not isinstance(drawn.penalty, str) or drawn.penalty == "feature":
+            unit = self._units(drawn)
+            self.low, self.high = self.low + unit, self.high + unit
+
+    def _units(self, drawn):
+        """Return the log units of the bounds: of variances, with those given as their mean."""
+        variance = np.asarray(self.truth.X[:, :-1], dtype=float).var(axis=0)
+        labels = self.names if isinstance(drawn.penalty, str) else drawn.penalty
+        unit = [np.log(variance[[label == n for label in labels]].mean()) for n in self.names]
+        return np.array(unit) - np.mean(unit)
+
+    def values(self, thetas):
+        """Return the criterion at each theta, infinite where it is not known."""
+        strengths = [self.truth.strengths({"alpha": np.exp(t)}, self.names) for t in thetas]
+        seen = self.truth.criteria(strengths)
+        return np.where(seen.errors <= DECISIVE * np.abs(seen.values), seen.values, np.inf)
+
+    def shared(self):
+        """Return the lowest point where all penalties are equal."""
+        together = np.zeros(len(self.names), dtype=int)
+        scan = np.linspace(self.low.max(), self.high.min(), 25)
+        climbers = [Climber(together, np.array([x]), step=0.5) for x in scan]
+        return self.descend(climbers, 2)
+
+    def merged(self, shared, found, partitions):
+        """Return the lowest point where blocks of penalties are equal; ``found`` is a start."""
+        climbers = []
+        for blocks in partitions:
+            k = blocks.max() + 1
+            middle = np.repeat(shared.x, k)
+            climbers.append(Climber(blocks, [found[blocks == j].mean() for j in range(k)]))
+            for away in (0.0, 3.0, -3.0):
+                climbers += [
+                    Climber(blocks, middle + away * e) for e in np.eye(k)[: k if away else 1]
+                ]
+        return self.descend(climbers, 4)
+
+    def inside(self, theta):
+        """Return the lowest point of a scan between the bounds, and of descents from its best."""
+        alone, k = np.arange(len(theta)), len(theta)
+        if k == 1:
+            points = np.linspace(self.low, self.high, 41)
+        else:
+            rng = np.random.default_rng(0)
+            points = rng.uniform(self.low, self.high, (40, k))
+        step = min(1.0, 0.25 * float((self.high - self.low).max()))
+        climbers = [Climber(alone, x, step=step) for x in (theta, *points)]
+        return self.descend(climbers, 3, smallest=0.03 * step)
+
+    def descend(self, climbers, keep, smallest=0.03):
+        """Return the lowest of the best few of them after a search along their axes."""
+        self._evaluate(climbers)
+        climbers = sorted(climbers, key=lambda c: c.value)[:keep]
+        while going := [c for c in climbers if c.step > smallest and np.isfinite(c.value)]:
+            tries = [c.around() for c in going]
+            self._evaluate([t for around in tries for t in around])
+            for c, around in zip(going, tries, strict=True):
+                best = min(around, key=lambda t: t.value)
+                if best.value < c.value - 1e-7 * abs(c.value):
+                    c.x, c.value = best.x, best.value
+                else:
+                    c.step *= 0.25
+        return min(climbers, key=lambda c: c.value)
+
+    def _evaluate(self, climbers):
+        """Move them inside the bounds, and set their values."""
+        for c in climbers:
+            own = [c.blocks == j for j in range(len(c.x))]
+            c.x = np.clip(c.x, [self.low[o].max() for o in own], [self.high[o].min() for o in own])
+        for c, value in zip(climbers, self.values([c.theta for c in climbers]), strict=True):
+            c.value = float(value)
+
+
+def partitions_of(k, rng, most=6):
+    """Return ways to merge two of k groups, which all coarser partitions are among; some if many."""
+    pairs = [(i, j) for i in range(k) for j in range(i)]
+    chosen = rng.permutation(len(pairs))[:most]
+    found = []
+    for i, j in (pairs[c] for c in chosen):
+        blocks = np.arange(k)
+        blocks[i] = j
+        found.append(np.unique(blocks, return_inverse=True)[1])
+    return found
+
+
+def log_alpha(search):
+    """Return the logarithms of the penalties of the result, as alpha."""
+    ((parameter, value),) = search.best_params_.items()
+    value = np.log(np.atleast_1d(np.asarray(value, dtype=float)))
+    return -value if parameter.endswith("C") else value
+
+
+def check_fewer(number):
+    """Several penalties: the result is no worse than one penalty, or than merged groups.
+
+    With the same model: where one penalty would have the intercept pay, too, it does not here.
+    """
+    drawn = several_penalties(number)
+    verdict = Verdict("fewer", number, family(drawn), str(drawn))
+    try:
+        search = search_of(drawn, verdict)
+    except Unfit:
+        return verdict
+    found = at_result(Truth(drawn), search)
+    value, error = float(found.values[0]), float(found.errors[0])
+    if not error <= 0.1 * FEWER * abs(value):
+        verdict.undecided.append(f"result: {value:.6g} +- {error:.1g}")
+        return verdict
+    reference = Reference(drawn, search.penalty_names_)
+    rng = np.random.default_rng([26, number])
+    shared = reference.shared()
+    partitions = partitions_of(len(reference.names), rng)
+    merged = reference.merged(shared, log_alpha(search), partitions)
+    for what, best in {"shared": shared, "merged groups": merged}.items():
+        if value - best.value > max(FEWER * abs(best.value), WORSE_OF_NULL * found.null) + error:
+            verdict.breaks(
+                f"worse than {what}",
+                (value - best.value) / max(abs(best.value), WORSE * found.null),
+                f"{value:.8g} ({outcome(search)}), {best.value:.8g} at alpha="
+                f"{np.exp(best.theta).round(8).tolist()} of {list(search.penalty_names_)}",
+            )
+    return verdict
+
+
+# A penalty for each target: no worse than separate searches.
+
+
+def by_target(truth, values):
+    """Return the criterion of each target, of shape (penalties, targets)."""
+    each = values.solution.f.reshape(values.n, -1, truth.n_outputs)
+    return each.mean(axis=1).astype(float)
+
+
+def check_outputs(number):
+    """A penalty for each target: each is no worse than a search, or a scan, of its own."""
+    drawn = several_targets(number)
+    verdict = Verdict("outputs", number, family(drawn), str(drawn))
+    truth = Truth(drawn)
+    m = truth.n_outputs
+    try:
+        search = search_of(drawn, verdict)
+        apart = [search_of(_alone(drawn, j), verdict) for j in range(m)]
+    except Unfit:
+        return verdict
+    found = by_target(truth, at_result(truth, search))[0]
+    own = np.exp([log_alpha(s)[0] for s in apart])
+    alone = by_target(truth, truth.criteria([truth.strengths({"alpha": own}, range(m))]))[0]
+    scan = np.geomspace(*BOUNDS, 101)
+    truth.thorough = False
+    seen = truth.criteria([truth.strengths({"alpha": np.full(m, a)}, range(m)) for a in scan])
+    known = seen.solution.error <= DECISIVE * np.abs(seen.solution.f[:, 0].astype(float))
+    scanned = by_target(truth, seen)
+    scanned[~known.reshape(len(scan), -1, m).all(axis=1)] = np.inf
+    for what, least in {"own search": alone, "scan": scanned.min(axis=0)}.items():
+        excess = found / least - 1.0
+        j = int(np.argmax(excess))
+        if excess[j] > WORSE:
+            verdict.breaks(
+                f"worse than {what}",
+                excess[j],
+                f"target {j} of {m}: {found[j]:.8g} ({outcome(search)}), {least[j]:.8g} at alpha="
+                f"{own[j] if what == 'own search' else scan[scanned[:, j].argmin()]:.4g}",
+            )
+    return verdict
+
+
+def _alone(drawn, j):
+    """Return the problem of one target, or of one class against the rest."""
+    if drawn.kind.targets != "classes":
+        return replace(drawn, y=drawn.y[:, j], penalty="shared")
+    # The folds are those of all classes.
+    splits = splits_of(drawn.cv, drawn.kind, drawn.y)
+    return replace(drawn, y=(drawn.y == j).astype(int), penalty="shared", cv=splits)
+
+
+# What the certificate says.
+
+
+def check_certificate(number):
+    """The certificate is true: its slope, its interval, what is left to gain, and when it ends."""
+    drawn = any_penalty(number)
+    verdict = Verdict("certificate", number, family(drawn), str(drawn))
+    try:
+        search = search_of(drawn, verdict)
+    except Unfit:
+        return verdict
+    certificate = getattr(search, "certificate_", None)
+    if certificate is None:
+        verdict.breaks("missing", np.inf, "no certificate_")
+        return verdict
+    theta = np.asarray(certificate.theta, dtype=float)
+    if np.shape(theta) != log_alpha(search).shape or not np.allclose(theta, log_alpha(search)):
+        verdict.breaks("theta", np.inf, f"{theta} is not log alpha of {search.best_params_}")
+        return verdict
+    if not drawn.kind.convex:
+        verdict.undecided.append("several minima")
+        return verdict
+    check_slope(verdict, drawn, certificate)
+    check_interval(verdict, drawn, search, certificate)
+    return verdict
+
+
+def check_slope(verdict, drawn, certificate):
+    """The slope is within its bound of the true one."""
+    slope, error = Truth(drawn).slope(np.asarray(certificate.theta))
+    off = float(np.linalg.norm(slope.astype(float) - certificate.slope))
+    size = float(np.linalg.norm(slope.astype(float)))
+    if not error <= 0.1 * max(size, certificate.slope_bound):
+        verdict.undecided.append(f"slope: {size:.3g} +- {error:.1g}")
+    elif off > certificate.slope_bound * (1.0 + 1e-9) + error:
+        verdict.breaks(
+            "slope",
+            off / (size or 1.0),
+            f"{certificate.slope} +- {certificate.slope_bound:.3g}, true {slope.astype(float)}",
+        )
+
+
+def check_interval(verdict, drawn, search, certificate):
+    """Inside the interval, no more than ``gain`` is to be had, which is little at convergence."""
+    reference = Reference(drawn, search.penalty_names_)
+    found = at_result(Truth(drawn), search)
+    value, error = float(found.values[0]), float(found.errors[0])
+    if not error <= 1e-6 * max(abs(value), NULL_SHARE * found.null):
+        verdict.undecided.append(f"result: {value:.6g} +- {error:.1g}")
+        return
+    low, high = (np.asarray(end, dtype=float) for end in certificate.interval)
+    theta, size = np.asarray(certificate.theta), max(abs(value), FLOOR_SHARE * found.null)
+    if (theta < low - 1e-9).any() or (theta > high + 1e-9).any():
+        verdict.breaks("outside", np.inf, f"theta {theta} is not in {low} to {high}")
+    seen_low, seen_high = certificate.seen
+    if (np.asarray(seen_low) > low + 1e-9).any() or (np.asarray(seen_high) < high - 1e-9).any():
+        verdict.breaks("unseen", np.inf, f"{low} to {high} is not in {certificate.seen}")
+    reference.low, reference.high = np.maximum(low, reference.low), np.minimum(high, reference.high)
+    best = reference.inside(theta)
+    left = value - best.value
+    if left > certificate.gain + certificate.error + error + 1e-9 * size:
+        verdict.breaks(
+            "gain",
+            left / size,
+            f"{value:.8g} ({outcome(search)}) and at most {certificate.gain:.2g} to gain, "
+            f"{best.value:.8g} at alpha={np.exp(best.theta).tolist()} in the interval",
+        )
+    most = search.tol**2 * size
+    if search.outcome_.name == "CONVERGED" and certificate.gain > most + error:
+        verdict.breaks(
+            "converged", certificate.gain / size, f"gain {certificate.gain:.2g} above {most:.2g}"
+        )
+    off = abs(-search.best_score_ - value)
+    if off > certificate.error + error + 1e-12 * size + float(found.rounding()[0]):
+        verdict.breaks("error", off / size, f"off {off:.2g}, error said {certificate.error:.2g}")
+
+
+# Results do not depend on where a search starts, on orders, or on units.
+
+
+def check_independence(number):
+    """The criterion at the result is the same from other starts, and of one problem restated."""
+    drawn = any_penalty(number)
+    drawn = replace(drawn, cv=splits_of(drawn.cv, drawn.kind, drawn.y))
+    verdict = Verdict("independence", number, family(drawn), str(drawn))
+    restated = list(stated_otherwise(drawn, np.random.default_rng([27, number])).items())
+    what, other = restated[number // 4 % len(restated)]
+    tries = {"default": (drawn, {}), what: (other, {})}
+    tries |= {f"init={init:g}": (drawn, {"init": init}) for init in STARTS}
+    results, said = {}, {}
+    try:
+        for name, (problem, options) in tries.items():
+            search = search_of(problem, verdict, **options)
+            results[name] = _in_units(problem, drawn, search)
+            said[name] = outcome(search)
+    except Unfit:
+        return verdict
+    values = np.array([r[0] for r in results.values()])
+    errors = np.array([r[1] for r in results.values()])
+    if not (errors <= 0.1 * WORSE * values).all():
+        verdict.undecided.append(f"results known to {errors.max():.1g} only")
+        return verdict
+    null = max(r[2] for r in results.values())
+    loose = 1.0 if drawn.kind.convex else APART / WORSE
+    for cause in (what, "start"):
+        names = [k for k in results if k == "default" or (k == what) == (cause == what)]
+        own = np.array([results[k][0] for k in names])
+        least, most = own.min(axis=0), own.max(axis=0)
+        bound = loose * np.maximum(WORSE * least, WORSE_OF_NULL * null)
+        if (most - least > bound + errors.max(axis=0)).any():
+            j = int(np.argmax((most - least) / bound))
+            shown = "; ".join(f"{k}: {results[k][0][j]:.8g} ({said[k]})" for k in names)
+            excess = (most[j] - least[j]) / max(least[j], WORSE * null)
+            verdict.breaks(f"depends on {cause}", excess, shown)
+    return verdict
+
+
+def _in_units(problem, original, search):
+    """Return the criterion at a result, its error, and the null model's loss.
+
+    Of each target, in the units of the original, where each has a penalty.
+    """
+    truth = Truth(problem)
+    found = at_result(truth, search)
+    if problem.penalty != "output":
+        return found.values, found.errors, found.null
+    values = by_target(truth, found)[0]
+    errors = found.errors[0] * values / values.max()
+    if problem.kind.targets == "classes":
+        return np.sort(values), errors, 0.0
+    unit = problem.y.std(axis=0) / original.y.std(axis=0)
+    return values / unit**2, errors / unit**2, 0.0
+
+
 # The script.
 
-CHECKS = {"grid": check_grid}
+CHECKS = {
+    "grid": check_grid,
+    "fewer": check_fewer,
+    "outputs": check_outputs,
+    "certificate": check_certificate,
+    "independence": check_independence,
+}
+PROBLEMS = {
+    "grid": one_penalty,
+    "fewer": several_penalties,
+    "outputs": several_targets,
+    "certificate": any_penalty,
+    "independence": any_penalty,
+}
 
 
 def check(promise, number):
@@ -218,7 +582,7 @@ def main():
     for promise in options.only or CHECKS:
         number = options.seed
         while sum(v.promise == promise for v in verdicts) < options.n:
-            if kind_of(promise, number).startswith(options.kind):
+            if family(PROBLEMS[promise](number)).startswith(options.kind):
                 verdicts.append(check(promise, number))
                 if verdicts[-1].broken:
                     write(verdicts[-1])
@@ -226,14 +590,6 @@ def main():
     write(summary(verdicts))
     write(f"{time.perf_counter() - begin:.0f} s, {sum(v.seconds for v in verdicts):.0f} s of fits")
     return 1 if any(v.broken for v in verdicts) else 0
-
-
-def kind_of(promise, number):
-    """Return the kind of a problem without solving it."""
-    return family(PROBLEMS[promise](number))
-
-
-PROBLEMS = {"grid": one_penalty}
 
 
 def write(text):

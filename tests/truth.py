@@ -180,12 +180,19 @@ class Truth:
 
         The error is that of the refinement, and what rounding in products X w changes.
         """
+        return self._slope(theta, np.concatenate([self._arranged(each) for each in ws]))
+
+    def slope(self, theta):
+        """Return the derivative of the criterion in log alpha, and what its error may be."""
+        strengths = self.strengths({"alpha": np.exp(theta)}, self._labels())
+        return self._slope(theta, self.criteria([strengths]).solution.w)
+
+    def _slope(self, theta, w):
         alpha = np.exp(theta)
         units = [self.strengths({"alpha": row}, self._labels()) for row in np.eye(len(alpha))]
         parts = [a * unit for a, unit in zip(alpha, units, strict=True)]
         p, test = self._folds([sum(parts)])
         by_penalty = np.stack([self._folds([part])[0].h for part in parts])
-        w = np.concatenate([self._arranged(each) for each in ws])
         weights = (by_penalty.astype(LONG) * w).reshape(len(alpha), len(w), -1)
         exact = [-np.einsum("jbv,bv->j", weights, q) / len(w) for q in adjoints(p, test, w)]
         *_, before, last, rounded = [each.astype(float) for each in exact]
