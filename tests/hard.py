@@ -35,7 +35,8 @@ def several_penalties(number):
     turn, which = divmod(number, len(convex))
     rng = np.random.default_rng([24, number])
     by_feature = rng.random() < 0.3
-    fewest, most = (2, 8) if by_feature else (4, 60)
+    name = list(KINDS)[convex[which]]
+    fewest, most = (2, 4 if name == "multinomial" else 8) if by_feature else (4, 60)
     # The first of its kind whose columns and weights are of one order, as bounds are.
     for again in range(1000):
         drawn = draw(convex[which] + len(KINDS) * (turn + 10_000 * again))
@@ -121,11 +122,17 @@ def stated_otherwise(drawn, rng):
     if grouped:
         names = rng.permutation(["one", "two", "three", "four"])
         found["groups"] = {"penalty": names[drawn.penalty]}
-    if drawn.penalty == "feature":
-        found["units of columns"] = {"X": drawn.X * 2.0 ** rng.integers(-10, 11, p)}
-    if drawn.penalty == "output" and drawn.kind.targets == "real":
+    elif drawn.penalty == "feature":
+        found["units of columns"] = {"X": _times(drawn.X, 2.0 ** rng.integers(-10, 11, p))}
+    elif drawn.penalty == "output" and drawn.kind.targets == "real":
         found["units of targets"] = {"y": drawn.y * 2.0 ** rng.integers(-20, 21, drawn.y.shape[1])}
     return {what: replace(drawn, **changes) for what, changes in found.items()}
+
+
+def _times(X, scale):
+    """Return the columns in other units, in the same layout."""
+    scale = scale.astype(X.dtype)
+    return sparse.csr_array(X @ sparse.diags_array(scale)) if sparse.issparse(X) else X * scale
 
 
 def _renamed(drawn, rng):

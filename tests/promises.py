@@ -204,6 +204,16 @@ class Climber:
         return [Climber(self.blocks, self.x + e, step=self.step) for e in (*steps, *-steps)]
 
 
+    def jump(self, around):
+        """Return the lowest point of parabolas along the axes, given what lies around."""
+        up, down = np.array([t.value for t in around]).reshape(2, -1)
+        curved = up + down - 2.0 * self.value
+        slope = 0.5 * (down - up)
+        ahead = np.where(curved > 0.0, slope / np.where(curved > 0.0, curved, 1.0), np.sign(slope))
+        ahead = np.clip(np.nan_to_num(ahead), -2.0, 2.0)
+        return Climber(self.blocks, self.x + self.step * ahead, step=self.step)
+
+
 class Reference:
     """The criterion of several penalties in log alpha, and its lowest values."""
 
@@ -246,7 +256,7 @@ class Reference:
                 climbers += [
                     Climber(blocks, middle + away * e) for e in np.eye(k)[: k if away else 1]
                 ]
-        return self.descend(climbers, 4)
+        return self.descend(climbers, 2)
 
     def inside(self, theta):
         """Return the lowest point of a scan between the bounds, and of descents from its best."""
@@ -265,13 +275,16 @@ class Reference:
         self._evaluate(climbers)
         climbers = sorted(climbers, key=lambda c: c.value)[:keep]
         while going := [c for c in climbers if c.step > smallest and np.isfinite(c.value)]:
-            tries = [c.around() for c in going]
-            self._evaluate([t for around in tries for t in around])
-            for c, around in zip(going, tries, strict=True):
-                best = min(around, key=lambda t: t.value)
-                if best.value < c.value - 1e-7 * abs(c.value):
+            around = [c.around() for c in going]
+            self._evaluate([t for tries in around for t in tries])
+            jumps = [c.jump(tries) for c, tries in zip(going, around, strict=True)]
+            self._evaluate(jumps)
+            for c, tries, jump in zip(going, around, jumps, strict=True):
+                best = min([*tries, jump], key=lambda t: t.value)
+                gained = c.value - best.value
+                if gained > 0.0:
                     c.x, c.value = best.x, best.value
-                else:
+                if best is jump or gained <= 1e-6 * abs(c.value):
                     c.step *= 0.25
         return min(climbers, key=lambda c: c.value)
 
@@ -284,8 +297,8 @@ class Reference:
             c.value = float(value)
 
 
-def partitions_of(k, rng, most=6):
-    """Return ways to merge two of k groups, which all coarser partitions are among; some if many."""
+def partitions_of(k, rng, most=4):
+    """Return ways to merge two of k groups, some if many; all coarser ones are among them."""
     pairs = [(i, j) for i in range(k) for j in range(i)]
     chosen = rng.permutation(len(pairs))[:most]
     found = []
@@ -510,7 +523,7 @@ def _in_units(problem, original, search):
     """
     truth = Truth(problem)
     found = at_result(truth, search)
-    if problem.penalty != "output":
+    if not isinstance(problem.penalty, str) or problem.penalty != "output":
         return found.values, found.errors, found.null
     values = by_target(truth, found)[0]
     errors = found.errors[0] * values / values.max()
