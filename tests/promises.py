@@ -203,7 +203,6 @@ class Climber:
         steps = self.step * np.eye(len(self.x))
         return [Climber(self.blocks, self.x + e, step=self.step) for e in (*steps, *-steps)]
 
-
     def jump(self, around):
         """Return the lowest point of parabolas along the axes, given what lies around."""
         up, down = np.array([t.value for t in around]).reshape(2, -1)
@@ -215,32 +214,17 @@ class Climber:
 
 
 class Reference:
-    """The criterion of several penalties in log alpha, and its lowest values."""
+    """The criterion of several penalties in log alpha, and its lowest values.
 
-    def __init__(self, drawn, names):
-        self.truth, self.names = Truth(drawn, thorough=False), list(names)
-        self.low, self.high = np.log(BOUNDS[0]) + np.zeros((2, len(self.names)))
-        self.high = -self.low
-        if not isinstance(drawn.penalty, str) or drawn.penalty == "feature":
-            unit = self._units(drawn)
-            self.low, self.high = self.low + unit, self.high + unit
+    ``values`` returns it at several points, infinite where it is not known.
+    """
 
-    def _units(self, drawn):
-        """Return the log units of the bounds: of variances, with those given as their mean."""
-        variance = np.asarray(self.truth.X[:, :-1], dtype=float).var(axis=0)
-        labels = self.names if isinstance(drawn.penalty, str) else drawn.penalty
-        unit = [np.log(variance[[label == n for label in labels]].mean()) for n in self.names]
-        return np.array(unit) - np.mean(unit)
-
-    def values(self, thetas):
-        """Return the criterion at each theta, infinite where it is not known."""
-        strengths = [self.truth.strengths({"alpha": np.exp(t)}, self.names) for t in thetas]
-        seen = self.truth.criteria(strengths)
-        return np.where(seen.errors <= DECISIVE * np.abs(seen.values), seen.values, np.inf)
+    def __init__(self, values, low, high):
+        self.values, self.low, self.high = values, low, high
 
     def shared(self):
         """Return the lowest point where all penalties are equal."""
-        together = np.zeros(len(self.names), dtype=int)
+        together = np.zeros(len(self.low), dtype=int)
         scan = np.linspace(self.low.max(), self.high.min(), 25)
         climbers = [Climber(together, np.array([x]), step=0.5) for x in scan]
         return self.descend(climbers, 2)
@@ -256,16 +240,16 @@ class Reference:
                 climbers += [
                     Climber(blocks, middle + away * e) for e in np.eye(k)[: k if away else 1]
                 ]
-        return self.descend(climbers, 2)
+        return self.descend(climbers, 3)
 
-    def inside(self, theta):
+    def inside(self, theta, n_points=41):
         """Return the lowest point of a scan between the bounds, and of descents from its best."""
         alone, k = np.arange(len(theta)), len(theta)
         if k == 1:
-            points = np.linspace(self.low, self.high, 41)
+            points = np.linspace(self.low, self.high, n_points)
         else:
             rng = np.random.default_rng(0)
-            points = rng.uniform(self.low, self.high, (40, k))
+            points = rng.uniform(self.low, self.high, (n_points, k))
         step = min(1.0, 0.25 * float((self.high - self.low).max()))
         climbers = [Climber(alone, x, step=step) for x in (theta, *points)]
         return self.descend(climbers, 3, smallest=0.03 * step)
@@ -297,7 +281,27 @@ class Reference:
             c.value = float(value)
 
 
-def partitions_of(k, rng, most=4):
+def reference_of(drawn, names):
+    """Return the exact reference of a drawn problem, between the bounds of a search."""
+    truth, names = Truth(drawn, thorough=False), list(names)
+
+    def values(thetas):
+        strengths = [truth.strengths({"alpha": np.exp(t)}, names) for t in thetas]
+        seen = truth.criteria(strengths)
+        return np.where(seen.errors <= DECISIVE * np.abs(seen.values), seen.values, np.inf)
+
+    unit = np.zeros(len(names))
+    if not isinstance(drawn.penalty, str) or drawn.penalty == "feature":
+        # Bounds are in proportion to variances, and have those given as their geometric means.
+        variance = np.asarray(truth.X[:, :-1], dtype=float).var(axis=0)
+        labels = names if isinstance(drawn.penalty, str) else drawn.penalty
+        unit = np.log([variance[[label == n for label in labels]].mean() for n in names])
+        unit -= unit.mean()
+    low, high = np.log(BOUNDS)
+    return Reference(values, low + unit, high + unit)
+
+
+def partitions_of(k, rng, most=6):
     """Return ways to merge two of k groups, some if many; all coarser ones are among them."""
     pairs = [(i, j) for i in range(k) for j in range(i)]
     chosen = rng.permutation(len(pairs))[:most]
@@ -332,10 +336,10 @@ def check_fewer(number):
     if not error <= 0.1 * FEWER * abs(value):
         verdict.undecided.append(f"result: {value:.6g} +- {error:.1g}")
         return verdict
-    reference = Reference(drawn, search.penalty_names_)
+    reference = reference_of(drawn, search.penalty_names_)
     rng = np.random.default_rng([26, number])
     shared = reference.shared()
-    partitions = partitions_of(len(reference.names), rng)
+    partitions = partitions_of(len(reference.low), rng)
     merged = reference.merged(shared, log_alpha(search), partitions)
     for what, best in {"shared": shared, "merged groups": merged}.items():
         if value - best.value > max(FEWER * abs(best.value), WORSE_OF_NULL * found.null) + error:
@@ -414,66 +418,84 @@ def check_certificate(number):
     if certificate is None:
         verdict.breaks("missing", np.inf, "no certificate_")
         return verdict
-    theta = np.asarray(certificate.theta, dtype=float)
-    if np.shape(theta) != log_alpha(search).shape or not np.allclose(theta, log_alpha(search)):
-        verdict.breaks("theta", np.inf, f"{theta} is not log alpha of {search.best_params_}")
-        return verdict
-    if not drawn.kind.convex:
-        verdict.undecided.append("several minima")
-        return verdict
-    check_slope(verdict, drawn, certificate)
-    check_interval(verdict, drawn, search, certificate)
+    examine(verdict, drawn, search, certificate)
     return verdict
 
 
-def check_slope(verdict, drawn, certificate):
-    """The slope is within its bound of the true one."""
-    slope, error = Truth(drawn).slope(np.asarray(certificate.theta))
-    off = float(np.linalg.norm(slope.astype(float) - certificate.slope))
-    size = float(np.linalg.norm(slope.astype(float)))
-    if not error <= 0.1 * max(size, certificate.slope_bound):
-        verdict.undecided.append(f"slope: {size:.3g} +- {error:.1g}")
-    elif off > certificate.slope_bound * (1.0 + 1e-9) + error:
-        verdict.breaks(
-            "slope",
-            off / (size or 1.0),
-            f"{certificate.slope} +- {certificate.slope_bound:.3g}, true {slope.astype(float)}",
-        )
-
-
-def check_interval(verdict, drawn, search, certificate):
-    """Inside the interval, no more than ``gain`` is to be had, which is little at convergence."""
-    reference = Reference(drawn, search.penalty_names_)
+def examine(verdict, drawn, search, certificate):
+    """Note what a certificate says that is not so, by exact values."""
+    if not drawn.kind.convex:
+        verdict.undecided.append("several minima")
+        return
     found = at_result(Truth(drawn), search)
     value, error = float(found.values[0]), float(found.errors[0])
     if not error <= 1e-6 * max(abs(value), NULL_SHARE * found.null):
         verdict.undecided.append(f"result: {value:.6g} +- {error:.1g}")
         return
+    error += float(found.rounding()[0])
+    reference = reference_of(drawn, search.penalty_names_)
+    check_result(verdict, search, certificate, value, error)
+    check_interval(verdict, search, certificate, reference, value, error)
+    check_gain(verdict, search, certificate, max(abs(value), FLOOR_SHARE * found.null))
+    slope, doubt = Truth(drawn).slope(np.asarray(certificate.theta), search.penalty_names_)
+    check_slope(verdict, certificate, slope.astype(float), doubt)
+
+
+def check_result(verdict, search, certificate, value, error):
+    """The certificate is of ``best_params_``, whose criterion it knows to its ``error``."""
+    theta = np.asarray(certificate.theta, dtype=float)
+    if np.shape(theta) != log_alpha(search).shape or not np.allclose(theta, log_alpha(search)):
+        verdict.breaks("theta", np.inf, f"{theta} is not log alpha of {search.best_params_}")
+    off = abs(-search.best_score_ - value)
+    if off > certificate.error + error + 1e-12 * abs(value):
+        verdict.breaks("error", off / abs(value), f"off {off:.2g}, not {certificate.error:.2g}")
+
+
+def check_slope(verdict, certificate, slope, doubt):
+    """The slope is within its bound of the true one, which is known up to ``doubt``."""
+    off, size = np.linalg.norm(slope - certificate.slope), np.linalg.norm(slope)
+    if not doubt <= 0.1 * max(size, certificate.slope_bound):
+        verdict.undecided.append(f"slope: {size:.3g} +- {doubt:.1g}")
+    elif off > certificate.slope_bound * (1.0 + 1e-9) + doubt:
+        text = f"{certificate.slope} +- {certificate.slope_bound:.3g}, true {slope}"
+        verdict.breaks("slope", off / (size or 1.0), text)
+
+
+def check_interval(verdict, search, certificate, reference, value, error, n_points=41):
+    """The interval has been seen, and no more than ``gain`` is to be had inside it."""
     low, high = (np.asarray(end, dtype=float) for end in certificate.interval)
-    theta, size = np.asarray(certificate.theta), max(abs(value), FLOOR_SHARE * found.null)
+    seen_low, seen_high = (np.asarray(end, dtype=float) for end in certificate.seen)
+    theta = np.asarray(certificate.theta, dtype=float)
     if (theta < low - 1e-9).any() or (theta > high + 1e-9).any():
         verdict.breaks("outside", np.inf, f"theta {theta} is not in {low} to {high}")
-    seen_low, seen_high = certificate.seen
-    if (np.asarray(seen_low) > low + 1e-9).any() or (np.asarray(seen_high) < high - 1e-9).any():
-        verdict.breaks("unseen", np.inf, f"{low} to {high} is not in {certificate.seen}")
-    reference.low, reference.high = np.maximum(low, reference.low), np.minimum(high, reference.high)
-    best = reference.inside(theta)
+    if (seen_low > low + 1e-9).any() or (seen_high < high - 1e-9).any():
+        verdict.breaks("unseen", np.inf, f"{low} to {high} is not in {seen_low} to {seen_high}")
+    inner = Reference(
+        reference.values, np.maximum(low, reference.low), np.minimum(high, reference.high)
+    )
+    best = inner.inside(theta, n_points)
     left = value - best.value
-    if left > certificate.gain + certificate.error + error + 1e-9 * size:
+    if left > certificate.gain + certificate.error + error + 1e-9 * abs(value):
         verdict.breaks(
             "gain",
-            left / size,
-            f"{value:.8g} ({outcome(search)}) and at most {certificate.gain:.2g} to gain, "
+            left / abs(value),
+            f"{value:.8g} ({outcome(search)}) and at most {certificate.gain:.2g} to gain, but "
             f"{best.value:.8g} at alpha={np.exp(best.theta).tolist()} in the interval",
         )
+
+
+def check_gain(verdict, search, certificate, size):
+    """What a search that has converged leaves to gain is little."""
     most = search.tol**2 * size
-    if search.outcome_.name == "CONVERGED" and certificate.gain > most + error:
-        verdict.breaks(
-            "converged", certificate.gain / size, f"gain {certificate.gain:.2g} above {most:.2g}"
-        )
-    off = abs(-search.best_score_ - value)
-    if off > certificate.error + error + 1e-12 * size + float(found.rounding()[0]):
-        verdict.breaks("error", off / size, f"off {off:.2g}, error said {certificate.error:.2g}")
+    if search.outcome_.name == "CONVERGED" and certificate.gain > most * (1.0 + 1e-9):
+        text = f"gain {certificate.gain:.2g} above {most:.2g}"
+        verdict.breaks("converged", certificate.gain / size, text)
+    record = search.history_[search.best_index_]
+    bounds = certificate.slope_bound + float(record["hypergradient_bound"])
+    off = np.linalg.norm(np.ravel(record["hypergradient"]) - certificate.slope)
+    if off > bounds * (1.0 + 1e-9):
+        text = f"{record['hypergradient']} of history_, {certificate.slope} of the certificate"
+        verdict.breaks("record", off, text)
 
 
 # Results do not depend on where a search starts, on orders, or on units.
