@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import sys
 import time
 import warnings
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from draws import splits_of
+from draws import Drawn, splits_of
 from hard import (
     any_penalty,
     family,
@@ -27,6 +28,7 @@ from hard import (
     stated_otherwise,
 )
 from truth import APART, DECISIVE, NULL_SHARE, PROMISED, TooSlow, Truth, limit
+from zoo import LARGE, SMALL, Criterion
 
 from hoag_shine import ShineCV
 from hoag_shine.tolerances import FLOOR_SHARE
@@ -39,6 +41,8 @@ FEWER = 1e-4
 # ShineCV's own bounds, and the candidates that it is held against.
 BOUNDS = (1e-8, 1e8)
 CANDIDATES = np.geomspace(*BOUNDS, 20)
+# Real data, those that take a few seconds first.
+ZOO = [*SMALL, *LARGE]
 # Starts that are eight decades apart.
 STARTS = (1e-4, 1e4)
 # Seconds of the processor after which a search is ended.
@@ -75,17 +79,17 @@ class Unfit(Exception):
     """A search has not come to a result."""
 
 
-def search_of(drawn, verdict, **options):
+def search_of(drawn, verdict, patience=PATIENCE, **options):
     """Return a search that has been fitted, with its warnings as ``said``."""
     begin = time.process_time()
     search = ShineCV(drawn.estimator, cv=drawn.cv, penalty=drawn.penalty, refit=False, **options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            with limit(PATIENCE):
+            with limit(patience):
                 search.fit(drawn.X, drawn.y, sample_weight=drawn.sample_weight)
         except TooSlow:
-            verdict.breaks("slow", np.inf, f"ended after {PATIENCE:g} s")
+            verdict.breaks("slow", np.inf, f"ended after {patience:g} s")
             raise Unfit from None
         except ValueError as error:
             # An exponential that no float holds is an error that says so.
@@ -498,6 +502,56 @@ def check_gain(verdict, search, certificate, size):
         verdict.breaks("record", off, text)
 
 
+# The same on real data, whose references are scikit-learn's.
+
+
+def check_zoo(number):
+    """One penalty on real data: no worse than the candidates, and a certificate that is true."""
+    animal = ZOO[number]
+    X, y = animal.data()
+    drawn = Drawn(number, "", animal.estimator, X, y, None, animal.cv, "shared", {}, True)
+    verdict = Verdict("zoo", number, str(animal), f"{X.shape[0]} x {X.shape[1]}")
+    try:
+        search = search_of(drawn, verdict, 20.0 * PATIENCE)
+    except Unfit:
+        return verdict
+    criterion = Criterion(animal)
+    theta = log_alpha(search)
+    value = float(criterion(np.exp(theta))[0])
+    if not np.isfinite(value):
+        verdict.undecided.append("the reference has not converged")
+        return verdict
+    seen = criterion(CANDIDATES)  # of C as of alpha
+    least, alpha = float(seen.min()), CANDIDATES[int(seen.argmin())]
+    if value - least > allowed(least, criterion.null):
+        verdict.breaks(
+            "worse than a grid",
+            (value - least) / max(abs(least), WORSE * criterion.null),
+            f"{value:.8g} ({outcome(search)}), {least:.8g} at alpha={alpha:.4g}",
+        )
+    certificate = getattr(search, "certificate_", None)
+    if certificate is None:
+        verdict.breaks("missing", np.inf, "no certificate_")
+        return verdict
+    bounds = np.log(BOUNDS)[:, None]
+    reference = Reference(lambda thetas: criterion(np.exp(np.ravel(thetas))), *bounds)
+    error = 1e-6 * abs(value)  # of scikit-learn's solvers
+    check_result(verdict, search, certificate, value, error)
+    check_interval(verdict, search, certificate, reference, value, error, n_points=11)
+    check_gain(verdict, search, certificate, max(abs(value), FLOOR_SHARE * criterion.null))
+    check_slope(verdict, certificate, *_slope_of(criterion, theta))
+    return verdict
+
+
+def _slope_of(criterion, theta, h=0.1):
+    """Return the slope by differences of two widths, and what its error may be."""
+    steps = np.array([1.0, -1.0, 0.5, -0.5, 0.25, -0.25])
+    values = criterion(np.exp(theta + h * steps)).reshape(3, 2)
+    coarse, fine, finest = (values[:, 0] - values[:, 1]) / (2.0 * h * steps[::2])
+    first, second = (4.0 * fine - coarse) / 3.0, (4.0 * finest - fine) / 3.0
+    return np.array([second]), abs(second - first) + 1e-6 * values.max() / h
+
+
 # Results do not depend on where a search starts, on orders, or on units.
 
 
@@ -563,6 +617,7 @@ CHECKS = {
     "outputs": check_outputs,
     "certificate": check_certificate,
     "independence": check_independence,
+    "zoo": check_zoo,
 }
 PROBLEMS = {
     "grid": one_penalty,
@@ -614,17 +669,25 @@ def main():
     parser.add_argument("--kind", default="", help="beginning of the kinds' names")
     options = parser.parse_args()
     begin, verdicts = time.perf_counter(), []
-    for promise in options.only or CHECKS:
-        number = options.seed
-        while sum(v.promise == promise for v in verdicts) < options.n:
-            if family(PROBLEMS[promise](number)).startswith(options.kind):
-                verdicts.append(check(promise, number))
-                if verdicts[-1].broken:
-                    write(verdicts[-1])
-            number += 1
+    for promise in options.only or PROBLEMS:
+        for number in numbers(promise, options):
+            verdicts.append(check(promise, number))
+            if verdicts[-1].broken:
+                write(verdicts[-1])
     write(summary(verdicts))
     write(f"{time.perf_counter() - begin:.0f} s, {sum(v.seconds for v in verdicts):.0f} s of fits")
     return 1 if any(v.broken for v in verdicts) else 0
+
+
+def numbers(promise, options):
+    """Return the numbers of as many problems as are asked for, of the kinds asked for."""
+    if promise == "zoo":
+        wanted = (k for k, animal in enumerate(ZOO) if str(animal).startswith(options.kind))
+    else:
+        of = PROBLEMS[promise]
+        every = itertools.count(options.seed)
+        wanted = (k for k in every if family(of(k)).startswith(options.kind))
+    return itertools.islice(wanted, options.n)
 
 
 def write(text):

@@ -12,10 +12,12 @@ import numpy as np
 import promises
 import pytest
 from hard import any_penalty, several_penalties
-from promises import Climber, Verdict, check, examine, reference_of, search_of, summary
+from promises import ZOO, Climber, Verdict, check, examine, reference_of, search_of, summary
 from truth import Truth
+from zoo import SMALL
 
 from hoag_shine import ShineCV
+from hoag_shine.datasets import data_home
 
 # So many problems of each promise take many minutes; those of the first few chunks always run.
 N, CHUNKS = 500, 25
@@ -39,6 +41,26 @@ def test_promise_is_kept(promise, chunk):
     broken = [str(verdict) for verdict in verdicts if verdict.broken]
     assert not broken, "\n".join([summary(verdicts), *broken])
     assert sum(bool(v.undecided) for v in verdicts) <= UNDECIDED * len(verdicts), summary(verdicts)
+
+
+def zoo():
+    rest = pytest.mark.exhaustive
+    large = range(len(SMALL), len(ZOO))
+    return [
+        pytest.param(k, id=str(animal), marks=[rest] if k in large else [])
+        for k, animal in enumerate(ZOO)
+    ]
+
+
+@pytest.mark.skipif(
+    data_home() is None or not data_home().is_dir(),
+    reason="no data folder (set HOAG_SHINE_DATA)",
+)
+@pytest.mark.parametrize("number", zoo())
+def test_promises_are_kept_on_real_data(number):
+    verdict = check("zoo", number)
+    assert not verdict.broken, str(verdict)
+    assert not verdict.undecided
 
 
 # That a promise can be broken.
