@@ -535,21 +535,13 @@ def check_zoo(number):
         return verdict
     bounds = np.log(BOUNDS)[:, None]
     reference = Reference(lambda thetas: criterion(np.exp(np.ravel(thetas))), *bounds)
-    error = 1e-6 * abs(value)  # of scikit-learn's solvers
+    error = criterion.accuracy * abs(value)
     check_result(verdict, search, certificate, value, error)
     check_interval(verdict, search, certificate, reference, value, error, n_points=11)
     check_gain(verdict, search, certificate, max(abs(value), FLOOR_SHARE * criterion.null))
-    check_slope(verdict, certificate, *_slope_of(criterion, theta))
+    slope, doubt = criterion.slope(theta)
+    check_slope(verdict, certificate, slope.astype(float), doubt)
     return verdict
-
-
-def _slope_of(criterion, theta, h=0.1):
-    """Return the slope by differences of two widths, and what its error may be."""
-    steps = np.array([1.0, -1.0, 0.5, -0.5, 0.25, -0.25])
-    values = criterion(np.exp(theta + h * steps)).reshape(3, 2)
-    coarse, fine, finest = (values[:, 0] - values[:, 1]) / (2.0 * h * steps[::2])
-    first, second = (4.0 * fine - coarse) / 3.0, (4.0 * finest - fine) / 3.0
-    return np.array([second]), abs(second - first) + 1e-6 * values.max() / h
 
 
 # Results do not depend on where a search starts, on orders, or on units.
