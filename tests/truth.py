@@ -180,12 +180,23 @@ class Truth:
 
         The error is that of the refinement, and what rounding in products X w changes.
         """
+        w = np.concatenate([self._arranged(each) for each in ws])
+        return self._slope(theta, w, self._labels())
+
+    def slope(self, theta, names):
+        """Return the derivative of the criterion in log alpha, and what its error may be.
+
+        ``names`` are those of the penalties, in the order of theta.
+        """
+        strengths = self.strengths({"alpha": np.exp(theta)}, names)
+        return self._slope(theta, self.criteria([strengths]).solution.w, names)
+
+    def _slope(self, theta, w, names):
         alpha = np.exp(theta)
-        units = [self.strengths({"alpha": row}, self._labels()) for row in np.eye(len(alpha))]
+        units = [self.strengths({"alpha": row}, names) for row in np.eye(len(alpha))]
         parts = [a * unit for a, unit in zip(alpha, units, strict=True)]
         p, test = self._folds([sum(parts)])
         by_penalty = np.stack([self._folds([part])[0].h for part in parts])
-        w = np.concatenate([self._arranged(each) for each in ws])
         weights = (by_penalty.astype(LONG) * w).reshape(len(alpha), len(w), -1)
         exact = [-np.einsum("jbv,bv->j", weights, q) / len(w) for q in adjoints(p, test, w)]
         *_, before, last, rounded = [each.astype(float) for each in exact]
