@@ -58,8 +58,9 @@ def test_an_inner_solve_that_takes_too_long_is_cut_short():
 # --- warm starts ---------------------------------------------------------------------------------
 
 
-def passes(search):
-    return sum(record["data_passes"] for record in search.history_)
+def passes(history):
+    """Those of the search itself: looks at the range are the same wherever it starts."""
+    return sum(record["data_passes"] for record in history if not record["look"])
 
 
 @pytest.mark.parametrize("piped", [False, True], ids=["plain", "pipeline"])
@@ -79,7 +80,7 @@ def test_a_warm_start_begins_where_the_last_fit_ended(piped):
         ((_, first),) = warm.history_[0]["params"].items()
         np.testing.assert_allclose(first, last, rtol=1e-12)
         np.testing.assert_allclose(warm.best_score_, cold.best_score_, rtol=1e-6)
-        spent.append((passes(warm), passes(cold)))
+        spent.append((passes(warm.history_), passes(cold.history_)))
     again, anew = np.sum(spent, axis=0)
     assert again < 0.9 * anew
 
@@ -87,9 +88,9 @@ def test_a_warm_start_begins_where_the_last_fit_ended(piped):
 def test_coefficients_are_taken_over_where_they_fit():
     X, y = breast_cancer()
     search = ShineCV(LogisticRegression(), cv=4, warm_start=True).fit(X, y)
-    cold = passes(search)
+    cold = passes(search.history_)
     again = search.fit(X, y)
-    assert passes(again) < 0.7 * cold
+    assert passes(again.history_) < 0.7 * cold
     # Other columns, other folds, another number of penalties: only what still has a meaning.
     search.fit(X[:, :10], y)
     assert search.n_features_in_ == 10
@@ -110,9 +111,8 @@ def test_without_a_warm_start_the_past_is_forgotten():
 def test_hoag_can_start_from_given_variables():
     problems = fold_problems(LogisticRegression(), *breast_cancer())
     cold = hoag(problems)
-    spent = problems.n_passes
     warm = hoag(problems, cold.theta, start=[s.w for s in cold.solutions], first_step=0.25)
-    assert problems.n_passes - spent < 0.6 * spent
+    assert passes(warm.history) < 0.6 * passes(cold.history)
     np.testing.assert_allclose(warm.value, cold.value, rtol=1e-6)
     for start in ([np.zeros(3)] * 5, [np.zeros(31)] * 4, [np.full(31, np.nan)] * 5):
         with pytest.raises(ValueError, match="start must hold finite arrays of shapes"):

@@ -8,7 +8,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hoag_shine import Outcome
-from hoag_shine.steps import Sample, adaptive, resolve_step, secant
+from hoag_shine.steps import (
+    Sample,
+    adaptive,
+    global_search,
+    resolve_step,
+    secant,
+    trust_region,
+)
 
 # name: value, derivative, minimum within (-18, 18)
 CURVES = {
@@ -366,8 +373,8 @@ def test_adaptive_steps_end_where_the_derivative_is_zero():
 def test_rules_go_by_name():
     assert resolve_step("secant", 1) is secant
     assert resolve_step("adaptive", 1) is adaptive
-    assert resolve_step("auto", 1) is secant
-    assert resolve_step("auto", 4) is not secant
+    assert resolve_step("auto", 1) is global_search
+    assert resolve_step("auto", 4) is trust_region
 
 
 @pytest.mark.parametrize("wrong", ["newton", "", None, 3, ["secant"]])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..inner.inverse_hessian import InverseHessian
 from .base import Sample, Vector
 
-# Half of the width of the box in which several hyperparameters are certified.
-BOX = 0.5
+# Secants of a model of several hyperparameters.
+MOST_SECANTS = 30
 # Samples further away in log penalty than this say nothing of the curvature at the result: of
 # those whose errors are certain, and of others, which tell of it only from further away.
 NEAR, NOT_FAR = 1.0, 2.0
@@ -38,7 +39,8 @@ class Certificate:
     interval : tuple of two ndarrays of shape (d,)
         Ends of the part of the range that holds an optimum: the nearest samples from which the
         criterion falls towards the result by more than the errors, or the bounds of the search.
-        With several hyperparameters, the box in which ``gain`` was determined.
+        With several hyperparameters, a box around the result: twice the step to the minimum of a
+        quasi-Newton model of samples near by, and at most 1 to each side.
     gain : float
         What can at most be gained inside the interval, in units of the criterion; infinite where
         the method does not know its errors. See Notes.
@@ -60,7 +62,8 @@ class Certificate:
     side that the criterion may fall to, no more than :math:`(|s| + e)\,d` can be gained if the
     criterion is convex in between, and no more than :math:`(|s| + e)^2 / \kappa` if its curvature
     there is at least half of :math:`\kappa`, that between the result and samples near by, errors
-    taken off. ``gain`` is the smaller of the two.
+    taken off. ``gain`` is the smaller of the two. With several hyperparameters it is the sum of
+    :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
     theta: Vector
@@ -163,14 +166,31 @@ def _in_a_box(
     samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector
 ) -> tuple[tuple[Vector, Vector], float]:
     """Return a box around the result, and what can at most be gained in it."""
-    start, end = np.maximum(best.theta - BOX, lower), np.minimum(best.theta + BOX, upper)
+    reach = _reach(samples, best)
+    start, end = np.maximum(best.theta - reach, lower), np.minimum(best.theta + reach, upper)
     gains = np.zeros(best.theta.size)
     for fall, width in (
         (best.grad + best.slope_error, best.theta - start),
         (best.slope_error - best.grad, end - best.theta),
     ):
-        gains = np.maximum(gains, np.where(width > 0.0, np.maximum(fall, 0.0) * width, 0.0))
+        gains = np.maximum(gains, np.where(width > 0.0, np.maximum(fall, 0.0), 0.0) * width)
     return (start, end), float(gains.sum())
+
+
+def _reach(samples: Sequence[Sample], best: Sample) -> Vector:
+    """Return twice the step to the minimum of a quasi-Newton model, or a unit without one."""
+    near = [s for s in samples if np.abs(s.theta - best.theta).max() <= NEAR]
+    near = sorted((s for s in near if s is not best and np.isfinite(s.value)), key=_distance(best))
+    model = InverseHessian(best.theta.size, max(1, min(MOST_SECANTS, len(near))))
+    for s in reversed(near[:MOST_SECANTS]):  # the nearest last, which counts most
+        model.append(s.theta - best.theta, s.grad - best.grad)
+    if not model.n_pairs:
+        return np.full(best.theta.size, NEAR)
+    return np.minimum(2.0 * np.abs(model @ best.grad), NEAR)
+
+
+def _distance(best: Sample) -> Callable[[Sample], float]:
+    return lambda s: float(np.linalg.norm(s.theta - best.theta))
 
 
 def _falls_towards(sample: Sample, best: Sample) -> bool:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..tolerances import FLOOR_SHARE
-from .base import Ask, Outcome, Sample, StepRule, Vector, accurately, pessimistic
+from .base import Ask, Outcome, Sample, StepRule, Vector, accurately, ending, pessimistic
 from .certificate import Certificate, certify, seen_curvature
 from .secant import FIRST_ACCURACY, FIRST_RADIUS, secant
 
@@ -128,7 +128,7 @@ class _Seen:
         silent = not (best.exact or best.slope_error < np.inf)
         unknown = any(s.value < best.value and not s.error < np.inf for s in self.samples)
         certain = silent or (gain <= self.negligible and not unknown)
-        return Outcome.CONVERGED if certain else Outcome.UNCERTAIN
+        return ending(best, self.lower, self.upper) if certain else Outcome.UNCERTAIN
 
     def next_look(self) -> float | None:
         """Return where to look next, None if nothing is left open."""
@@ -273,7 +273,8 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Sample, Sample | None]:
     while (target := seen.next_look()) is not None:
         best = seen.best
         before = seen.passes
-        sample = yield Ask(np.array([target]), relative=FIRST_ACCURACY, look=True)
+        relative = seen.tol**2 if best.cheap else FIRST_ACCURACY
+        sample = yield Ask(np.array([target]), relative=relative, look=True)
         while _undecided(sample, best) and sample.error > seen.negligible:
             wanted = max(SHARPER * sample.error, seen.negligible)
             if sample.final or sample.exhausted:
