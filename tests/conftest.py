@@ -18,9 +18,10 @@ import hoag_shine
 mpl.use("Agg")  # no display on a build machine
 
 # The first call of a numba kernel compiles it, so no example has a deadline. On a build machine
-# the same examples are drawn in every run.
+# the same examples are drawn in every run; `--hypothesis-profile=few` takes a tenth of them.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
+settings.register_profile("few", settings.get_profile("ci"), max_examples=10)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 

@@ -77,10 +77,10 @@ def problems(draw):
 
 
 def test_the_error_never_exceeds_the_bound_and_the_cost_is_below_that_of_cg():
-    costs = []
+    costs, n_examples = [], 5 * settings.default.max_examples
 
     @settings(
-        max_examples=500,
+        max_examples=n_examples,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow],
@@ -109,7 +109,7 @@ def test_the_error_never_exceeds_the_bound_and_the_cost_is_below_that_of_cg():
         assert answer.error <= answer.bound
 
     holds()
-    assert len(costs) >= 500
+    assert len(costs) >= n_examples
     by_cg, by_auto = np.median(costs, axis=0)
     assert by_auto < by_cg
 

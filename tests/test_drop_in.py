@@ -69,8 +69,9 @@ def film_reviews(n):
 
 
 @needs_data
+@pytest.mark.slow
 def test_text_feature_extraction():
-    data, target = film_reviews(1000)
+    data, target = film_reviews(500)
     train, test, y_train, y_test = train_test_split(data, target, random_state=0)
 
     def example(search):
