@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..inner.inverse_hessian import InverseHessian
 from .base import Sample, Vector
 
 # Secants of a model of several hyperparameters.
 MOST_SECANTS = 30
+Array = NDArray[np.float64]
+
 # Samples further away in log penalty than this say nothing of the curvature at the result: of
 # those whose errors are certain, and of others, which tell of it only from further away.
 NEAR, NOT_FAR = 1.0, 2.0
@@ -166,7 +169,7 @@ def _in_a_box(
     samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector
 ) -> tuple[tuple[Vector, Vector], float]:
     """Return a box around the result, and what can at most be gained in it."""
-    reach = _reach(samples, best)
+    reach = np.minimum(2.0 * np.abs(likely_step(samples, best)), NEAR)
     start, end = np.maximum(best.theta - reach, lower), np.minimum(best.theta + reach, upper)
     gains = np.zeros(best.theta.size)
     for fall, width in (
@@ -177,16 +180,41 @@ def _in_a_box(
     return (start, end), float(gains.sum())
 
 
-def _reach(samples: Sequence[Sample], best: Sample) -> Vector:
-    """Return twice the step to the minimum of a quasi-Newton model, or a unit without one."""
-    near = [s for s in samples if np.abs(s.theta - best.theta).max() <= NEAR]
-    near = sorted((s for s in near if s is not best and np.isfinite(s.value)), key=_distance(best))
-    model = InverseHessian(best.theta.size, max(1, min(MOST_SECANTS, len(near))))
-    for s in reversed(near[:MOST_SECANTS]):  # the nearest last, which counts most
-        model.append(s.theta - best.theta, s.grad - best.grad)
-    if not model.n_pairs:
-        return np.full(best.theta.size, NEAR)
-    return np.minimum(2.0 * np.abs(model @ best.grad), NEAR)
+def likely_step(samples: Sequence[Sample], best: Sample) -> Vector:
+    """Return the step to the minimum of a model of samples near by, less the sign.
+
+    A unit where there is no model.
+    """
+    near = [s for s in samples if 0.0 < np.abs(s.theta - best.theta).max() <= NEAR]
+    near = sorted((s for s in near if np.isfinite(s.value)), key=_distance(best))
+    steps = np.array([s.theta - best.theta for s in near]).reshape(-1, best.theta.size)
+    rises = np.array([s.grad - best.grad for s in near]).reshape(-1, best.theta.size)
+    step = _newton_step(steps, rises, best.grad)
+    if step is None:
+        step = _quasi_newton_step(steps[:MOST_SECANTS], rises[:MOST_SECANTS], best.grad)
+    return step
+
+
+def _newton_step(steps: Array, rises: Array, grad: Vector) -> Vector | None:
+    """Return Newton's step by the Hessian that fits best, None where steps do not determine it."""
+    d = grad.size
+    if not d <= len(steps) or d > MOST_SECANTS:
+        return None
+    weight = 1.0 / (steps**2).sum(axis=1, keepdims=True)  # a Hessian changes with the distance
+    hessian, _, rank, _ = np.linalg.lstsq(weight * steps, weight * rises, rcond=1e-6)
+    hessian = 0.5 * (hessian + hessian.T)
+    values, vectors = np.linalg.eigh(hessian)
+    if rank < d or not values[0] > 0.0:
+        return None
+    return np.asarray(vectors @ ((vectors.T @ grad) / values))
+
+
+def _quasi_newton_step(steps: Array, rises: Array, grad: Vector) -> Vector:
+    """Return the step of L-BFGS with these secants, of which the first counts most."""
+    model = InverseHessian(grad.size, max(1, len(steps)))
+    for step, rise in zip(steps[::-1], rises[::-1], strict=True):
+        model.append(step, rise)
+    return np.asarray(model @ grad) if model.n_pairs else np.full(grad.size, NEAR)
 
 
 def _distance(best: Sample) -> Callable[[Sample], float]:

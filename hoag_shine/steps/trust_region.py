@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..inner.inverse_hessian import InverseHessian
 from .base import Ask, Outcome, Sample, StepRule, Vector, ending, outward, pessimistic
-from .certificate import certify
+from .certificate import certify, likely_step
 from .global_search import global_search
 from .secant import FIRST_RADIUS
 
@@ -22,6 +22,8 @@ VECTOR_MEMORY, FEWEST_PAIRS = 10, 3
 # Where samples are exact, the model goes on until it promises no more than this share of the
 # criterion: less is lost then than what fewer hyperparameters would gain.
 EXACT_GAIN = 2e-5
+# Steps by all samples near by, after those of the model.
+POLISHES = 10
 # A step that is no step.
 TINY = 1e-6
 # Up to so many hyperparameters, each is searched over its range by itself, so many times at most.
@@ -66,8 +68,9 @@ def trust_region(
         before = best
         for unit in np.eye(theta.size):
             found = yield from search.on_line(best.theta, unit, 1.0)
-            best = min(best, found, key=pessimistic)
-        if before.value - best.value <= search.negligible(best):
+            if best.value - found.value - found.error > search.negligible(best):
+                best = found
+        if best is before:
             break
     return search.outcome(best)
 
@@ -96,6 +99,12 @@ class _Several:
         self.samples[sample.theta.tobytes()] = sample
         return sample
 
+    def certain(self, sample: Sample) -> bool:
+        """Whether the certificate of a sample says that no more can be gained."""
+        samples = list(self.samples.values())
+        gain = certify(samples, sample, self.lower, self.upper).gain
+        return bool(gain <= self.negligible(sample))
+
     def on_line(
         self, base: Vector, direction: Vector, first_step: float
     ) -> Generator[Ask, Sample, Sample]:
@@ -119,12 +128,13 @@ class _Several:
 
     def by_model(self, sample: Sample, first_step: float) -> Generator[Ask, Sample, Sample]:
         """Minimise by quasi-Newton steps from a sample; return the best one."""
-        model = InverseHessian(sample.theta.size, VECTOR_MEMORY)
+        model, polished = InverseHessian(sample.theta.size, VECTOR_MEMORY), 0
+        better: Vector | None = None
         radius, largest = VECTOR_RADIUS
         radius = min(radius, first_step)
         fewest = min(FEWEST_PAIRS, sample.theta.size)
         while True:
-            step, slope = _model_step(model, sample, self.lower, self.upper, radius)
+            step, slope = self._step(model, better, sample, radius)
             gain, length = -0.5 * slope, float(np.abs(step).max())
             wanted = max(CAUTION * sample.share * gain, self.negligible(sample))
             grad = SHARE_OF_GRADIENT * float(np.linalg.norm(sample.grad))
@@ -135,9 +145,16 @@ class _Several:
             seen = model.n_pairs >= fewest or length <= self.tol * radius
             # The certificate takes the slope for constant over twice the step.
             promised = 4.0 * gain if sample.exact else gain
-            if (length <= self.tol or promised <= self.negligible(sample)) and seen:
-                return sample
-            if length < TINY:
+            close = length <= self.tol and not sample.exact
+            if (close or promised <= self.negligible(sample)) and seen:
+                # What the model has not seen, samples around may have.
+                if polished == POLISHES or not sample.exact or self.certain(sample):
+                    return sample
+                better, polished = likely_step(list(self.samples.values()), sample), polished + 1
+                radius = max(radius, 2.0 * float(np.abs(better).max()))
+                step, slope = self._step(model, better, sample, radius)
+                gain, length = -0.5 * slope, float(np.abs(step).max())
+            if length < TINY or not slope < 0.0:
                 return sample
             trial = yield from self.ask(Ask(sample.theta + step, wanted))
             if np.isfinite(trial.value):
@@ -148,7 +165,29 @@ class _Several:
             elif fall <= 0.0:
                 radius = length * min(max(gain / (2.0 * gain - fall), 0.1), 0.5)
             if fall > 0.0:
-                sample = trial
+                sample, better = trial, None
+
+    def _step(
+        self, model: InverseHessian, better: Vector | None, sample: Sample, radius: float
+    ) -> tuple[Vector, float]:
+        """Return the model's step within radius and bounds, and the criterion's slope along it.
+
+        ``better`` goes before it, if there is one that leads down.
+        """
+        blocked = outward(sample, self.lower, self.upper)
+        grad = np.where(blocked, 0.0, sample.grad)
+        candidates = [grad * radius / max(float(np.abs(grad).max()), np.finfo(float).tiny)]
+        if model.n_pairs:
+            candidates.insert(0, model @ grad)
+        if better is not None:
+            candidates.insert(0, better)
+        for candidate in candidates:
+            reach = np.clip(np.where(blocked, 0.0, candidate), -radius, radius)
+            step = np.clip(sample.theta - reach, self.lower, self.upper) - sample.theta
+            slope = float(step @ grad)
+            if slope < 0.0:
+                break
+        return step, slope
 
 
 def _along(sample: Sample, theta: Vector, moved: NDArray[np.bool_]) -> Sample:
@@ -161,21 +200,3 @@ def _along(sample: Sample, theta: Vector, moved: NDArray[np.bool_]) -> Sample:
         grad_error=more * sample.grad_error,
         grad_bound=more * sample.grad_bound,
     )
-
-
-def _model_step(
-    model: InverseHessian, sample: Sample, lower: Vector, upper: Vector, radius: float
-) -> tuple[Vector, float]:
-    """Return the model's step within radius and bounds, and the criterion's slope along it."""
-    blocked = outward(sample, lower, upper)
-    grad = np.where(blocked, 0.0, sample.grad)
-    candidates = [grad * radius / max(float(np.abs(grad).max()), np.finfo(float).tiny)]
-    if model.n_pairs:
-        candidates.insert(0, np.where(blocked, 0.0, model @ grad))
-    for candidate in candidates:
-        target = sample.theta - np.clip(candidate, -radius, radius)
-        step = np.clip(target, lower, upper) - sample.theta
-        slope = float(step @ grad)
-        if slope < 0.0:
-            break
-    return step, slope
