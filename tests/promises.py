@@ -458,10 +458,10 @@ def check_result(verdict, search, certificate, value, error):
 def check_slope(verdict, certificate, slope, doubt):
     """The slope is within its bound of the true one, which is known up to ``doubt``."""
     off, size = np.linalg.norm(slope - certificate.slope), np.linalg.norm(slope)
-    if not doubt <= 0.1 * max(size, certificate.slope_bound):
+    if not doubt <= 0.1 * max(size, certificate.slope_error):
         verdict.undecided.append(f"slope: {size:.3g} +- {doubt:.1g}")
-    elif off > certificate.slope_bound * (1.0 + 1e-9) + doubt:
-        text = f"{certificate.slope} +- {certificate.slope_bound:.3g}, true {slope}"
+    elif off > certificate.slope_error * (1.0 + 1e-9) + doubt:
+        text = f"{certificate.slope} +- {certificate.slope_error:.3g}, true {slope}"
         verdict.breaks("slope", off / (size or 1.0), text)
 
 
@@ -495,7 +495,7 @@ def check_gain(verdict, search, certificate, size):
         text = f"gain {certificate.gain:.2g} above {most:.2g}"
         verdict.breaks("converged", certificate.gain / size, text)
     record = search.history_[search.best_index_]
-    bounds = certificate.slope_bound + float(record["hypergradient_bound"])
+    bounds = certificate.slope_error + float(record["hypergradient_bound"])
     off = np.linalg.norm(np.ravel(record["hypergradient"]) - certificate.slope)
     if off > bounds * (1.0 + 1e-9):
         text = f"{record['hypergradient']} of history_, {certificate.slope} of the certificate"

@@ -87,7 +87,7 @@ def test_a_search_that_ends_where_it_starts_breaks_promises(promise, monkeypatch
 class Certificate:
     theta: np.ndarray
     slope: np.ndarray
-    slope_bound: float
+    slope_error: float
     interval: tuple
     gain: float
     error: float

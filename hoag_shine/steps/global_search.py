@@ -20,7 +20,7 @@ SHARE_OF_PASSES = 0.2
 # What is left of a term of the criterion at a distance of d from its steepest place: its derivative
 # falls like DECAY exp(-d).
 DECAY = 4.0
-# A gap that is wider by this factor is one step.
+# Gaps that are wider by this factor are as wide.
 ABOUT = 1.05
 # A sample that leaves open whether it is lower is asked for again with this share of its error.
 SHARPER = 0.3
@@ -160,7 +160,7 @@ class _Seen:
             return None
         # A local search makes slopes small: only those of looks say that nothing is near.
         telling = [s for s in (left, right) if s not in self.candidates]
-        if telling and all(b - a <= 2.0 * self._reach(s) for s in telling):
+        if telling and all(b - a <= ABOUT * 2.0 * self._reach(s) for s in telling):
             return None
         if self.best in (left, right) and b - a > 2.0 * self.step:
             return a + self.step if left is self.best else b - self.step

@@ -270,7 +270,12 @@ def _line_search(
     highest = losses + RESOLUTION * (losses + system.stiffness(state, state))
     low, high = np.zeros_like(t), np.full_like(t, np.inf)
     at_low, at_high = slope.copy(), np.full_like(t, np.inf)
-    # Where even the model expects nothing, a step is rounding.
+    # Where even the model expects nothing, a step is rounding: it is made if it does no harm.
+    idle = np.flatnonzero(~(slope < 0.0))
+    if idle.size:
+        moved, _ = folds.some(idle).training(Z[:, idle] + dZ[:, idle])
+        rise = constant[idle] + 0.5 * linear[idle]
+        t[idle[~(moved + rise <= highest[idle])]] = 0.0
     searching = np.flatnonzero(slope < 0.0)
     for _ in range(MAX_TRIALS):
         if not searching.size:

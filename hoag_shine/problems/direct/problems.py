@@ -24,7 +24,7 @@ from ..penalties import L2Penalty
 from .dual import DualSystem
 from .kernels import Kernels, separable
 from .least_squares import LeastSquares
-from .newton import MAX_ITER, NEAR, ROUNDING, SOLVED, Folds, Solved, State, solve
+from .newton import MAX_ITER, NEAR, ROUNDING, SOLVED, TINY, Folds, Solved, State, solve
 from .primal import Design, PrimalSystem
 
 Array = NDArray[np.float64]
@@ -375,6 +375,8 @@ class DirectProblems:
             certain = system.significant(force, state, slopes)
             gap = folds.relative(0.5 * system.length(certain) ** 2, objective)
         unknown = (left > UNMOVED) | ~(decrement <= KNOWN) | ~(gap <= KNOWN) | ~np.isfinite(errors)
+        # All of these are relative to the objective, which is no larger than without coefficients.
+        unknown |= ~(objective <= (1.0 + KNOWN) * folds.training(np.zeros_like(Z))[0] + TINY)
         errors, bounds = (np.where(unknown, np.inf, a) for a in (errors, bounds))
         return state, DirectSolution(
             ws=ws,
@@ -382,7 +384,7 @@ class DirectProblems:
             errors=errors,
             hypergradients=hypergradients,
             bounds=bounds,
-            converged=(decrement <= ROUNDING) & (gap <= KNOWN),
+            converged=(decrement <= ROUNDING) & ~unknown,
             inner_values=objective,
             grads=self._gradients(slopes, ws, h, folds),
             n_iter=solved.n_iter,
