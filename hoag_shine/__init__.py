@@ -30,9 +30,10 @@ if TYPE_CHECKING:
         TweedieLoss,
     )
     from .search import ShineCV
-    from .steps import Outcome
+    from .steps import Certificate, Outcome
 
 _HOMES = {
+    "Certificate": "steps",
     "GeneralizedLinear": "estimators.generalized_linear",
     "HoagResult": "outer",
     "HuberLoss": "problems.losses",
@@ -59,6 +60,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Certificate",
     "GeneralizedLinear",
     "HoagResult",
     "HuberLoss",

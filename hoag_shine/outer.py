@@ -133,10 +133,13 @@ def hoag(
     hypergradient : str or callable, default="auto"
         ``"auto"``, ``"shine"``, ``"shine-opa"``, ``"shine-refine"``, ``"cg"``, ``"cg-limited"``,
         ``"jacobian-free"`` or ``"exact"``; see :mod:`hoag_shine.hypergradients`.
-    step : {"auto", "secant", "trust-region", "adaptive"}, default="auto"
-        ``"secant"`` searches one hyperparameter and is the default there, ``"trust-region"`` is
-        the default for several; ``"adaptive"`` is HOAG's projected gradient step, and the default
-        with one of HOAG's schedules or a callable as ``tolerance``. See :mod:`hoag_shine.steps`.
+    step : {"auto", "global", "secant", "trust-region", "adaptive"}, default="auto"
+        ``"global"`` searches one hyperparameter, looks at the rest of its range and is the default
+        there; ``"secant"`` is its local search alone. ``"trust-region"`` is the default for several
+        hyperparameters, of which each is searched by itself where their problems have nothing in
+        common, as those of several targets. ``"adaptive"`` is HOAG's projected gradient step, and
+        the default with one of HOAG's schedules or a callable as ``tolerance``. See
+        :mod:`hoag_shine.steps`.
     first_step : float, optional
         Length of the first step in theta; 2 by default, where nothing is known, and 1 for the
         adaptive step. Less is better where the best theta is known to be near.
@@ -149,9 +152,10 @@ def hoag(
     bounds : pair of float or array-like, default=(-18.0, 18.0)
         Lower and upper bounds of theta.
     tol : float, default=1e-3
-        Stop when the next step changes theta by at most this much, or should gain no more than
-        ``tol**2`` of the criterion, which is then solved until it is known to half of that, or
-        to 3e-6 of itself where there are at most 10,000 inner variables. A search for one
+        What may be left to gain at the end is ``tol**2`` of the criterion. A local search stops
+        when the next step changes theta by at most ``tol``, or should gain no more than that. The
+        criterion is then solved until it is known to half of that, or to 3e-6 of itself where there
+        are at most 10,000 inner variables. A search for one
         hyperparameter goes on to 1e-3 where few rows stand for many, so that a pass reads no more
         than a tenth of the data.
     max_iter : int, default=300
@@ -186,7 +190,8 @@ def hoag(
     Returns
     -------
     result : HoagResult
-        Its ``history`` holds, for each outer iteration, a dict of ``iteration``, ``theta``,
+        Its ``history`` holds, for each outer iteration, a dict of ``iteration``, ``look`` (whether
+        it only looked at another part of the range), ``theta``,
         ``criterion`` (corrected for the inner error where the adjoint allows it),
         ``fold_criteria`` (of each problem, likewise), ``error`` (the inner error's worth in the
         criterion), ``hypergradient``, ``hypergradient_norm``, ``hypergradient_error`` (its
@@ -200,8 +205,8 @@ def hoag(
     Warns
     -----
     ConvergenceWarning
-        When ``max_iter`` or ``max_time`` ends the search, or an inner problem at the result is not
-        solved.
+        When ``max_iter`` or ``max_time`` ends the search, when more may be gained than ``tol``
+        allows, or when an inner problem at the result is not solved.
 
     Notes
     -----

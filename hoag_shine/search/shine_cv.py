@@ -144,9 +144,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         columns are in proportion to the variances of these (for ``C``, to their inverses), and have
         the given values as geometric means: columns in other units have the same search.
     tol : float, default=2e-2
-        Stop when the next step changes the logarithm of the penalty by at most ``tol``, or the
-        criterion by at most ``tol**2`` of itself. The criterion is then known to half of that, and
-        to 3e-6 of itself for up to 10,000 coefficients. The final fit ends when its gradient has
+        What may be left to gain at the end is ``tol**2`` of the criterion, for one penalty and for
+        many. A local search stops when the next step changes the logarithm of the penalty by at
+        most ``tol``, or the criterion by at most ``tol**2`` of itself. The criterion is then known
+        to half of that, and to 3e-6 of itself for up to 10,000 coefficients. The final fit ends when its gradient has
         fallen to that share of its norm at zero. Of least squares over tall dense data, whose
         passes are nearly free, a single penalty is searched to 1e-3 if ``tol`` is more.
     max_iter : int, default=300
@@ -229,6 +230,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         A record for each outer iteration, see :func:`hoag`, with ``params`` added.
     outcome_ : Outcome
         Why the search ended; ``Outcome.BOUND`` for an optimum on a bound.
+    certificate_ : Certificate
+        What can still be gained, in which part of the range, and how much of that was looked at.
     n_iter_ : int
         Number of outer iterations.
     n_splits_ : int
@@ -246,8 +249,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     Warns
     -----
     ConvergenceWarning
-        When the search ends at ``max_iter`` or ``max_time``, on a bound or by an interrupt, or a
-        fit does not converge; the message says what to do.
+        When the search ends at ``max_iter`` or ``max_time``, on a bound or by an interrupt, when
+        more may be gained than ``tol`` allows, or a fit does not converge; the message says what to
+        do.
 
     Notes
     -----
