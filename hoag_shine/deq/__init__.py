@@ -13,8 +13,10 @@ except ImportError as error:
     ) from error
 
 from .backward import METHODS, Adjoint, Linearisation, with_fallback, with_refinement
-from .layer import DEQ, BackwardInfo, Info, fixed_point
+from .info import BackwardInfo, Info
+from .layer import DEQ, fixed_point
 from .low_rank import LowRank
+from .options import restored as restored_options
 from .regularization import jacobian_penalty, spectral_radius
 from .solvers import SOLVERS, Solution, Status, Stopping
 from .state import FlatMap, Layout
@@ -35,6 +37,7 @@ __all__ = [
     "Stopping",
     "fixed_point",
     "jacobian_penalty",
+    "restored_options",
     "spectral_radius",
     "with_fallback",
     "with_refinement",

@@ -1,4 +1,6 @@
 import copy
+import json
+import pickle
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from hoag_shine.deq import (
     Adjoint,
     fixed_point,
     jacobian_penalty,
+    restored_options,
     spectral_radius,
     with_fallback,
     with_refinement,
@@ -683,3 +686,66 @@ def test_parametrised_weights_that_pytorch_caches(solver, backward):
     with nn.utils.parametrize.cached():
         found = torch.autograd.grad(deq(torch.zeros_like(x), x)[0].sum(), parameters)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backward", ["implicit", "phantom", partial(implicit, solver="broyden")])
+def test_an_infinite_derivative_of_a_sample_does_not_reach_shared_parameters(backward):
+    """The root at 0 is a fixed point of the second sample, which starts there."""
+    w = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    z0 = torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, 1.0]], dtype=torch.float64)
+
+    def gradient(z0):
+        z, info = fixed_point(
+            lambda z: w * z.abs().sqrt() + 0.1 * z, z0, backward=backward, solver="broyden"
+        )
+        return torch.autograd.grad(z.sum(), w)[0], info
+
+    expected, _ = gradient(z0[[0, 2]])
+    with pytest.warns(RuntimeWarning, match=r"the backward method .* for 1 of 3 .* sample 1\)"):
+        found, info = gradient(z0)
+    assert info.converged.all()
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_layer_with_all_options_goes_through_pickle():
+    deq = DEQ(Affine(), solver=partial(broyden, memory=3), refine=2, fallback="norm-ratio")
+    again = pickle.loads(pickle.dumps(deq))  # noqa: S301
+    x = torch.randn(3, 4)
+    found, expected = (
+        torch.autograd.grad(layer(torch.zeros_like(x), x)[0].sum(), layer.f.linear.weight)
+        for layer in (again, deq)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_layer_can_be_made_again_from_what_it_says_of_itself():
+    options = {
+        "solver": partial(broyden, memory=3),
+        "backward": partial(implicit, max_iter=7),
+        "tol": 1e-2,
+        "max_iter": 8,
+        "refine": 1,
+        "fallback": "residual",
+        "state_dtype": torch.float64,
+        "eval_tol": 0.0,
+    }
+    described = json.loads(json.dumps(DEQ(Affine(), **options).described()))
+    again = DEQ(Affine(), **restored_options(described))
+    assert again.described() == described
+    assert again.solver_name == "broyden(memory=3)"
+    assert described["state_dtype"] == "float64"
+
+
+class OwnSolver:
+    """Not a function, but callable."""
+
+    def __call__(self, f, z0, stopping):
+        return broyden(f, z0, stopping)
+
+
+def test_a_layer_of_functions_of_ones_own_says_the_same_in_every_process():
+    first, second = (DEQ(Affine(), solver=OwnSolver()) for _ in range(2))
+    assert first.described() == second.described()
+    assert first.solver_name == "OwnSolver"
+    with pytest.raises(ValueError, match=r"solver must be one of .* got 'OwnSolver'"):
+        DEQ(Affine(), **restored_options(first.described()))

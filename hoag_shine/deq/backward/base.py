@@ -49,6 +49,8 @@ class Linearisation:
     Attributes
     ----------
     converged : bool Tensor of shape (batch,)
+    precision : torch.dtype
+        The lowest in which f computes.
     n_vjp : int
         Products so far.
     """
@@ -58,6 +60,7 @@ class Linearisation:
         self._z = z
         everyone = z.new_ones(z.shape[0], dtype=torch.bool)
         self.converged = everyone if converged is None else converged
+        self.precision = f.precision
         self._vjp: Callable[[Tensor], Tensor] | None = None
         self.n_vjp = 0
 
@@ -79,9 +82,11 @@ class Linearisation:
     def measured(self, u: Tensor, grad: Tensor) -> Adjoint:
         """Return u with its residual on the whole state, for one product.
 
-        What an iteration believes of its residual may be of the past, or of another system.
+        What an iteration believes of its residual may be of the past, or of another system. Where
+        the residual is not finite u is no answer, and is NaN.
         """
-        return Adjoint(u, relative_norm(self.residual(u, grad), grad))
+        residual = relative_norm(self.residual(u, grad), grad)
+        return Adjoint(torch.where(torch.isfinite(residual)[:, None], u, torch.nan), residual)
 
 
 Method: TypeAlias = Callable[[Linearisation, LowRank, Tensor], Adjoint]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backward import implicit
-from ..layer import DEQ, Info
+from ..info import Info
+from ..layer import DEQ
 from ..regularization import jacobian_penalty
 from .config import MDEQConfig
 from .layers import Fuse, Head, ResidualBlock, WeightNormConv2d, frozen_statistics, stem

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from ..layer import Info
+from ..info import Info
 from ..mdeq import MDEQ, MDEQConfig
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .data import Images, Normalizer, augment, batches, seed_of, shuffled_batches
