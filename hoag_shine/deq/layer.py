@@ -35,6 +35,7 @@ def fixed_point(
     outer_grad: Callable[[State], State] | None = None,
     batch_dims: int = 1,
     check_separable: bool = True,
+    measure: bool = False,
 ) -> tuple[State, Info]:
     r"""Find the fixed point z of f for every sample of a batch, differentiably.
 
@@ -84,6 +85,9 @@ def fixed_point(
     check_separable : bool, default=True
         Whether to look, at the first call with an f, whether it treats samples separately; see
         the notes. It costs an evaluation of f and two products with its Jacobian.
+    measure : bool, default=False
+        Whether to measure the residual of the backward pass where the method does not, for one
+        product: ``info.backward.residual`` then is that of every sample's gradient.
 
     Returns
     -------
@@ -131,6 +135,7 @@ def fixed_point(
         state_dtype=state_dtype,
         batch_dims=batch_dims,
         check_separable=check_separable,
+        measure=measure,
     )
     return solve(options, f, z0, inputs, outer_grad)
 
@@ -144,7 +149,7 @@ class DEQ(nn.Module):
         As in :func:`fixed_point`.
     solver, backward, max_iter, tol, stop, divergence, check_every, refine, fallback, state_dtype
         As in :func:`fixed_point`.
-    batch_dims, check_separable
+    batch_dims, check_separable, measure
         As in :func:`fixed_point`.
     eval_max_iter : int, optional
         Largest number of steps in evaluation mode, by default ``max_iter``.
@@ -173,6 +178,7 @@ class DEQ(nn.Module):
         state_dtype: torch.dtype | None = None,
         batch_dims: int = 1,
         check_separable: bool = True,
+        measure: bool = False,
         eval_max_iter: int | None = None,
         eval_tol: float | None = None,
     ) -> None:
@@ -193,6 +199,7 @@ class DEQ(nn.Module):
             state_dtype=state_dtype,
             batch_dims=batch_dims,
             check_separable=check_separable,
+            measure=measure,
         )
         self._eval_options = dataclasses.replace(
             self._train_options,
@@ -201,10 +208,23 @@ class DEQ(nn.Module):
         )
 
     def forward(
-        self, z0: State, *inputs: Any, outer_grad: Callable[[State], State] | None = None
+        self,
+        z0: State,
+        *inputs: Any,
+        outer_grad: Callable[[State], State] | None = None,
+        max_iter: int | None = None,
+        tol: float | None = None,
+        measure: bool | None = None,
     ) -> tuple[State, Info]:
-        """Return the fixed point and what is known of it; see :func:`fixed_point`."""
+        """Return the fixed point and what is known of it; see :func:`fixed_point`.
+
+        ``max_iter``, ``tol`` and ``measure`` are those of this call, by default those of the layer.
+        """
         options = self._train_options if self.training else self._eval_options
+        given = {"max_iter": max_iter, "tol": tol, "measure": measure}
+        changed: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        if changed:
+            options = dataclasses.replace(options, **changed)
         return solve(options, self.f, z0, inputs, outer_grad)
 
     @property

@@ -33,6 +33,7 @@ class Options:
     state_dtype: torch.dtype | None
     batch_dims: int
     check_separable: bool
+    measure: bool
 
     def __post_init__(self) -> None:
         check_batch_dims(self.batch_dims)

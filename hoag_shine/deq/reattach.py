@@ -28,15 +28,23 @@ class Rule:
         Gets a :class:`BackwardInfo`.
     lost : bool Tensor of shape (batch,)
         Samples that were not finite at any iterate: they get a gradient of zero.
+    measure : bool, default=False
+        Whether to measure the residual where the method does not.
     """
 
     def __init__(
-        self, method: Method, linearisation: Linearisation, info: Info, lost: Tensor
+        self,
+        method: Method,
+        linearisation: Linearisation,
+        info: Info,
+        lost: Tensor,
+        measure: bool = False,
     ) -> None:
         self.method = method
         self.linearisation = linearisation
         self.info = info
         self.lost = lost
+        self.measure = measure
 
     def __call__(self, grad: Tensor) -> Tensor:
         """Return the adjoint u for a gradient with respect to z, both of shape (batch, n)."""
@@ -44,8 +52,12 @@ class Rule:
         # Backward may be called under autocast, where solvers would lose their precision.
         with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
             adjoint = self.method(self.linearisation, self.info.inverse_jacobian, grad)
+            residual = adjoint.residual
+            # Where samples fell back the residual that is known is not that of the result.
+            if self.measure and (residual is None or adjoint.fell_back is not None):
+                residual = self.linearisation.measured(adjoint.value, grad).residual
         self.info.backward = BackwardInfo(
-            adjoint.residual, adjoint.fell_back, self.linearisation.n_vjp - before
+            residual, adjoint.fell_back, self.linearisation.n_vjp - before
         )
         self.linearisation.free()
         unsolved = self._unsolved(grad, adjoint.value)

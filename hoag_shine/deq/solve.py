@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .backward import Linearisation, Method
+from .backward import Linearisation
 from .backward.unrolled import unrolled
 from .info import Info
 from .options import Options
@@ -56,18 +56,21 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
     if options.check_separable and options.batch_dims == 1:
         check_separable(f, solution.z)
     if torch.is_grad_enabled():
-        return _with_graph(options.method, f, solution, info), info
+        rule = Rule(
+            options.method,
+            Linearisation(f, solution.z, info.converged),
+            info,
+            lost=~torch.isfinite(solution.residual),
+            measure=options.measure,
+        )
+        return _with_graph(f, solution.z, rule), info
     return solution.z, info
 
 
-def _with_graph(method: Method, f: FlatMap, solution: Solution, info: Info) -> Tensor:
-    lost = ~torch.isfinite(solution.residual)
+def _with_graph(f: FlatMap, z: Tensor, rule: Rule) -> Tensor:
     # A z0 that is not finite stands for no result, and its derivatives would spread.
-    image = f(torch.where(lost[:, None], 0, solution.z))
-    if not image.requires_grad:
-        return solution.z
-    linearisation = Linearisation(f, solution.z, info.converged)
-    return reattached(image, solution.z, Rule(method, linearisation, info, lost))
+    image = f(torch.where(rule.lost[:, None], 0, z))
+    return reattached(image, z, rule) if image.requires_grad else z
 
 
 def _fill_cache(f: FlatMap, z: Tensor) -> None:

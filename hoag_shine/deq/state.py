@@ -175,6 +175,8 @@ class FlatMap:
     ----------
     precision : torch.dtype
         The lower one of those of the state and of the autocast.
+    differentiated : bool
+        Whether gradients were recorded when it was made, so that a backward pass may follow.
     n_evals : int
         Calls of f so far.
     n_vjp : int
@@ -194,6 +196,7 @@ class FlatMap:
         self._outer_grad = outer_grad
         self._autocast = _autocast_as_now(layout.device.type)
         self.precision = _precision(layout)
+        self.differentiated = torch.is_grad_enabled()
         self.n_evals = 0
         self.n_vjp = 0
 

@@ -39,7 +39,8 @@ def adjoint_broyden(
     opa_every : int, optional
         Outer-problem awareness: every so many steps a further product in the direction
         :math:`\sigma = B^\top \nabla L(z)`, which is the SHINE estimate itself, so that it is right
-        where the backward pass uses it. Needs ``outer_grad``. By default, every fifth step if
+        where the backward pass uses it. Needs ``outer_grad`` wherever gradients are recorded. By
+        default, every fifth step if
         ``outer_grad`` is given, and never if not.
 
     Returns
@@ -49,7 +50,7 @@ def adjoint_broyden(
     Raises
     ------
     ValueError
-        If ``opa_every`` is given without ``outer_grad``.
+        If ``opa_every`` is given without ``outer_grad`` where gradients are recorded.
 
     Notes
     -----
@@ -87,6 +88,8 @@ def _check_opa(opa_every: int | None, f: FlatMap) -> int | None:
     if opa_every < 1:
         raise ValueError(f"opa_every must be at least 1, got {opa_every!r}.")
     if not f.has_outer_grad:
+        if not f.differentiated:
+            return None  # as in evaluation: there is no backward pass to be aware of
         raise ValueError("opa_every needs outer_grad, the gradient of the loss, but got none.")
     return opa_every
 
