@@ -24,6 +24,7 @@ def fixed_point(
     *inputs: Any,
     solver: str | Solver = "broyden",
     backward: str | Method = "shine",
+    backward_tol: float | None = None,
     max_iter: int = 18,
     tol: float = 1e-4,
     stop: Literal["relative", "absolute"] = "relative",
@@ -54,6 +55,9 @@ def fixed_point(
     backward : str or callable, default="shine"
         ``"shine"``, ``"implicit"``, ``"jacobian-free"``, ``"phantom"`` or a function, see
         :mod:`hoag_shine.deq.backward`; or ``"unrolled"``, which records ``max_iter`` Picard steps.
+    backward_tol : float, optional
+        Residual, over the norm of the gradient of the loss, at which ``"auto"`` and ``"implicit"``
+        stop; by default that of the method, 0.1 and 1e-6.
     max_iter : int, default=18
         Largest number of solver steps; f is evaluated once more than that.
     tol : float, default=1e-4
@@ -125,6 +129,7 @@ def fixed_point(
     options = Options(
         solver=solver,
         backward=backward,
+        backward_tol=backward_tol,
         max_iter=max_iter,
         tol=tol,
         stop=stop,
@@ -147,9 +152,9 @@ class DEQ(nn.Module):
     ----------
     f : callable or Module
         As in :func:`fixed_point`.
-    solver, backward, max_iter, tol, stop, divergence, check_every, refine, fallback, state_dtype
+    solver, backward, backward_tol, max_iter, tol, stop, divergence, check_every
         As in :func:`fixed_point`.
-    batch_dims, check_separable, measure
+    refine, fallback, state_dtype, batch_dims, check_separable, measure
         As in :func:`fixed_point`.
     eval_max_iter : int, optional
         Largest number of steps in evaluation mode, by default ``max_iter``.
@@ -168,6 +173,7 @@ class DEQ(nn.Module):
         *,
         solver: str | Solver = "broyden",
         backward: str | Method = "shine",
+        backward_tol: float | None = None,
         max_iter: int = 18,
         tol: float = 1e-4,
         stop: Literal["relative", "absolute"] = "relative",
@@ -189,6 +195,7 @@ class DEQ(nn.Module):
         self._train_options = Options(
             solver=solver,
             backward=backward,
+            backward_tol=backward_tol,
             max_iter=max_iter,
             tol=tol,
             stop=stop,

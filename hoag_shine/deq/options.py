@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from numbers import Real
 from typing import Any, Literal
 
 import torch
 
-from .abilities import estimates_inverse, takes_outer_grad, uses_inverse
+from .abilities import estimates_inverse, takes_outer_grad, takes_tol, uses_inverse
 from .backward import METHODS, Method, with_fallback, with_refinement
 from .backward.wrappers import Test
 from .solvers import SOLVERS, Solver, Stopping
@@ -23,6 +24,7 @@ class Options:
 
     solver: str | Solver
     backward: str | Method
+    backward_tol: float | None
     max_iter: int
     tol: float
     stop: Literal["relative", "absolute"]
@@ -54,7 +56,8 @@ class Options:
     def method(self) -> Method | None:
         """The backward method with its refinement and fallback; None for the unrolled one."""
         if self.unrolled:
-            if self.refine or self.fallback not in (None, "auto"):
+            given = (self.refine or None, self.backward_tol, self.fallback)
+            if given not in ((None, None, None), (None, None, "auto")):
                 raise ValueError("backward='unrolled' has nothing to refine or to fall back from.")
             return None
         method: Method = _look_up("backward", self.backward, METHODS, more=("unrolled",))
@@ -64,9 +67,23 @@ class Options:
                 f"Jacobian, got {self.solver_name!r}: use 'broyden' or 'adjoint-broyden', or "
                 "backward='jacobian-free', which is what it would amount to."
             )
+        if self.backward_tol is not None:
+            method = self._with_tol(method)
         if self.fallback is not None:
             method = with_fallback(method, self.fallback)
         return with_refinement(method, self.refine) if self.refine != 0 else method
+
+    def _with_tol(self, method: Method) -> Method:
+        if not takes_tol(method):
+            raise ValueError(
+                f"backward_tol is for backward methods that have a tolerance, such as 'auto' and "
+                f"'implicit', got backward={self.backward_name!r}."
+            )
+        if not (isinstance(self.backward_tol, Real) and self.backward_tol >= 0):
+            raise ValueError(
+                f"backward_tol must be a number of at least 0, got {self.backward_tol!r}."
+            )
+        return partial(method, tol=self.backward_tol)
 
     @property
     def unrolled(self) -> bool:

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import pickle
 from functools import partial
@@ -11,8 +12,10 @@ from torch import nn
 
 from hoag_shine.deq import (
     DEQ,
+    METHODS,
     SOLVERS,
     Adjoint,
+    LowRank,
     fixed_point,
     jacobian_penalty,
     restored_options,
@@ -20,7 +23,7 @@ from hoag_shine.deq import (
     with_fallback,
     with_refinement,
 )
-from hoag_shine.deq.backward import implicit, phantom, shine
+from hoag_shine.deq.backward import auto, implicit, phantom, shine
 from hoag_shine.deq.solvers import adjoint_broyden, anderson, broyden, picard
 
 TIGHT = {"max_iter": 80, "tol": 1e-13}
@@ -143,6 +146,82 @@ def test_jacobian_free_is_the_gradient_of_one_step():
     (found,) = torch.autograd.grad(z.sum(), W)
     (expected,) = torch.autograd.grad(f(z.detach(), x).sum(), W)
     torch.testing.assert_close(found, expected)
+
+
+def true_residual(u, inverse, grad):
+    return (grad - u @ torch.linalg.inv(inverse)).norm(dim=1) / grad.norm(dim=1)
+
+
+@pytest.mark.parametrize("solver", ["broyden", "picard", "adjoint-broyden"])
+def test_auto_goes_as_far_as_asked(solver):
+    f, x, _, inverse = linear_problem(batch=5, n=30)
+    grad = torch.randn_like(x)
+    products = []
+    for tol in (0.9, 1e-1, 1e-3, 1e-6):
+        u, _, info = x_gradient(
+            f, x, grad, solver=solver, backward=partial(auto, max_iter=40), backward_tol=tol
+        )
+        torch.testing.assert_close(info.backward.residual, true_residual(u, inverse, grad))
+        assert info.backward.residual.max() <= tol
+        products.append(info.backward.n_vjp)
+    assert products == sorted(products)
+    few, _, info = x_gradient(f, x, grad, solver=solver, backward=partial(auto, max_iter=3, tol=0))
+    assert info.backward.n_vjp == 3
+    assert (true_residual(few, inverse, grad) <= 1).all()
+
+
+def test_auto_needs_one_product_where_the_shared_estimate_is_right():
+    f, x, _, inverse = linear_problem(batch=4)
+    grad = torch.randn_like(x)
+    gradient, _, info = x_gradient(f, x, grad, solver="adjoint-broyden", backward="auto")
+    torch.testing.assert_close(gradient, grad @ inverse)
+    assert info.backward.n_vjp == 1
+    assert not info.backward.fell_back.any()
+
+
+def test_auto_takes_the_better_estimate_for_each_sample():
+    """The first sample's shared estimate is exact, the second's is across the gradient."""
+    f, x, _, inverse = linear_problem(batch=2, norm=0.5)
+    grad = torch.randn_like(x)
+
+    def with_estimates(f, z0, stopping):
+        found = broyden(f, z0, stopping)
+        left = grad @ inverse - grad
+        left[1] = torch.randn_like(left[1]) * 100
+        right = grad / grad.square().sum(1, keepdim=True)
+        estimate = LowRank(right[:, None], left[:, None])
+        return dataclasses.replace(found, inverse_jacobian=estimate)
+
+    backward = partial(auto, max_iter=2)
+    u, _, info = x_gradient(f, x, grad, solver=with_estimates, backward=backward)
+    assert info.backward.fell_back.tolist() == [False, True]
+    torch.testing.assert_close(u[0], (grad @ inverse)[0])
+    image = grad @ torch.linalg.inv(inverse)
+    best = (image * grad).sum(1) / image.square().sum(1)
+    torch.testing.assert_close(u[1], (best[:, None] * grad)[1])
+
+
+def test_auto_does_not_depend_on_the_batch():
+    f, x, _ = tanh_problem(batch=6, n=20)
+    x[0] *= 30  # where tanh is flat, so that there is little to solve
+    grad = torch.randn_like(x)
+    together, _, info = x_gradient(f, x, grad, backward="auto", max_iter=6, tol=0)
+    assert len({round(r, 6) for r in info.backward.residual.tolist()}) == 6
+    for i in range(6):
+        part = slice(i, i + 1)
+        alone, _, _ = x_gradient(f, x[part], grad[part], backward="auto", max_iter=6, tol=0)
+        torch.testing.assert_close(alone, together[part])
+
+
+def test_the_residual_of_every_method_can_be_measured():
+    f, x, _, inverse = linear_problem(batch=5, n=30)
+    grad = torch.randn_like(x)
+    for backward in METHODS:
+        for fallback in (None, "residual"):
+            options = {"backward": backward, "fallback": fallback, "max_iter": 8, "tol": 0}
+            u, _, info = x_gradient(f, x, grad, **options, measure=True)
+            expected = true_residual(u, inverse, grad)
+            torch.testing.assert_close(info.backward.residual, expected)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -574,7 +653,10 @@ def test_z0_is_checked(z0, error, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backward": "exact"}, "backward must be one of implicit, jacobian-free, phantom, shine"),
+        (
+            {"backward": "exact"},
+            "backward must be one of auto, implicit, jacobian-free, phantom, shine",
+        ),
         ({"solver": "picard", "backward": "shine"}, "needs a solver that estimates"),
         ({"solver": picard, "backward": "shine"}, "estimates .* got 'picard'"),
         ({"solver": "anderson", "backward": shine}, "backward='shine' needs a solver"),
@@ -586,6 +668,9 @@ def test_z0_is_checked(z0, error, message):
         ),
         ({"backward": "unrolled", "refine": 2}, "nothing to refine"),
         ({"refine": -1}, "refine must be"),
+        ({"backward": "shine", "backward_tol": 0.1}, "got backward='shine'"),
+        ({"backward": "auto", "backward_tol": -1.0}, "backward_tol must be"),
+        ({"backward": "unrolled", "backward_tol": 0.1}, "nothing to refine"),
         ({"fallback": "norm"}, "fallback must be"),
     ],
 )

@@ -6,6 +6,7 @@ A method is a function ``method(linearisation, inverse_jacobian, grad) -> Adjoin
 solvers that do not estimate the inverse Jacobian.
 """
 
+from .auto import auto
 from .base import Adjoint, Linearisation, Method
 from .implicit import implicit
 from .jacobian_free import jacobian_free
@@ -14,6 +15,7 @@ from .shine import shine
 from .wrappers import with_fallback, with_refinement
 
 METHODS: dict[str, Method] = {
+    "auto": auto,
     "implicit": implicit,
     "jacobian-free": jacobian_free,
     "phantom": phantom,
@@ -25,6 +27,7 @@ __all__ = [
     "Adjoint",
     "Linearisation",
     "Method",
+    "auto",
     "implicit",
     "jacobian_free",
     "phantom",

@@ -75,9 +75,13 @@ class Linearisation:
         """Drop the graph behind the products; another product would build it again."""
         self._vjp = None
 
+    def times(self, v: Tensor) -> Tensor:
+        """Return (I - J^T) v, for one product."""
+        return v - self.vjp(v)
+
     def residual(self, u: Tensor, grad: Tensor) -> Tensor:
         """Return ``grad - (I - J^T) u``, of shape (batch, n), for one product."""
-        return grad - u + self.vjp(u)
+        return grad - self.times(u)
 
     def measured(self, u: Tensor, grad: Tensor) -> Adjoint:
         """Return u with its residual on the whole state, for one product.
