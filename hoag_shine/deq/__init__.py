@@ -17,7 +17,7 @@ from .info import BackwardInfo, Info
 from .layer import DEQ, fixed_point
 from .low_rank import LowRank
 from .options import restored as restored_options
-from .regularization import jacobian_penalty, spectral_radius
+from .regularization import fixed_point_correction, jacobian_penalty, spectral_radius
 from .solvers import SOLVERS, Solution, Status, Stopping
 from .state import FlatMap, Layout
 
@@ -36,6 +36,7 @@ __all__ = [
     "Status",
     "Stopping",
     "fixed_point",
+    "fixed_point_correction",
     "jacobian_penalty",
     "restored_options",
     "spectral_radius",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .low_rank import LowRank
 from .solvers import Status
+from .state import State
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,14 @@ class Info:
     status : int8 Tensor of shape (batch,)
         Values of :class:`Status`.
     trace : Tensor of shape (steps + 1, batch)
-        The residual that is compared with the tolerance, at every iterate.
+        The residual that is compared with the tolerance, at every iterate; without a monitor, at
+        the last one.
     inverse_jacobian : LowRank
         The solver's estimate of the inverse of I - J at z.
     n_evals : int
         Calls of f by the solver.
+    iterates : tuple of states
+        Those that ``indexing`` asked for.
     backward : BackwardInfo or None
         None until gradients have gone through z.
     """
@@ -59,6 +63,7 @@ class Info:
     trace: Tensor
     inverse_jacobian: LowRank
     n_evals: int
+    iterates: tuple[State, ...] = ()
     backward: BackwardInfo | None = field(default=None)
 
     def __repr__(self) -> str:

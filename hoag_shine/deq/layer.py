@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -37,6 +37,8 @@ def fixed_point(
     batch_dims: int = 1,
     check_separable: bool = True,
     measure: bool = False,
+    monitor: bool = True,
+    indexing: Sequence[int] = (),
 ) -> tuple[State, Info]:
     r"""Find the fixed point z of f for every sample of a batch, differentiably.
 
@@ -46,10 +48,10 @@ def fixed_point(
         Maps a state, and the inputs, to a state of the same shapes. It must be deterministic and,
         unless ``batch_dims=0``, treat samples separately. Gradients reach its parameters, and the
         inputs.
-    z0 : Tensor of shape (batch, ...), or nested tuples or lists of them
+    z0 : Tensor of shape (batch, ...), or nested tuples, lists or dicts of them
         Where the solver starts, for instance the z of an earlier call. No gradient reaches it.
     *inputs
-        Passed on to f.
+        Passed on to f; ``functools.partial(f, name=value)`` passes keywords.
     solver : {"broyden", "adjoint-broyden", "anderson", "picard"} or callable, default="broyden"
         See :mod:`hoag_shine.deq.solvers`.
     backward : str or callable, default="shine"
@@ -92,6 +94,13 @@ def fixed_point(
     measure : bool, default=False
         Whether to measure the residual of the backward pass where the method does not, for one
         product: ``info.backward.residual`` then is that of every sample's gradient.
+    monitor : bool, default=True
+        Whether the solver looks at its residuals. Without, it saves that time, takes all
+        ``max_iter`` steps, and returns the last iterate, of which alone the residual is known.
+    indexing : sequence of int, default=()
+        Numbers of steps: ``info.iterates`` has the states after them, with gradients as if the
+        solver had ended there, for losses on the trajectory such as
+        :func:`fixed_point_correction`.
 
     Returns
     -------
@@ -141,6 +150,8 @@ def fixed_point(
         batch_dims=batch_dims,
         check_separable=check_separable,
         measure=measure,
+        monitor=monitor,
+        indexing=tuple(indexing),
     )
     return solve(options, f, z0, inputs, outer_grad)
 
@@ -154,7 +165,7 @@ class DEQ(nn.Module):
         As in :func:`fixed_point`.
     solver, backward, backward_tol, max_iter, tol, stop, divergence, check_every
         As in :func:`fixed_point`.
-    refine, fallback, state_dtype, batch_dims, check_separable, measure
+    refine, fallback, state_dtype, batch_dims, check_separable, measure, monitor, indexing
         As in :func:`fixed_point`.
     eval_max_iter : int, optional
         Largest number of steps in evaluation mode, by default ``max_iter``.
@@ -185,6 +196,8 @@ class DEQ(nn.Module):
         batch_dims: int = 1,
         check_separable: bool = True,
         measure: bool = False,
+        monitor: bool = True,
+        indexing: Sequence[int] = (),
         eval_max_iter: int | None = None,
         eval_tol: float | None = None,
     ) -> None:
@@ -207,9 +220,12 @@ class DEQ(nn.Module):
             batch_dims=batch_dims,
             check_separable=check_separable,
             measure=measure,
+            monitor=monitor,
+            indexing=tuple(indexing),
         )
         self._eval_options = dataclasses.replace(
             self._train_options,
+            indexing=(),
             max_iter=max_iter if eval_max_iter is None else eval_max_iter,
             tol=tol if eval_tol is None else eval_tol,
         )
@@ -222,14 +238,18 @@ class DEQ(nn.Module):
         max_iter: int | None = None,
         tol: float | None = None,
         measure: bool | None = None,
+        indexing: Sequence[int] | None = None,
     ) -> tuple[State, Info]:
         """Return the fixed point and what is known of it; see :func:`fixed_point`.
 
-        ``max_iter``, ``tol`` and ``measure`` are those of this call, by default those of the layer.
+        ``max_iter``, ``tol``, ``measure`` and ``indexing`` are those of this call, by default those
+        of the layer.
         """
         options = self._train_options if self.training else self._eval_options
-        given = {"max_iter": max_iter, "tol": tol, "measure": measure}
+        given = {"max_iter": max_iter, "tol": tol, "measure": measure, "indexing": indexing}
         changed: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        if indexing is not None:
+            changed["indexing"] = tuple(indexing)
         if changed:
             options = dataclasses.replace(options, **changed)
         return solve(options, self.f, z0, inputs, outer_grad)

@@ -36,6 +36,8 @@ class Options:
     batch_dims: int
     check_separable: bool
     measure: bool
+    monitor: bool
+    indexing: tuple[int, ...]
 
     def __post_init__(self) -> None:
         check_batch_dims(self.batch_dims)
@@ -44,7 +46,15 @@ class Options:
     @cached_property
     def stopping(self) -> Stopping:
         """When the solver stops."""
-        return Stopping(self.max_iter, self.tol, self.stop, self.divergence, self.check_every)
+        return Stopping(
+            max_iter=self.max_iter,
+            tol=self.tol,
+            mode=self.stop,
+            divergence=self.divergence,
+            check_every=self.check_every,
+            monitor=self.monitor,
+            indexing=self.indexing,
+        )
 
     @cached_property
     def forward_solver(self) -> Solver:
@@ -108,6 +118,7 @@ class Options:
     def described(self) -> dict[str, Any]:
         """Return all options in JSON's types; :func:`restored` reads them."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["indexing"] = list(self.indexing)
         plain["solver"] = _described(self.solver, SOLVERS)
         plain["backward"] = _described(self.backward, METHODS)
         if self.state_dtype is not None:
@@ -126,6 +137,8 @@ def restored(described: Mapping[str, Any]) -> dict[str, Any]:
         options["solver"] = _restored(options["solver"], SOLVERS)
     if "backward" in options:
         options["backward"] = _restored(options["backward"], METHODS)
+    if "indexing" in options:
+        options["indexing"] = tuple(options["indexing"])
     if options.get("state_dtype") is not None:
         options["state_dtype"] = getattr(torch, options["state_dtype"])
     return options

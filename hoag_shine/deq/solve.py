@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -46,31 +47,37 @@ def solve(
 
 
 def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, Info]:
-    if options.method is None:
+    if options.unrolled:
         z, solution = unrolled(f, start, options.stopping)
-        return z, _info(solution, f)
+        info = _info(solution, f)
+        info.iterates = tuple(f.layout.unflatten(iterate) for iterate in solution.iterates)
+        return z, info
     _fill_cache(f, start)
     with torch.no_grad():
         solution = options.forward_solver(f, start, options.stopping)
     info = _info(solution, f)
     if options.check_separable and options.batch_dims == 1:
         check_separable(f, solution.z)
-    if torch.is_grad_enabled():
-        rule = Rule(
-            options.method,
-            Linearisation(f, solution.z, info.converged),
-            info,
-            lost=~torch.isfinite(solution.residual),
-            measure=options.measure,
-        )
-        return _with_graph(f, solution.z, rule), info
-    return solution.z, info
+    z = _differentiable(options, f, solution.z, info)
+    info.iterates = tuple(
+        f.layout.unflatten(_differentiable(options, f, iterate, copy(info)))
+        for iterate in solution.iterates
+    )
+    return z, info
 
 
-def _with_graph(f: FlatMap, z: Tensor, rule: Rule) -> Tensor:
+def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tensor:
+    """Return z with a graph, if one is recorded; its backward pass is told to ``info``."""
+    if not torch.is_grad_enabled():
+        return z
+    lost = ~(torch.isfinite(info.residual) & torch.isfinite(z).all(1))
     # A z0 that is not finite stands for no result, and its derivatives would spread.
-    image = f(torch.where(rule.lost[:, None], 0, z))
-    return reattached(image, z, rule) if image.requires_grad else z
+    image = f(torch.where(lost[:, None], 0, z))
+    if not image.requires_grad:
+        return z
+    assert options.method is not None
+    linearisation = Linearisation(f, z, info.converged)
+    return reattached(image, z, Rule(options.method, linearisation, info, lost, options.measure))
 
 
 def _fill_cache(f: FlatMap, z: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""States of several tensors as one: nested tuples of tensors, flattened to (batch, n)."""
+"""States of several tensors as one: nested tuples and dicts of tensors, flattened to (batch, n)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 State: TypeAlias = Any
-"""A tensor, or a tuple or list of states; the first dimension of every tensor is the batch, unless
-all of them are one problem (``batch_dims=0``)."""
+"""A tensor, or a tuple, list or dict of states; the first dimension of every tensor is the batch,
+unless all of them are one problem (``batch_dims=0``)."""
 
 
 def check_batch_dims(batch_dims: int) -> None:
@@ -31,7 +31,7 @@ class Layout:
 
     Attributes
     ----------
-    structure : nested tuples and lists of int
+    structure : nested tuples, lists and dicts of int
         The state with the number of a leaf in place of each tensor.
     shapes : tuple of torch.Size
         Of the leaves.
@@ -118,8 +118,8 @@ class Layout:
         if isinstance(state, Tensor) and isinstance(self.structure, int):
             leaves = [state]
         else:
-            leaves = list(_leaves(state, name))
             _check_structure(state, self.structure, name)
+            leaves = _in_order(state, self.structure)
         rows = [self._row(leaf, i, name) for i, leaf in enumerate(leaves)]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
@@ -280,17 +280,19 @@ def _version(z: Tensor) -> int:
 def _leaves(state: State, name: str) -> Iterator[Tensor]:
     if isinstance(state, Tensor):
         yield state
-    elif isinstance(state, (tuple, list)):
-        for part in state:
+    elif isinstance(state, (tuple, list, dict)):
+        for part in state.values() if isinstance(state, dict) else state:
             yield from _leaves(part, name)
     else:
         raise TypeError(
-            f"{name} must be a tensor, or nested tuples or lists of tensors, got "
+            f"{name} must be a tensor, or nested tuples, lists or dicts of tensors, got "
             f"{type(state).__name__}."
         )
 
 
 def _rebuild(state: State, leaf: Callable[[Any], Any]) -> State:
+    if isinstance(state, dict):
+        return {key: _rebuild(part, leaf) for key, part in state.items()}
     if not isinstance(state, (tuple, list)):
         return leaf(state)
     parts = [_rebuild(part, leaf) for part in state]
@@ -304,16 +306,45 @@ def _numbered(state: State) -> Any:
 
 
 def _check_structure(state: State, structure: Any, name: str) -> None:
-    found = _numbered(state)
-    if _plain(found) != _plain(structure):
+    list(_leaves(state, name))  # that they are tensors
+    if not _is_like(state, structure):
         raise TypeError(
-            f"{name} must be nested as z0 is: expected {_plain(structure)}, got {_plain(found)} "
-            "(numbers stand for tensors)."
+            f"{name} must be nested as z0 is: expected {_plain(structure)}, got "
+            f"{_plain(_numbered(state))} (numbers stand for tensors)."
         )
 
 
+def _is_like(state: State, structure: Any) -> bool:
+    """Return whether a state is nested like another one; f may return lists for tuples."""
+    if isinstance(structure, dict):
+        return (
+            isinstance(state, dict)
+            and state.keys() == structure.keys()
+            and all(_is_like(state[key], part) for key, part in structure.items())
+        )
+    if isinstance(structure, (tuple, list)):
+        return (
+            isinstance(state, (tuple, list))
+            and len(state) == len(structure)
+            and all(map(_is_like, state, structure))
+        )
+    return isinstance(state, Tensor)
+
+
+def _in_order(state: State, structure: Any) -> list[Tensor]:
+    """Return the leaves in the order of the structure: f may return a dict in another one."""
+    if isinstance(structure, dict):
+        return [leaf for key, part in structure.items() for leaf in _in_order(state[key], part)]
+    if isinstance(structure, (tuple, list)):
+        pairs = zip(state, structure, strict=True)
+        return [leaf for one, part in pairs for leaf in _in_order(one, part)]
+    return [state]
+
+
 def _plain(structure: Any) -> Any:
-    """Return the structure with lists as tuples: f may return either."""
+    """Return the structure with lists as tuples, as errors show it."""
+    if isinstance(structure, dict):
+        return {key: _plain(part) for key, part in structure.items()}
     if isinstance(structure, (tuple, list)):
         return tuple(_plain(part) for part in structure)
     return structure

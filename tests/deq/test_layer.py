@@ -17,6 +17,7 @@ from hoag_shine.deq import (
     Adjoint,
     LowRank,
     fixed_point,
+    fixed_point_correction,
     jacobian_penalty,
     restored_options,
     spectral_radius,
@@ -518,6 +519,49 @@ def test_a_named_tuple_is_handed_on_as_one():
     torch.testing.assert_close(z.image, torch.full((2, 3, 3), 2.0), rtol=1e-3, atol=0)
 
 
+def test_a_dict_is_a_state_whatever_the_order_that_f_returns_it_in():
+    def f(z):
+        assert type(z) is dict
+        image = 0.5 * z["image"] + z["parts"][0][:, :, None]
+        return {"parts": [0.3 * z["parts"][0] + 1], "image": image}
+
+    z0 = {"image": torch.zeros(2, 3, 3), "parts": (torch.ones(2, 3),)}
+    z, info = fixed_point(f, z0, tol=1e-6)
+    assert info.converged.all()
+    torch.testing.assert_close(z["parts"][0], torch.full((2, 3), 1 / 0.7), rtol=1e-4, atol=0)
+    torch.testing.assert_close(z["image"], torch.full((2, 3, 3), 2 / 0.7), rtol=1e-4, atol=0)
+    for wrong in ({"image": z0["image"]}, {**z0, "more": z0["image"]}, tuple(z0.values())):
+        with pytest.raises(TypeError, match=r"nested as z0 is: expected \{'image': 0, 'parts'"):
+            fixed_point(lambda z, wrong=wrong: wrong, z0)
+
+
+def test_keywords_of_f_go_with_partial_and_are_no_other_function():
+    calls = []
+
+    def f(z, *, scale):
+        calls.append(scale)
+        return scale * z + 1
+
+    for scale in (0.5, 0.25):
+        z, _ = fixed_point(partial(f, scale=scale), torch.zeros(2, 3), max_iter=3, tol=0)
+        torch.testing.assert_close(z, torch.full((2, 3), 1 / (1 - scale)))
+    assert calls.count(0.5) == 5 + 1  # samples are found to be separate once
+    assert calls.count(0.25) == 5
+
+
+def test_options_of_a_single_call():
+    deq = DEQ(Affine(), max_iter=30, tol=1e-6)
+    x = torch.randn(3, 4)
+    z0 = torch.zeros_like(x)
+    assert deq(z0, x, max_iter=4, tol=0)[1].trace.shape[0] == 5
+    assert deq(z0, x, tol=1e-2)[1].n_steps.max() < deq(z0, x)[1].n_steps.max()
+    z, info = deq(z0, x, measure=True)
+    z.sum().backward()
+    assert (info.backward.residual >= 0).all()
+    with pytest.raises(ValueError, match="max_iter must be"):
+        deq(z0, x, max_iter=0)
+
+
 def test_inference_mode():
     """Where no product with the Jacobian is needed, it works; elsewhere it says what to do."""
     with torch.inference_mode():
@@ -636,7 +680,7 @@ def test_f_must_keep_the_state_as_it_is(f, error, message):
     ("z0", "error", "message"),
     [
         (None, TypeError, "z0 must be a tensor"),
-        ({"a": torch.ones(2, 3)}, TypeError, "z0 must be a tensor, .* got dict"),
+        ({"a": None}, TypeError, "z0 must be a tensor, .* got NoneType"),
         (3.0, TypeError, "z0 must be a tensor"),
         ((), ValueError, "at least one tensor"),
         (torch.ones(2, 3, dtype=torch.int64), TypeError, "floating-point"),
@@ -677,6 +721,40 @@ def test_z0_is_checked(z0, error, message):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         DEQ(lambda z: z, **options)
+
+
+def test_a_loss_on_the_trajectory():
+    """Every iterate has the gradient of a solve that ended there."""
+    f, x, W = tanh_problem()
+    W.requires_grad_()
+    options = {"backward": EXACT, "tol": 0, "solver": "picard"}
+    z, info = fixed_point(f, torch.zeros_like(x), x, max_iter=6, indexing=[2, 4], **options)
+    loss = fixed_point_correction(lambda z: z.square().sum(), z, info, decay=0.5)
+    expected = 0
+    for steps, weight in ((2, 0.25), (4, 0.5), (6, 1)):
+        one, _ = fixed_point(f, torch.zeros_like(x), x, max_iter=steps, **options)
+        expected = expected + weight * one.square().sum()
+    torch.testing.assert_close(loss, expected)
+    (found,) = torch.autograd.grad(loss, W)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, W)[0])
+    assert info.backward.n_vjp > 0
+    with pytest.raises(ValueError, match="decay must be"):
+        fixed_point_correction(torch.sum, z, info, decay=0.0)
+
+
+def test_a_trajectory_of_unrolled_steps_and_of_a_nested_state():
+    x = torch.randn(2, 3, requires_grad=True)
+
+    def f(z, x):
+        return {"a": 0.5 * z["a"] + x}
+
+    z, info = fixed_point(
+        f, {"a": torch.zeros(2, 3)}, x, backward="unrolled", max_iter=3, indexing=[1, 3]
+    )
+    first, last = info.iterates
+    assert torch.equal(last["a"], z["a"])
+    (found,) = torch.autograd.grad((first["a"] + last["a"]).sum(), x)
+    torch.testing.assert_close(found, torch.full_like(x, 1 + 1.75))
 
 
 @pytest.mark.parametrize("batch", [0, 1])

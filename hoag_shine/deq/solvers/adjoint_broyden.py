@@ -10,7 +10,7 @@ from torch import Tensor
 from ..abilities import declares
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping, check_memory, damped
+from .base import Monitor, Solution, Stopping, check_memory, damped, watched
 
 
 @declares(estimates_inverse=True, takes_outer_grad=True)
@@ -65,7 +65,7 @@ def adjoint_broyden(
     opa_every = _check_opa(opa_every, f)
     most = stopping.max_iter + (stopping.max_iter // opa_every if opa_every else 0)
     pairs = _Pairs(z0, check_memory(memory, most))
-    monitor = Monitor(z0, stopping)
+    monitor = watched(z0, stopping)
     z = z0.clone()
     while True:
         value, vjp = f.value_and_vjp(z)
@@ -78,8 +78,7 @@ def adjoint_broyden(
             pairs.learn(pairs.operator().rmatvec(f.outer_grad(z)), vjp, alive, monitor)
         if monitor.step == stopping.max_iter or monitor.finished():
             return monitor.solution(pairs.at(monitor.best_step))
-        step = torch.where(monitor.active[:, None], pairs.operator().matvec(g), 0)
-        z = z - step
+        z = monitor.moved(z, z - pairs.operator().matvec(g))
 
 
 def _check_opa(opa_every: int | None, f: FlatMap) -> int | None:
