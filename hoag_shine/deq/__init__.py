@@ -16,6 +16,7 @@ from .backward import METHODS, Adjoint, Linearisation, with_fallback, with_refin
 from .info import BackwardInfo, Info
 from .layer import DEQ, fixed_point
 from .low_rank import LowRank
+from .once import VariationalDropout, once_per_solve
 from .options import restored as restored_options
 from .regularization import fixed_point_correction, jacobian_penalty, spectral_radius
 from .solvers import SOLVERS, Solution, Status, Stopping
@@ -35,9 +36,11 @@ __all__ = [
     "Solution",
     "Status",
     "Stopping",
+    "VariationalDropout",
     "fixed_point",
     "fixed_point_correction",
     "jacobian_penalty",
+    "once_per_solve",
     "restored_options",
     "spectral_radius",
     "with_fallback",

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .once import remembering
+
 State: TypeAlias = Any
 """A tensor, or a tuple, list or dict of states; the first dimension of every tensor is the batch,
 unless all of them are one problem (``batch_dims=0``)."""
@@ -196,6 +198,7 @@ class FlatMap:
         self._outer_grad = outer_grad
         self._autocast = _autocast_as_now(layout.device.type)
         self.precision = _precision(layout)
+        self._memory: dict[Any, Any] = {}
         self.differentiated = torch.is_grad_enabled()
         self.n_evals = 0
         self.n_vjp = 0
@@ -204,7 +207,7 @@ class FlatMap:
         """Return f(z), of shape (batch, n)."""
         self.n_evals += 1
         version = _version(z)
-        with self._autocast():
+        with self._autocast(), remembering(self._memory):
             state = self.f(self.layout.unflatten(z), *self.inputs)
             value = self.layout.flatten(state, "the output of f")
         if _version(z) != version:  # the residual would be that of another z
