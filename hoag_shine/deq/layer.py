@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from .backward import Method
+from .backward import Method, Recorder
 from .backward.wrappers import Test
 from .info import Info
 from .options import Options
@@ -23,7 +23,7 @@ def fixed_point(
     z0: State,
     *inputs: Any,
     solver: str | Solver = "broyden",
-    backward: str | Method = "shine",
+    backward: str | Method | Recorder = "shine",
     backward_tol: float | None = None,
     max_iter: int = 18,
     tol: float = 1e-4,
@@ -55,8 +55,9 @@ def fixed_point(
     solver : {"broyden", "adjoint-broyden", "anderson", "picard"} or callable, default="broyden"
         See :mod:`hoag_shine.deq.solvers`.
     backward : str or callable, default="shine"
-        ``"shine"``, ``"implicit"``, ``"jacobian-free"``, ``"phantom"`` or a function, see
-        :mod:`hoag_shine.deq.backward`; or ``"unrolled"``, which records ``max_iter`` Picard steps.
+        ``"auto"``, ``"shine"``, ``"implicit"``, ``"jacobian-free"``, ``"phantom"``,
+        ``"phantom-unrolled"`` or a function, see :mod:`hoag_shine.deq.backward`; or ``"unrolled"``,
+        which records ``max_iter`` Picard steps.
     backward_tol : float, optional
         Residual, over the norm of the gradient of the loss, at which ``"auto"`` and ``"implicit"``
         stop; by default that of the method, 0.1 and 1e-6.
@@ -183,7 +184,7 @@ class DEQ(nn.Module):
         f: Callable[..., State],
         *,
         solver: str | Solver = "broyden",
-        backward: str | Method = "shine",
+        backward: str | Method | Recorder = "shine",
         backward_tol: float | None = None,
         max_iter: int = 18,
         tol: float = 1e-4,
@@ -263,6 +264,11 @@ class DEQ(nn.Module):
     def takes_outer_grad(self) -> bool:
         """Whether :meth:`forward` has a use for ``outer_grad``."""
         return self._train_options.takes_outer_grad
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the backward method has a residual that can be measured."""
+        return self._train_options.method is not None
 
     def described(self) -> dict[str, Any]:
         """Return the options of the layer in JSON's types, for a file beside its weights.

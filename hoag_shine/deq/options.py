@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
-from .abilities import estimates_inverse, takes_outer_grad, takes_tol, uses_inverse
-from .backward import METHODS, Method, with_fallback, with_refinement
+from .abilities import estimates_inverse, records, takes_outer_grad, takes_tol, uses_inverse
+from .backward import METHODS, RECORDERS, Method, Recorder, with_fallback, with_refinement
 from .backward.wrappers import Test
 from .solvers import SOLVERS, Solver, Stopping
 from .state import check_batch_dims
+
+_RECORDED = (*RECORDERS, "unrolled")
+_BACKWARDS: dict[str, Any] = {**METHODS, **RECORDERS}
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Options:
     """How a fixed point and its gradient are computed; see :func:`fixed_point` for each."""
 
     solver: str | Solver
-    backward: str | Method
+    backward: str | Method | Recorder
     backward_tol: float | None
     max_iter: int
     tol: float
@@ -64,13 +67,16 @@ class Options:
 
     @cached_property
     def method(self) -> Method | None:
-        """The backward method with its refinement and fallback; None for the unrolled one."""
-        if self.unrolled:
+        """The backward method with its refinement and fallback; None for what is recorded."""
+        if self.unrolled or self.recorder is not None:
             given = (self.refine or None, self.backward_tol, self.fallback)
-            if given not in ((None, None, None), (None, None, "auto")):
-                raise ValueError("backward='unrolled' has nothing to refine or to fall back from.")
+            if given not in ((None, None, None), (None, None, "auto")) or self.measure:
+                raise ValueError(
+                    f"backward={self.backward_name!r} has nothing to refine, to measure or to fall "
+                    "back from."
+                )
             return None
-        method: Method = _look_up("backward", self.backward, METHODS, more=("unrolled",))
+        method: Method = _look_up("backward", self.backward, METHODS, more=_RECORDED)
         if uses_inverse(method) and not estimates_inverse(self.forward_solver):
             raise ValueError(
                 f"backward={self.backward_name!r} needs a solver that estimates the inverse "
@@ -82,6 +88,13 @@ class Options:
         if self.fallback is not None:
             method = with_fallback(method, self.fallback)
         return with_refinement(method, self.refine) if self.refine != 0 else method
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What goes on from the solver's result with a graph, if the backward method is such."""
+        if isinstance(self.backward, str):
+            return RECORDERS.get(self.backward)
+        return cast(Recorder, self.backward) if records(self.backward) else None
 
     def _with_tol(self, method: Method) -> Method:
         if not takes_tol(method):
@@ -113,14 +126,14 @@ class Options:
     @property
     def backward_name(self) -> str:
         """Name of the backward method, with its options."""
-        return name_of(self.backward, METHODS)
+        return name_of(self.backward, _BACKWARDS)
 
     def described(self) -> dict[str, Any]:
         """Return all options in JSON's types; :func:`restored` reads them."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["indexing"] = list(self.indexing)
         plain["solver"] = _described(self.solver, SOLVERS)
-        plain["backward"] = _described(self.backward, METHODS)
+        plain["backward"] = _described(self.backward, _BACKWARDS)
         if self.state_dtype is not None:
             plain["state_dtype"] = str(self.state_dtype).removeprefix("torch.")
         return plain
@@ -136,7 +149,7 @@ def restored(described: Mapping[str, Any]) -> dict[str, Any]:
     if "solver" in options:
         options["solver"] = _restored(options["solver"], SOLVERS)
     if "backward" in options:
-        options["backward"] = _restored(options["backward"], METHODS)
+        options["backward"] = _restored(options["backward"], _BACKWARDS)
     if "indexing" in options:
         options["indexing"] = tuple(options["indexing"])
     if options.get("state_dtype") is not None:

@@ -72,7 +72,10 @@ def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tens
         return z
     lost = ~(torch.isfinite(info.residual) & torch.isfinite(z).all(1))
     # A z0 that is not finite stands for no result, and its derivatives would spread.
-    image = f(torch.where(lost[:, None], 0, z))
+    start = torch.where(lost[:, None], 0, z)
+    if options.recorder is not None:
+        return torch.where(lost[:, None], z, options.recorder(f, start))
+    image = f(start)
     if not image.requires_grad:
         return z
     assert options.method is not None

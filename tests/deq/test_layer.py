@@ -24,7 +24,7 @@ from hoag_shine.deq import (
     with_fallback,
     with_refinement,
 )
-from hoag_shine.deq.backward import auto, implicit, phantom, shine
+from hoag_shine.deq.backward import auto, implicit, phantom, shine, unrolled_phantom
 from hoag_shine.deq.solvers import adjoint_broyden, anderson, broyden, picard
 
 TIGHT = {"max_iter": 80, "tol": 1e-13}
@@ -237,6 +237,58 @@ def test_phantom_is_the_gradient_of_damped_steps(steps):
         unrolled = 0.3 * unrolled + 0.7 * f(unrolled, x)
     (expected,) = torch.autograd.grad(unrolled.sum(), W)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_unrolled_phantom_is_the_damped_steps_themselves(steps):
+    """Also where the solver has not converged."""
+    f, x, W = tanh_problem()
+    W = W.requires_grad_()
+    backward = partial(unrolled_phantom, steps=steps, damping=0.7)
+    z, info = fixed_point(f, torch.zeros_like(x), x, backward=backward, max_iter=3, tol=0)
+    expected, _ = fixed_point(
+        f, torch.zeros_like(x), x, backward="jacobian-free", max_iter=3, tol=0
+    )
+    expected = expected.detach()
+    for _ in range(steps):
+        expected = 0.3 * expected + 0.7 * f(expected, x)
+    torch.testing.assert_close(z, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(z.sum(), W), torch.autograd.grad(expected.sum(), W)
+    )
+    assert info.backward is None
+
+
+def test_unrolled_phantom_within_torch_func_and_twice():
+    x, W = torch.randn(2, 4, 4, dtype=torch.float64)
+
+    def solve(W, x):
+        z, _ = fixed_point(
+            lambda z, x: torch.tanh(0.2 * z @ W + x),
+            torch.zeros_like(x),
+            x,
+            backward=partial(unrolled_phantom, steps=40, damping=1),
+            solver="picard",
+            max_iter=40,
+            tol=0,
+            check_separable=False,
+        )
+        return z
+
+    def loss(W, x):
+        return solve(W, x).square().sum()
+
+    assert torch.autograd.gradcheck(solve, (W.requires_grad_(), x))
+    (by_autograd,) = torch.autograd.grad(loss(W, x), W, create_graph=True)
+    W = W.detach()
+    torch.testing.assert_close(torch.func.grad(loss)(W, x), by_autograd.detach())
+    # One sample at a time, as for the gradients of single samples.
+    rows = torch.func.vmap(torch.func.grad(lambda W, x: loss(W, x[None])), (None, 0))(W, x)
+    torch.testing.assert_close(rows.sum(0), by_autograd.detach())
+    hessian = torch.func.jacrev(torch.func.grad(lambda x: loss(W, x[None])))(x[0])
+    torch.testing.assert_close(
+        hessian, torch.autograd.functional.hessian(lambda x: loss(W, x[None]), x[0])
+    )
 
 
 def test_unrolled_is_autograd_through_picard():
@@ -699,7 +751,7 @@ def test_z0_is_checked(z0, error, message):
     [
         (
             {"backward": "exact"},
-            "backward must be one of auto, implicit, jacobian-free, phantom, shine",
+            "backward must be one of auto, implicit, jacobian-free, phantom, phantom-unr",
         ),
         ({"solver": "picard", "backward": "shine"}, "needs a solver that estimates"),
         ({"solver": picard, "backward": "shine"}, "estimates .* got 'picard'"),
@@ -715,6 +767,8 @@ def test_z0_is_checked(z0, error, message):
         ({"backward": "shine", "backward_tol": 0.1}, "got backward='shine'"),
         ({"backward": "auto", "backward_tol": -1.0}, "backward_tol must be"),
         ({"backward": "unrolled", "backward_tol": 0.1}, "nothing to refine"),
+        ({"backward": "phantom-unrolled", "measure": True}, "nothing to refine, to measure"),
+        ({"backward": partial(unrolled_phantom, steps=2), "refine": 1}, "nothing to refine"),
         ({"fallback": "norm"}, "fallback must be"),
     ],
 )

@@ -97,6 +97,10 @@ Method: TypeAlias = Callable[[Linearisation, LowRank, Tensor], Adjoint]
 """``method(linearisation, inverse_jacobian, grad)``, with ``grad`` of shape (batch, n)."""
 
 
+Recorder: TypeAlias = Callable[[FlatMap, Tensor], Tensor]
+"""``recorder(f, z)``, which returns z, or what it becomes, with a graph."""
+
+
 def relative_norm(x: Tensor, to: Tensor) -> Tensor:
     """Return the norms of x over those of ``to`` for every sample; 0 over 0 is 0."""
     top, bottom = torch.linalg.vector_norm(x, dim=1), torch.linalg.vector_norm(to, dim=1)

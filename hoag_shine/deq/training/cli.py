@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..backward import METHODS
+from ..backward import METHODS, RECORDERS
 from ..mdeq import CONFIGS, MDEQ
 from ..solvers import SOLVERS
 from .data import load_images
@@ -131,7 +131,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backward",
-        choices=[*METHODS, "unrolled"],
+        choices=[*METHODS, *RECORDERS, "unrolled"],
         default="shine",
         help="how the gradient gets through the fixed point (default: shine)",
     )

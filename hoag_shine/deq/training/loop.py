@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from ..backward import METHODS
+from ..backward import METHODS, RECORDERS
 from ..info import Info
 from ..mdeq import MDEQ, MDEQConfig
 from ..options import restored as restored_options
@@ -210,7 +210,7 @@ def _model_of(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[MDEQ, No
         for key, value in notes["config"].items()
     }
     layer = restored_options(notes["layer"]) | options
-    for key, known in {"solver": SOLVERS, "backward": (*METHODS, "unrolled")}.items():
+    for key, known in {"solver": SOLVERS, "backward": (*METHODS, *RECORDERS, "unrolled")}.items():
         if isinstance(layer[key], str) and layer[key] not in known:
             raise ValueError(
                 f"the run had a {key} of its own, {layer[key]!r}: pass it as "
@@ -394,7 +394,7 @@ class Trainer:
                 penalty=self.recipe.jacobian_weight > 0,
                 unroll=self.config.pretrain_depth if pretraining else 0,
                 outer_loss=partial(_summed_loss, labels) if self._aware else None,
-                measure=self._is_logged(self.step + 1),
+                measure=self.module.deq.measurable and self._is_logged(self.step + 1),
             )
         loss = functional.cross_entropy(scores.float(), labels)
         if penalty is not None:
