@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .asking import may_ask
 from .backward import Linearisation, Method
 from .info import BackwardInfo, Info
+from .state import without_autocast
 
 
 def reattached(image: Tensor, z: Tensor, rule: Rule) -> Tensor:
@@ -50,7 +52,7 @@ class Rule:
         """Return the adjoint u for a gradient with respect to z, both of shape (batch, n)."""
         before = self.linearisation.n_vjp
         # Backward may be called under autocast, where solvers would lose their precision.
-        with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(grad.device.type):
             adjoint = self.method(self.linearisation, self.info.inverse_jacobian, grad)
             residual = adjoint.residual
             # Where samples fell back the residual that is known is not that of the result.
@@ -74,9 +76,7 @@ class Rule:
         return ~torch.isfinite(u).all(1) & torch.isfinite(grad).all(1) & ~self.lost
 
     def _tell(self, unsolved: Tensor) -> None:
-        if self.lost.is_cuda and torch.cuda.is_current_stream_capturing():
-            return  # while a CUDA graph is recorded, nothing may be asked of the device
-        if not bool((self.lost | unsolved).any()):
+        if not may_ask(self.lost) or not bool((self.lost | unsolved).any()):
             return
         for samples, fault in (
             (self.lost, "f was not finite"),

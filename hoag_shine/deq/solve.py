@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from .asking import is_exporting
 from .backward import Linearisation
 from .backward.unrolled import unrolled
 from .info import Info
@@ -17,7 +18,7 @@ from .options import Options
 from .reattach import Rule, reattached
 from .separability import check_separable
 from .solvers import Solution
-from .state import FlatMap, Layout, State
+from .state import FlatMap, Layout, State, without_autocast
 
 
 def solve(
@@ -28,7 +29,7 @@ def solve(
     outer_grad: Callable[[State], State] | None,
 ) -> tuple[State, Info]:
     """Return the fixed point and what is known of it; see :func:`fixed_point`."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         # A graph break here rather than many inside; f may be compiled by itself.
         outside = torch.compiler.disable(solve)  # type: ignore[no-untyped-call]
         result: tuple[State, Info] = outside(options, f, z0, inputs, outer_grad)
@@ -41,7 +42,7 @@ def solve(
     layout = Layout.of(z0, options.state_dtype, options.batch_dims)
     flat_f = FlatMap(f, layout, inputs, outer_grad)
     start = layout.flatten(z0).detach()
-    with torch.autocast(layout.device.type, enabled=False):
+    with without_autocast(layout.device.type):
         z, info = _solve_flat(options, flat_f, start)
     return layout.unflatten(z), info
 
@@ -56,6 +57,8 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
     with torch.no_grad():
         solution = options.forward_solver(f, start, options.stopping)
     info = _info(solution, f)
+    if is_exporting():
+        return solution.z, info  # a program for inference
     if options.check_separable and options.batch_dims == 1:
         check_separable(f, solution.z)
     z = _differentiable(options, f, solution.z, info)

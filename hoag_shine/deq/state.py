@@ -260,6 +260,13 @@ class FlatMap:
         return self.layout.flatten(gradient, "the output of outer_grad").detach()
 
 
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Return a context for what is computed in the precision of its operands."""
+    if not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
 def _autocast_as_now(device: str) -> Callable[[], AbstractContextManager[Any]]:
     if not torch.is_autocast_enabled(device):
         return nullcontext

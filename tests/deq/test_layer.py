@@ -686,6 +686,16 @@ def test_torch_compile_of_f_and_of_a_whole_model(whole, backward):
 
 
 @warnings_of_torch_compile
+def test_torch_export():
+    """The program takes all steps: no sample that has converged moves, so its results are equal."""
+    model = Classifier(Affine(), max_iter=5, tol=0.1).eval()
+    x = torch.randn(3, 4)
+    program = torch.export.export(model, (x,), strict=False).module()
+    for images in (x, torch.randn(3, 4)):
+        torch.testing.assert_close(program(images), model(images))
+
+
+@warnings_of_torch_compile
 def test_a_layer_is_one_graph_break():
     found = torch._dynamo.explain(Classifier(Affine()))(torch.randn(3, 4))
     assert found.graph_break_count == 1

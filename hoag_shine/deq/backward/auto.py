@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..abilities import declares
+from ..asking import may_ask
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation, relative_norm
 from .conjugate_residuals import ConjugateResiduals
@@ -109,6 +110,4 @@ def _open(solver: ConjugateResiduals, wanted: Tensor) -> Tensor:
 
 
 def _any(samples: Tensor) -> bool:
-    if samples.is_cuda and torch.cuda.is_current_stream_capturing():
-        return True  # while a CUDA graph is recorded, nothing may be asked of the device
-    return bool(samples.any())
+    return not may_ask(samples) or bool(samples.any())

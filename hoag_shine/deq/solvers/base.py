@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from ..asking import may_ask
 from ..low_rank import LowRank
 from ..state import FlatMap
 
@@ -224,7 +225,7 @@ class Monitor:
         """Whether no sample is left; looks only every ``check_every`` steps."""
         if self.stopping.tol == 0 or self.step % self.check_every:
             return False
-        return not bool(self.active.any())
+        return may_ask(self.active) and not bool(self.active.any())
 
     def solution(self, inverse_jacobian: LowRank) -> Solution:
         """Return the best iterates with the estimate that belongs to them."""
