@@ -23,7 +23,7 @@ def fixed_point(
     z0: State,
     *inputs: Any,
     solver: str | Solver = "broyden",
-    backward: str | Method | Recorder = "shine",
+    backward: str | Method | Recorder = "auto",
     backward_tol: float | None = None,
     max_iter: int = 18,
     tol: float = 1e-4,
@@ -54,7 +54,7 @@ def fixed_point(
         Passed on to f; ``functools.partial(f, name=value)`` passes keywords.
     solver : {"broyden", "adjoint-broyden", "anderson", "picard"} or callable, default="broyden"
         See :mod:`hoag_shine.deq.solvers`.
-    backward : str or callable, default="shine"
+    backward : str or callable, default="auto"
         ``"auto"``, ``"shine"``, ``"implicit"``, ``"jacobian-free"``, ``"phantom"``,
         ``"phantom-unrolled"`` or a function, see :mod:`hoag_shine.deq.backward`; or ``"unrolled"``,
         which records ``max_iter`` Picard steps.
@@ -184,7 +184,7 @@ class DEQ(nn.Module):
         f: Callable[..., State],
         *,
         solver: str | Solver = "broyden",
-        backward: str | Method | Recorder = "shine",
+        backward: str | Method | Recorder = "auto",
         backward_tol: float | None = None,
         max_iter: int = 18,
         tol: float = 1e-4,

@@ -7,8 +7,7 @@ training) make f another function each time, as does an ordinary dropout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import local
 from typing import Any, TypeVar
 
@@ -28,14 +27,20 @@ class _Now(local):
 _now = _Now()
 
 
-@contextmanager
-def remembering(memory: dict[Any, Any]) -> Iterator[None]:
-    """Have what is computed once per solve kept in ``memory``, for one call of f."""
-    before, _now.memory = _now.memory, memory
-    try:
-        yield
-    finally:
-        _now.memory = before
+class remembering:
+    """Have what is computed once per solve kept in ``memory``, for one call of f.
+
+    A class: a generator would cost as much as a small f.
+    """
+
+    def __init__(self, memory: dict[Any, Any]) -> None:
+        self.memory = memory
+
+    def __enter__(self) -> None:
+        self.before, _now.memory = _now.memory, self.memory
+
+    def __exit__(self, *error: object) -> None:
+        _now.memory = self.before
 
 
 def once(key: Any, compute: Callable[[], Tensor]) -> Tensor:

@@ -81,8 +81,8 @@ def fixed_point_correction(
 
     References
     ----------
-    Bai, Geng, Savani and Kolter (2022), *Deep equilibrium optical flow estimation*, section 3.3,
-    sparse fixed-point correction.
+    Bai, Geng, Savani and Kolter (2022), *Deep equilibrium optical flow estimation*, where it is
+    called sparse fixed-point correction.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"decay must be in (0, 1], got {decay!r}.")

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -97,7 +98,7 @@ class Layout:
             batch_dims=batch_dims,
         )
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """Number of samples."""
         return self.shapes[0][: self.batch_dims].numel()
@@ -127,8 +128,10 @@ class Layout:
 
     def unflatten(self, flat: Tensor) -> State:
         """Return the state, as views where dtypes allow, of a matrix of shape (batch, n)."""
-        sizes = [self._size(i) for i in range(len(self.shapes))]
-        pieces = torch.split(flat.to(self.leaf_dtype), sizes, dim=1)
+        flat = flat.to(self.leaf_dtype)
+        if isinstance(self.structure, int):
+            return self._leaf(flat, 0)
+        pieces = torch.split(flat, self._sizes, dim=1)
         leaves = [self._leaf(piece, i) for i, piece in enumerate(pieces)]
         return _rebuild(self.structure, lambda i: leaves[i])
 
@@ -145,15 +148,16 @@ class Layout:
             )
         if self.channels_last[i]:
             leaf = leaf.movedim(1, -1)
-        return leaf.reshape(self.batch, self._size(i)).to(self.dtype)
+        return leaf.reshape(self.batch, self._sizes[i]).to(self.dtype)
 
-    def _size(self, i: int) -> int:
-        return self.shapes[i][self.batch_dims :].numel()
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [shape[self.batch_dims :].numel() for shape in self.shapes]
 
     def _leaf(self, row: Tensor, i: int) -> Tensor:
         shape = self.shapes[i]
         if not self.channels_last[i]:
-            return row.reshape(shape)
+            return row if row.shape == shape else row.reshape(shape)
         return row.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
 
 

@@ -43,7 +43,8 @@ def exact_adjoint(z, f, grad):
 def x_gradient(f, x, grad, **options):
     """The gradient of grad . z with respect to x, which is u where f is something plus x."""
     x = x.clone().requires_grad_()
-    z, info = fixed_point(f, torch.zeros_like(x), x, **{**TIGHT, **options})
+    options = {**TIGHT, "backward": "shine", **options}
+    z, info = fixed_point(f, torch.zeros_like(x), x, **options)
     z.backward(grad)
     return x.grad, z.detach(), info
 
@@ -356,7 +357,7 @@ def test_what_a_solver_of_ones_own_gives_are_its_attributes():
     fixed_point(f, z0, x, solver=with_estimate, backward="shine")
     without_estimate.estimates_inverse = False
     with pytest.raises(ValueError, match="got 'without_estimate'"):
-        DEQ(f, solver=without_estimate)
+        DEQ(f, solver=without_estimate, backward="shine")
     DEQ(f, solver=without_estimate, backward="implicit")(z0, x)
 
 
@@ -766,7 +767,10 @@ def test_z0_is_checked(z0, error, message):
         ({"solver": "picard", "backward": "shine"}, "needs a solver that estimates"),
         ({"solver": picard, "backward": "shine"}, "estimates .* got 'picard'"),
         ({"solver": "anderson", "backward": shine}, "backward='shine' needs a solver"),
-        ({"solver": partial(anderson, memory=3)}, r"got 'anderson\(memory=3\)'"),
+        (
+            {"solver": partial(anderson, memory=3), "backward": "shine"},
+            r"got 'anderson\(memory=3\)'",
+        ),
         ({"solver": picard, "backward": with_fallback(shine)}, "needs a solver that estimates"),
         (
             {"solver": picard, "backward": with_refinement(shine, 2)},

@@ -439,9 +439,7 @@ def test_a_run_that_never_saved_starts_again(tmp_path):
 
 def test_training_learns(tmp_path):
     train, test = load_images("sklearn:digits")
-    config = dataclasses.replace(
-        CONFIGS["small"], in_channels=1, epochs=4, pretrain_steps=30, lr=5e-3
-    )
+    config = dataclasses.replace(CONFIGS["digits"], epochs=4)
     recipe = Recipe(augment=False, tensorboard=False)
     row = Trainer(MDEQ(config), train, test, recipe, tmp_path).run()
     assert row["test_accuracy"] > 0.85

@@ -73,7 +73,7 @@ def unrolled_phantom(f: FlatMap, z: Tensor, *, steps: int = 5, damping: float = 
 
     References
     ----------
-    Geng et al. (2021), *On training implicit models*, equation 5, the unrolled form.
+    Geng et al. (2021), *On training implicit models*, the unrolled form.
     """
     _check_steps(steps)
     check_damping(damping)

@@ -132,8 +132,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backward",
         choices=[*METHODS, *RECORDERS, "unrolled"],
-        default="shine",
-        help="how the gradient gets through the fixed point (default: shine)",
+        default="auto",
+        help="how the gradient gets through the fixed point (default: auto)",
+    )
+    parser.add_argument(
+        "--backward-tol",
+        type=float,
+        metavar="TOL",
+        help="residual at which auto (default: 0.1) and implicit (default: 1e-6) stop",
     )
     parser.add_argument(
         "--refine", type=int, default=0, help="GMRES steps that refine it (default: 0)"
@@ -264,6 +270,7 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
         config,
         solver=_with_options(SOLVERS, arguments.solver, arguments, ("memory", "opa_every")),
         backward=arguments.backward,
+        backward_tol=arguments.backward_tol,
         refine=arguments.refine,
         fallback=arguments.fallback,
     )
