@@ -47,7 +47,7 @@ def test_normalised_weights_are_computed_once(norm, solver):
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ["adjoint-broyden", "anderson"])
 def test_weights_that_are_computed_once_have_the_same_gradients(solver):
     f, plain = Normalised(weight_norm), Normalised(weight_norm)
     plain.load_state_dict(f.state_dict())
@@ -72,7 +72,7 @@ class Dropped(nn.Module):
         return 0.3 * self.dropout(self.outer(hidden)) + x
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ["broyden", "picard"])
 def test_a_mask_is_that_of_its_solve_whatever_came_between(solver):
     f = Dropped()
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
