@@ -77,7 +77,7 @@ class TorchdeqLayer(nn.Module):
     backward : str or callable, optional
         A backward method of this package, such as ``"auto"``, in place of ``ift`` and ``grad``.
     batch_dims, check_separable
-        As in :func:`fixed_point`. Samples are looked at in the first call alone.
+        As in :func:`~hoag_shine.deq.fixed_point`. Samples are looked at in the first call alone.
 
     Notes
     -----
@@ -156,7 +156,7 @@ class TorchdeqLayer(nn.Module):
         info : dict
             ``"abs_lowest"``, ``"rel_lowest"`` and ``"nstep"``, tensors of shape (batch,);
             ``"abs_trace"`` or ``"rel_trace"`` of shape (batch, steps + 1), that which is compared
-            with the tolerance; and ``"info"``, an :class:`Info`.
+            with the tolerance; and ``"info"``, an :class:`~hoag_shine.deq.Info`.
         """
         several = isinstance(z0, (tuple, list))
         options = self.options | dict(solver_kwargs or {})

@@ -140,7 +140,7 @@ class Options:
 
 
 def restored(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of a layer from what :meth:`Options.described` wrote.
+    """Return the keyword arguments of a layer from what ``DEQ.described`` wrote.
 
     Functions that have no name in this package come back as the names that they were given there,
     which a layer refuses.

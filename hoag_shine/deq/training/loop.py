@@ -232,16 +232,16 @@ class Trainer:
     folder : Path
         Where ``log.csv``, checkpoints and TensorBoard's files go.
 
+    Raises
+    ------
+    ValueError
+        If there are fewer images than a batch takes, or none to test on.
+
     Notes
     -----
     The order of the images is drawn from the seed and the epoch, and masks and augmentation from
     the seed, the step and the rank, so that no random state has to be kept: on a CPU, a run that
     was killed and resumed ends in the same bits.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer images than a batch takes, or none to test on.
     """
 
     def __init__(
