@@ -1,4 +1,4 @@
-"""Whether the host may wait for a value of a tensor: not while a program is only written down."""
+"""What is going on around a solve: whether values can be had, and graphs of its own be made."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def may_ask(x: Tensor) -> bool:
     if is_exporting():
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def within_torch_func() -> bool:
+    """Whether a transformation of ``torch.func`` is under way."""
+    return bool(getattr(torch._C, "_are_functorch_transforms_active", bool)())

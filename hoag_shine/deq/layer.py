@@ -119,8 +119,8 @@ def fixed_point(
         the backward method needs an estimate that the solver does not make, or the solver has no
         use for ``outer_grad``.
     RuntimeError
-        If a second derivative is asked for, or products with the Jacobian are needed under
-        ``torch.inference_mode()``.
+        If a second derivative or one of ``torch.func`` is asked for that the backward method does
+        not have, or products with the Jacobian are needed under ``torch.inference_mode()``.
 
     Warns
     -----
@@ -134,7 +134,7 @@ def fixed_point(
     Whether f couples samples is looked at once for each f (the object, or a method's owner), number
     of dimensions of the state and mode of its modules. A function that is made anew for each call,
     such as a lambda in a loop, is checked anew: make it once, or turn the check off. Under
-    ``torch.inference_mode()`` nothing is checked.
+    ``torch.inference_mode()``, in an export and within ``torch.func`` nothing is checked.
     """
     options = Options(
         solver=solver,

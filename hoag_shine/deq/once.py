@@ -65,7 +65,8 @@ def once(key: Any, compute: Callable[[], Tensor]) -> Tensor:
 class VariationalDropout(nn.Module):
     """Dropout whose mask is the same in all calls of a solve, and its backward pass.
 
-    Outside a solve it is an ordinary dropout.
+    Uses of one module on tensors of one shape share theirs. Outside a solve it is an ordinary
+    dropout.
 
     Parameters
     ----------
@@ -94,7 +95,6 @@ class VariationalDropout(nn.Module):
         if not self.training or self.p == 0:
             return x
         keep = 1 - self.p
-        # Every use of the module has a mask of its own shape.
         return x * once(
             (self, x.shape), lambda: torch.empty_like(x).detach().bernoulli_(keep).div_(keep)
         )

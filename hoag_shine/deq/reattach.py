@@ -8,14 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .asking import may_ask
+from .asking import may_ask, within_torch_func
 from .backward import Linearisation, Method
 from .info import BackwardInfo, Info
 from .state import without_autocast
 
 
 def reattached(image: Tensor, z: Tensor, rule: Rule) -> Tensor:
-    """Return z with the graph of ``image = f(z)``, through which gradients go as ``rule`` says."""
+    """Return z with the graph of ``image = f(z)``, through which gradients go as ``rule`` says.
+
+    Raises
+    ------
+    RuntimeError
+        Within a transformation of ``torch.func``, which takes no graph of this kind.
+    """
+    if within_torch_func():
+        raise RuntimeError(
+            "within torch.func a fixed point needs backward='phantom-unrolled' or 'unrolled' (and "
+            "under vmap solver='picard' with tol=0)."
+        )
     return _apply(_Reattach, image, image[:, :0].sum(), z, rule)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .asking import is_exporting
+from .asking import is_exporting, within_torch_func
 from .backward import Linearisation
 from .backward.unrolled import unrolled
 from .info import Info
@@ -59,7 +59,7 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
     info = _info(solution, f)
     if is_exporting():
         return solution.z, info  # a program for inference
-    if options.check_separable and options.batch_dims == 1:
+    if options.check_separable and options.batch_dims == 1 and not within_torch_func():
         check_separable(f, solution.z)
     z = _differentiable(options, f, solution.z, info)
     info.iterates = tuple(

@@ -272,7 +272,6 @@ def test_unrolled_phantom_within_torch_func_and_twice():
             solver="picard",
             max_iter=40,
             tol=0,
-            check_separable=False,
         )
         return z
 
@@ -286,6 +285,10 @@ def test_unrolled_phantom_within_torch_func_and_twice():
     # One sample at a time, as for the gradients of single samples.
     rows = torch.func.vmap(torch.func.grad(lambda W, x: loss(W, x[None])), (None, 0))(W, x)
     torch.testing.assert_close(rows.sum(0), by_autograd.detach())
+    with pytest.raises(RuntimeError, match=r"within torch\.func a fixed point needs"):
+        torch.func.grad(
+            lambda x: fixed_point(lambda z: 0.5 * z + x, torch.zeros_like(x), tol=0)[0].sum()
+        )(x)
     hessian = torch.func.jacrev(torch.func.grad(lambda x: loss(W, x[None])))(x[0])
     torch.testing.assert_close(
         hessian, torch.autograd.functional.hessian(lambda x: loss(W, x[None]), x[0])
@@ -919,7 +922,9 @@ def test_parametrised_weights_that_pytorch_caches(solver, backward):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("backward", ["implicit", "phantom", partial(implicit, solver="broyden")])
+@pytest.mark.parametrize(
+    "backward", ["auto", "implicit", "phantom", partial(implicit, solver="broyden")]
+)
 def test_an_infinite_derivative_of_a_sample_does_not_reach_shared_parameters(backward):
     """The root at 0 is a fixed point of the second sample, which starts there."""
     w = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)

@@ -61,14 +61,16 @@ def auto(
     before = linearisation.n_vjp
     solver, fell_back = _started(linearisation, inverse_jacobian, grad, wanted, max_iter)
     while linearisation.n_vjp - before < max_iter:
-        open_ = _open(solver, wanted)
+        open_ = _open(solver, wanted) & ~solver.failed
         if not _any(open_):
             break
         direction = torch.where(open_[:, None], solver.residual, 0)
         solver.add(direction, linearisation.times(direction))
+    u = torch.where(solver.failed[:, None], torch.nan, solver.u)
     if torch.finfo(linearisation.precision).eps > torch.finfo(torch.float32).eps:
-        return Adjoint(solver.u, linearisation.measured(solver.u, grad).residual, fell_back)
-    return Adjoint(solver.u, relative_norm(solver.residual, grad), fell_back)
+        # In low precision products are not linear, and the residual is not what was subtracted.
+        return Adjoint(u, linearisation.measured(u, grad).residual, fell_back)
+    return Adjoint(u, relative_norm(solver.residual, grad), fell_back)
 
 
 def _started(
@@ -104,9 +106,9 @@ def _explained(image: Tensor, grad: Tensor) -> Tensor:
 
 
 def _open(solver: ConjugateResiduals, wanted: Tensor) -> Tensor:
-    """Return which samples are not done; one that is not finite is not waited for."""
+    """Return which samples are not done."""
     norm: Tensor = torch.linalg.vector_norm(solver.residual, dim=1)
-    return (norm > wanted) & torch.isfinite(norm)
+    return norm > wanted
 
 
 def _any(samples: Tensor) -> bool:

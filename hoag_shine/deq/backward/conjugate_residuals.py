@@ -22,6 +22,8 @@ class ConjugateResiduals:
     ----------
     u, residual : Tensor of shape (batch, n)
         The solution so far, and b - A u.
+    failed : bool Tensor of shape (batch,)
+        Samples of which an image was not finite.
 
     References
     ----------
@@ -32,6 +34,7 @@ class ConjugateResiduals:
     def __init__(self, target: Tensor) -> None:
         self.u = torch.zeros_like(target)
         self.residual = target
+        self.failed = target.new_zeros(target.shape[0], dtype=torch.bool)
         self._directions = target.new_zeros(target.shape[0], 0, target.shape[1])
         self._images = self._directions
 
@@ -44,8 +47,10 @@ class ConjugateResiduals:
             q = torch.baddbmm(q, shares, self._images, alpha=-1)
             p = torch.baddbmm(p, shares, self._directions, alpha=-1)
         norm = torch.linalg.vector_norm(q, dim=2, keepdim=True)
-        # What rounding leaves of a direction that is not new is none; nor is what is not finite.
-        new = (norm > 10 * torch.finfo(q.dtype).eps * length) & torch.isfinite(norm)
+        finite = torch.isfinite(norm)
+        self.failed = self.failed | ~finite[:, 0, 0]
+        # What rounding leaves of a direction that is not new is none.
+        new = (norm > 10 * torch.finfo(q.dtype).eps * length) & finite
         p, q = (torch.where(new, v / torch.where(new, norm, 1), 0) for v in (p, q))
         share = torch.bmm(q, self.residual[:, :, None])
         self.u = torch.baddbmm(self.u[:, None, :], share, p).squeeze(1)
