@@ -164,8 +164,6 @@ class Monitor:
         Samples that go on after the last iterate, and those that did before it.
     finite : bool Tensor of shape (batch,)
         Samples of which the last residual is finite.
-    best_step : int64 Tensor of shape (batch,)
-        Number of steps before each sample's result.
     step : int
         Number of steps before the last iterate.
     """
@@ -179,12 +177,13 @@ class Monitor:
         self.active = torch.ones(z0.shape[0], dtype=torch.bool, device=z0.device)
         self.was_active = self.active
         self.finite = self.active
-        self._failed = ~self.active
         self._best = z0.clone()
-        infinite = z0.new_full((z0.shape[0],), torch.inf)
-        self._residual, self._relative, self._least = infinite, infinite, infinite
-        self.best_step = torch.zeros_like(self.active, dtype=torch.int64)
+        self._least = z0.new_full((z0.shape[0],), torch.inf)
+        # What each step costs is felt where f is small: what can be told at the end is only kept.
         self._trace: list[Tensor] = []
+        self._norms: list[tuple[Tensor, Tensor]] = []
+        self._were_active: list[Tensor] = []
+        self._failures: list[Tensor] = []
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
         """Take note of an iterate ``z`` with ``g = z - f``, up to sign, and ``f = f(z)``."""
@@ -195,23 +194,28 @@ class Monitor:
         relative = residual / scale
         if not self._trace:
             self._first = residual
+            self._largest = self.stopping.divergence * residual
             self._start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
         judged = self._judged(residual, relative, scale)
-        self._trace.append(judged)
         self.finite = torch.isfinite(residual)
         better = self.active & (judged < self._least)
         self._least = torch.where(better, judged, self._least)
         self._best = torch.where(better[:, None], z, self._best)
-        self._residual = torch.where(better, residual, self._residual)
-        self._relative = torch.where(better, relative, self._relative)
-        self.best_step = torch.where(better, self.step, self.best_step)
-        grown = residual > self.stopping.divergence * self._first
+        grown = residual > self._largest
         # From a warm start at the solution, rounding alone may grow that much.
-        grown = grown & (relative > torch.finfo(f.dtype).eps ** 0.5)
-        failed = ~self.finite | grown
-        self._failed = self._failed | (self.active & failed)
+        failed = ~self.finite | (grown & (relative > torch.finfo(f.dtype).eps ** 0.5))
+        self._trace.append(judged)
+        self._norms.append((residual, relative))
+        self._were_active.append(self.active)
+        self._failures.append(failed)
         self.was_active = self.active
-        self.active = self.active & ~failed & ~(judged <= self._tol)
+        self.active = self.active & ~(failed | (judged <= self._tol))
+
+    @property
+    def best_step(self) -> Tensor:
+        """Number of steps before each sample's result."""
+        judged, active = torch.stack(self._trace), torch.stack(self._were_active)
+        return torch.where(active & ~torch.isnan(judged), judged, torch.inf).argmin(0)
 
     def moved(self, z: Tensor, to: Tensor) -> Tensor:
         """Return the next iterate: samples that are done stay where they are."""
@@ -229,15 +233,20 @@ class Monitor:
 
     def solution(self, inverse_jacobian: LowRank) -> Solution:
         """Return the best iterates with the estimate that belongs to them."""
-        done = self._least <= self._tol
-        status = torch.full_like(self.best_step, Status.BUDGET, dtype=torch.int8)
-        status = status.masked_fill(self._failed, Status.DIVERGED)
-        status = status.masked_fill(done, Status.CONVERGED)
+        best = self.best_step
+        failed = (torch.stack(self._were_active) & torch.stack(self._failures)).any(0)
+        status = torch.full_like(best, Status.BUDGET, dtype=torch.int8)
+        status = status.masked_fill(failed, Status.DIVERGED)
+        status = status.masked_fill(self._least <= self._tol, Status.CONVERGED)
+        norms = (
+            torch.stack(each).gather(0, best[None])[0] for each in zip(*self._norms, strict=True)
+        )
+        residual, relative = (torch.where(torch.isfinite(norm), norm, torch.inf) for norm in norms)
         return Solution(
             z=self._best,
-            residual=self._residual,
-            relative_residual=self._relative,
-            n_steps=self.best_step,
+            residual=residual,
+            relative_residual=relative,
+            n_steps=best,
             status=status,
             trace=torch.stack(self._trace),
             inverse_jacobian=inverse_jacobian,
@@ -279,17 +288,20 @@ class Unwatched(Monitor):
         self.step = -1
         self._kept = {}
         self.active = self.was_active = self.finite = z0.new_ones(z0.shape[0], dtype=torch.bool)
-        self.best_step = torch.zeros_like(self.active, dtype=torch.int64)
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
         """Count an iterate, and measure the last."""
         self._keep(z)
         if self.step == self.stopping.max_iter:
             self._best = z
-            self.best_step = torch.full_like(self.best_step, self.step)
             self._residual = torch.linalg.vector_norm(g, dim=1)
             scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
             self._relative = self._residual / scale
+
+    @property
+    def best_step(self) -> Tensor:
+        """The last step, for all samples."""
+        return torch.full_like(self.active, self.step, dtype=torch.int64)
 
     def moved(self, z: Tensor, to: Tensor) -> Tensor:
         """Return the next iterate."""
