@@ -261,7 +261,7 @@ def test_unrolled_phantom_is_the_damped_steps_themselves(steps):
 
 
 def test_unrolled_phantom_within_torch_func_and_twice():
-    x, W = torch.randn(2, 4, 4, dtype=torch.float64)
+    x, W = torch.randn(2, 3, 3, dtype=torch.float64)
 
     def solve(W, x):
         z, _ = fixed_point(

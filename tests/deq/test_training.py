@@ -441,7 +441,7 @@ def test_training_learns(tmp_path):
         CONFIGS["small"], in_channels=1, epochs=4, pretrain_steps=30, lr=5e-3
     )
     recipe = Recipe(augment=False, tensorboard=False)
-    row = Trainer(MDEQ(config), train, test, recipe, tmp_path).run()
+    row = Trainer(MDEQ(config, backward="shine"), train, test, recipe, tmp_path).run()
     assert row["test_accuracy"] > 0.85
 
 
