@@ -23,6 +23,7 @@ from hoag_shine.deq.training import Recipe, Trainer, load_images
 
 BACKWARDS = {
     "implicit": {"backward": "implicit"},
+    "auto": {"backward": "auto"},
     "shine": {"backward": "shine"},
     "shine, fallback": {"backward": "shine", "fallback": "residual"},
     "shine, refine 5": {"backward": "shine", "refine": 5},

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from hoag_shine.deq import FlatMap, Layout, Linearisation, Stopping, spectral_radius
 from hoag_shine.deq.backward import (
+    auto,
     implicit,
     jacobian_free,
     phantom,
@@ -38,6 +39,7 @@ METHODS = {
     "phantom 5": phantom,
     "shine": shine,
     "shine, fallback": with_fallback(shine),
+    "auto": auto,
     "jacobian-free, refine 5": with_refinement(jacobian_free, 5),
     "shine, refine 5": with_refinement(shine, 5),
 }

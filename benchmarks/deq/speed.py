@@ -25,6 +25,7 @@ from hoag_shine.deq.mdeq import CONFIGS, MDEQ
 
 BACKWARDS = {
     "shine": {"backward": "shine"},
+    "auto": {"backward": "auto"},
     "shine, fallback": {"backward": "shine", "fallback": "residual"},
     "shine, refine 5": {"backward": "shine", "refine": 5},
     "jacobian-free": {"backward": "jacobian-free"},

@@ -13,9 +13,12 @@ except ImportError as error:
     ) from error
 
 from .backward import METHODS, Adjoint, Linearisation, with_fallback, with_refinement
-from .layer import DEQ, BackwardInfo, Info, fixed_point
+from .info import BackwardInfo, Info
+from .layer import DEQ, fixed_point
 from .low_rank import LowRank
-from .regularization import jacobian_penalty, spectral_radius
+from .once import VariationalDropout, once_per_solve
+from .options import restored as restored_options
+from .regularization import fixed_point_correction, jacobian_penalty, spectral_radius
 from .solvers import SOLVERS, Solution, Status, Stopping
 from .state import FlatMap, Layout
 
@@ -33,8 +36,12 @@ __all__ = [
     "Solution",
     "Status",
     "Stopping",
+    "VariationalDropout",
     "fixed_point",
+    "fixed_point_correction",
     "jacobian_penalty",
+    "once_per_solve",
+    "restored_options",
     "spectral_radius",
     "with_fallback",
     "with_refinement",

@@ -39,6 +39,16 @@ def uses_inverse(method: Callable[..., Any]) -> bool:
     return _ability(method, "uses_inverse", False)
 
 
+def takes_tol(method: Callable[..., Any]) -> bool:
+    """Whether a backward method takes a tolerance, ``tol``; by default no."""
+    return _ability(method, "takes_tol", False)
+
+
+def records(method: Callable[..., Any]) -> bool:
+    """Whether a backward method is one that autograd records; by default no."""
+    return _ability(method, "records", False)
+
+
 def _ability(function: Any, name: str, default: bool) -> bool:
     while not hasattr(function, name) and isinstance(function, partial):
         function = function.func

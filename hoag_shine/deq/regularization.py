@@ -1,4 +1,4 @@
-"""The size of the Jacobian at a fixed point, as a penalty and as a diagnosis."""
+"""What is added to a loss, and the size of the Jacobian at a fixed point."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import separability
+from .info import Info
 from .state import FlatMap, Layout, State
 
 
@@ -55,6 +56,40 @@ def jacobian_penalty(
         noise = _random_like(point, generator)
         total = total + vjp(noise).square().mean()
     return total / n_samples
+
+
+def fixed_point_correction(
+    loss: Callable[[State], Tensor], z: State, info: Info, *, decay: float = 0.8
+) -> Tensor:
+    r"""Add the losses of earlier iterates to that of the fixed point, less the earlier they are.
+
+    Parameters
+    ----------
+    loss : callable
+        From a state to a tensor of shape ().
+    z : state
+        What a layer returned.
+    info : Info
+        With the iterates that ``indexing`` asked for, the earliest first.
+    decay : float, default=0.8
+        :math:`\gamma`, in (0, 1].
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        :math:`L(z) + \sum_i \gamma^{k - i} L(z_i)` over the iterates :math:`z_0, ..., z_{k-1}`.
+
+    References
+    ----------
+    Bai, Geng, Savani and Kolter (2022), *Deep equilibrium optical flow estimation*, where it is
+    called sparse fixed-point correction.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must be in (0, 1], got {decay!r}.")
+    total = loss(z)
+    for age, iterate in enumerate(reversed(info.iterates), start=1):
+        total = total + decay**age * loss(iterate)
+    return total
 
 
 def spectral_radius(

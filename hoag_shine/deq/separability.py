@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -91,6 +92,8 @@ def _eager() -> AbstractContextManager[Any]:
 def _memory(f: FlatMap) -> tuple[set[Any], Any]:
     """Return what is known of a function, and the key of the case at hand."""
     function = f.f
+    while isinstance(function, partial):
+        function = function.func
     owner = function.__self__ if isinstance(function, MethodType) else function
     modes = tuple(m.training for m in owner.modules()) if isinstance(owner, nn.Module) else ()
     key = (getattr(function, "__func__", None), f.layout.dimensions, modes)

@@ -1,4 +1,4 @@
-"""States of several tensors as one: nested tuples of tensors, flattened to (batch, n)."""
+"""States of several tensors as one: nested tuples and dicts of tensors, flattened to (batch, n)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from .once import remembering
+
 State: TypeAlias = Any
-"""A tensor, or a tuple or list of states; the first dimension of every tensor is the batch, unless
-all of them are one problem (``batch_dims=0``)."""
+"""A tensor, or a tuple, list or dict of states; the first dimension of every tensor is the batch,
+unless all of them are one problem (``batch_dims=0``)."""
 
 
 def check_batch_dims(batch_dims: int) -> None:
@@ -31,7 +34,7 @@ class Layout:
 
     Attributes
     ----------
-    structure : nested tuples and lists of int
+    structure : nested tuples, lists and dicts of int
         The state with the number of a leaf in place of each tensor.
     shapes : tuple of torch.Size
         Of the leaves.
@@ -95,7 +98,7 @@ class Layout:
             batch_dims=batch_dims,
         )
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """Number of samples."""
         return self.shapes[0][: self.batch_dims].numel()
@@ -118,15 +121,17 @@ class Layout:
         if isinstance(state, Tensor) and isinstance(self.structure, int):
             leaves = [state]
         else:
-            leaves = list(_leaves(state, name))
             _check_structure(state, self.structure, name)
+            leaves = _in_order(state, self.structure)
         rows = [self._row(leaf, i, name) for i, leaf in enumerate(leaves)]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     def unflatten(self, flat: Tensor) -> State:
         """Return the state, as views where dtypes allow, of a matrix of shape (batch, n)."""
-        sizes = [self._size(i) for i in range(len(self.shapes))]
-        pieces = torch.split(flat.to(self.leaf_dtype), sizes, dim=1)
+        flat = flat.to(self.leaf_dtype)
+        if isinstance(self.structure, int):
+            return self._leaf(flat, 0)
+        pieces = torch.split(flat, self._sizes, dim=1)
         leaves = [self._leaf(piece, i) for i, piece in enumerate(pieces)]
         return _rebuild(self.structure, lambda i: leaves[i])
 
@@ -143,15 +148,16 @@ class Layout:
             )
         if self.channels_last[i]:
             leaf = leaf.movedim(1, -1)
-        return leaf.reshape(self.batch, self._size(i)).to(self.dtype)
+        return leaf.reshape(self.batch, self._sizes[i]).to(self.dtype)
 
-    def _size(self, i: int) -> int:
-        return self.shapes[i][self.batch_dims :].numel()
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [shape[self.batch_dims :].numel() for shape in self.shapes]
 
     def _leaf(self, row: Tensor, i: int) -> Tensor:
         shape = self.shapes[i]
         if not self.channels_last[i]:
-            return row.reshape(shape)
+            return row if row.shape == shape else row.reshape(shape)
         return row.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
 
 
@@ -175,6 +181,8 @@ class FlatMap:
     ----------
     precision : torch.dtype
         The lower one of those of the state and of the autocast.
+    differentiated : bool
+        Whether gradients were recorded when it was made, so that a backward pass may follow.
     n_evals : int
         Calls of f so far.
     n_vjp : int
@@ -194,6 +202,8 @@ class FlatMap:
         self._outer_grad = outer_grad
         self._autocast = _autocast_as_now(layout.device.type)
         self.precision = _precision(layout)
+        self._memory: dict[Any, Any] = {}
+        self.differentiated = torch.is_grad_enabled()
         self.n_evals = 0
         self.n_vjp = 0
 
@@ -201,7 +211,7 @@ class FlatMap:
         """Return f(z), of shape (batch, n)."""
         self.n_evals += 1
         version = _version(z)
-        with self._autocast():
+        with self._autocast(), remembering(self._memory):
             state = self.f(self.layout.unflatten(z), *self.inputs)
             value = self.layout.flatten(state, "the output of f")
         if _version(z) != version:  # the residual would be that of another z
@@ -254,6 +264,13 @@ class FlatMap:
         return self.layout.flatten(gradient, "the output of outer_grad").detach()
 
 
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Return a context for what is computed in the precision of its operands."""
+    if not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
 def _autocast_as_now(device: str) -> Callable[[], AbstractContextManager[Any]]:
     if not torch.is_autocast_enabled(device):
         return nullcontext
@@ -277,17 +294,19 @@ def _version(z: Tensor) -> int:
 def _leaves(state: State, name: str) -> Iterator[Tensor]:
     if isinstance(state, Tensor):
         yield state
-    elif isinstance(state, (tuple, list)):
-        for part in state:
+    elif isinstance(state, (tuple, list, dict)):
+        for part in state.values() if isinstance(state, dict) else state:
             yield from _leaves(part, name)
     else:
         raise TypeError(
-            f"{name} must be a tensor, or nested tuples or lists of tensors, got "
+            f"{name} must be a tensor, or nested tuples, lists or dicts of tensors, got "
             f"{type(state).__name__}."
         )
 
 
 def _rebuild(state: State, leaf: Callable[[Any], Any]) -> State:
+    if isinstance(state, dict):
+        return {key: _rebuild(part, leaf) for key, part in state.items()}
     if not isinstance(state, (tuple, list)):
         return leaf(state)
     parts = [_rebuild(part, leaf) for part in state]
@@ -301,16 +320,45 @@ def _numbered(state: State) -> Any:
 
 
 def _check_structure(state: State, structure: Any, name: str) -> None:
-    found = _numbered(state)
-    if _plain(found) != _plain(structure):
+    list(_leaves(state, name))  # that they are tensors
+    if not _is_like(state, structure):
         raise TypeError(
-            f"{name} must be nested as z0 is: expected {_plain(structure)}, got {_plain(found)} "
-            "(numbers stand for tensors)."
+            f"{name} must be nested as z0 is: expected {_plain(structure)}, got "
+            f"{_plain(_numbered(state))} (numbers stand for tensors)."
         )
 
 
+def _is_like(state: State, structure: Any) -> bool:
+    """Return whether a state is nested like another one; f may return lists for tuples."""
+    if isinstance(structure, dict):
+        return (
+            isinstance(state, dict)
+            and state.keys() == structure.keys()
+            and all(_is_like(state[key], part) for key, part in structure.items())
+        )
+    if isinstance(structure, (tuple, list)):
+        return (
+            isinstance(state, (tuple, list))
+            and len(state) == len(structure)
+            and all(map(_is_like, state, structure))
+        )
+    return isinstance(state, Tensor)
+
+
+def _in_order(state: State, structure: Any) -> list[Tensor]:
+    """Return the leaves in the order of the structure: f may return a dict in another one."""
+    if isinstance(structure, dict):
+        return [leaf for key, part in structure.items() for leaf in _in_order(state[key], part)]
+    if isinstance(structure, (tuple, list)):
+        pairs = zip(state, structure, strict=True)
+        return [leaf for one, part in pairs for leaf in _in_order(one, part)]
+    return [state]
+
+
 def _plain(structure: Any) -> Any:
-    """Return the structure with lists as tuples: f may return either."""
+    """Return the structure with lists as tuples, as errors show it."""
+    if isinstance(structure, dict):
+        return {key: _plain(part) for key, part in structure.items()}
     if isinstance(structure, (tuple, list)):
         return tuple(_plain(part) for part in structure)
     return structure

@@ -42,6 +42,22 @@ def test_memory(run):
     assert float(run("memory.py", *tiny)[0]) >= 0
 
 
+def test_layers(run):
+    tiny = ["--tasks", "perceptron", "graph", "--seeds", "1", "--steps", "4", "--batch", "8"]
+    methods = ["implicit", "auto, 0.1", "shine, OPA every step"]
+    lines = run("layers.py", *tiny, "--batches", "1", "--methods", *methods)
+    rows = [line for line in lines if line.startswith(tuple(methods))]
+    assert len(rows) == 6
+    for row in rows:
+        cosine, distance, products, seconds, loss = map(float, row[26:].split())
+        assert cosine > 0.9
+        assert distance < 0.2
+        assert (products == 0) == row.startswith("shine")
+        assert seconds > 0
+        assert 0 < loss < 4
+    assert all(float(row[26:].split()[0]) > 0.999 for row in rows if row.startswith("implicit"))
+
+
 def test_accuracy_and_quality(run, tmp_path):
     data = ["--data", "sklearn:digits"]
     methods = ["--methods", "implicit", "shine", "--seeds", "2", "--epochs", "1"]

@@ -1,4 +1,7 @@
 import copy
+import dataclasses
+import json
+import pickle
 from functools import partial
 from typing import NamedTuple
 
@@ -9,15 +12,19 @@ from torch import nn
 
 from hoag_shine.deq import (
     DEQ,
+    METHODS,
     SOLVERS,
     Adjoint,
+    LowRank,
     fixed_point,
+    fixed_point_correction,
     jacobian_penalty,
+    restored_options,
     spectral_radius,
     with_fallback,
     with_refinement,
 )
-from hoag_shine.deq.backward import implicit, phantom, shine
+from hoag_shine.deq.backward import auto, implicit, phantom, shine, unrolled_phantom
 from hoag_shine.deq.solvers import adjoint_broyden, anderson, broyden, picard
 
 TIGHT = {"max_iter": 80, "tol": 1e-13}
@@ -36,7 +43,8 @@ def exact_adjoint(z, f, grad):
 def x_gradient(f, x, grad, **options):
     """The gradient of grad . z with respect to x, which is u where f is something plus x."""
     x = x.clone().requires_grad_()
-    z, info = fixed_point(f, torch.zeros_like(x), x, **{**TIGHT, **options})
+    options = {**TIGHT, "backward": "shine", **options}
+    z, info = fixed_point(f, torch.zeros_like(x), x, **options)
     z.backward(grad)
     return x.grad, z.detach(), info
 
@@ -142,6 +150,82 @@ def test_jacobian_free_is_the_gradient_of_one_step():
     torch.testing.assert_close(found, expected)
 
 
+def true_residual(u, inverse, grad):
+    return (grad - u @ torch.linalg.inv(inverse)).norm(dim=1) / grad.norm(dim=1)
+
+
+@pytest.mark.parametrize("solver", ["broyden", "picard", "adjoint-broyden"])
+def test_auto_goes_as_far_as_asked(solver):
+    f, x, _, inverse = linear_problem(batch=5, n=30)
+    grad = torch.randn_like(x)
+    products = []
+    for tol in (0.9, 1e-1, 1e-3, 1e-6):
+        u, _, info = x_gradient(
+            f, x, grad, solver=solver, backward=partial(auto, max_iter=40), backward_tol=tol
+        )
+        torch.testing.assert_close(info.backward.residual, true_residual(u, inverse, grad))
+        assert info.backward.residual.max() <= tol
+        products.append(info.backward.n_vjp)
+    assert products == sorted(products)
+    few, _, info = x_gradient(f, x, grad, solver=solver, backward=partial(auto, max_iter=3, tol=0))
+    assert info.backward.n_vjp == 3
+    assert (true_residual(few, inverse, grad) <= 1).all()
+
+
+def test_auto_needs_one_product_where_the_shared_estimate_is_right():
+    f, x, _, inverse = linear_problem(batch=4)
+    grad = torch.randn_like(x)
+    gradient, _, info = x_gradient(f, x, grad, solver="adjoint-broyden", backward="auto")
+    torch.testing.assert_close(gradient, grad @ inverse)
+    assert info.backward.n_vjp == 1
+    assert not info.backward.fell_back.any()
+
+
+def test_auto_takes_the_better_estimate_for_each_sample():
+    """The first sample's shared estimate is exact, the second's is across the gradient."""
+    f, x, _, inverse = linear_problem(batch=2, norm=0.5)
+    grad = torch.randn_like(x)
+
+    def with_estimates(f, z0, stopping):
+        found = broyden(f, z0, stopping)
+        left = grad @ inverse - grad
+        left[1] = torch.randn_like(left[1]) * 100
+        right = grad / grad.square().sum(1, keepdim=True)
+        estimate = LowRank(right[:, None], left[:, None])
+        return dataclasses.replace(found, inverse_jacobian=estimate)
+
+    backward = partial(auto, max_iter=2)
+    u, _, info = x_gradient(f, x, grad, solver=with_estimates, backward=backward)
+    assert info.backward.fell_back.tolist() == [False, True]
+    torch.testing.assert_close(u[0], (grad @ inverse)[0])
+    image = grad @ torch.linalg.inv(inverse)
+    best = (image * grad).sum(1) / image.square().sum(1)
+    torch.testing.assert_close(u[1], (best[:, None] * grad)[1])
+
+
+def test_auto_does_not_depend_on_the_batch():
+    f, x, _ = tanh_problem(batch=6, n=20)
+    x[0] *= 30  # where tanh is flat, so that there is little to solve
+    grad = torch.randn_like(x)
+    together, _, info = x_gradient(f, x, grad, backward="auto", max_iter=6, tol=0)
+    assert len({round(r, 6) for r in info.backward.residual.tolist()}) == 6
+    for i in range(6):
+        part = slice(i, i + 1)
+        alone, _, _ = x_gradient(f, x[part], grad[part], backward="auto", max_iter=6, tol=0)
+        torch.testing.assert_close(alone, together[part])
+
+
+def test_the_residual_of_every_method_can_be_measured():
+    f, x, _, inverse = linear_problem(batch=5, n=30)
+    grad = torch.randn_like(x)
+    for backward in METHODS:
+        for fallback in (None, "residual"):
+            options = {"backward": backward, "fallback": fallback, "max_iter": 8, "tol": 0}
+            u, _, info = x_gradient(f, x, grad, **options, measure=True)
+            expected = true_residual(u, inverse, grad)
+            torch.testing.assert_close(info.backward.residual, expected)
+
+
 @pytest.mark.parametrize("steps", [1, 4])
 def test_phantom_is_the_gradient_of_damped_steps(steps):
     f, x, W = tanh_problem()
@@ -154,6 +238,61 @@ def test_phantom_is_the_gradient_of_damped_steps(steps):
         unrolled = 0.3 * unrolled + 0.7 * f(unrolled, x)
     (expected,) = torch.autograd.grad(unrolled.sum(), W)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_unrolled_phantom_is_the_damped_steps_themselves(steps):
+    """Also where the solver has not converged."""
+    f, x, W = tanh_problem()
+    W = W.requires_grad_()
+    backward = partial(unrolled_phantom, steps=steps, damping=0.7)
+    z, info = fixed_point(f, torch.zeros_like(x), x, backward=backward, max_iter=3, tol=0)
+    expected, _ = fixed_point(
+        f, torch.zeros_like(x), x, backward="jacobian-free", max_iter=3, tol=0
+    )
+    expected = expected.detach()
+    for _ in range(steps):
+        expected = 0.3 * expected + 0.7 * f(expected, x)
+    torch.testing.assert_close(z, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(z.sum(), W), torch.autograd.grad(expected.sum(), W)
+    )
+    assert info.backward is None
+
+
+def test_unrolled_phantom_within_torch_func_and_twice():
+    x, W = torch.randn(2, 3, 3, dtype=torch.float64)
+
+    def solve(W, x):
+        z, _ = fixed_point(
+            lambda z, x: torch.tanh(0.2 * z @ W + x),
+            torch.zeros_like(x),
+            x,
+            backward=partial(unrolled_phantom, steps=40, damping=1),
+            solver="picard",
+            max_iter=40,
+            tol=0,
+        )
+        return z
+
+    def loss(W, x):
+        return solve(W, x).square().sum()
+
+    assert torch.autograd.gradcheck(solve, (W.requires_grad_(), x))
+    (by_autograd,) = torch.autograd.grad(loss(W, x), W, create_graph=True)
+    W = W.detach()
+    torch.testing.assert_close(torch.func.grad(loss)(W, x), by_autograd.detach())
+    # One sample at a time, as for the gradients of single samples.
+    rows = torch.func.vmap(torch.func.grad(lambda W, x: loss(W, x[None])), (None, 0))(W, x)
+    torch.testing.assert_close(rows.sum(0), by_autograd.detach())
+    with pytest.raises(RuntimeError, match=r"within torch\.func a fixed point needs"):
+        torch.func.grad(
+            lambda x: fixed_point(lambda z: 0.5 * z + x, torch.zeros_like(x), tol=0)[0].sum()
+        )(x)
+    hessian = torch.func.jacrev(torch.func.grad(lambda x: loss(W, x[None])))(x[0])
+    torch.testing.assert_close(
+        hessian, torch.autograd.functional.hessian(lambda x: loss(W, x[None]), x[0])
+    )
 
 
 def test_unrolled_is_autograd_through_picard():
@@ -221,7 +360,7 @@ def test_what_a_solver_of_ones_own_gives_are_its_attributes():
     fixed_point(f, z0, x, solver=with_estimate, backward="shine")
     without_estimate.estimates_inverse = False
     with pytest.raises(ValueError, match="got 'without_estimate'"):
-        DEQ(f, solver=without_estimate)
+        DEQ(f, solver=without_estimate, backward="shine")
     DEQ(f, solver=without_estimate, backward="implicit")(z0, x)
 
 
@@ -436,6 +575,49 @@ def test_a_named_tuple_is_handed_on_as_one():
     torch.testing.assert_close(z.image, torch.full((2, 3, 3), 2.0), rtol=1e-3, atol=0)
 
 
+def test_a_dict_is_a_state_whatever_the_order_that_f_returns_it_in():
+    def f(z):
+        assert type(z) is dict
+        image = 0.5 * z["image"] + z["parts"][0][:, :, None]
+        return {"parts": [0.3 * z["parts"][0] + 1], "image": image}
+
+    z0 = {"image": torch.zeros(2, 3, 3), "parts": (torch.ones(2, 3),)}
+    z, info = fixed_point(f, z0, tol=1e-6)
+    assert info.converged.all()
+    torch.testing.assert_close(z["parts"][0], torch.full((2, 3), 1 / 0.7), rtol=1e-4, atol=0)
+    torch.testing.assert_close(z["image"], torch.full((2, 3, 3), 2 / 0.7), rtol=1e-4, atol=0)
+    for wrong in ({"image": z0["image"]}, {**z0, "more": z0["image"]}, tuple(z0.values())):
+        with pytest.raises(TypeError, match=r"nested as z0 is: expected \{'image': 0, 'parts'"):
+            fixed_point(lambda z, wrong=wrong: wrong, z0)
+
+
+def test_keywords_of_f_go_with_partial_and_are_no_other_function():
+    calls = []
+
+    def f(z, *, scale):
+        calls.append(scale)
+        return scale * z + 1
+
+    for scale in (0.5, 0.25):
+        z, _ = fixed_point(partial(f, scale=scale), torch.zeros(2, 3), max_iter=3, tol=0)
+        torch.testing.assert_close(z, torch.full((2, 3), 1 / (1 - scale)))
+    assert calls.count(0.5) == 5 + 1  # samples are found to be separate once
+    assert calls.count(0.25) == 5
+
+
+def test_options_of_a_single_call():
+    deq = DEQ(Affine(), max_iter=30, tol=1e-6)
+    x = torch.randn(3, 4)
+    z0 = torch.zeros_like(x)
+    assert deq(z0, x, max_iter=4, tol=0)[1].trace.shape[0] == 5
+    assert deq(z0, x, tol=1e-2)[1].n_steps.max() < deq(z0, x)[1].n_steps.max()
+    z, info = deq(z0, x, measure=True)
+    z.sum().backward()
+    assert (info.backward.residual >= 0).all()
+    with pytest.raises(ValueError, match="max_iter must be"):
+        deq(z0, x, max_iter=0)
+
+
 def test_inference_mode():
     """Where no product with the Jacobian is needed, it works; elsewhere it says what to do."""
     with torch.inference_mode():
@@ -508,6 +690,16 @@ def test_torch_compile_of_f_and_of_a_whole_model(whole, backward):
 
 
 @warnings_of_torch_compile
+def test_torch_export():
+    """The program takes all steps: no sample that has converged moves, so its results are equal."""
+    model = Classifier(Affine(), max_iter=5, tol=0.1).eval()
+    x = torch.randn(3, 4)
+    program = torch.export.export(model, (x,), strict=False).module()
+    for images in (x, torch.randn(3, 4)):
+        torch.testing.assert_close(program(images), model(images))
+
+
+@warnings_of_torch_compile
 def test_a_layer_is_one_graph_break():
     found = torch._dynamo.explain(Classifier(Affine()))(torch.randn(3, 4))
     assert found.graph_break_count == 1
@@ -554,7 +746,7 @@ def test_f_must_keep_the_state_as_it_is(f, error, message):
     ("z0", "error", "message"),
     [
         (None, TypeError, "z0 must be a tensor"),
-        ({"a": torch.ones(2, 3)}, TypeError, "z0 must be a tensor, .* got dict"),
+        ({"a": None}, TypeError, "z0 must be a tensor, .* got NoneType"),
         (3.0, TypeError, "z0 must be a tensor"),
         ((), ValueError, "at least one tensor"),
         (torch.ones(2, 3, dtype=torch.int64), TypeError, "floating-point"),
@@ -571,11 +763,17 @@ def test_z0_is_checked(z0, error, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backward": "exact"}, "backward must be one of implicit, jacobian-free, phantom, shine"),
+        (
+            {"backward": "exact"},
+            "backward must be one of auto, implicit, jacobian-free, phantom, phantom-unr",
+        ),
         ({"solver": "picard", "backward": "shine"}, "needs a solver that estimates"),
         ({"solver": picard, "backward": "shine"}, "estimates .* got 'picard'"),
         ({"solver": "anderson", "backward": shine}, "backward='shine' needs a solver"),
-        ({"solver": partial(anderson, memory=3)}, r"got 'anderson\(memory=3\)'"),
+        (
+            {"solver": partial(anderson, memory=3), "backward": "shine"},
+            r"got 'anderson\(memory=3\)'",
+        ),
         ({"solver": picard, "backward": with_fallback(shine)}, "needs a solver that estimates"),
         (
             {"solver": picard, "backward": with_refinement(shine, 2)},
@@ -583,12 +781,51 @@ def test_z0_is_checked(z0, error, message):
         ),
         ({"backward": "unrolled", "refine": 2}, "nothing to refine"),
         ({"refine": -1}, "refine must be"),
+        ({"backward": "shine", "backward_tol": 0.1}, "got backward='shine'"),
+        ({"backward": "auto", "backward_tol": -1.0}, "backward_tol must be"),
+        ({"backward": "unrolled", "backward_tol": 0.1}, "nothing to refine"),
+        ({"backward": "phantom-unrolled", "measure": True}, "nothing to refine, to measure"),
+        ({"backward": partial(unrolled_phantom, steps=2), "refine": 1}, "nothing to refine"),
         ({"fallback": "norm"}, "fallback must be"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         DEQ(lambda z: z, **options)
+
+
+def test_a_loss_on_the_trajectory():
+    """Every iterate has the gradient of a solve that ended there."""
+    f, x, W = tanh_problem()
+    W.requires_grad_()
+    options = {"backward": EXACT, "tol": 0, "solver": "picard"}
+    z, info = fixed_point(f, torch.zeros_like(x), x, max_iter=6, indexing=[2, 4], **options)
+    loss = fixed_point_correction(lambda z: z.square().sum(), z, info, decay=0.5)
+    expected = 0
+    for steps, weight in ((2, 0.25), (4, 0.5), (6, 1)):
+        one, _ = fixed_point(f, torch.zeros_like(x), x, max_iter=steps, **options)
+        expected = expected + weight * one.square().sum()
+    torch.testing.assert_close(loss, expected)
+    (found,) = torch.autograd.grad(loss, W)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, W)[0])
+    assert info.backward.n_vjp > 0
+    with pytest.raises(ValueError, match="decay must be"):
+        fixed_point_correction(torch.sum, z, info, decay=0.0)
+
+
+def test_a_trajectory_of_unrolled_steps_and_of_a_nested_state():
+    x = torch.randn(2, 3, requires_grad=True)
+
+    def f(z, x):
+        return {"a": 0.5 * z["a"] + x}
+
+    z, info = fixed_point(
+        f, {"a": torch.zeros(2, 3)}, x, backward="unrolled", max_iter=3, indexing=[1, 3]
+    )
+    first, last = info.iterates
+    assert torch.equal(last["a"], z["a"])
+    (found,) = torch.autograd.grad((first["a"] + last["a"]).sum(), x)
+    torch.testing.assert_close(found, torch.full_like(x, 1 + 1.75))
 
 
 @pytest.mark.parametrize("batch", [0, 1])
@@ -683,3 +920,68 @@ def test_parametrised_weights_that_pytorch_caches(solver, backward):
     with nn.utils.parametrize.cached():
         found = torch.autograd.grad(deq(torch.zeros_like(x), x)[0].sum(), parameters)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "backward", ["auto", "implicit", "phantom", partial(implicit, solver="broyden")]
+)
+def test_an_infinite_derivative_of_a_sample_does_not_reach_shared_parameters(backward):
+    """The root at 0 is a fixed point of the second sample, which starts there."""
+    w = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    z0 = torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, 1.0]], dtype=torch.float64)
+
+    def gradient(z0):
+        z, info = fixed_point(
+            lambda z: w * z.abs().sqrt() + 0.1 * z, z0, backward=backward, solver="broyden"
+        )
+        return torch.autograd.grad(z.sum(), w)[0], info
+
+    expected, _ = gradient(z0[[0, 2]])
+    with pytest.warns(RuntimeWarning, match=r"the backward method .* for 1 of 3 .* sample 1\)"):
+        found, info = gradient(z0)
+    assert info.converged.all()
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_layer_with_all_options_goes_through_pickle():
+    deq = DEQ(Affine(), solver=partial(broyden, memory=3), refine=2, fallback="norm-ratio")
+    again = pickle.loads(pickle.dumps(deq))  # noqa: S301
+    x = torch.randn(3, 4)
+    found, expected = (
+        torch.autograd.grad(layer(torch.zeros_like(x), x)[0].sum(), layer.f.linear.weight)
+        for layer in (again, deq)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_layer_can_be_made_again_from_what_it_says_of_itself():
+    options = {
+        "solver": partial(broyden, memory=3),
+        "backward": partial(implicit, max_iter=7),
+        "tol": 1e-2,
+        "max_iter": 8,
+        "refine": 1,
+        "fallback": "residual",
+        "state_dtype": torch.float64,
+        "eval_tol": 0.0,
+    }
+    described = json.loads(json.dumps(DEQ(Affine(), **options).described()))
+    again = DEQ(Affine(), **restored_options(described))
+    assert again.described() == described
+    assert again.solver_name == "broyden(memory=3)"
+    assert described["state_dtype"] == "float64"
+
+
+class OwnSolver:
+    """Not a function, but callable."""
+
+    def __call__(self, f, z0, stopping):
+        return broyden(f, z0, stopping)
+
+
+def test_a_layer_of_functions_of_ones_own_says_the_same_in_every_process():
+    first, second = (DEQ(Affine(), solver=OwnSolver()) for _ in range(2))
+    assert first.described() == second.described()
+    assert first.solver_name == "OwnSolver"
+    with pytest.raises(ValueError, match=r"solver must be one of .* got 'OwnSolver'"):
+        DEQ(Affine(), **restored_options(first.described()))

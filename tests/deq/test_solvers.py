@@ -267,6 +267,60 @@ def test_a_fixed_budget_never_waits_for_the_device(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+def test_without_a_monitor_the_last_iterate_is_the_result(name, monkeypatch):
+    """It is that of a solver that looks, where no sample stops before."""
+    f, x, _ = tanh_problem(norm=0.5)
+    expected = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=5, tol=0)
+    assert (expected.n_steps == 5).all()
+    monkeypatch.setattr("hoag_shine.deq.solvers.base.Monitor.update", None)
+    found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=5, monitor=False)
+    torch.testing.assert_close(found.z, expected.z)
+    torch.testing.assert_close(found.residual, expected.residual)
+    torch.testing.assert_close(found.relative_residual, expected.relative_residual)
+    torch.testing.assert_close(found.inverse_jacobian.dense(), expected.inverse_jacobian.dense())
+    assert found.trace.shape == (1, 3)
+    assert found.n_steps.tolist() == [5, 5, 5]
+    assert (found.status == Status.BUDGET).all()
+
+
+@pytest.mark.parametrize("solver", [broyden, adjoint_broyden])
+@pytest.mark.parametrize("memory", [2, 3, 5])
+def test_without_a_monitor_and_with_little_memory(solver, memory):
+    f, x, _ = tanh_problem(norm=0.5)
+    limited = partial(solver, memory=memory)
+    expected = solve(limited, f, torch.zeros_like(x), x, max_iter=6, tol=0)
+    found = solve(limited, f, torch.zeros_like(x), x, max_iter=6, monitor=False)
+    torch.testing.assert_close(found.inverse_jacobian.dense(), expected.inverse_jacobian.dense())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_without_a_monitor_what_is_not_finite_is_told_and_contained(name):
+    f, x, _ = tanh_problem(batch=3)
+    x[1] = torch.inf
+    found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=4, monitor=False)
+    assert found.status.tolist() == [Status.BUDGET, Status.DIVERGED, Status.BUDGET]
+    assert torch.isfinite(found.z[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("monitor", [True, False])
+def test_iterates_are_kept_as_they_were(name, monitor):
+    f, x, _ = tanh_problem(norm=0.5)
+    seen = []
+
+    def recorded(z, x):
+        seen.append(z.detach().clone())
+        return f(z, x)
+
+    options = {"max_iter": 6, "tol": 0, "monitor": monitor, "indexing": (4, 0, 6)}
+    found = solve(SOLVERS[name], recorded, torch.zeros_like(x), x, **options)
+    for iterate, step in zip(found.iterates, (4, 0, 6), strict=True):
+        assert torch.equal(iterate, seen[step])
+    early = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=40, tol=1e-2, indexing=(39,))
+    torch.testing.assert_close(early.iterates[0], early.z)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("batch", [0, 1])
 def test_small_batches(name, batch):
     f, x, _ = tanh_problem(batch=batch)
@@ -293,6 +347,7 @@ def test_a_fixed_point_hit_exactly_needs_no_care(name):
         ({"stop": "rel"}, "stop must be"),
         ({"divergence": 0.5}, "divergence must be"),
         ({"check_every": 0}, "check_every must be"),
+        ({"indexing": [3, 19]}, r"from 0 to max_iter=18, got \(3, 19\)"),
         ({"solver": "newton"}, "solver must be one of adjoint-broyden, anderson, broyden, picard"),
         ({"solver": partial(broyden, memory=0)}, "memory must be"),
         ({"solver": partial(adjoint_broyden, memory=0)}, "memory must be"),

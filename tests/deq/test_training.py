@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
@@ -23,12 +24,13 @@ from safetensors.torch import load, load_file
 
 from hoag_shine.datasets import data_home
 from hoag_shine.deq.mdeq import CONFIGS, MDEQ
-from hoag_shine.deq.solvers import adjoint_broyden
+from hoag_shine.deq.solvers import adjoint_broyden, broyden
 from hoag_shine.deq.training import (
     Recipe,
     Trainer,
     load_checkpoint,
     load_images,
+    load_model,
     save_checkpoint,
 )
 from hoag_shine.deq.training.cli import main
@@ -312,6 +314,104 @@ def test_options_may_not_change_on_the_way(tmp_path, capsys):
     assert "holds another run" in capsys.readouterr().err
 
 
+ONE_EPOCH = ["--limit", "128", "--epochs", "1", "--pretrain-steps", "0", "--log-every", "1"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--backward", "implicit"],
+        ["--solver", "adjoint-broyden", "--opa-every", "1", "--memory", "3", "--tol", "1e-2"],
+    ],
+)
+def test_a_run_with_options_of_its_solver_can_be_taken_up_and_made_longer(tmp_path, options):
+    trained(tmp_path, *ONE_EPOCH, *options)
+    longer = [*ONE_EPOCH, "--resume", *options, "--epochs"]
+    trained(tmp_path, *longer, "1")
+    trained(tmp_path, *longer, "2")
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(float(row["step"])) for row in rows] == [1, 2, 3, 4]
+    assert float(rows[-1]["lr"]) > 0
+    # However the gradient was had, the log says how far it is from the implicit one.
+    assert all(float(row["backward_residual"]) >= 0 for row in rows)
+
+
+def test_an_option_that_would_change_the_weights_is_told(tmp_path, capsys):
+    trained(tmp_path, *ONE_EPOCH)
+    for changed, name in (
+        (["--refine", "2"], "refine"),
+        (["--fallback", "norm-ratio"], "fallback"),
+        (["--memory", "2"], "solver"),
+        (["--backward-tol", "0.2"], "backward_tol"),
+        (["--no-opa"], "opa"),
+        (["--tol", "0.1"], "tol"),
+    ):
+        arguments = ["train", "--output", str(tmp_path), *QUICK, *ONE_EPOCH, "--resume", *changed]
+        assert main(arguments) == 2
+        assert f"made with other values of {name}" in capsys.readouterr().err
+
+
+def test_a_run_cannot_be_made_shorter(tmp_path, capsys):
+    trained(tmp_path, *ONE_EPOCH, "--epochs", "2")
+    assert main(["train", "--output", str(tmp_path), *QUICK, *ONE_EPOCH, "--resume"]) == 2
+    assert "is of step 4, but epochs=1 has 2 steps" in capsys.readouterr().err
+
+
+def small_run(folder, **options):
+    """Train for a step by the Python interface."""
+    train, test = (part.first(16) for part in load_images("sklearn:digits"))
+    config = dataclasses.replace(
+        CONFIGS["small"], in_channels=1, pretrain_steps=0, epochs=1, batch_size=16
+    )
+    trainer = Trainer(MDEQ(config, **options), train, test, Recipe(tensorboard=False), folder)
+    trainer.run()
+    return trainer
+
+
+def test_a_loaded_model_has_the_options_of_its_layer(tmp_path):
+    options = {"solver": partial(broyden, memory=5), "refine": 1, "tol": 1e-2, "max_iter": 8}
+    trainer = small_run(tmp_path, **options, eval_max_iter=9, state_dtype=torch.float64)
+    model, _ = load_model(tmp_path)
+    assert model.deq.described() == trainer.module.deq.described()
+    assert model.deq.solver_name == "broyden(memory=5)"
+    again, _ = load_model(tmp_path, tol=1e-3)
+    assert again.deq.described()["tol"] == 1e-3
+
+
+def test_a_solver_of_ones_own_has_to_be_passed_again(tmp_path):
+    def own(f, z0, stopping):
+        return broyden(f, z0, stopping)
+
+    small_run(tmp_path, solver=own)
+    with pytest.raises(ValueError, match=r"own': pass it as load_model\(folder, solver="):
+        load_model(tmp_path)
+    assert load_model(tmp_path, solver=own)[0].deq.solver_name.endswith("own")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-size", "400"], "320 images to train on .* takes batch_size=400"),
+        (["--limit", "0"], "number of images must be at least 1, got 0"),
+        (["--limit", "-3"], "number of images must be at least 1, got -3"),
+        (["--device", "abacus"], "device='abacus' cannot be used here"),
+        (["--solver", "picard", "--memory", "3", "--backward", "phantom"], "--memory is of no use"),
+        (["--memory", "0"], "memory must be at least 1"),
+        pytest.param(
+            ["--device", "cuda"],
+            "device='cuda' cannot be used here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here"),
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_an_error_in_a_line(tmp_path, capsys, options, message):
+    assert main(["train", "--output", str(tmp_path), *QUICK, *options]) == 2
+    err = capsys.readouterr().err
+    assert re.search(f"error: .*{message}", err)
+    assert "Traceback" not in err
+
+
 def test_evaluate_repeats_the_last_scores(tmp_path, capsys):
     """The checkpoint knows the model, its solver and how images were normalised."""
     trained(tmp_path, "--solver", "anderson", "--backward", "jacobian-free", "--dropout", "0.1")
@@ -341,7 +441,7 @@ def test_training_learns(tmp_path):
         CONFIGS["small"], in_channels=1, epochs=4, pretrain_steps=30, lr=5e-3
     )
     recipe = Recipe(augment=False, tensorboard=False)
-    row = Trainer(MDEQ(config), train, test, recipe, tmp_path).run()
+    row = Trainer(MDEQ(config, backward="shine"), train, test, recipe, tmp_path).run()
     assert row["test_accuracy"] > 0.85
 
 

@@ -49,6 +49,8 @@ class Linearisation:
     Attributes
     ----------
     converged : bool Tensor of shape (batch,)
+    precision : torch.dtype
+        The lowest in which f computes.
     n_vjp : int
         Products so far.
     """
@@ -58,6 +60,7 @@ class Linearisation:
         self._z = z
         everyone = z.new_ones(z.shape[0], dtype=torch.bool)
         self.converged = everyone if converged is None else converged
+        self.precision = f.precision
         self._vjp: Callable[[Tensor], Tensor] | None = None
         self.n_vjp = 0
 
@@ -72,20 +75,30 @@ class Linearisation:
         """Drop the graph behind the products; another product would build it again."""
         self._vjp = None
 
+    def times(self, v: Tensor) -> Tensor:
+        """Return (I - J^T) v, for one product."""
+        return v - self.vjp(v)
+
     def residual(self, u: Tensor, grad: Tensor) -> Tensor:
         """Return ``grad - (I - J^T) u``, of shape (batch, n), for one product."""
-        return grad - u + self.vjp(u)
+        return grad - self.times(u)
 
     def measured(self, u: Tensor, grad: Tensor) -> Adjoint:
         """Return u with its residual on the whole state, for one product.
 
-        What an iteration believes of its residual may be of the past, or of another system.
+        What an iteration believes of its residual may be of the past, or of another system. Where
+        the residual is not finite u is no answer, and is NaN.
         """
-        return Adjoint(u, relative_norm(self.residual(u, grad), grad))
+        residual = relative_norm(self.residual(u, grad), grad)
+        return Adjoint(torch.where(torch.isfinite(residual)[:, None], u, torch.nan), residual)
 
 
 Method: TypeAlias = Callable[[Linearisation, LowRank, Tensor], Adjoint]
 """``method(linearisation, inverse_jacobian, grad)``, with ``grad`` of shape (batch, n)."""
+
+
+Recorder: TypeAlias = Callable[[FlatMap, Tensor], Tensor]
+"""``recorder(f, z)``, which returns z, or what it becomes, with a graph."""
 
 
 def relative_norm(x: Tensor, to: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..abilities import declares
 from ..low_rank import LowRank
 from ..solvers import SOLVERS, Stopping
 from ..state import FlatMap, Layout
@@ -14,6 +15,7 @@ from .base import Adjoint, Linearisation
 from .gmres import gmres
 
 
+@declares(takes_tol=True)
 def implicit(
     linearisation: Linearisation,
     inverse_jacobian: LowRank,
@@ -66,14 +68,14 @@ def implicit(
 def refine(linearisation: Linearisation, grad: Tensor, start: Tensor, steps: int) -> Adjoint:
     """Improve an estimate by GMRES, whose residual never grows, for ``steps + 2`` products."""
     residual = linearisation.residual(start, grad)
-    correction = gmres(lambda v: v - linearisation.vjp(v), residual, max_iter=steps, tol=None)
+    correction = gmres(linearisation.times, residual, max_iter=steps, tol=None)
     return linearisation.measured(start + correction, grad)
 
 
 def _by_gmres(linearisation: Linearisation, grad: Tensor, max_iter: int, tol: float) -> Adjoint:
     norm = torch.linalg.vector_norm(grad, dim=1)
     u = gmres(
-        lambda v: v - linearisation.vjp(v),
+        linearisation.times,
         grad,
         max_iter=max_iter,
         tol=tol * norm if tol > 0 else None,

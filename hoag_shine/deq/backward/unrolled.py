@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from ..low_rank import LowRank
@@ -24,12 +26,16 @@ def unrolled(f: FlatMap, z0: Tensor, stopping: Stopping) -> tuple[Tensor, Soluti
     z : Tensor of shape (batch, n)
         With its graph.
     solution : Solution
-        What is known of the last iterate but one, whose image z is.
+        What is known of the last iterate but one, whose image z is; ``stopping.indexing`` names
+        iterates with their graphs.
     """
-    monitor = Monitor(z0, Stopping(stopping.max_iter, 0.0, stopping.mode, stopping.divergence))
-    z = z0
+    monitor = Monitor(z0, replace(stopping, tol=0.0, indexing=()))
+    iterates = [z0]
     for _ in range(stopping.max_iter):
+        z = iterates[-1]
         value = f(z)
         monitor.update(z.detach(), (value - z).detach(), value.detach())
-        z = value
-    return z, monitor.solution(LowRank.identity(z0))
+        iterates.append(value)
+    solution = monitor.solution(LowRank.identity(z0))
+    kept = tuple(iterates[step] for step in stopping.indexing)
+    return iterates[-1], replace(solution, iterates=kept)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..abilities import declares, uses_inverse
+from ..abilities import uses_inverse
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation, Method, relative_norm
 from .implicit import refine
@@ -33,13 +34,7 @@ def with_refinement(method: Method, steps: int) -> Method:
     if not (isinstance(steps, int) and steps >= 1):
         raise ValueError(f"refine must be an integer of at least 1, got {steps!r}.")
 
-    @declares(uses_inverse=uses_inverse(method))
-    def refined(linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
-        first = method(linearisation, inverse, grad)
-        better = refine(linearisation, grad, first.value, steps)
-        return Adjoint(better.value, better.residual, first.fell_back)
-
-    return refined
+    return _Refined(method, steps)
 
 
 def with_fallback(
@@ -78,19 +73,45 @@ def with_fallback(
     if test == "auto" and not uses_inverse(method):
         return method
 
-    @declares(uses_inverse=uses_inverse(method))
-    def tested(linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
-        adjoint = method(linearisation, inverse, grad)
+    return _Tested(method, test, limit)
+
+
+@dataclass(frozen=True)
+class _Wrapped:
+    """A class, not a function within one: a layer has to be pickled."""
+
+    method: Method
+
+    @property
+    def uses_inverse(self) -> bool:
+        return uses_inverse(self.method)
+
+
+@dataclass(frozen=True)
+class _Refined(_Wrapped):
+    steps: int
+
+    def __call__(self, linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
+        first = self.method(linearisation, inverse, grad)
+        better = refine(linearisation, grad, first.value, self.steps)
+        return Adjoint(better.value, better.residual, first.fell_back)
+
+
+@dataclass(frozen=True)
+class _Tested(_Wrapped):
+    test: Test
+    limit: float
+
+    def __call__(self, linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
+        adjoint = self.method(linearisation, inverse, grad)
         u, residual = adjoint.value, adjoint.residual
-        if test == "residual":
+        if self.test == "residual":
             size = residual = relative_norm(linearisation.residual(u, grad), grad)
         else:
             size = relative_norm(u, grad)
-        rejected = ~(size <= limit)  # NaN as well
-        if test == "auto":
+        rejected = ~(size <= self.limit)  # NaN as well
+        if self.test == "auto":
             rejected &= ~(linearisation.converged & torch.isfinite(size))
         if residual is not None:
             residual = residual.masked_fill(rejected, torch.nan)
         return Adjoint(torch.where(rejected[:, None], grad, u), residual, rejected)
-
-    return tested

@@ -140,4 +140,16 @@ CONFIGS: dict[str, MDEQConfig] = {
         batch_size=64,
         lr=5e-3,
     ),
+    # For images of 8 x 8 pixels: nothing is halved before the first resolution.
+    "digits": MDEQConfig(
+        channels=(16, 16),
+        head_channels=(8, 8),
+        final_channels=64,
+        in_channels=1,
+        expansion=2,
+        groups=4,
+        epochs=8,
+        batch_size=64,
+        lr=5e-3,
+    ),
 }

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backward import implicit
-from ..layer import DEQ, Info
+from ..info import Info
+from ..layer import DEQ
 from ..regularization import jacobian_penalty
 from .config import MDEQConfig
 from .layers import Fuse, Head, ResidualBlock, WeightNormConv2d, frozen_statistics, stem
@@ -153,6 +154,7 @@ class MDEQ(nn.Module):
         unroll: int = 0,
         outer_loss: Callable[[Tensor], Tensor] | None = None,
         penalty: bool = False,
+        measure: bool = False,
     ) -> Output:
         """Classify images.
 
@@ -168,6 +170,8 @@ class MDEQ(nn.Module):
             ``solver="adjoint-broyden"``; other solvers refuse it.
         penalty : bool, default=False
             Whether to compute the Jacobian penalty as well.
+        measure : bool, default=False
+            As in :func:`~hoag_shine.deq.fixed_point`.
 
         Returns
         -------
@@ -180,7 +184,7 @@ class MDEQ(nn.Module):
                 z = self.transform(z, injection, fixed)
             return Output(self.head(z), None)
         outer_grad = None if outer_loss is None else partial(self._outer_grad, outer_loss)
-        z, info = self.deq(z0, injection, fixed, outer_grad=outer_grad)
+        z, info = self.deq(z0, injection, fixed, outer_grad=outer_grad, measure=measure)
         size = jacobian_penalty(self.transform, z, injection, fixed) if penalty else None
         return Output(self.head(z), info, size)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..abilities import declares
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping, check_memory, damped
+from .base import Monitor, Solution, Stopping, check_memory, damped, watched
 
 
 @declares(estimates_inverse=True, takes_outer_grad=True)
@@ -39,7 +39,8 @@ def adjoint_broyden(
     opa_every : int, optional
         Outer-problem awareness: every so many steps a further product in the direction
         :math:`\sigma = B^\top \nabla L(z)`, which is the SHINE estimate itself, so that it is right
-        where the backward pass uses it. Needs ``outer_grad``. By default, every fifth step if
+        where the backward pass uses it. Needs ``outer_grad`` wherever gradients are recorded. By
+        default, every fifth step if
         ``outer_grad`` is given, and never if not.
 
     Returns
@@ -49,7 +50,7 @@ def adjoint_broyden(
     Raises
     ------
     ValueError
-        If ``opa_every`` is given without ``outer_grad``.
+        If ``opa_every`` is given without ``outer_grad`` where gradients are recorded.
 
     Notes
     -----
@@ -64,7 +65,7 @@ def adjoint_broyden(
     opa_every = _check_opa(opa_every, f)
     most = stopping.max_iter + (stopping.max_iter // opa_every if opa_every else 0)
     pairs = _Pairs(z0, check_memory(memory, most))
-    monitor = Monitor(z0, stopping)
+    monitor = watched(z0, stopping)
     z = z0.clone()
     while True:
         value, vjp = f.value_and_vjp(z)
@@ -77,8 +78,7 @@ def adjoint_broyden(
             pairs.learn(pairs.operator().rmatvec(f.outer_grad(z)), vjp, alive, monitor)
         if monitor.step == stopping.max_iter or monitor.finished():
             return monitor.solution(pairs.at(monitor.best_step))
-        step = torch.where(monitor.active[:, None], pairs.operator().matvec(g), 0)
-        z = z - step
+        z = monitor.moved(z, z - pairs.operator().matvec(g))
 
 
 def _check_opa(opa_every: int | None, f: FlatMap) -> int | None:
@@ -87,6 +87,8 @@ def _check_opa(opa_every: int | None, f: FlatMap) -> int | None:
     if opa_every < 1:
         raise ValueError(f"opa_every must be at least 1, got {opa_every!r}.")
     if not f.has_outer_grad:
+        if not f.differentiated:
+            return None  # as in evaluation: there is no backward pass to be aware of
         raise ValueError("opa_every needs outer_grad, the gradient of the loss, but got none.")
     return opa_every
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..abilities import declares
 from ..low_rank import LowRank
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping, check_damping, check_memory
+from .base import Solution, Stopping, check_damping, check_memory, watched
 
 
 @declares(estimates_inverse=False, takes_outer_grad=False)
@@ -46,7 +46,7 @@ def anderson(
     """
     memory = check_memory(memory, stopping.max_iter)
     check_damping(damping)
-    monitor = Monitor(z0, stopping)
+    monitor = watched(z0, stopping)
     batch, n = z0.shape
     iterates = z0.new_zeros(batch, memory, n)
     residuals = z0.new_zeros(batch, memory, n)
@@ -67,7 +67,7 @@ def anderson(
         weights = _weights(gram[:, :held, :held], new, regularization)[:, None, :]
         mixed = torch.bmm(weights, iterates[:, :held])
         mixed = torch.baddbmm(mixed, weights, residuals[:, :held], alpha=damping)
-        z = torch.where(monitor.active[:, None], mixed.squeeze(1), z)
+        z = monitor.moved(z, mixed.squeeze(1))
     return monitor.solution(LowRank.identity(z0))
 
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from ..asking import may_ask
 from ..low_rank import LowRank
 from ..state import FlatMap
 
@@ -47,6 +48,11 @@ class Stopping:
         The solver asks every so many steps whether all samples are done, which makes the host wait
         for the device. By default every step on a CPU, where it costs nothing, and every fifth
         elsewhere. It does not change the result: samples that are done do not move.
+    monitor : bool
+        Whether residuals are looked at. Without, all steps are taken, whatever ``tol`` says, and
+        the last iterate is the result.
+    indexing : tuple of int
+        Steps after which iterates are kept.
     """
 
     max_iter: int = 18
@@ -54,6 +60,8 @@ class Stopping:
     mode: Literal["relative", "absolute"] = "relative"
     divergence: float = 1e3
     check_every: int | None = None
+    monitor: bool = True
+    indexing: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not (isinstance(self.max_iter, int) and self.max_iter >= 1):
@@ -66,6 +74,11 @@ class Stopping:
             raise ValueError(f"divergence must be larger than 1, got {self.divergence!r}.")
         if self.check_every is not None and self.check_every < 1:
             raise ValueError(f"check_every must be at least 1, got {self.check_every!r}.")
+        if any(not 0 <= step <= self.max_iter for step in self.indexing):
+            raise ValueError(
+                f"indexing must hold numbers of steps, from 0 to max_iter={self.max_iter}, got "
+                f"{self.indexing!r}."
+            )
 
 
 @dataclass(frozen=True)
@@ -82,9 +95,12 @@ class Solution:
     status : int8 Tensor of shape (batch,)
         Values of :class:`Status`.
     trace : Tensor of shape (steps + 1, batch)
-        The residual that is compared with the tolerance, at every iterate.
+        The residual that is compared with the tolerance, at every iterate; without a monitor, at
+        the last one.
     inverse_jacobian : LowRank
         Estimate of the inverse of I - J, the Jacobian of z - f(z), as it was at z.
+    iterates : tuple of Tensor of shape (batch, n)
+        Those that ``stopping.indexing`` names.
     """
 
     z: Tensor
@@ -94,6 +110,7 @@ class Solution:
     status: Tensor
     trace: Tensor
     inverse_jacobian: LowRank
+    iterates: tuple[Tensor, ...] = ()
 
 
 Solver: TypeAlias = Callable[[FlatMap, Tensor, Stopping], Solution]
@@ -140,74 +157,112 @@ class Monitor:
     """Keeps each sample's best iterate, and says which samples go on.
 
     Nothing here makes the host wait for the device, except :meth:`finished`.
+
+    Attributes
+    ----------
+    active, was_active : bool Tensor of shape (batch,)
+        Samples that go on after the last iterate, and those that did before it.
+    finite : bool Tensor of shape (batch,)
+        Samples of which the last residual is finite.
+    step : int
+        Number of steps before the last iterate.
     """
 
     def __init__(self, z0: Tensor, stopping: Stopping) -> None:
+        self.step = -1
+        self._kept: dict[int, Tensor] = {}
         self.stopping = stopping
         on_cpu = z0.device.type == "cpu"
         self.check_every = stopping.check_every or (1 if on_cpu else 5)
         self.active = torch.ones(z0.shape[0], dtype=torch.bool, device=z0.device)
         self.was_active = self.active
         self.finite = self.active
-        self._failed = ~self.active
         self._best = z0.clone()
-        infinite = z0.new_full((z0.shape[0],), torch.inf)
-        self._residual, self._relative, self._least = infinite, infinite, infinite
-        self.best_step = torch.zeros_like(self.active, dtype=torch.int64)
+        self._least = z0.new_full((z0.shape[0],), torch.inf)
+        # What each step costs is felt where f is small: what can be told at the end is only kept.
         self._trace: list[Tensor] = []
+        self._norms: list[tuple[Tensor, Tensor]] = []
+        self._were_active: list[Tensor] = []
+        self._failures: list[Tensor] = []
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
         """Take note of an iterate ``z`` with ``g = z - f``, up to sign, and ``f = f(z)``."""
+        self._keep(z)
         residual = torch.linalg.vector_norm(g, dim=1)
         # A residual of nothing is small, also relative to nothing.
         scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
         relative = residual / scale
         if not self._trace:
             self._first = residual
+            self._largest = self.stopping.divergence * residual
             self._start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
         judged = self._judged(residual, relative, scale)
-        self._trace.append(judged)
         self.finite = torch.isfinite(residual)
         better = self.active & (judged < self._least)
         self._least = torch.where(better, judged, self._least)
         self._best = torch.where(better[:, None], z, self._best)
-        self._residual = torch.where(better, residual, self._residual)
-        self._relative = torch.where(better, relative, self._relative)
-        self.best_step = torch.where(better, len(self._trace) - 1, self.best_step)
-        grown = residual > self.stopping.divergence * self._first
+        grown = residual > self._largest
         # From a warm start at the solution, rounding alone may grow that much.
-        grown = grown & (relative > torch.finfo(f.dtype).eps ** 0.5)
-        failed = ~self.finite | grown
-        self._failed = self._failed | (self.active & failed)
+        failed = ~self.finite | (grown & (relative > torch.finfo(f.dtype).eps ** 0.5))
+        self._trace.append(judged)
+        self._norms.append((residual, relative))
+        self._were_active.append(self.active)
+        self._failures.append(failed)
         self.was_active = self.active
-        self.active = self.active & ~failed & ~(judged <= self._tol)
+        self.active = self.active & ~(failed | (judged <= self._tol))
 
     @property
-    def step(self) -> int:
-        """Number of steps taken before the last iterate."""
-        return len(self._trace) - 1
+    def best_step(self) -> Tensor:
+        """Number of steps before each sample's result."""
+        judged, active = torch.stack(self._trace), torch.stack(self._were_active)
+        return torch.where(active & ~torch.isnan(judged), judged, torch.inf).argmin(0)
+
+    def moved(self, z: Tensor, to: Tensor) -> Tensor:
+        """Return the next iterate: samples that are done stay where they are."""
+        return torch.where(self.active[:, None], to, z)
+
+    def move(self, z: Tensor, step: Tensor) -> None:
+        """Add a step to an iterate, in place, for the samples that go on."""
+        z.addcmul_(step, self.active[:, None].to(z.dtype))
 
     def finished(self) -> bool:
         """Whether no sample is left; looks only every ``check_every`` steps."""
         if self.stopping.tol == 0 or self.step % self.check_every:
             return False
-        return not bool(self.active.any())
+        return may_ask(self.active) and not bool(self.active.any())
 
     def solution(self, inverse_jacobian: LowRank) -> Solution:
         """Return the best iterates with the estimate that belongs to them."""
-        done = self._least <= self._tol
-        status = torch.full_like(self.best_step, Status.BUDGET, dtype=torch.int8)
-        status = status.masked_fill(self._failed, Status.DIVERGED)
-        status = status.masked_fill(done, Status.CONVERGED)
+        best = self.best_step
+        failed = (torch.stack(self._were_active) & torch.stack(self._failures)).any(0)
+        status = torch.full_like(best, Status.BUDGET, dtype=torch.int8)
+        status = status.masked_fill(failed, Status.DIVERGED)
+        status = status.masked_fill(self._least <= self._tol, Status.CONVERGED)
+        norms = (
+            torch.stack(each).gather(0, best[None])[0] for each in zip(*self._norms, strict=True)
+        )
+        residual, relative = (torch.where(torch.isfinite(norm), norm, torch.inf) for norm in norms)
         return Solution(
             z=self._best,
-            residual=self._residual,
-            relative_residual=self._relative,
-            n_steps=self.best_step,
+            residual=residual,
+            relative_residual=relative,
+            n_steps=best,
             status=status,
             trace=torch.stack(self._trace),
             inverse_jacobian=inverse_jacobian,
+            iterates=self._iterates(),
         )
+
+    def _keep(self, z: Tensor) -> None:
+        self.step += 1
+        if self.stopping.indexing:
+            self._last = z
+        if self.step in self.stopping.indexing:
+            self._kept[self.step] = z.clone()  # solvers may go on in place
+
+    def _iterates(self) -> tuple[Tensor, ...]:
+        """Return what was asked for; after the end no sample moves."""
+        return tuple(self._kept.get(step, self._last) for step in self.stopping.indexing)
 
     @property
     def _tol(self) -> float:
@@ -223,3 +278,59 @@ class Monitor:
         return torch.where(
             scale > 2 * self._start, torch.maximum(relative, resolved / allowed), relative
         )
+
+
+class Unwatched(Monitor):
+    """Takes all steps and returns the last iterate, of which alone it knows the residual."""
+
+    def __init__(self, z0: Tensor, stopping: Stopping) -> None:
+        self.stopping = stopping
+        self.step = -1
+        self._kept = {}
+        self.active = self.was_active = self.finite = z0.new_ones(z0.shape[0], dtype=torch.bool)
+
+    def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
+        """Count an iterate, and measure the last."""
+        self._keep(z)
+        if self.step == self.stopping.max_iter:
+            self._best = z
+            self._residual = torch.linalg.vector_norm(g, dim=1)
+            scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
+            self._relative = self._residual / scale
+
+    @property
+    def best_step(self) -> Tensor:
+        """The last step, for all samples."""
+        return torch.full_like(self.active, self.step, dtype=torch.int64)
+
+    def moved(self, z: Tensor, to: Tensor) -> Tensor:
+        """Return the next iterate."""
+        return to
+
+    def move(self, z: Tensor, step: Tensor) -> None:
+        """Add a step to an iterate, in place."""
+        z.add_(step)
+
+    def finished(self) -> bool:
+        """Return False: the budget is the end."""
+        return False
+
+    def solution(self, inverse_jacobian: LowRank) -> Solution:
+        """Return the last iterates."""
+        status = torch.full_like(self.active, Status.BUDGET, dtype=torch.int8)
+        relative = self.stopping.mode == "relative"
+        return Solution(
+            z=self._best,
+            residual=self._residual,
+            relative_residual=self._relative,
+            n_steps=self.best_step,
+            status=status.masked_fill(~torch.isfinite(self._residual), Status.DIVERGED),
+            trace=(self._relative if relative else self._residual)[None],
+            inverse_jacobian=inverse_jacobian,
+            iterates=self._iterates(),
+        )
+
+
+def watched(z0: Tensor, stopping: Stopping) -> Monitor:
+    """Return what looks after the iterates of a solver."""
+    return Monitor(z0, stopping) if stopping.monitor else Unwatched(z0, stopping)

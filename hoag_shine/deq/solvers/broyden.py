@@ -8,7 +8,7 @@ from torch import Tensor
 from ..abilities import declares
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping, check_memory, damped
+from .base import Solution, Stopping, check_memory, damped, watched
 
 
 @declares(estimates_inverse=True, takes_outer_grad=False)
@@ -43,7 +43,7 @@ def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = 
     factor (same reference, section 7.2), so that a determinant never shrinks below a tenth.
     """
     memory = check_memory(memory, stopping.max_iter)
-    monitor = Monitor(z0, stopping)
+    monitor = watched(z0, stopping)
     z = z0.clone()
     steps = _Steps(z0, memory)
     earlier: LowRank | None = None
@@ -59,7 +59,7 @@ def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = 
         steps.append(monitor.was_active & monitor.finite)
         if monitor.step == stopping.max_iter or monitor.finished():
             return monitor.solution(steps.operator(monitor.best_step, earlier))
-        z.addcmul_(steps.last, monitor.active[:, None].to(z.dtype))
+        monitor.move(z, steps.last)
 
 
 class _Steps:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..abilities import declares
 from ..low_rank import LowRank
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping, check_damping
+from .base import Solution, Stopping, check_damping, watched
 
 
 @declares(estimates_inverse=False, takes_outer_grad=False)
@@ -29,7 +28,7 @@ def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) 
         Its inverse Jacobian is the identity.
     """
     check_damping(damping)
-    monitor = Monitor(z0, stopping)
+    monitor = watched(z0, stopping)
     z = z0
     for step in range(stopping.max_iter + 1):
         value = f(z)
@@ -37,5 +36,5 @@ def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) 
         monitor.update(z, g, value)
         if step == stopping.max_iter or monitor.finished():
             break
-        z = torch.where(monitor.active[:, None], z + damping * g, z)
+        z = monitor.moved(z, value if damping == 1 else z + damping * g)
     return monitor.solution(LowRank.identity(z0))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,28 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..backward import METHODS
+from ..backward import METHODS, RECORDERS
 from ..mdeq import CONFIGS, MDEQ
 from ..solvers import SOLVERS
 from .data import load_images
-from .loop import Recipe, Trainer, evaluate, load_model
+from .loop import Recipe, Trainer, check_device, evaluate, load_model
 
 DATA_HELP = (
     "sklearn:digits, a .npz file with X_train, y_train, X_test and y_test (MNIST), a folder of "
     "CIFAR-10 sheets (train_*.webp), cifar-10-batches-py, or a folder with train/CLASS/*.png and "
     "test/CLASS/*.png"
+)
+# Of the config, by options of the same names.
+OVERRIDES = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "pretrain_steps",
+    "max_iter",
+    "tol",
+    "dropout",
+    "weight_decay",
+    "optimizer",
 )
 ERROR, INTERRUPTED = 2, 130
 
@@ -105,11 +119,27 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default="broyden",
         help="of the forward pass (default: broyden)",
     )
+    parser.add_argument("--memory", type=int, help="vectors or pairs that the solver holds")
+    parser.add_argument(
+        "--opa-every",
+        type=int,
+        metavar="STEPS",
+        help="outer-problem awareness of adjoint-broyden every so many steps (default: 5)",
+    )
+    parser.add_argument(
+        "--no-opa", action="store_true", help="adjoint-broyden without outer-problem awareness"
+    )
     parser.add_argument(
         "--backward",
-        choices=[*METHODS, "unrolled"],
-        default="shine",
-        help="how the gradient gets through the fixed point (default: shine)",
+        choices=[*METHODS, *RECORDERS, "unrolled"],
+        default="auto",
+        help="how the gradient gets through the fixed point (default: auto)",
+    )
+    parser.add_argument(
+        "--backward-tol",
+        type=float,
+        metavar="TOL",
+        help="residual at which auto (default: 0.1) and implicit (default: 1e-6) stop",
     )
     parser.add_argument(
         "--refine", type=int, default=0, help="GMRES steps that refine it (default: 0)"
@@ -129,9 +159,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "lr": float,
         "pretrain-steps": int,
         "max-iter": int,
+        "tol": float,
         "dropout": float,
+        "weight-decay": float,
     }.items():
         parser.add_argument(f"--{name}", type=kind, help="instead of the config's")
+    parser.add_argument("--optimizer", choices=["adam", "sgd"], help="instead of the config's")
     parser.add_argument(
         "--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)"
     )
@@ -178,6 +211,7 @@ def _join(arguments: argparse.Namespace) -> None:
     on_cpu = arguments.device == "cpu"
     if not on_cpu:
         arguments.device = f"cuda:{os.environ['LOCAL_RANK']}"
+        check_device(arguments.device)
         torch.cuda.set_device(arguments.device)
     torch.distributed.init_process_group("gloo" if on_cpu else "nccl")
 
@@ -223,9 +257,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _trainer(arguments: argparse.Namespace) -> Trainer:
     train, test = (part.first(arguments.limit) for part in load_images(arguments.data))
     overrides = {
-        name: value
-        for name in ("epochs", "batch_size", "lr", "pretrain_steps", "max_iter", "dropout")
-        if (value := getattr(arguments, name)) is not None
+        name: value for name in OVERRIDES if (value := getattr(arguments, name)) is not None
     }
     config = dataclasses.replace(
         CONFIGS[arguments.config],
@@ -236,8 +268,9 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
     torch.manual_seed(arguments.seed)
     model = MDEQ(
         config,
-        solver=arguments.solver,
+        solver=_with_options(SOLVERS, arguments.solver, arguments, ("memory", "opa_every")),
         backward=arguments.backward,
+        backward_tol=arguments.backward_tol,
         refine=arguments.refine,
         fallback=arguments.fallback,
     )
@@ -246,6 +279,7 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
         device=arguments.device,
         amp=arguments.amp,
         clip=arguments.clip,
+        opa=not arguments.no_opa,
         jacobian_weight=arguments.jacobian_weight,
         augment=not arguments.no_augment,
         flip=not arguments.no_flip,
@@ -255,6 +289,17 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
         tensorboard=not arguments.no_tensorboard,
     )
     return Trainer(model, train, test, recipe, arguments.output)
+
+
+def _with_options(
+    table: Mapping[str, Any], name: str, arguments: argparse.Namespace, options: Sequence[str]
+) -> Any:
+    """Return a function of the table with those of the options that were given."""
+    given = {key: value for key in options if (value := getattr(arguments, key)) is not None}
+    for key in given:
+        if key not in inspect.signature(table[name]).parameters:
+            raise ValueError(f"--{key.replace('_', '-')} is of no use to {name}.")
+    return partial(table[name], **given) if given else name
 
 
 def _print_scores(scores: dict[str, Any]) -> None:

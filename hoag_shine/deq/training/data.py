@@ -37,6 +37,8 @@ class Images:
 
     def first(self, n: int | None) -> Images:
         """Return the first n images, or all if n is None."""
+        if n is not None and n < 1:
+            raise ValueError(f"the number of images must be at least 1, got {n}.")
         return self if n is None else Images(self.pixels[:n], self.labels[:n])
 
 

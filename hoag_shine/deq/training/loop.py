@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from ..layer import Info
+from ..backward import METHODS, RECORDERS
+from ..info import Info
 from ..mdeq import MDEQ, MDEQConfig
+from ..options import restored as restored_options
+from ..solvers import SOLVERS
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .data import Images, Normalizer, augment, batches, seed_of, shuffled_batches
 
@@ -40,6 +44,9 @@ COLUMNS = [
     "test_accuracy",
 ]
 
+# What a resumed run may have changed: its length, and what does not change its weights.
+MAY_CHANGE = {("config", "epochs"), ("layer", "check_every"), ("layer", "check_separable")}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -53,6 +60,9 @@ class Recipe:
         Automatic mixed precision; the solver's state stays in float32.
     clip : float
         Largest norm of the gradient; 0 does not clip.
+    opa : bool
+        Whether a solver that takes the gradient of the outer loss gets it (outer-problem
+        awareness).
     jacobian_weight : float
         Weight of :func:`~hoag_shine.deq.jacobian_penalty`.
     augment, flip : bool
@@ -69,6 +79,7 @@ class Recipe:
     device: str = "cpu"
     amp: str = "no"
     clip: float = 1.0
+    opa: bool = True
     jacobian_weight: float = 0.0
     augment: bool = True
     flip: bool = True
@@ -84,6 +95,7 @@ class Recipe:
         for name, smallest in least.items():
             if not getattr(self, name) >= smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}.")
+        check_device(self.device)
 
     def autocast(self) -> torch.autocast:
         """Return the context for what runs in low precision."""
@@ -103,6 +115,17 @@ class Recipe:
         return images
 
 
+def check_device(device: str) -> None:
+    """Raise a ValueError unless tensors can be put there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"device={device!r} cannot be used here: {reason}. The processor is 'cpu'."
+        ) from error
+
+
 def evaluate(
     model: MDEQ, normalize: Normalizer, images: Images, recipe: Recipe, batch_size: int = 500
 ) -> dict[str, Any]:
@@ -116,7 +139,14 @@ def evaluate(
     recipe : Recipe
         Device, precision and memory format.
     batch_size : int, default=500
+
+    Raises
+    ------
+    ValueError
+        If there are no images.
     """
+    if len(images) == 0:
+        raise ValueError("there are no images to test on.")
     model.eval()
     loss, right = 0.0, 0
     with torch.no_grad():
@@ -129,18 +159,20 @@ def evaluate(
     return {"test_loss": loss / len(images), "test_accuracy": right / len(images)}
 
 
-def load_model(folder: Path) -> tuple[MDEQ, Normalizer]:
+def load_model(folder: Path, **options: Any) -> tuple[MDEQ, Normalizer]:
     """Load the model of a run from its newest checkpoint.
 
     Parameters
     ----------
     folder : Path
         That of a :class:`Trainer`, or the ``--output`` of ``hoag-shine-deq train``.
+    **options
+        Of :class:`~hoag_shine.deq.DEQ`, in place of those of the run.
 
     Returns
     -------
     model : MDEQ
-        With the config and the solver of the run.
+        With the config of the run, and the options of its layer.
     normalize : Normalizer
         What pixels have to go through first.
 
@@ -149,13 +181,14 @@ def load_model(folder: Path) -> tuple[MDEQ, Normalizer]:
     FileNotFoundError
         If there is no checkpoint.
     ValueError
-        If none is whole, or the newest is not of such a run.
+        If none is whole, the newest is not of such a run, or the run had a solver or a backward
+        method of one's own that is not passed here.
     """
     checkpoint = load_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise FileNotFoundError(f"there is no checkpoint in {folder}.")
     with _of_a_run(folder):
-        return _model_of(checkpoint)
+        return _model_of(checkpoint, options)
 
 
 @contextmanager
@@ -170,14 +203,20 @@ def _of_a_run(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _model_of(checkpoint: Checkpoint) -> tuple[MDEQ, Normalizer]:
+def _model_of(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[MDEQ, Normalizer]:
     notes = checkpoint.notes
     config: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in notes["config"].items()
     }
-    # Only training needs the backward method, and SHINE would not go with every solver.
-    model = MDEQ(MDEQConfig(**config), solver=notes["run"]["solver"], backward="jacobian-free")
+    layer = restored_options(notes["layer"]) | options
+    for key, known in {"solver": SOLVERS, "backward": (*METHODS, *RECORDERS, "unrolled")}.items():
+        if isinstance(layer[key], str) and layer[key] not in known:
+            raise ValueError(
+                f"the run had a {key} of its own, {layer[key]!r}: pass it as "
+                f"load_model(folder, {key}=...)."
+            )
+    model = MDEQ(MDEQConfig(**config), **layer)
     checkpoint.restore(model)
     return model, Normalizer.from_notes(notes["normalizer"])
 
@@ -192,6 +231,11 @@ class Trainer:
     recipe : Recipe
     folder : Path
         Where ``log.csv``, checkpoints and TensorBoard's files go.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer images than a batch takes, or none to test on.
 
     Notes
     -----
@@ -210,6 +254,11 @@ class Trainer:
         self.folder = folder
         self.train_set, self.test_set = train, test
         self.normalize = Normalizer.of(train)
+        if len(train) < self.config.batch_size or len(test) == 0:
+            raise ValueError(
+                f"there are {len(train)} images to train on and {len(test)} to test on, but one "
+                f"batch takes batch_size={self.config.batch_size}, and a test at least one."
+            )
         self.steps_per_epoch = len(train) // self.config.batch_size
         self.total_steps = self.steps_per_epoch * self.config.epochs
         self.module = self._placed(model)
@@ -222,7 +271,16 @@ class Trainer:
         self.log = Log(folder, recipe.tensorboard) if self.rank == 0 else None
 
     def resume(self) -> bool:
-        """Take up the newest checkpoint; return whether there was one."""
+        """Take up the newest checkpoint; return whether there was one.
+
+        Options must be those of the run. The number of epochs may be another one: the learning rate
+        goes on along the cosine of the new length.
+
+        Raises
+        ------
+        ValueError
+            If other options have changed, or the run is longer than wanted already.
+        """
         checkpoint = load_checkpoint(self.folder / "checkpoints")
         if checkpoint is not None:
             with _of_a_run(self.folder):
@@ -235,17 +293,28 @@ class Trainer:
         return checkpoint is not None
 
     def _check_options(self, checkpoint: Checkpoint) -> None:
-        wanted = self._notes()
+        wanted, found = self._notes(), checkpoint.notes
+        keys = [
+            (part, key)
+            for part in ("config", "recipe", "layer", "run")
+            for key in wanted[part] | found[part]
+            if (part, key) not in MAY_CHANGE
+        ]
         changed = [
             key
-            for part in ("config", "recipe", "run")
-            for key, value in wanted[part].items()
-            if checkpoint.notes[part].get(key) != value
+            for part, key in keys
+            if key not in found[part] or found[part][key] != wanted[part].get(key)
         ]
         if changed:
+            names = ", ".join(dict.fromkeys(changed))
             raise ValueError(
-                f"the checkpoint in {self.folder} was made with other values of "
-                f"{', '.join(changed)}; resume with the same options or choose another folder."
+                f"the checkpoint in {self.folder} was made with other values of {names}; resume "
+                "with the same options or choose another folder."
+            )
+        if self.total_steps < checkpoint.step:
+            raise ValueError(
+                f"the checkpoint in {self.folder} is of step {checkpoint.step}, but "
+                f"epochs={self.config.epochs} has {self.total_steps} steps: ask for more epochs."
             )
 
     def run(self, progress: Callable[[int, dict[str, Any]], None] | None = None) -> dict[str, Any]:
@@ -277,7 +346,7 @@ class Trainer:
         if end_of_epoch:
             row |= self.evaluate()
         if self.rank == 0:
-            if self.log and (end_of_epoch or self.step % self.recipe.log_every == 0):
+            if self.log and self._is_logged(self.step):
                 self.log.write({k: float(v) for k, v in row.items()})
             if end_of_epoch or self.step % self.recipe.checkpoint_every == 0:
                 self.save()
@@ -324,14 +393,20 @@ class Trainer:
                 images,
                 penalty=self.recipe.jacobian_weight > 0,
                 unroll=self.config.pretrain_depth if pretraining else 0,
-                outer_loss=None
-                if not self.module.deq.takes_outer_grad
-                else lambda s: functional.cross_entropy(s.float(), labels, reduction="sum"),
+                outer_loss=partial(_summed_loss, labels) if self._aware else None,
+                measure=self.module.deq.measurable and self._is_logged(self.step + 1),
             )
         loss = functional.cross_entropy(scores.float(), labels)
         if penalty is not None:
             loss = loss + self.recipe.jacobian_weight * penalty
         return loss, info
+
+    @property
+    def _aware(self) -> bool:
+        return self.recipe.opa and self.module.deq.takes_outer_grad
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self.steps_per_epoch == 0 or step % self.recipe.log_every == 0
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.train_set.pixels[indices].to(self.recipe.device)
@@ -350,7 +425,7 @@ class Trainer:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # With outer-problem awareness the head is called as often as a process' solver takes steps:
         # batch normalisations that wait for each other would wait for ever.
-        aware = model.deq.takes_outer_grad
+        aware = self.recipe.opa and model.deq.takes_outer_grad
         if self.world_size > 1 and self.recipe.device != "cpu" and not aware:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return model
@@ -364,15 +439,18 @@ class Trainer:
             # As JSON has it, to compare with what was read.
             "config": {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()},
             "recipe": recipe,
+            "layer": self.module.deq.described(),
             "run": {
-                "solver": self.module.deq.solver_name,
-                "backward": self.module.deq.extra_repr(),
                 "world_size": self.world_size,
                 "n_train": len(self.train_set),
             },
             "normalizer": self.normalize.notes(),
             "scaler": self.scaler.state_dict(),
         }
+
+
+def _summed_loss(labels: Tensor, scores: Tensor) -> Tensor:
+    return functional.cross_entropy(scores.float(), labels, reduction="sum")
 
 
 class Log:

@@ -1,0 +1,23 @@
+"""What is going on around a solve: whether values can be had, and graphs of its own be made."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is tracing, rather than ``torch.compile``."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
+def may_ask(x: Tensor) -> bool:
+    """Whether a value of x can be had: neither in an export nor while a CUDA graph is recorded."""
+    if is_exporting():
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def within_torch_func() -> bool:
+    """Whether a transformation of ``torch.func`` is under way."""
+    return bool(getattr(torch._C, "_are_functorch_transforms_active", bool)())

@@ -1,0 +1,108 @@
+"""A solve with its options: from a state to a state that gradients flow through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from .asking import is_exporting, within_torch_func
+from .backward import Linearisation
+from .backward.unrolled import unrolled
+from .info import Info
+from .options import Options
+from .reattach import Rule, reattached
+from .separability import check_separable
+from .solvers import Solution
+from .state import FlatMap, Layout, State, without_autocast
+
+
+def solve(
+    options: Options,
+    f: Callable[..., State],
+    z0: State,
+    inputs: tuple[Any, ...],
+    outer_grad: Callable[[State], State] | None,
+) -> tuple[State, Info]:
+    """Return the fixed point and what is known of it; see :func:`fixed_point`."""
+    if torch.compiler.is_dynamo_compiling():
+        # A graph break here rather than many inside; f may be compiled by itself.
+        outside = torch.compiler.disable(solve)  # type: ignore[no-untyped-call]
+        result: tuple[State, Info] = outside(options, f, z0, inputs, outer_grad)
+        return result
+    if outer_grad is not None and not options.takes_outer_grad:
+        raise ValueError(
+            "outer_grad is of use only to a solver that takes it, such as 'adjoint-broyden', "
+            f"got solver={options.solver_name!r} and backward={options.backward_name!r}."
+        )
+    layout = Layout.of(z0, options.state_dtype, options.batch_dims)
+    flat_f = FlatMap(f, layout, inputs, outer_grad)
+    start = layout.flatten(z0).detach()
+    with without_autocast(layout.device.type):
+        z, info = _solve_flat(options, flat_f, start)
+    return layout.unflatten(z), info
+
+
+def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, Info]:
+    if options.unrolled:
+        z, solution = unrolled(f, start, options.stopping)
+        info = _info(solution, f)
+        info.iterates = tuple(f.layout.unflatten(iterate) for iterate in solution.iterates)
+        return z, info
+    _fill_cache(f, start)
+    with torch.no_grad():
+        solution = options.forward_solver(f, start, options.stopping)
+    info = _info(solution, f)
+    if is_exporting():
+        return solution.z, info  # a program for inference
+    if options.check_separable and options.batch_dims == 1 and not within_torch_func():
+        check_separable(f, solution.z)
+    z = _differentiable(options, f, solution.z, info)
+    info.iterates = tuple(
+        f.layout.unflatten(_differentiable(options, f, iterate, copy(info)))
+        for iterate in solution.iterates
+    )
+    return z, info
+
+
+def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tensor:
+    """Return z with a graph, if one is recorded; its backward pass is told to ``info``."""
+    if not torch.is_grad_enabled():
+        return z
+    lost = ~(torch.isfinite(info.residual) & torch.isfinite(z).all(1))
+    # A z0 that is not finite stands for no result, and its derivatives would spread.
+    start = torch.where(lost[:, None], 0, z)
+    if options.recorder is not None:
+        return torch.where(lost[:, None], z, options.recorder(f, start))
+    image = f(start)
+    if not image.requires_grad:
+        return z
+    assert options.method is not None
+    linearisation = Linearisation(f, z, info.converged)
+    return reattached(image, z, Rule(options.method, linearisation, info, lost, options.measure))
+
+
+def _fill_cache(f: FlatMap, z: Tensor) -> None:
+    """Have parametrised weights computed with their graph where PyTorch keeps them.
+
+    Within ``torch.nn.utils.parametrize.cached()`` the first use decides, and that of a solver has
+    no graph.
+    """
+    if torch.is_grad_enabled() and getattr(parametrize, "_cache_enabled", False):
+        f(z)
+
+
+def _info(solution: Solution, f: FlatMap) -> Info:
+    return Info(
+        residual=solution.residual,
+        relative_residual=solution.relative_residual,
+        n_steps=solution.n_steps,
+        status=solution.status,
+        trace=solution.trace,
+        inverse_jacobian=solution.inverse_jacobian,
+        n_evals=f.n_evals,
+    )
