@@ -237,7 +237,10 @@ def hoag(
     if isinstance(step, str) and step == "auto" and schedule is not None:
         # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
         step = "adaptive"
-    length = {} if first_step is None else {"first_step": check_positive("first_step", first_step)}
+    method = resolve_method(hypergradient)
+    options: dict[str, Any] = {}
+    if first_step is not None:
+        options["first_step"] = check_positive("first_step", first_step)
     n_params = max(problem.n_params for problem in problems)
     accuracy = result_accuracy(tol, n_params)
     single = None
@@ -245,9 +248,9 @@ def hoag(
         single = problems.separate()
     make_rule = resolve_step(step, origin.size) if single is None else separate
     if make_rule in (global_search, trust_region, separate):
-        length["accuracy"] = accuracy
-    rule = make_rule(origin, lower, upper, tol, **length)
-    method = resolve_method(hypergradient)
+        # The papers' methods do not look around, and neither does what is named after them.
+        options |= {"accuracy": accuracy, "looks": method is auto}
+    rule = make_rule(origin, lower, upper, tol, **options)
     ws = None if start is None else _variables(start, problems)
     with Deferred() as interrupts, Threads(n_jobs, len(problems), interrupts) as threads:
         make = partial(

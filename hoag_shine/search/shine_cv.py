@@ -147,9 +147,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         What may be left to gain at the end is ``tol**2`` of the criterion, for one penalty and for
         many. A local search stops when the next step changes the logarithm of the penalty by at
         most ``tol``, or the criterion by at most ``tol**2`` of itself. The criterion is then known
-        to half of that, and to 3e-6 of itself for up to 10,000 coefficients. The final fit ends when its gradient has
-        fallen to that share of its norm at zero. Of least squares over tall dense data, whose
-        passes are nearly free, a single penalty is searched to 1e-3 if ``tol`` is more.
+        to half of that, and to 3e-6 of itself for up to 10,000 coefficients. The final fit ends
+        when its gradient has fallen to that share of its norm at zero. Of least squares over tall
+        dense data, whose passes are nearly free, a single penalty is searched to 1e-3 if ``tol`` is
+        more.
     max_iter : int, default=300
         Largest number of outer iterations.
     max_time : float, optional

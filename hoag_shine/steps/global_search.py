@@ -37,6 +37,7 @@ def global_search(
     tol: float,
     first_step: float = FIRST_RADIUS,
     accuracy: float | None = None,
+    looks: bool = True,
 ) -> StepRule:
     r"""Search from the start, then look at the rest of the range, and search wherever it is lower.
 
@@ -62,6 +63,8 @@ def global_search(
     first_step : float, default=2.0
     accuracy : float, optional
         To this share of itself the criterion is solved at the result; ``tol**2`` by default.
+    looks : bool, default=True
+        Whether to look at the rest of the range.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def global_search(
     yield from _noted(secant(theta, lower, upper, tol, first_step), seen)
     spent = seen.passes
     yield from _make_certain(seen)
-    for _ in range(MOST_BASINS):
+    for _ in range(MOST_BASINS if looks else 0):
         lower_one = yield from _look(seen, spent)
         if lower_one is None:
             break
@@ -273,8 +276,7 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Sample, Sample | None]:
     while (target := seen.next_look()) is not None:
         best = seen.best
         before = seen.passes
-        relative = seen.tol**2 if best.cheap else FIRST_ACCURACY
-        sample = yield Ask(np.array([target]), relative=relative, look=True)
+        sample = yield Ask(np.array([target]), relative=FIRST_ACCURACY, look=True)
         while _undecided(sample, best) and sample.error > seen.negligible:
             wanted = max(SHARPER * sample.error, seen.negligible)
             if sample.final or sample.exhausted:

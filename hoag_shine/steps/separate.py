@@ -19,6 +19,7 @@ def separate(
     tol: float,
     first_step: float = FIRST_RADIUS,
     accuracy: float | None = None,
+    looks: bool = True,
 ) -> StepRule:
     """Run :func:`global_search` for each hyperparameter by itself, all of them side by side.
 
@@ -26,8 +27,9 @@ def separate(
     targets: each term has its own units, tolerance and end. A sample of all is one of each, its
     ``parts``; a search that has ended waits at its best for the others.
     """
+    options = tol, first_step, accuracy, looks
     each = [
-        _One.begin(theta[j : j + 1], lower[j : j + 1], upper[j : j + 1], tol, first_step, accuracy)
+        _One.begin(theta[j : j + 1], lower[j : j + 1], upper[j : j + 1], *options)
         for j in range(theta.size)
     ]
     while not all(one.outcome for one in each):

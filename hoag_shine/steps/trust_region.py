@@ -43,6 +43,7 @@ def trust_region(
     tol: float,
     first_step: float = FIRST_RADIUS,
     accuracy: float | None = None,
+    looks: bool = True,
 ) -> StepRule:
     r"""Search one common shift of all hyperparameters, then each of them.
 
@@ -58,12 +59,12 @@ def trust_region(
     ``tol**2`` of the criterion by a model that has seen curvature; where samples are exact, no more
     than 2e-5 of it.
     """
-    search = _Several(theta, lower, upper, tol, accuracy)
+    search = _Several(theta, lower, upper, tol, accuracy, looks)
     start = np.ones_like(theta)
     best = yield from search.on_line(theta, start, first_step)
     for _ in range(ROUNDS):
         best = yield from search.by_model(best, first_step)
-        if not (best.exact and theta.size <= FEW):
+        if not (looks and best.exact and theta.size <= FEW):
             break
         before = best
         for unit in np.eye(theta.size):
@@ -79,8 +80,15 @@ class _Several:
     """What the stages of a search in several hyperparameters share."""
 
     def __init__(
-        self, theta: Vector, lower: Vector, upper: Vector, tol: float, accuracy: float | None
+        self,
+        theta: Vector,
+        lower: Vector,
+        upper: Vector,
+        tol: float,
+        accuracy: float | None,
+        looks: bool,
     ) -> None:
+        self.looks = looks
         self.lower, self.upper, self.tol, self.accuracy = lower, upper, tol, accuracy
         self.samples: dict[bytes, Sample] = {}
 
@@ -112,7 +120,8 @@ class _Several:
         moved = direction > 0.0
         reach = (self.lower - base)[moved].min(), (self.upper - base)[moved].max()
         bounds = np.array(reach[:1]), np.array(reach[1:])
-        search = global_search(np.zeros(1), *bounds, self.tol, first_step, self.accuracy)
+        options = self.tol, first_step, self.accuracy, self.looks
+        search = global_search(np.zeros(1), *bounds, *options)
         ask = next(search)
         best: Sample | None = None
         while True:
