@@ -236,7 +236,7 @@ class JoinedProblems(ProblemSet):
         each = [members.separate() for members in self.sets]
         if any(own is None for own in each):
             return None
-        return [JoinedProblems(own) for own in zip(*each, strict=True)]  # type: ignore[arg-type]
+        return [JoinedProblems(own) for own in zip(*each, strict=True)]
 
     def answer(self, requests: Mapping[int, Request], theta: Vector) -> dict[int, Any]:
         shares: dict[int, dict[int, Request]] = {}

@@ -65,7 +65,8 @@ class Certificate:
     side that the criterion may fall to, no more than :math:`(|s| + e)\,d` can be gained if the
     criterion is convex in between, and no more than :math:`(|s| + e)^2 / \kappa` if its curvature
     there is at least half of :math:`\kappa`, that between the result and samples near by, errors
-    taken off. ``gain`` is the smaller of the two. With several hyperparameters it is the sum of
+    taken off, on that side where these are exact. ``gain`` is the smaller of the two. Where errors are estimates, the second is half of
+    that, as of a parabola. With several hyperparameters it is the sum of
     :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
@@ -156,10 +157,15 @@ def _in_one_dimension(
     after = [s for s in samples if s.theta[0] > x and _falls_towards(s, best)]
     start = max((s.theta for s in before), key=lambda t: t[0], default=lower)
     end = min((s.theta for s in after), key=lambda t: t[0], default=upper)
-    curvature = seen_curvature(samples, best)
+    # What is certain has to hold for half of the curvature, too; an estimate is that of a parabola.
+    share = 1.0 if best.exact else 2.0
     gain = 0.0
-    for fall, width in ((slope + error, x - start[0]), (error - slope, end[0] - x)):
+    for side, fall, width in (
+        (-1.0, slope + error, x - start[0]),
+        (1.0, error - slope, end[0] - x),
+    ):
         if fall > 0.0 and width > 0.0:
+            curvature = share * seen_curvature(samples, best, side)
             curved = fall**2 / curvature if curvature > 0.0 else np.inf
             gain = max(gain, min(fall * float(width), curved))
     return (start, end), gain
@@ -228,16 +234,17 @@ def _falls_towards(sample: Sample, best: Sample) -> bool:
     return bool(descends or sample.value - sample.error > best.value + best.error)
 
 
-def seen_curvature(samples: Sequence[Sample], best: Sample) -> float:
+def seen_curvature(samples: Sequence[Sample], best: Sample, side: float) -> float:
     """Return the curvature between the best and samples near by, 0 if none is certain.
 
-    By the difference of two slopes or of two values, whichever says more, errors taken off.
+    Of what is exact, on the side of that sign: towards a plateau, there is less curvature than on
+    the way there. By the difference of two slopes or of two values, whichever says more, errors taken off.
     """
     x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
     found = [0.0]
     for other in samples:
         distance = float(other.theta[0]) - x
-        if not 0.0 < abs(distance) <= reach:
+        if not 0.0 < (side * distance if best.exact else abs(distance)) <= reach:
             continue
         rise = float(other.grad[0] - best.grad[0]) * np.sign(distance)
         found.append((rise - other.slope_error - best.slope_error) / abs(distance))

@@ -262,7 +262,8 @@ def _likely_curvature(samples: Sequence[Sample], best: Sample) -> float:
 
 def _nearer(seen: _Seen, best: Sample, certificate: Certificate) -> float:
     """Return where a sample tells more of the minimum: by Newton's step, or half a unit away."""
-    curvature, slope = seen_curvature(seen.samples, best), _slope(best)
+    slope = _slope(best)
+    curvature = seen_curvature(seen.samples, best, -float(np.sign(slope)))
     step = -slope / curvature if curvature > 0.0 else -0.5 * (np.sign(slope) or 1.0)
     (start,), (end,) = certificate.interval
     target = float(np.clip(_at(best) + np.clip(step, -0.5, 0.5), start, end))
