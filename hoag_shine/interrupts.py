@@ -13,10 +13,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from joblib import effective_n_jobs, parallel_config
+from sklearn import get_config, set_config
 
 # Seconds after which a wait for threads looks whether the user insists on an end.
 LOOK = 0.1
@@ -162,7 +164,9 @@ class Threads:
 
     def __enter__(self) -> Self:
         if self._n > 1:
-            self._pool = ThreadPoolExecutor(self._n)
+            # scikit-learn keeps its configuration by thread: new ones have the defaults.
+            configure = partial(set_config, **get_config())
+            self._pool = ThreadPoolExecutor(self._n, initializer=configure)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -53,12 +55,35 @@ class ClassifierModel(Model):
     def decode(self, y: Vector) -> NDArray[Any]:
         return np.asarray(self.classes_[y.astype(int)])
 
-    def check_fold(self, y: Vector, weight: Vector) -> str | None:
+    def recode(self, y: Any) -> Vector:
+        return np.asarray(np.searchsorted(self.classes_, y), dtype=np.float64)
+
+    @property
+    def needs_all_classes(self) -> bool:
+        """Whether a class without training rows leaves the fit without a minimum.
+
+        The loss of some models falls for ever with an intercept that nothing penalises.
+        """
+        return False
+
+    def lacking(self, y: Vector, weight: Vector) -> NDArray[np.intp]:
+        if not self.needs_all_classes:
+            return super().lacking(y, weight)
         present = np.bincount(y[weight > 0.0].astype(int), minlength=self.classes_.size)
-        if not present.all():
-            label = self.classes_.tolist()[present.argmin()]
-            return f"its training rows have no sample of class {label!r}"
-        return None
+        return np.flatnonzero(present == 0)
+
+    def without(self, classes: Sequence[int], y: Vector) -> tuple[Model, Vector, NDArray[np.bool_]]:
+        """Return the limit where the intercepts of some classes are infinitely small.
+
+        Their probabilities are zero, and so are their coefficients.
+        """
+        model = copy(self)
+        model.classes_ = np.delete(self.classes_, classes)
+        model.n_outputs = model.classes_.size
+        known = ~np.isin(y, classes)
+        kept = np.delete(np.arange(self.classes_.size), classes)
+        codes = np.where(known, np.searchsorted(kept, y), 0.0)
+        return model, codes, known
 
     def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
         drawn = times * weight
@@ -70,19 +95,27 @@ class ClassifierModel(Model):
         """Return a weight for each class, given those of the training rows."""
         if self.estimator.class_weight == "balanced":
             # scikit-learn's own function takes no sample weights before 1.7.
-            mass = np.bincount(y.astype(int), drawn)
-            per_class = mass.sum() / (mass.size * mass)
-        else:
-            per_class = compute_class_weight(
-                self.estimator.class_weight, classes=self.classes_, y=self.classes_
-            )
+            mass = np.bincount(y.astype(int), drawn, minlength=self.classes_.size)
+            # A class without rows counts for nothing, as if there were no such class.
+            present = mass > 0.0
+            per_class = np.zeros(mass.size)
+            per_class[present] = mass.sum() / (present.sum() * mass[present])
+            return per_class
+        known = set(self.classes_.tolist())
+        given = self.estimator.class_weight
+        if isinstance(given, Mapping):  # which may have those of classes that a fold lacks
+            given = {label: weight for label, weight in given.items() if label in known}
+        per_class = compute_class_weight(given, classes=self.classes_, y=self.classes_)
         self._check_class_weights(per_class)
         return np.asarray(per_class)
 
     def _check_class_weights(self, weights: Vector) -> None:
-        if not ((weights > 0.0) & np.isfinite(weights)).all():
+        """Raise unless the weights, of the classes or of rows, leave a problem."""
+        finite = ((weights >= 0.0) & np.isfinite(weights)).all()
+        if not (finite and (weights.all() if self.needs_all_classes else weights.any())):
+            allowed = "positive" if self.needs_all_classes else "at least 0, and not 0 for all,"
             raise ValueError(
-                "estimator.class_weight must be positive and finite for every class, got "
+                f"estimator.class_weight must be {allowed} and finite for every class, got "
                 f"{shown(self.estimator.class_weight)}."
             )
 
@@ -93,8 +126,8 @@ class InverseStrength(Model):
     parameter = "C"
     penalty_scale = 1.0
 
-    def theta(self, value: float) -> float:
-        return -float(np.log(value))
+    def theta(self, value: float | Vector) -> Any:
+        return -np.log(value)
 
     def value(self, theta: Vector) -> Vector:
         return np.exp(-theta)

@@ -31,6 +31,10 @@ class LogisticModel(InverseStrength, ClassifierModel):
         if options["solver"] == "liblinear":
             self.intercept_penalty = intercept_penalty(self.estimator)
 
+    @property
+    def needs_all_classes(self) -> bool:
+        return self.fit_intercept and not self.intercept_penalty
+
     def encode(self, y: NDArray[Any]) -> Vector:
         codes = super().encode(y)
         n_classes = self.classes_.size
@@ -48,6 +52,8 @@ class LogisticModel(InverseStrength, ClassifierModel):
     def _set_fitted(
         self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
     ) -> None:
+        if len(coef) == self.classes_.size == 2:  # of more classes, those of a fold
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         fitted.classes_ = self.classes_
         fitted.coef_ = coef
         fitted.intercept_ = intercept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,26 @@ def criterion_name(columns: Mapping[str, Any]) -> str:
     return CRITERION if CRITERION in columns else "score"
 
 
+def warn_of_missing_scores(refit: Any, table: Mapping[str, Any]) -> None:
+    """Say which scores are not numbers, and what is taken where no score can be chosen by."""
+    means = {
+        name.removeprefix("mean_test_"): values
+        for name, values in table.items()
+        if name.startswith("mean_test_")
+    }
+    lost = [name for name, values in means.items() if np.isnan(values).any()]
+    if not lost:
+        return
+    advice = "error_score='raise' shows why"
+    if isinstance(refit, str) and not np.isfinite(means[refit]).any():
+        advice += f"; refit={refit!r} has nothing to choose by, so the lowest loss is taken"
+    warnings.warn(
+        f"Some test scores are not numbers ({', '.join(lost)}): {advice}.",
+        UserWarning,
+        stacklevel=5,
+    )
+
+
 def select(refit: Any, table: Mapping[str, Any], result: HoagResult) -> int:
     """Return the row that ``refit`` wants: by the criterion, by a score or by a function."""
     if callable(refit):
@@ -65,7 +86,7 @@ def select(refit: Any, table: Mapping[str, Any], result: HoagResult) -> int:
                 f"refit must return an index from 0 to {len(table['params']) - 1}, got {row}."
             )
         return row
-    if isinstance(refit, str):
+    if isinstance(refit, str) and np.isfinite(table[f"mean_test_{refit}"]).any():
         return int(table[f"rank_test_{refit}"].argmin())
     return result.best_index
 

@@ -6,6 +6,7 @@ import numbers
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from traceback import format_exc
 from typing import Any
 
@@ -195,16 +196,22 @@ class Scores:
         part = data.part_of_fold[k]
         y = _safe_indexing(data.y, rows)
         params = data.rows_of(self.params, rows)
-        if part.transformers is not None and self.scoring.from_transformed:
+        if part.transformers is not None and self._from_transformed(side):
             X = part.X[data.local_splits[k][side]]
-            return self.scoring.evaluate(model, X, y, params)
-        estimator = data.chain.assemble(part.transformers, model)
+            return self.scoring.evaluate(_without_names(model), X, y, params)
+        estimator = model if part.transformers is None else part.transformers.assemble(model)
         return self.scoring.evaluate(estimator, _safe_indexing(data.X, rows), y, params)
+
+    def _from_transformed(self, side: int) -> bool:
+        """Whether the rows need not be transformed once more for the scorer."""
+        chain = self.data.chain
+        alike = chain.target is None and not (side == 0 and chain.resamples)
+        return alike and self.scoring.from_transformed
 
     def _loss(self, part: Part, rows: Rows, solution: Solution) -> float:
         """Return the mean loss of a fold's training rows, as the criterion is of the held-out."""
-        model = self.data.model
-        W = part.expand(solution.w, model.n_outputs).reshape(-1, model.n_outputs)
+        model = part.model
+        W = part.expand(solution.w).reshape(-1, model.n_outputs)
         Z = safe_sparse_dot(part.X[rows], W[: part.X.shape[1]], dense_output=True)
         if model.fit_intercept:
             Z = Z + W[-1]
@@ -212,3 +219,12 @@ class Scores:
         loss, _ = model.loss.value_and_gradient(y, Z[:, None])
         losses = loss.reshape(len(rows), -1).sum(axis=1)
         return float(np.average(losses, weights=part.weight[rows])) / model.n_averaged
+
+
+def _without_names(model: Any) -> Any:
+    """Return a model that does not miss the names of columns in what transformers have made."""
+    if not hasattr(model, "feature_names_in_"):
+        return model
+    model = copy(model)
+    del model.feature_names_in_
+    return model

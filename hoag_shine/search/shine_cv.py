@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -26,9 +27,10 @@ from ..pipelines import Chain
 from ..problems.base import ProblemSet
 from ..validation import check_flag, check_number, check_option, check_positive, check_seed, shown
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
+from .grids import explaining_grids
 from .refit import Refit
 from .report import Report
-from .results import results_table, select
+from .results import results_table, select, warn_of_missing_scores
 from .routing import Routed, route, router, routing_enabled
 from .scoring import CRITERION, Scores, Scoring
 
@@ -42,6 +44,7 @@ def _delegated(name: str) -> Any:
     """Return the method that calls the best estimator's of the same name, where it has one."""
 
     def has(search: ShineCV) -> bool:
+        search._check_refitted()
         getattr(getattr(search, "best_estimator_", search.estimator), name)
         return True
 
@@ -66,7 +69,7 @@ def _delegated(name: str) -> Any:
 
 def _noted(whole: Part, model: Model) -> dict[str, Any]:
     """Return what the first step has seen of the columns of X, and the classes of y."""
-    seen = whole.seen if whole.transformers is None else whole.transformers
+    seen = whole.seen if whole.transformers is None else whole.transformers.first or whole.seen
     names = ("n_features_in_", "feature_names_in_")
     noted = {name: getattr(seen, name) for name in names if hasattr(seen, name)}
     return noted | ({"classes_": model.classes_} if model.classifier else {})
@@ -197,6 +200,11 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``, or by the pipeline's name of it,
         ``{"logisticregression__C": ...}``. With several penalties, an ndarray of shape
         (n_penalties,), in the order of ``penalty_names_``.
+    C_ or alpha_ : float or ndarray of shape (n_penalties,)
+        The value in ``best_params_``.
+    coef_, intercept_ : ndarray
+        Those of the linear model in ``best_estimator_``; ``coef_`` only where its columns are as
+        many as those of X. Only with ``refit=True``.
     penalty_names_ : tuple
         The name of each penalty: the groups' labels, the features' names or indices, the targets'
         indices or the classes.
@@ -280,6 +288,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     __metadata_request__fit = dict.fromkeys(("sample_weight", "groups"), metadata_routing.UNUSED)
     __metadata_request__score = dict.fromkeys(("sample_weight",), metadata_routing.UNUSED)
 
+    @explaining_grids
     def __init__(
         self,
         estimator: Any,
@@ -378,19 +387,36 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                 random_state=self.random_state,
                 n_jobs=self.n_jobs,
             )
+            self._warn_unless_chosen_by(scoring, data.model)
             # Together, so that an error or an interrupt leaves the last fit as it was.
             set_fitted(self, self._fit(data, scoring, routed, task))
         return self
+
+    def _warn_unless_chosen_by(self, scoring: Scoring, model: Model) -> None:
+        """Say that the penalty is chosen by the loss, to those who may take a score for it."""
+        told = self.refit is not True or self.selection != "min"
+        if told or not scoring.wanted or scoring.multimetric or self.scoring == model.loss.scoring:
+            return
+        named = f"scoring={shown(self.scoring)}"
+        by_score = repr(self.scoring) if isinstance(self.scoring, str) else "'score'"
+        warnings.warn(
+            f"The penalty is chosen by the held-out loss, and {named} is only reported: "
+            f"refit={by_score} takes the best penalty visited by that score, and "
+            f"refit={CRITERION!r} is the loss without this warning.",
+            UserWarning,
+            stacklevel=4,
+        )
 
     def _fit(
         self, data: FoldedData, scoring: Scoring, routed: Routed, task: Task
     ) -> dict[str, Any]:
         """Return the fitted attributes."""
         whole = data.whole() if self.refit else data.parts[0]
+        shared = whole is data.parts[0]
         *groups, whole_groups = data.groups(self.penalty, [*data.parts, whole])
         data.parts = [part.merge(own) for part, own in zip(data.parts, groups, strict=True)]
-        whole = whole.merge(whole_groups) if data.chain.prefix else data.parts[0]
-        problems = problems_of(data.model, data.parts, groups)
+        whole = data.parts[0] if shared else whole.merge(whole_groups)
+        problems = problems_of(data.parts, groups)
         units = log_units(groups[0], data.parts[0].X)
         theta, bounds = self._start(data.model, units)
         # Without going through logarithms, which may leave the bounds by a rounding.
@@ -485,24 +511,26 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     def _start(self, model: Model, units: Vector) -> tuple[Vector, tuple[Vector, Vector]]:
         """Return log alphas to start from, and their bounds, each in its unit."""
         low, high = self._check_bounds()
-        start = model.start if self.init is None else float(self.init)
+        start = model.theta(model.start if self.init is None else float(self.init))
+        if np.size(start) != units.size:  # one for all, or of another penalty
+            start = np.mean(start)
         lower, upper = sorted((model.theta(low), model.theta(high)))
-        theta = float(np.clip(model.theta(start), lower, upper))
-        return theta + units, (lower + units, upper + units)
+        return np.clip(start, lower, upper) + units, (lower + units, upper + units)
 
     def _last(
         self, theta: Vector, bounds: tuple[Vector, Vector], problems: ProblemSet, data: FoldedData
     ) -> dict[str, Any]:
         """Return where :func:`hoag` starts: at theta, or where the last fit ended."""
-        n, m, parts = problems.n_hyperparameters, data.model.n_outputs, data.part_of_fold
+        n, parts = problems.n_hyperparameters, data.part_of_fold
         last, ws = getattr(self, "_ended_at", (np.empty(0), []))
         if not self.warm_start or last.size != n:
             return {"theta": theta}
-        rows = [part.X.shape[1] + data.model.fit_intercept for part in parts]
-        alike = [w.size for w in ws] == [n_rows * m for n_rows in rows]
+        alike = [w.size for w in ws] == [
+            (part.X.shape[1] + part.model.fit_intercept) * part.model.n_outputs for part in parts
+        ]
         return {
             "theta": np.clip(last, *bounds),
-            "start": [p.restrict(w, m) for p, w in zip(parts, ws, strict=True)] if alike else None,
+            "start": [p.restrict(w) for p, w in zip(parts, ws, strict=True)] if alike else None,
             "first_step": WARM_STEP,
         }
 
@@ -516,13 +544,16 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         result = _scored(result, report, interrupts)
         table = results_table(result, report.scores, lowest=self.selection == "min")
         multimetric = self._several_scores(table)
+        warn_of_missing_scores(self._row_wanted, table)
         best = select(self._row_wanted, table, result)
+        (value,) = result.history[best]["params"].values()
         found = {
             "history_": result.history,
             "cv_results_": table,
             "multimetric_": multimetric,
             "best_index_": best,
             "best_params_": result.history[best]["params"],
+            f"{report.data.model.parameter}_": value,
             "outcome_": result.outcome,
             "n_iter_": len(result.history),
             "_ended_at": (result.theta, self._variables(result, report.data)),
@@ -538,7 +569,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         if not self.warm_start:
             return []
         folds = zip(data.part_of_fold, result.solutions, strict=True)
-        return [part.expand(s.w, data.model.n_outputs) for part, s in folds]
+        return [part.expand(s.w) for part, s in folds]
 
     def _several_scores(self, table: dict[str, Any]) -> bool:
         """Look at the names that a function as ``scoring`` has come up with."""
@@ -596,6 +627,28 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     predict_log_proba = _delegated("predict_log_proba")
     decision_function = _delegated("decision_function")
 
+    @property
+    def coef_(self) -> NDArray[Any]:
+        """Coefficients of the best estimator, where its columns are those of X."""
+        coef = self._linear_model("coef_").coef_
+        if coef.shape[-1] != self.n_features_in_:
+            raise AttributeError(
+                f"coef_ would be of the {coef.shape[-1]} columns that the pipeline makes of the "
+                f"{self.n_features_in_} of X: look at the last step of best_estimator_."
+            )
+        return np.asarray(coef)
+
+    @property
+    def intercept_(self) -> Any:
+        """Intercept of the best estimator."""
+        return self._linear_model("intercept_").intercept_
+
+    def _linear_model(self, name: str) -> Any:
+        """Return the fitted linear model, or raise AttributeError without one."""
+        if not hasattr(self, "best_estimator_"):
+            raise AttributeError(f"This ShineCV has no {name}: it needs fit, with refit=True.")
+        return Chain(self.best_estimator_).model
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None, **params: Any) -> float:
         """Score the best estimator by ``scoring``, or by its own ``score`` without one.
 
@@ -646,12 +699,15 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
 
     def _best(self) -> Any:
         check_is_fitted(self, "best_index_")
+        self._check_refitted()
+        return self.best_estimator_
+
+    def _check_refitted(self) -> None:
         if not self.refit:
             raise AttributeError(
                 "This ShineCV was made with refit=False and has no fitted estimator: fit one with "
                 "best_params_, or use refit=True."
             )
-        return self.best_estimator_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
