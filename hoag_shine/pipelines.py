@@ -181,6 +181,9 @@ class _Noting(RegressorMixin, BaseEstimator):
         self.y_ = y
         return self
 
+    def predict(self, X: Any) -> Any:
+        raise NotImplementedError
+
 
 def transformed_target(target: Any, y: Any) -> Any:
     """Return targets as a fitted ``TransformedTargetRegressor`` gives them to its regressor."""
