@@ -167,7 +167,7 @@ class Fitted:
             target = clone(self._chain.target)
             vars(target).update({k: v for k, v in vars(self._target).items() if k.endswith("_")})
             target._training_dim = self._target._training_dim
-            target.regressor_ = model
+            target.regressor, target.regressor_ = clone(model), model
             if hasattr(model, "feature_names_in_"):
                 target.feature_names_in_ = model.feature_names_in_
             model = target

@@ -191,8 +191,8 @@ def test_the_penalty_is_that_of_the_transformed_target():
     start = GridSearchCV(Ridge(), {"alpha": [1e-3, 1.0, 1e3]}, cv=KFold(4), scoring=grid.scoring)
     assert search.best_score_ >= start.fit(X, np.log(y)).best_score_ * (1 + 1e-3)
     fitted = clone(search.best_estimator_).fit(X, y)
-    np.testing.assert_allclose(search.predict(X), fitted.predict(X), rtol=1e-4)
-    assert search.score(X, y) == pytest.approx(fitted.score(X, y), rel=1e-4)
+    np.testing.assert_allclose(search.predict(X), fitted.predict(X), rtol=1e-3)
+    assert search.score(X, y) == pytest.approx(fitted.score(X, y), rel=1e-3)
 
 
 @pytest.mark.parametrize(
