@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -80,6 +81,10 @@ class ClassifierModel(Model):
         model = copy(self)
         model.classes_ = np.delete(self.classes_, classes)
         model.n_outputs = model.classes_.size
+        given = self.estimator.class_weight
+        if isinstance(given, Mapping):
+            left = {label: given[label] for label in given if label in model.classes_}
+            model.estimator = clone(self.estimator).set_params(class_weight=left)
         known = ~np.isin(y, classes)
         kept = np.delete(np.arange(self.classes_.size), classes)
         codes = np.where(known, np.searchsorted(kept, y), 0.0)
@@ -101,11 +106,9 @@ class ClassifierModel(Model):
             per_class = np.zeros(mass.size)
             per_class[present] = mass.sum() / (present.sum() * mass[present])
             return per_class
-        known = set(self.classes_.tolist())
-        given = self.estimator.class_weight
-        if isinstance(given, Mapping):  # which may have those of classes that a fold lacks
-            given = {label: weight for label, weight in given.items() if label in known}
-        per_class = compute_class_weight(given, classes=self.classes_, y=self.classes_)
+        per_class = compute_class_weight(
+            self.estimator.class_weight, classes=self.classes_, y=self.classes_
+        )
         self._check_class_weights(per_class)
         return np.asarray(per_class)
 

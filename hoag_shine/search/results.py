@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,23 +54,17 @@ def criterion_name(columns: Mapping[str, Any]) -> str:
     return CRITERION if CRITERION in columns else "score"
 
 
-def warn_of_missing_scores(refit: Any, table: Mapping[str, Any]) -> None:
+def warn_of_missing_scores(refit: Any, table: Mapping[str, Any], lost: Collection[str]) -> None:
     """Say which scores are not numbers, and what is taken where no score can be chosen by."""
-    means = {
-        name.removeprefix("mean_test_"): values
-        for name, values in table.items()
-        if name.startswith("mean_test_")
-    }
-    lost = [name for name, values in means.items() if np.isnan(values).any()]
-    if not lost:
+    undecided = isinstance(refit, str) and not np.isfinite(table[f"mean_test_{refit}"]).any()
+    if not lost and not undecided:
         return
-    advice = "error_score='raise' shows why"
-    if isinstance(refit, str) and not np.isfinite(means[refit]).any():
+    advice = "look at what the scorer computes"
+    if undecided:
         advice += f"; refit={refit!r} has nothing to choose by, so the lowest loss is taken"
+    names = ", ".join(sorted({*lost, refit} if undecided else lost))
     warnings.warn(
-        f"Some test scores are not numbers ({', '.join(lost)}): {advice}.",
-        UserWarning,
-        stacklevel=5,
+        f"Some test scores are not numbers ({names}): {advice}.", UserWarning, stacklevel=5
     )
 
 

@@ -42,6 +42,8 @@ class Scoring:
         Of one or several scores; the estimator's own without ``scoring``.
     names : tuple of str
         Of the scores that are reported, so far as they are known before the first.
+    lost : set of str
+        The names of those that a scorer has returned as NaN.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Scoring:
         with naming("scoring"):
             self.scorer = check_scoring(estimator, scoring, raise_exc=error_score == "raise")
         self.names = tuple(scoring) if several else ("score",)
+        self.lost: set[str] = set()
         self.open = callable(scoring)  # may return a dict
         # Such scorers only predict, which can be done from rows that are transformed already.
         by_name = [scoring] if isinstance(scoring, str) else scoring if several else []
@@ -100,6 +103,8 @@ class Scoring:
                 f"scoring must return numbers, or a dict of numbers by name, got {score!r} for "
                 f"{name!r}."
             )
+        if score != score:
+            self.lost.add(name)
         return float(score)
 
     def _warn_failed(self, details: str) -> None:

@@ -387,15 +387,14 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                 random_state=self.random_state,
                 n_jobs=self.n_jobs,
             )
-            self._warn_unless_chosen_by(scoring, data.model)
             # Together, so that an error or an interrupt leaves the last fit as it was.
             set_fitted(self, self._fit(data, scoring, routed, task))
         return self
 
-    def _warn_unless_chosen_by(self, scoring: Scoring, model: Model) -> None:
+    def _warn_unless_chosen_by_score(self, model: Model) -> None:
         """Say that the penalty is chosen by the loss, to those who may take a score for it."""
-        told = self.refit is not True or self.selection != "min"
-        if told or not scoring.wanted or scoring.multimetric or self.scoring == model.loss.scoring:
+        asked_for = self.refit is not True or self.selection != "min"
+        if asked_for or self.scoring is None or self.scoring == model.loss.scoring:
             return
         named = f"scoring={shown(self.scoring)}"
         by_score = repr(self.scoring) if isinstance(self.scoring, str) else "'score'"
@@ -404,7 +403,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             f"refit={by_score} takes the best penalty visited by that score, and "
             f"refit={CRITERION!r} is the loss without this warning.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
 
     def _fit(
@@ -544,7 +543,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         result = _scored(result, report, interrupts)
         table = results_table(result, report.scores, lowest=self.selection == "min")
         multimetric = self._several_scores(table)
-        warn_of_missing_scores(self._row_wanted, table)
+        if not multimetric:
+            self._warn_unless_chosen_by_score(report.data.model)
+        warn_of_missing_scores(self._row_wanted, table, report.scores.scoring.lost)
         best = select(self._row_wanted, table, result)
         (value,) = result.history[best]["params"].values()
         found = {
