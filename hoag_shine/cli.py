@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+DEMONSTRATION = "demonstrate"  # what ``python -m hoag_shine`` does without arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 for success, 2 for an error that is told in one line on standard error, 130 after Ctrl-C.
     """
     try:
+        if argv == [DEMONSTRATION]:
+            from .demonstration import demonstrate
+
+            return demonstrate()
         from .commands import run
 
         return run(argv)

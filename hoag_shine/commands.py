@@ -121,8 +121,13 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str, code: int = 0) -> int:
-    print("hoag-shine:", " ".join(message.split()), file=sys.stderr)
+    _tell(Console(stderr=True, highlight=False), f"hoag-shine: {' '.join(message.split())}")
     return code
+
+
+def _tell(console: Console, text: str) -> None:
+    """Print a sentence: by words on a terminal, elsewhere as one line."""
+    console.print(text, markup=False, emoji=False, soft_wrap=not console.is_terminal)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -379,7 +384,7 @@ class _Progress:
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         while self._header:
-            self._console.print(self._header.pop(0), markup=False, soft_wrap=True)
+            _tell(self._console, self._header.pop(0))
         (value,) = record["params"].values()
         cells = (
             f"{record['iteration']}",
@@ -405,8 +410,8 @@ def _line(cells: Sequence[str], width: int) -> str:
 def _spread(value: Any, form: str) -> str:
     """Return a number, or the smallest and the largest of several."""
     values = np.atleast_1d(value)
-    ends = [values.min(), values.max()] if values.size > 1 else [values[0]]
-    return "..".join(form.format(end) for end in ends)
+    ends = (form.format(end) for end in (values.min(), values.max()))
+    return "..".join(dict.fromkeys(ends))
 
 
 def _names(estimator: Any) -> tuple[str, str]:
