@@ -25,7 +25,16 @@ from ..interrupts import Deferred, Interrupts, set_fitted
 from ..outer import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
 from ..pipelines import Chain
 from ..problems.base import ProblemSet
-from ..validation import check_flag, check_number, check_option, check_positive, check_seed, shown
+from ..steps import Outcome
+from ..validation import (
+    check_flag,
+    check_number,
+    check_option,
+    check_positive,
+    check_seed,
+    numpy_only,
+    shown,
+)
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
 from .grids import explaining_grids
 from .refit import Refit
@@ -49,7 +58,9 @@ def _delegated(name: str) -> Any:
         return True
 
     def method(self: ShineCV, X: Any) -> Any:
-        return getattr(self._best(), name)(X)
+        best = self._best()
+        with numpy_only():
+            return getattr(best, name)(X)
 
     method.__name__ = name
     method.__qualname__ = f"ShineCV.{name}"
@@ -375,7 +386,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         scoring = self._scoring()
         self._check_options(scoring)
         routed = route(self, scoring.scorer, sample_weight, groups, params)
-        with Task.fit(self, 1 + bool(self.refit), X, y, sample_weight) as task:
+        with numpy_only(), Task.fit(self, 1 + bool(self.refit), X, y, sample_weight) as task:
             data = FoldedData(
                 self.estimator,
                 X,
@@ -709,6 +720,19 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                 "This ShineCV was made with refit=False and has no fitted estimator: fit one with "
                 "best_params_, or use refit=True."
             )
+
+    # Formats that hold no code, such as that of skops, have no place for an enumeration.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if isinstance(state.get("outcome_"), Outcome):
+            state["outcome_"] = state["outcome_"].name
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state.get("outcome_"), str):
+            state = state | {"outcome_": Outcome[state["outcome_"]]}
+        super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
