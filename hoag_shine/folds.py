@@ -158,10 +158,16 @@ class Part:
         runs = [list(run) for _, run in groupby(range(len(lacking)), key=lacking.__getitem__)]
         return [self._of_folds(run, lacking[run[0]]) for run in runs]
 
+    def complete(self) -> Part:
+        """Return the part for a fit to all of its rows, which may lack classes, too."""
+        lacking = self.model.lacking(self.y, self.weight)
+        return self._without(lacking.tolist(), self.splits) if lacking.size else self
+
     def _of_folds(self, folds: Sequence[int], lacking: Sequence[int]) -> Part:
         splits = Splits([self.splits[k] for k in folds], len(self.y))
-        if not lacking:
-            return replace(self, splits=splits)
+        return self._without(lacking, splits) if lacking else replace(self, splits=splits)
+
+    def _without(self, lacking: Sequence[int], splits: Splits) -> Part:
         model, y, known = self.model.without(lacking, self.y)
         return replace(self, splits=splits, model=model, y=y, weight=self.weight * known)
 
@@ -243,12 +249,7 @@ class FoldedData:
             check_room_for_classes(self.model.n_outputs, len(self.codes), n_features)
         if not self.weight.any():
             raise ValueError("sample_weight must not be zero for all rows.")
-        lacking = self.model.lacking(self.codes, self.weight)
-        if lacking.size:
-            raise ValueError(
-                f"sample_weight must not be zero for all rows of class "
-                f"{self.model.classes_.tolist()[lacking[0]]!r}: leave these rows out."
-            )
+        self._check_all_classes()
         self.splits = self._split(cv, random_state, split_params or {})
         if self.chain.prefix:
             parts = self._all_transformed(n_jobs)
@@ -278,9 +279,11 @@ class FoldedData:
     def whole(self) -> Part:
         """Return all rows, for the final fit: none is held out."""
         if self.chain.prefix:
-            return self._transformed(np.arange(len(self.codes)))
+            return self._transformed(np.arange(len(self.codes))).complete()
         first = self.parts[0]
-        return first if first.model is self.model else self._of_all_rows(self.splits)
+        if len(self.parts) == 1 and first.model is self.model:
+            return first
+        return self._of_all_rows(self.splits).complete()
 
     def groups(self, penalty: Any, parts: Sequence[Part]) -> list[Groups]:
         """Return what ``penalty`` says of the columns of each part, the same names in all."""
@@ -305,6 +308,25 @@ class FoldedData:
             seen, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
         )
         return matrix, seen
+
+    def _check_all_classes(self) -> None:
+        """Raise where all rows together lack a class that the fit needs."""
+        lacking = self.model.lacking(self.codes, self.weight)
+        if not lacking.size:
+            return
+        labels = self.model.classes_.tolist()
+        weightless = self.model.weightless()
+        if set(lacking) - set(weightless):
+            raise ValueError(
+                "sample_weight must not be zero for all rows of class "
+                f"{labels[lacking[0]]!r}: leave these rows out."
+            )
+        if len(labels) - lacking.size < 2:
+            raise ValueError(
+                "estimator.class_weight must be positive for at least two classes, got "
+                f"{shown(self.model.estimator.class_weight)}: with one, there is nothing to tell "
+                "apart."
+            )
 
     def _of_all_rows(self, splits: Splits) -> Part:
         """Return all rows as they are."""
@@ -477,7 +499,7 @@ def _tell_lacks(lacks: Sequence[Lack], labels: Sequence[Any]) -> None:
     classes = sorted({int(c) for lack in lacks for c in lack.classes})
     folds = [lack.fold for lack in lacks]
     message = (
-        f"The training rows of {_listed('fold', folds)} of cv have no sample of "
+        f"The training rows of {_listed('fold', folds)} of cv have no row with a weight of "
         f"{_listed('class', [labels[c] for c in classes])}, whose held-out rows then have an "
         f"infinite loss at every penalty: {sum(lack.n_rows for lack in lacks)} of them are left "
         "out of the criterion."

@@ -172,8 +172,30 @@ def test_a_class_weight_of_zero_leaves_its_rows_out(estimator):
     np.testing.assert_allclose(search.coef_, own.coef_, atol=1e-3)
 
 
-def test_a_class_weight_of_zero_needs_a_fit_with_a_minimum():
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_class_weight_of_zero_makes_a_class_impossible(piped):
     X, y = load_iris(return_X_y=True)
-    estimator = LogisticRegression(class_weight={0: 1.0, 1: 0.0, 2: 1.0})
-    with pytest.raises(ValueError, match="class_weight must be positive"):
-        ShineCV(estimator, cv=3).fit(X, y)
+    labels = np.array(["foo", "bar", "baz"])[y]
+    weights = {"bar": 1, "baz": 2, "foo": 0}
+    estimator = LogisticRegression(class_weight=weights)
+    search = ShineCV(make_pipeline(StandardScaler(), estimator) if piped else estimator, cv=3)
+    with pytest.warns(UserWarning, match="no row with a weight of class 'foo'"):
+        search.fit(X, labels)
+    assert list(search.classes_) == ["bar", "baz", "foo"]
+    assert set(search.predict(X)) == {"bar", "baz"}
+    assert (search.predict_proba(X)[:, 2] == 0.0).all()
+    two = labels != "foo"
+    model = search.best_estimator_[-1] if piped else search.best_estimator_
+    assert model.class_weight == weights
+    Z = StandardScaler().fit_transform(X) if piped else X
+    # A softmax of two classes splits the coefficients of one logistic function among them.
+    own = LogisticRegression(
+        C=2 * model.C, class_weight={"bar": 1, "baz": 2}, tol=1e-10, max_iter=10_000
+    ).fit(Z[two], labels[two])
+    np.testing.assert_allclose(model.coef_[1] - model.coef_[0], own.coef_[0], rtol=2e-2, atol=1e-3)
+
+
+def test_a_class_weight_must_leave_two_classes():
+    X, y = breast_cancer()
+    with pytest.raises(ValueError, match="class_weight must be positive for at least two"):
+        ShineCV(LogisticRegression(class_weight={0: 0.0}), cv=3).fit(X, y)

@@ -120,6 +120,10 @@ class Model(ABC):
         """Return the classes that training rows lack though they need all, as indices."""
         return np.empty(0, dtype=np.intp)
 
+    def weightless(self) -> NDArray[np.intp]:
+        """Return the classes that have no weight by the estimator's own options, as indices."""
+        return np.empty(0, dtype=np.intp)
+
     def without(self, classes: Sequence[int], y: Vector) -> tuple[Model, Vector, NDArray[np.bool_]]:
         """Return a model without some classes, the codes of y there, and which rows have one."""
         raise NotImplementedError

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -21,6 +20,7 @@ class ClassifierModel(Model):
     """A classifier; its targets are encoded as indices of the classes."""
 
     classifier = True
+    known_classes: NDArray[Any] | None = None  # of a fitted estimator, where not ``classes_``
 
     def encode(self, y: NDArray[Any]) -> Vector:
         if len(y) == 0:
@@ -67,28 +67,34 @@ class ClassifierModel(Model):
         """
         return False
 
+    def weightless(self) -> NDArray[np.intp]:
+        """Return the classes to which ``class_weight`` gives no weight, as indices."""
+        given = self.estimator.class_weight
+        labels = self.classes_.tolist()
+        if not isinstance(given, Mapping):
+            return np.empty(0, dtype=np.intp)
+        return np.array([k for k, c in enumerate(labels) if given.get(c, 1) == 0], dtype=np.intp)
+
     def lacking(self, y: Vector, weight: Vector) -> NDArray[np.intp]:
         if not self.needs_all_classes:
             return super().lacking(y, weight)
         present = np.bincount(y[weight > 0.0].astype(int), minlength=self.classes_.size)
+        present[self.weightless()] = 0
         return np.flatnonzero(present == 0)
 
     def without(self, classes: Sequence[int], y: Vector) -> tuple[Model, Vector, NDArray[np.bool_]]:
         """Return the limit where the intercepts of some classes are infinitely small.
 
-        Their probabilities are zero, and so are their coefficients.
+        Their probabilities are zero, and so are their coefficients. The fitted estimator knows of
+        those that have rows, though no weight.
         """
-        model = copy(self)
-        model.classes_ = np.delete(self.classes_, classes)
-        model.n_outputs = model.classes_.size
-        given = self.estimator.class_weight
-        if isinstance(given, Mapping):
-            left = {label: given[label] for label in given if label in model.classes_}
-            model.estimator = clone(self.estimator).set_params(class_weight=left)
-        known = ~np.isin(y, classes)
         kept = np.delete(np.arange(self.classes_.size), classes)
-        codes = np.where(known, np.searchsorted(kept, y), 0.0)
-        return model, codes, known
+        unseen = np.setdiff1d(classes, self.weightless())
+        model = copy(self)
+        model.classes_, model.n_outputs = self.classes_[kept], kept.size
+        model.known_classes = np.delete(self.classes_, unseen)
+        known = ~np.isin(y, classes)
+        return model, np.where(known, np.searchsorted(kept, y), 0.0), known
 
     def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
         drawn = times * weight
@@ -106,20 +112,19 @@ class ClassifierModel(Model):
             per_class = np.zeros(mass.size)
             per_class[present] = mass.sum() / (present.sum() * mass[present])
             return per_class
-        per_class = compute_class_weight(
-            self.estimator.class_weight, classes=self.classes_, y=self.classes_
-        )
+        given = self.estimator.class_weight
+        if self.known_classes is not None and isinstance(given, Mapping):
+            given = {label: given[label] for label in given if label in self.classes_}
+        per_class = compute_class_weight(given, classes=self.classes_, y=self.classes_)
         self._check_class_weights(per_class)
         return np.asarray(per_class)
 
     def _check_class_weights(self, weights: Vector) -> None:
         """Raise unless the weights, of the classes or of rows, leave a problem."""
-        finite = ((weights >= 0.0) & np.isfinite(weights)).all()
-        if not (finite and (weights.all() if self.needs_all_classes else weights.any())):
-            allowed = "positive" if self.needs_all_classes else "at least 0, and not 0 for all,"
+        if not (((weights >= 0.0) & np.isfinite(weights)).all() and weights.any()):
             raise ValueError(
-                f"estimator.class_weight must be {allowed} and finite for every class, got "
-                f"{shown(self.estimator.class_weight)}."
+                "estimator.class_weight must be at least 0 and finite for every class, and not 0 "
+                f"for all, got {shown(self.estimator.class_weight)}."
             )
 
 

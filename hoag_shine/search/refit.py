@@ -45,7 +45,7 @@ class Refit:
     def problem(self) -> Problem:
         """The problem of the final fit, made when it is wanted: until then it takes no memory."""
         X, own = self.whole.inner(self.groups)
-        return whole_problem(self.data.model, X, self.whole.y, self.whole.weight, own)
+        return whole_problem(self.whole.model, X, self.whole.y, self.whole.weight, own)
 
     def per_sample_shift(self) -> float:
         """Return what keeps the penalty per training weight, added to log alpha."""
@@ -56,7 +56,7 @@ class Refit:
             for weights in [training_weights(part)]
             for k in range(len(weights))
         ]
-        whole = data.model.training_weight(
+        whole = self.whole.model.training_weight(
             self.whole.y, np.ones(len(self.whole.y)), self.whole.weight
         ).sum(axis=0)
         return float(np.log(np.mean(whole) / np.mean(folds)))
