@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
+P = ParamSpec("P")
 # What searches over candidates are given them by.
 GRID_WORDS = ("param_grid", "param_distributions", "params", "Cs", "alphas")
 
 
-def explaining_grids(init: Callable[..., None]) -> Callable[..., None]:
+def explaining_grids(
+    init: Callable[Concatenate[Any, P], None],
+) -> Callable[Concatenate[Any, P], None]:
     """Have ``__init__`` say what to write where it is given candidates."""
 
     @wraps(init)
-    def checked(self: Any, *arguments: Any, **options: Any) -> None:
+    def checked(self: Any, *arguments: P.args, **options: P.kwargs) -> None:
         grids = [*arguments[1:2], *(options[word] for word in GRID_WORDS if word in options)]
         if grids:
             raise TypeError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils import get_tags, metadata_routing
 from sklearn.utils.metaestimators import available_if
@@ -19,7 +19,7 @@ from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
 from ..folds import FoldedData, Part, problems_of
 from ..groups import log_units
-from ..hypergradients import resolve_method
+from ..hypergradients import Method, resolve_method
 from ..inner.lbfgs import Solution
 from ..interrupts import Deferred, Interrupts, set_fitted
 from ..outer import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
@@ -44,6 +44,9 @@ from .routing import Routed, route, router, routing_enabled
 from .scoring import CRITERION, Scores, Scoring
 
 Vector = NDArray[np.float64]
+MethodName: TypeAlias = Literal[
+    "auto", "shine", "shine-opa", "shine-refine", "cg", "cg-limited", "jacobian-free", "exact"
+]
 
 # First step of a warm start in the logarithm of the penalty, which new data hardly move.
 WARM_STEP = 0.25
@@ -119,13 +122,16 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     Parameters
     ----------
     estimator : estimator instance
-        The estimator to tune, one of the above or a pipeline that ends in one. Its ``C`` or
+        The estimator to tune, one of the above, a subclass that keeps its ``fit``, or a pipeline
+        that ends in one; for targets that are to be transformed, a
+        :class:`~sklearn.compose.TransformedTargetRegressor` around or in it. Its ``C`` or
         ``alpha`` is where the search starts; its ``fit_intercept`` and ``class_weight`` are
         respected; options of its own solver (``tol``, ``max_iter``, ...) are not used. The
         intercept is penalised only where the estimator itself does so. Transformers of a
         :class:`~sklearn.pipeline.Pipeline` are fitted once for each fold, to its training rows,
-        and once to all rows for the final fit; its ``memory`` is used. The transformed rows of
-        all folds are held at the same time.
+        and once to all rows for the final fit; its ``memory`` is used. Steps that resample, as
+        those of imbalanced-learn, act on training rows alone. The transformed rows of all folds are
+        held at the same time.
     cv : int, cross-validation generator or iterable, default=None
         As in :class:`~sklearn.model_selection.GridSearchCV`: None for five folds, the number of
         folds (stratified for a classifier), a splitter, or an iterable of (train, test) indices.
@@ -183,8 +189,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         Scores to report beside the criterion, for each fold and outer iteration, as in
         :class:`~sklearn.model_selection.GridSearchCV`: one by its name or as a callable, or
         several. The search itself minimises the criterion, which must be smooth; scores only enter
-        through ``refit``. They are of the fits as they were in that iteration: accurate at
-        ``best_index_``, elsewhere as accurate as the search needed them.
+        through ``refit``, and a warning says so where that is True. They are of the fits as they
+        were in that iteration: accurate at ``best_index_``, elsewhere as accurate as the search
+        needed them.
     return_train_score : bool, default=False
         Whether to report the scores of the training rows, too.
     error_score : "raise" or float, default=nan
@@ -197,7 +204,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     verbose : int, default=0
         Print a line for each outer iteration when positive.
     callback : callable, optional
-        Called after each outer iteration with a copy of its record, a dict as in ``history_``. A
+        Called once after each outer iteration with a copy of its record, as in ``history_``. A
         true answer ends the search with the best so far. Those of scikit-learn 1.9 are set by
         ``set_callbacks``: they hear of the task ``search``, its iterations, and
         ``refit-with-best-params``.
@@ -305,20 +312,20 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         estimator: Any,
         *,
         cv: Any = None,
-        hypergradient: Any = "auto",
-        penalty: Any = "shared",
+        hypergradient: MethodName | Method = "auto",
+        penalty: Literal["shared", "feature", "output"] | ArrayLike | Mapping[Any, Any] = "shared",
         shrinkage: float = 0.0,
         init: float | None = None,
         bounds: tuple[float, float] = (1e-8, 1e8),
         tol: float = 2e-2,
         max_iter: int = 50,
         max_time: float | None = None,
-        selection: str = "min",
+        selection: Literal["min", "one-se"] = "min",
         refit: bool | str | Callable[[dict[str, Any]], int] = True,
-        refit_penalty: str = "total",
+        refit_penalty: Literal["total", "per-sample"] = "total",
         scoring: Any = None,
         return_train_score: bool = False,
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,

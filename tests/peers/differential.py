@@ -119,12 +119,16 @@ def main(modules):
     for module in modules:
         grid, shine = (run(module, mode) for mode in ("grid", "shine"))
         total += len(shine)
+        passed = sum(outcome == "passed" for outcome, _ in grid.values())
         failed = [
             test
             for test, (outcome, _) in shine.items()
             if outcome == "failed" and grid.get(test, ("failed",))[0] == "passed"
         ]
-        print(f"{module}: {len(shine)} tests, {len(failed)} fail with ShineCV only", flush=True)
+        print(
+            f"{module}: {passed} of {len(grid)} tests pass with a grid, {len(failed)} of them not with ShineCV",
+            flush=True,
+        )
         for test in failed:
             unmeant += reason(test) is None
             print(f"  {test}\n    {reason(test) or 'NOT MEANT'}\n    {shine[test][1][:200]}")
