@@ -19,7 +19,7 @@ def explaining_grids(
     """Have ``__init__`` say what to write where it is given candidates."""
 
     @wraps(init)
-    def checked(self: Any, *arguments: P.args, **options: P.kwargs) -> None:
+    def checked(self: Any, /, *arguments: P.args, **options: P.kwargs) -> None:
         grids = [*arguments[1:2], *(options[word] for word in GRID_WORDS if word in options)]
         if grids:
             raise TypeError(

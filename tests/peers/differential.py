@@ -126,7 +126,8 @@ def main(modules):
             if outcome == "failed" and grid.get(test, ("failed",))[0] == "passed"
         ]
         print(
-            f"{module}: {passed} of {len(grid)} tests pass with a grid, {len(failed)} of them not with ShineCV",
+            f"{module}: {passed} of {len(grid)} tests pass with a grid, "
+            f"{len(failed)} of them not with ShineCV",
             flush=True,
         )
         for test in failed:
