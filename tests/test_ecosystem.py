@@ -129,6 +129,20 @@ def test_what_needs_another_format_is_told_of_it(estimator, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_the_best_estimator_goes_through_onnx():
+    skl2onnx, runtime = pytest.importorskip("skl2onnx"), pytest.importorskip("onnxruntime")
+    X, y = breast_cancer()
+    numbers = X.astype(np.float32)
+    for model in (LogisticRegression(), make_pipeline(StandardScaler(), LogisticRegression())):
+        search = ShineCV(model, cv=3).fit(X, y)
+        graph = skl2onnx.to_onnx(search.best_estimator_, numbers[:1]).SerializeToString()
+        session = runtime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        labels, _ = session.run(None, {"X": numbers})
+        np.testing.assert_array_equal(labels, search.predict(X))
+    with pytest.raises(Exception, match="ShineCV"):  # of skl2onnx, which has no converter of it
+        skl2onnx.to_onnx(search, numbers[:1])
+
+
 # --- tools ---------------------------------------------------------------------------------------
 
 
