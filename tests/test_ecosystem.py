@@ -171,6 +171,26 @@ def test_optuna_tunes_around_it():
     assert study.best_value == max(trial.value for trial in study.trials)
 
 
+@pytest.mark.filterwarnings("default")
+def test_mlflow_logs_by_the_lines_of_the_guide(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(tmp_path.as_uri())
+    mlflow.set_experiment("tuning")
+    X, y = breast_cancer()
+    search = ShineCV(LogisticRegression(), cv=3).fit(X, y)
+    with mlflow.start_run() as run:
+        mlflow.log_params(search.best_params_)
+        mlflow.log_metric("best_score", search.best_score_)
+        info = mlflow.sklearn.log_model(search.best_estimator_, name="model")
+    logged = mlflow.get_run(run.info.run_id).data
+    assert float(logged.params["C"]) == search.best_params_["C"]
+    assert logged.metrics["best_score"] == pytest.approx(search.best_score_)
+    loaded = mlflow.sklearn.load_model(info.model_uri)
+    np.testing.assert_array_equal(loaded.predict(X), search.predict(X))
+
+
 def test_a_notebook_shows_it():
     search = ShineCV(make_pipeline(StandardScaler(), LogisticRegression()), cv=3)
     assert "StandardScaler" in search._repr_html_()
