@@ -24,7 +24,10 @@ from pathlib import Path
 
 # What such a test may run into, and why that is meant.
 DIFFERENCES = {
-    # Filled in below, where the tests are known by name.
+    "test_multiclass_multioutput_estimator_predict_proba": (
+        "seven digits of probabilities as scikit-learn's solver leaves them at its default "
+        "tolerance; here fits are solved more accurately"
+    ),
 }
 
 MODULES = (
