@@ -7,10 +7,11 @@ import gzip
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import IO, Any, Literal, TypeAlias, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -32,6 +33,7 @@ BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 # A row of an svmlight file has fewer bytes, and its columns fewer numbers, or the file is damaged:
 # a coefficient for each column would take 2 GiB.
 LONGEST_LINE, MOST_COLUMNS = 1 << 26, 1 << 28
+BOM = b"\xef\xbb\xbf"  # some editors write it at the start of a text
 IMAGES = ("mnist", "mnist_test", "usps", "usps_test")
 
 
@@ -115,7 +117,7 @@ def data_home() -> Path | None:
 
 
 def load_svmlight(
-    path: str | os.PathLike[str], *, zero_based: bool | Literal["auto"] = "auto"
+    path: str | os.PathLike[str] | IO[bytes], *, zero_based: bool | Literal["auto"] = "auto"
 ) -> tuple[sparse.csr_matrix[Any], NDArray[np.float64], bool]:
     """Load an svmlight/libsvm file and say from which number it counts its columns.
 
@@ -124,8 +126,8 @@ def load_svmlight(
 
     Parameters
     ----------
-    path : str or path-like
-        Plain, ``.gz`` or ``.bz2``.
+    path : str, path-like or file
+        Plain, ``.gz`` or ``.bz2``; a file is one that is open for reading bytes.
     zero_based : bool or "auto", default="auto"
         Whether the first column is 0 rather than 1; ``"auto"``: if a column 0 occurs.
 
@@ -147,20 +149,23 @@ def load_svmlight(
     """
     if zero_based not in (True, False, "auto"):
         raise ValueError(f'zero_based must be True, False or "auto", got {zero_based!r}.')
-    path = os.fspath(path)
-    try:
-        with reading(path, "an svmlight file"), _OPEN.get(Path(path).suffix, open)(path, "rb") as f:
-            X, y = sklearn_datasets.load_svmlight_file(_Lines(f), zero_based=True)
-            _check_columns(X)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path!r}.") from None
+    opened: Any = nullcontext(path)
+    name = "standard input"
+    if isinstance(path, str | os.PathLike):
+        name = os.fspath(path)
+        if not Path(name).exists():
+            raise FileNotFoundError(f"There is no file {name!r}.")
+        opened = _OPEN.get(Path(name).suffix, open)(name, "rb")
+    with reading(name, "an svmlight file"), opened as file:
+        X, y = sklearn_datasets.load_svmlight_file(_Lines(file), zero_based=True)
+        _check_columns(X)
     if not len(y):
-        raise ValueError(f"{path!r} has no rows.")
+        raise ValueError(f"{name!r} has no rows.")
     column_0 = bool((X.indices == 0).any())
     if zero_based == "auto":
         zero_based = column_0
     if column_0 and not zero_based:
-        raise ValueError(f"{path!r} has a column 0, but its columns must start at 1.")
+        raise ValueError(f"{name!r} has a column 0, but its columns must start at 1.")
     return (X if zero_based else X[:, 1:]), y, zero_based
 
 
@@ -175,7 +180,12 @@ class _Lines:
         self._file = file
 
     def __iter__(self) -> Iterator[bytes]:
+        first = True
         while line := self._file.readline(LONGEST_LINE):
+            if first:
+                line, first = line.removeprefix(BOM), False
+                if line.count(b",") > line.count(b":"):
+                    raise ValueError("it has commas, as CSV has: name such a table .csv")
             if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
                 raise ValueError(f"a line has more than {LONGEST_LINE:,} bytes")
             yield line

@@ -11,6 +11,7 @@ import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import groupby
 from typing import Any, overload
 
 import numpy as np
@@ -27,7 +28,7 @@ from .estimators.registry import as_model
 from .groups import Groups, coefficient_groups
 from .interrupts import Deferred, Threads
 from .memory import check_room_for_classes
-from .pipelines import Chain
+from .pipelines import Chain, Fitted
 from .problems.base import JoinedProblems, ProblemSet
 from .problems.fold_weights import FoldWeights
 from .problems.held_out import HeldOut
@@ -43,6 +44,7 @@ from .validation import (
     shown,
     validated,
 )
+from .warn import warn
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -108,8 +110,10 @@ class Part:
         For each fold the rows of this part.
     seen : estimator
         Has noted the number of columns, and their names if X was a data frame.
-    transformers : Pipeline or None
-        What made X, fitted.
+    model : Model
+        That of the search; where folds lack classes, one of the others.
+    transformers : Fitted or None
+        What made X and y.
     merged : MergedColumns or None
         What the inner problems have in place of X.
     """
@@ -119,7 +123,8 @@ class Part:
     weight: Vector
     splits: Splits
     seen: Any
-    transformers: Any = None
+    model: Model
+    transformers: Fitted | None = None
     merged: MergedColumns | None = None
 
     def merge(self, groups: Groups) -> Part:
@@ -130,24 +135,42 @@ class Part:
         """Return the inner problems' X and the groups of its columns."""
         return (self.X, groups) if self.merged is None else (self.merged.X, self.merged.groups)
 
-    def expand(self, w: Vector, n_outputs: int) -> Vector:
+    def expand(self, w: Vector) -> Vector:
         """Return the variables that belong to the columns of X, given those of a problem."""
-        return w if self.merged is None else self.merged.expand(w, n_outputs)
+        return w if self.merged is None else self.merged.expand(w, self.model.n_outputs)
 
-    def restrict(self, w: Vector, n_outputs: int) -> Vector:
+    def restrict(self, w: Vector) -> Vector:
         """Return the variables of a problem, given those that belong to the columns of X."""
-        return w if self.merged is None else self.merged.restrict(w, n_outputs)
+        return w if self.merged is None else self.merged.restrict(w, self.model.n_outputs)
 
     @cached_property
     def names(self) -> Any:
         """Names of the columns, or None."""
         names = getattr(self.seen, "feature_names_in_", None)
         if names is None and self.transformers is not None:
-            try:
-                names = self.transformers.get_feature_names_out()
-            except (AttributeError, ValueError):
-                return None
+            names = self.transformers.get_feature_names_out()
         return names
+
+    def by_classes(self) -> list[Part]:
+        """Return the part in runs of folds that lack the same classes, each without these."""
+        lacking = [tuple(self.model.lacking(self.y[t], self.weight[t])) for t, _ in self.splits]
+        if not any(lacking):
+            return [self]
+        runs = [list(run) for _, run in groupby(range(len(lacking)), key=lacking.__getitem__)]
+        return [self._of_folds(run, lacking[run[0]]) for run in runs]
+
+    def complete(self) -> Part:
+        """Return the part for a fit to all of its rows, which may lack classes, too."""
+        lacking = self.model.lacking(self.y, self.weight)
+        return self._without(lacking.tolist(), self.splits) if lacking.size else self
+
+    def _of_folds(self, folds: Sequence[int], lacking: Sequence[int]) -> Part:
+        splits = Splits([self.splits[k] for k in folds], len(self.y))
+        return self._without(lacking, splits) if lacking else replace(self, splits=splits)
+
+    def _without(self, lacking: Sequence[int], splits: Splits) -> Part:
+        model, y, known = self.model.without(lacking, self.y)
+        return replace(self, splits=splits, model=model, y=y, weight=self.weight * known)
 
 
 class FoldedData:
@@ -203,7 +226,7 @@ class FoldedData:
         self.chain = Chain(estimator)
         self.model = as_model(self.chain.model)
         self._transform_params = dict(transform_params or {})
-        shared = None if self.chain.prefix else self._validated(X)
+        self._shared = None if self.chain.transforms else self._validated(X)
         if self.model.classifier or not self.model.multi_output:
             y = flat(y)
         targets = validated(
@@ -215,19 +238,27 @@ class FoldedData:
         with naming("y"):
             check_consistent_length(X, targets)
         self.X, self.y = indexable(X, y)
+        if self.chain.target is not None:
+            targets = self._finite_targets(self.chain.fitted_target(targets).regressor_.y_)
         self.codes = self.model.encode(targets)
         self.weight = check_weight(sample_weight, targets)
-        n_features = shared[0].shape[1] if shared else 0
+        if sample_weight is not None and self.chain.resamples:
+            raise ValueError(
+                "sample_weight belongs to the rows of X, and a step of the pipeline makes others "
+                "of them: leave one of both out."
+            )
+        n_features = self._shared[0].shape[1] if self._shared else 0
         if self.model.classifier:
             check_room_for_classes(self.model.n_outputs, len(self.codes), n_features)
         if not self.weight.any():
             raise ValueError("sample_weight must not be zero for all rows.")
+        self._check_all_classes()
         self.splits = self._split(cv, random_state, split_params or {})
-        if shared is not None:
-            matrix, seen = shared
-            self.parts = [Part(matrix, self.codes, self.weight, self.splits, seen)]
+        if self.chain.prefix:
+            parts = self._all_transformed(n_jobs)
         else:
-            self.parts = self._all_transformed(n_jobs)
+            parts = [self._of_all_rows(self.splits)]
+        self.parts = [one for part in parts for one in part.by_classes()]
 
     @property
     def part_of_fold(self) -> list[Part]:
@@ -251,14 +282,26 @@ class FoldedData:
     def whole(self) -> Part:
         """Return all rows, for the final fit: none is held out."""
         if self.chain.prefix:
-            return self._transformed(np.arange(len(self.codes)))
-        return self.parts[0]
+            return self._transformed(np.arange(len(self.codes))).complete()
+        first = self.parts[0]
+        if len(self.parts) == 1 and first.model is self.model:
+            return first
+        return self._of_all_rows(self.splits).complete()
 
     def groups(self, penalty: Any, parts: Sequence[Part]) -> list[Groups]:
         """Return what ``penalty`` says of the columns of each part, the same names in all."""
         if not isinstance(penalty, str) or penalty not in ("shared", "output"):
             _check_same_columns(parts)
         outputs = self.model.output_names
+        if (
+            isinstance(penalty, str)
+            and penalty == "output"
+            and any(p.model is not self.model for p in parts)
+        ):
+            raise ValueError(
+                "penalty='output' needs every class among the training rows of every fold: use "
+                "penalty='shared', or folds without rare classes."
+            )
         return [coefficient_groups(penalty, p.X.shape[1], p.names, outputs) for p in parts]
 
     def _validated(self, X: Any) -> tuple[Any, Any]:
@@ -269,18 +312,49 @@ class FoldedData:
         )
         return matrix, seen
 
+    def _check_all_classes(self) -> None:
+        """Raise where all rows together lack a class that the fit needs."""
+        lacking = self.model.lacking(self.codes, self.weight)
+        if not lacking.size:
+            return
+        labels = self.model.classes_.tolist()
+        weightless = self.model.weightless()
+        if set(lacking) - set(weightless):
+            raise ValueError(
+                "sample_weight must not be zero for all rows of class "
+                f"{labels[lacking[0]]!r}: leave these rows out."
+            )
+        if len(labels) - lacking.size < 2:
+            raise ValueError(
+                "estimator.class_weight must be positive for at least two classes, got "
+                f"{shown(self.model.estimator.class_weight)}: with one, there is nothing to tell "
+                "apart."
+            )
+
+    def _of_all_rows(self, splits: Splits) -> Part:
+        """Return all rows as they are."""
+        assert self._shared is not None
+        matrix, seen = self._shared
+        return Part(matrix, self.codes, self.weight, splits, seen, self.model)
+
     def _transformed(self, train: Rows, test: Rows | None = None) -> Part:
         """Fit transformers to the training rows of a fold; its held-out rows follow them."""
-        transformers = self.chain.transformers()
-        X = transformers.fit_transform(
+        if not self.chain.transforms:
+            return self._with_own_targets(train, test)
+        X, y, transformers = self.chain.fit(
             _safe_indexing(self.X, train),
             _safe_indexing(self.y, train),
-            **self.rows_of(self._transform_params, train),
+            self.rows_of(self._transform_params, train),
         )
         matrix, seen = self._validated(X)
+        codes, weight = self.codes[train], self.weight[train]
+        if self.chain.resamples or self.chain.target is not None:
+            codes = self.model.recode(self._finite_targets(y))
+        if self.chain.resamples:
+            weight = np.ones(len(codes))
         if test is None:
-            nothing = Splits([], len(self.codes))
-            return Part(matrix, self.codes, self.weight, nothing, seen, transformers)
+            nothing = Splits([], len(codes))
+            return Part(matrix, codes, weight, nothing, seen, self.model, transformers)
         held_out = validated(
             seen,
             transformers.transform(_safe_indexing(self.X, test)),
@@ -288,18 +362,42 @@ class FoldedData:
             accept_sparse="csr",
             dtype=[np.float64, np.float32],
         )
+        own = self.codes[test]
+        if self.chain.target is not None:
+            targets = transformers.targets(_safe_indexing(self.y, test))
+            own = self.model.recode(self._finite_targets(targets))
         as_csr = partial(sparse.vstack, format="csr")  # older releases of SciPy forget it
         stack: Any = as_csr if sparse.issparse(matrix) else np.concatenate
-        rows = np.concatenate([train, test])
-        places = np.arange(train.size), np.arange(train.size, rows.size)
+        n_rows = len(codes) + test.size
+        places = np.arange(len(codes)), np.arange(len(codes), n_rows)
         return Part(
             stack([matrix, held_out]),
-            self.codes[rows],
-            self.weight[rows],
-            Splits([places], rows.size),
+            np.concatenate([codes, own]),
+            np.concatenate([weight, self.weight[test]]),
+            Splits([places], n_rows),
             seen,
+            self.model,
             transformers,
         )
+
+    def _with_own_targets(self, train: Rows, test: Rows | None) -> Part:
+        """Return all rows with targets that are transformed as the training rows say."""
+        assert self._shared is not None
+        matrix, seen = self._shared
+        _, _, transformers = self.chain.fit(None, _safe_indexing(self.y, train), {})
+        codes = self.model.recode(self._finite_targets(transformers.targets(self.y)))
+        splits = Splits([] if test is None else [(train, test)], len(codes))
+        return Part(matrix, codes, self.weight, splits, seen, self.model, transformers)
+
+    def _finite_targets(self, y: Any) -> Any:
+        """Return targets that a step or a transformer has made, checked like those of the user."""
+        with naming("y"):
+            return validated(
+                BaseEstimator(),
+                y=y,
+                y_numeric=not self.model.classifier,
+                multi_output=self.model.multi_output,
+            )
 
     def _splitter(self, cv: Any, random_state: Any) -> Any:
         """Return what makes the folds."""
@@ -332,7 +430,7 @@ class FoldedData:
 
     def _split(self, cv: Any, random_state: Any, params: Mapping[str, Any]) -> Splits:
         """Return the (train, test) rows of every fold, after checking that each can be used."""
-        model, n_samples = self.model, len(self.codes)
+        n_samples = len(self.codes)
         splitter = self._splitter(cv, random_state)
         splits = Splits(
             (
@@ -343,16 +441,91 @@ class FoldedData:
         )
         if not splits:
             raise ValueError("cv has no folds: at least one (train, test) split is needed.")
-        for k, (train, test) in enumerate(splits):
-            problem = model.check_fold(self.codes[train], self.weight[train])
-            if not self.weight[test].any():
-                problem = "its held-out rows are empty or have no weight"
-            if problem is not None:
-                raise ValueError(
-                    f"Fold {k} of cv cannot be used, because {problem}: use fewer folds, "
-                    "stratified ones, or other weights."
+        return self._usable(splits)
+
+    def _usable(self, splits: Splits) -> Splits:
+        """Return the folds that have a problem, and say what of the others is left out."""
+        lacks = [lack for k, fold in enumerate(splits) if (lack := self._lack(k, *fold))]
+        left_out = {lack.fold for lack in lacks if lack.undecided}
+        if len(left_out) == len(splits):
+            first = self.model.classes_.tolist()[lacks[0].classes[0]]
+            raise ValueError(
+                _unusable(
+                    0, f"its training rows have no sample of class {first!r}, nor has any fold"
                 )
-        return splits
+            )
+        if lacks:
+            _tell_lacks(lacks, self.model.classes_.tolist())
+        if not left_out:
+            return splits
+        kept = (fold for k, fold in enumerate(splits) if k not in left_out)
+        return Splits(kept, len(self.codes))
+
+    def _lack(self, k: int, train: Rows, test: Rows) -> Lack | None:
+        """Return what a fold lacks, if it is anything, after checking that it has rows."""
+        if not self.weight[train].any():
+            raise ValueError(_unusable(k, "its training rows have no weight"))
+        if not self.weight[test].any():
+            raise ValueError(_unusable(k, "its held-out rows are empty or have no weight"))
+        classes = self.model.lacking(self.codes[train], self.weight[train])
+        if not classes.size:
+            return None
+        lost = np.isin(self.codes[test], classes)
+        single = classes.size == self.model.classes_.size - 1
+        undecided = single or not self.weight[test][~lost].any()
+        return Lack(k, classes, int(lost.sum()), bool(undecided))
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What a fold is without.
+
+    Attributes
+    ----------
+    fold : int
+    classes : ndarray of int
+        Those that the training rows lack.
+    n_rows : int
+        Held-out rows of these classes.
+    undecided : bool
+        Whether nothing is left by which penalties could be judged.
+    """
+
+    fold: int
+    classes: Rows
+    n_rows: int
+    undecided: bool
+
+
+def _tell_lacks(lacks: Sequence[Lack], labels: Sequence[Any]) -> None:
+    """Say once which folds lack classes, and what becomes of them."""
+    classes = sorted({int(c) for lack in lacks for c in lack.classes})
+    folds = [lack.fold for lack in lacks]
+    message = (
+        f"The training rows of {_listed('fold', folds)} of cv have no row with a weight of "
+        f"{_listed('class', [labels[c] for c in classes])}, whose held-out rows then have an "
+        f"infinite loss at every penalty: {sum(lack.n_rows for lack in lacks)} of them are left "
+        "out of the criterion."
+    )
+    undecided = [lack.fold for lack in lacks if lack.undecided]
+    if undecided:
+        message += (
+            f" With nothing else to judge by, {_listed('fold', undecided)} is left out whole."
+        )
+    warn(message)
+
+
+def _unusable(k: int, problem: str) -> str:
+    return (
+        f"Fold {k} of cv cannot be used, because {problem}: use fewer folds, stratified ones, or "
+        "other weights."
+    )
+
+
+def _listed(noun: str, values: Sequence[Any]) -> str:
+    """Return a few values as a sentence has them."""
+    more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+    return f"{noun} {', '.join(map(repr, values[:5]))}{more}"
 
 
 def _pair(fold: Any) -> tuple[Any, Any]:
@@ -408,24 +581,24 @@ def _index_type(n_rows: int) -> Any:
     return np.promote_types(np.int32, np.min_scalar_type(-n_rows))
 
 
-def problems_of(model: Model, parts: Sequence[Part], groups: Sequence[Groups]) -> ProblemSet:
+def problems_of(parts: Sequence[Part], groups: Sequence[Groups]) -> ProblemSet:
     """Return the inner problems of all folds."""
-    sets = [_part_problems(model, part, own) for part, own in zip(parts, groups, strict=True)]
+    sets = [_part_problems(part, own) for part, own in zip(parts, groups, strict=True)]
     return sets[0] if len(sets) == 1 else JoinedProblems(sets)
 
 
-def training_weights(model: Model, part: Part) -> FoldWeights:
+def training_weights(part: Part) -> FoldWeights:
     """Return the weights of the rows in the training losses of the folds."""
 
     def of_fold(k: int) -> Array:
         # A row drawn more than once, as by a bootstrap, counts as often.
         drawn = np.bincount(part.splits[k][0], minlength=len(part.y)).astype(np.float64)
-        return model.training_weight(part.y, drawn, part.weight)
+        return part.model.training_weight(part.y, drawn, part.weight)
 
     return FoldWeights(len(part.splits), of_fold)
 
 
-def held_out_rows(model: Model, part: Part) -> HeldOut:
+def held_out_rows(part: Part) -> HeldOut:
     """Return the rows that the folds hold out, with their weights in the outer losses."""
     rows, folds, weight = [], [], []
     for k, (_, test) in enumerate(part.splits):
@@ -434,15 +607,14 @@ def held_out_rows(model: Model, part: Part) -> HeldOut:
         used = total > 0.0
         rows.append(own[used])
         folds.append(np.full(int(used.sum()), k))
-        weight.append(total[used] / (total.sum() * model.n_averaged))
+        weight.append(total[used] / (total.sum() * part.model.n_averaged))
     return HeldOut.listed(*(np.concatenate(a) for a in (rows, folds, weight)))
 
 
-def _part_problems(model: Model, part: Part, groups: Groups) -> LinearProblems:
+def _part_problems(part: Part, groups: Groups) -> LinearProblems:
     """Return the inner problems of folds that share X."""
     X, own = part.inner(groups)
-    weights = training_weights(model, part), held_out_rows(model, part)
-    return linear_problems(model, X, part.y, own, *weights)
+    return linear_problems(part.model, X, part.y, own, training_weights(part), held_out_rows(part))
 
 
 def fold_problems(
@@ -490,4 +662,4 @@ def fold_problems(
         split_params={"groups": groups},
         random_state=random_state,
     )
-    return problems_of(data.model, data.parts, data.groups(penalty, data.parts))
+    return problems_of(data.parts, data.groups(penalty, data.parts))

@@ -17,11 +17,23 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from joblib import effective_n_jobs, parallel_config
+from sklearn import get_config, set_config
 
 from .warn import as_here
 
 # Seconds after which a wait for threads looks whether the user insists on an end.
 LOOK = 0.1
+
+
+def _as_caller() -> Callable[[], None]:
+    """Return what makes a new thread warn, and use scikit-learn's options, as the present one."""
+    adopt, options = as_here(), get_config()
+
+    def configure() -> None:
+        adopt()
+        set_config(**options)
+
+    return configure
 
 
 class Interrupts:
@@ -164,7 +176,7 @@ class Threads:
 
     def __enter__(self) -> Self:
         if self._n > 1:
-            self._pool = ThreadPoolExecutor(self._n, initializer=as_here())
+            self._pool = ThreadPoolExecutor(self._n, initializer=_as_caller())
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -183,9 +183,9 @@ def hoag(
         Threads in which the solvers of a set's members advance between two data passes, as joblib
         counts them. The result does not depend on it. Pays where the members are many and large.
     callback : callable, optional
-        Called after each sample as ``callback(record, solutions)`` with a copy of the record of the
-        outer iteration, which a later sample at the same theta updates, and the inner solutions,
-        whose arrays cannot be written into. A true answer ends the search.
+        Called after each outer iteration as ``callback(record, solutions)`` with a copy of its
+        record and the inner solutions, whose arrays cannot be written into. A true answer ends the
+        search. What has been returned may be solved more accurately afterwards.
 
     Returns
     -------
@@ -314,20 +314,28 @@ def _search(
         scheduled = None if schedule is None else schedule(len(trace.history) + 1)
         sample = _sample(sampler, ask, scheduled, trace)
         record = trace.add(sample, look=ask.look or not np.isfinite(sample.value))
-        if callback is not None and callback(_copied(record), _unwritable(sampler.solutions)):
-            return Outcome.CALLBACK
-        if sampler.late:
-            return Outcome.MAX_TIME
-        if sampler.spent:
-            return Outcome.MAX_ITER
-        try:
-            ask = rule.send(sample)
-        except StopIteration as stop:
-            return cast(Outcome, stop.value)
-        moves = not np.array_equal(ask.theta, sample.theta)
+        outcome, moves = None, False
+        if sampler.late or sampler.spent:
+            outcome = Outcome.MAX_TIME if sampler.late else Outcome.MAX_ITER
+        else:
+            try:
+                ask = rule.send(sample)
+                moves = not np.array_equal(ask.theta, sample.theta)
+            except StopIteration as stop:
+                outcome = cast(Outcome, stop.value)
         again = 0 if moves else again + 1
         if again > MOST_REPEATS or (moves and len(trace.history) >= max_iter):
-            return Outcome.MAX_ITER
+            outcome = outcome or Outcome.MAX_ITER
+        # The caller hears of an iteration once, when no sample will refine it any more.
+        complete = moves or outcome is not None
+        if (
+            complete
+            and callback is not None
+            and callback(_copied(record), _unwritable(sampler.solutions))
+        ):
+            return Outcome.CALLBACK
+        if outcome is not None:
+            return outcome
 
 
 def _sample(sampler: Oracle, ask: Ask, scheduled: float | None, trace: Trace) -> Sample:

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.base import is_classifier
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
@@ -29,10 +31,11 @@ from .warn import warn
 
 ESTIMATORS: dict[str, Any] = {cls.__name__: cls for cls in MODELS}
 OWN_LOSSES: dict[str, type[Loss]] = {name: getattr(losses, name) for name in losses.__all__}
-FORMAT, FORMAT_VERSION = "hoag_shine linear model", 2
-# The texts of a file of version 1, which had no checksum; later ones have two more.
+FORMAT, FORMAT_VERSION = "hoag_shine linear model", 3
+# The texts of a file of version 1, which had no checksum; later ones have more.
 TEXTS = {"format", "version", "estimator", "params", "classes", "loss", "notes"}
 CHECKSUM = "sha256"
+MORE_TEXTS = {2: {"format_version", CHECKSUM}, 3: {"format_version", CHECKSUM, "feature_names"}}
 
 
 def save_model(
@@ -52,7 +55,8 @@ def save_model(
     Raises
     ------
     TypeError
-        If the estimator is of another class, or its classes or the notes have no form in JSON.
+        If the estimator is of another class, such as a pipeline, or its classes or the notes have
+        no form in JSON.
     ValueError
         If it is a classifier of several labels for each sample, its coefficients are not finite, or
         the notes are nested too deeply.
@@ -65,12 +69,15 @@ def save_model(
     -----
     The file is in the safetensors format: arrays ``coef`` and ``intercept``, and JSON texts
     ``format``, ``format_version``, ``version``, ``estimator``, ``params``, ``classes``, ``loss``,
-    ``notes`` and ``sha256``, a checksum of all the others. Of a loss of one's own it holds the name
-    alone.
+    ``feature_names``, ``notes`` and ``sha256``, a checksum of all the others. Of a loss of one's
+    own it holds the name alone.
+
+    Pipelines, a ``TransformedTargetRegressor`` and whole searches have no place in it: `skops
+    <https://skops.readthedocs.io>`_ keeps these in a file that runs no code either.
     """
     name = type(estimator).__name__
     if ESTIMATORS.get(name) is not type(estimator):
-        raise TypeError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}.")
+        _refuse(estimator)
     check_is_fitted(estimator)
     binarizer = getattr(estimator, "_label_binarizer", None)
     if binarizer is not None and binarizer.y_type_.startswith("multilabel"):
@@ -88,6 +95,7 @@ def save_model(
         "params": _json_params(estimator),
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist(),
         "loss": _json_loss(getattr(estimator, "loss", None)),
+        "feature_names": np.asarray(getattr(estimator, "feature_names_in_", [])).tolist(),
         "notes": dict(notes or {}),
     }
     try:
@@ -148,6 +156,21 @@ def load_model(
     return estimator, notes
 
 
+def _refuse(estimator: Any) -> NoReturn:
+    """Say what can be saved, and what is there for others."""
+    if hasattr(estimator, "best_estimator_"):
+        raise TypeError(
+            f"estimator is a fitted {type(estimator).__name__}: save its best_estimator_, or all "
+            "of it by skops.io.dump."
+        )
+    if isinstance(estimator, Pipeline | TransformedTargetRegressor):
+        raise TypeError(
+            f"estimator is a {type(estimator).__name__}, and this format holds a linear model "
+            "alone: save it by skops.io.dump, whose files run no code either."
+        )
+    raise TypeError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}.")
+
+
 def _read(path: Path) -> tuple[dict[str, str], Any, Any]:
     """Return the texts of a file and its arrays, all of it as it was saved."""
     with safe_open(path, framework="numpy") as file:
@@ -175,12 +198,13 @@ def _check_format(texts: Mapping[str, str]) -> None:
     if set(texts) == TEXTS:
         return
     version = texts.get("format_version", "none")
-    if version != json.dumps(FORMAT_VERSION):
+    known = {json.dumps(number): more for number, more in MORE_TEXTS.items()}
+    if version not in known:
         raise ValueError(
             f"the version of its format is {version[:20]}, and hoag_shine {__version__} reads "
-            f"versions 1 and {FORMAT_VERSION}"
+            f"versions 1 to {FORMAT_VERSION}"
         )
-    if set(texts) != TEXTS | {"format_version", CHECKSUM}:
+    if set(texts) != TEXTS | known[version]:
         raise ValueError(f"its texts are {', '.join(sorted(texts))[:200]}")
 
 
@@ -257,6 +281,11 @@ def _rebuild(header: Mapping[str, Any], coef: Any, intercept: Any) -> Any:
     estimator.coef_ = coef
     estimator.intercept_ = intercept if intercept.ndim else float(intercept)
     estimator.n_features_in_ = coef.shape[-1]
+    names = _of_type(list, "feature names", header.get("feature_names", []))
+    if names:
+        if len(names) != coef.shape[-1] or any(type(name) is not str for name in names):
+            raise ValueError(f"its feature names must be {coef.shape[-1]} texts")
+        estimator.feature_names_in_ = np.asarray(names, dtype=object)
     if isinstance(estimator, RidgeClassifier):
         estimator._label_binarizer = LabelBinarizer().fit(classes)
     if classes and not isinstance(getattr(type(estimator), "classes_", None), property):

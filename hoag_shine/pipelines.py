@@ -1,17 +1,24 @@
-"""A pipeline as what it is to a search: transformers, fitted to each fold, and a linear model."""
+"""An estimator as what it is to a search: transformers, fitted to each fold, and a linear model."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
-from sklearn.base import clone
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
+
+from .validation import shown
 
 
 class Chain:
     """An estimator as the transformers that it begins with and the linear model that it ends in.
 
-    An estimator that is no pipeline is a chain without transformers. Pipelines may be nested.
+    A pipeline's steps transform X, or resample the training rows as those of imbalanced-learn do; a
+    ``TransformedTargetRegressor`` transforms y. An estimator that is neither is a chain without
+    transformers. Pipelines may be nested, inside of the ``TransformedTargetRegressor`` too.
 
     Parameters
     ----------
@@ -23,32 +30,231 @@ class Chain:
     model : estimator instance
         The last step, of the last step, ...
     prefix : str
-        What the pipeline's own names of that model's parameters begin with; empty without one.
+        What the estimator's own names of that model's parameters begin with; empty without one.
+    target : TransformedTargetRegressor or None
+    outer, inner : Pipeline or None
+        Around the ``TransformedTargetRegressor``, and in it; without one, all are outer.
     """
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
-        self.model = estimator
+        self.target: Any = None
+        self.outer: Any = None
+        self.inner: Any = None
         self.prefix = ""
-        # By exact class, since a subclass may do other things between its steps.
-        while type(self.model) is Pipeline:
-            if not self.model.steps:
-                raise ValueError("estimator is a Pipeline without steps: there is nothing to tune.")
-            name, self.model = self.model.steps[-1]
+        self._paths: dict[str, list[str]] = {"outer": [], "inner": []}
+        self.model = estimator
+        while isinstance(self.model, Pipeline) or self._is_target(self.model):
+            enter = self._enter_pipeline if isinstance(self.model, Pipeline) else self._enter_target
+            name, self.model = enter(self.model)
             self.prefix += f"{name}__"
 
-    @property
-    def _path(self) -> str:
-        return self.prefix.removesuffix("__")
+    def _is_target(self, estimator: Any) -> bool:
+        """Whether the estimator transforms y; one that does so once more is none for us."""
+        own = TransformedTargetRegressor
+        return self.target is None and isinstance(estimator, own) and _keeps(estimator, own, "fit")
 
-    def transformers(self) -> Any:
-        """Return the transformers, not fitted, as a pipeline that ends before the model.
+    def _enter_target(self, target: Any) -> tuple[str, Any]:
+        self.target = target
+        return "regressor", target.regressor
+
+    def _enter_pipeline(self, pipeline: Any) -> tuple[str, Any]:
+        """Note a pipeline, and return its last step."""
+        _check_pipeline(pipeline)
+        stage = "outer" if self.target is None else "inner"
+        if getattr(self, stage) is None:
+            setattr(self, stage, pipeline)
+        name, last = pipeline.steps[-1]
+        self._paths[stage].append(name)
+        return name, last
+
+    @property
+    def resamples(self) -> bool:
+        """Whether a step makes other rows of the training rows."""
+        return any(map(_resamples, (self.outer, self.inner)))
+
+    @property
+    def transforms(self) -> bool:
+        """Whether X is transformed."""
+        return self.outer is not None or self.inner is not None
+
+    def transformers(self, stage: str = "outer") -> Any:
+        """Return the transformers of X, not fitted, as a pipeline that ends before the model.
 
         Its last step only passes on what it gets, so that scikit-learn fits the others as it
         always does: with the pipeline's ``memory``, and cloned.
         """
-        return clone(self.estimator).set_params(**{self._path: "passthrough"})
+        pipeline = getattr(self, stage)
+        if pipeline is None:
+            return None
+        return clone(pipeline).set_params(**{self._path(stage): "passthrough"})
 
-    def assemble(self, transformers: Any, model: Any) -> Any:
-        """Put a fitted model behind fitted transformers, in place."""
-        return model if transformers is None else transformers.set_params(**{self._path: model})
+    def _path(self, stage: str) -> str:
+        return "__".join(self._paths[stage])
+
+    def fit(self, X: Any, y: Any, params: Mapping[str, Any]) -> tuple[Any, Any, Fitted]:
+        """Fit the transformers to training rows; return these as the model is to get them.
+
+        ``params`` are for the steps of the outer pipeline.
+        """
+        outer, target, inner = self.transformers(), None, self.transformers("inner")
+        if outer is not None:
+            X, y = _fit_transform(outer, X, y, params)
+        if self.target is not None:
+            target = self.fitted_target(y)
+            y = target.regressor_.y_
+        if inner is not None:
+            X, y = _fit_transform(inner, X, y, {})
+        return X, y, Fitted(self, outer, target, inner)
+
+    def fitted_target(self, y: Any) -> Any:
+        """Return the ``TransformedTargetRegressor``, whose fitted model has but noted its y."""
+        target = clone(self.target).set_params(regressor=_Noting())
+        return target.fit(np.zeros((len(y), 1)), y)
+
+    def set_model(self, stage: str, pipeline: Any, model: Any) -> Any:
+        """Put a model in the last place of one of the pipelines."""
+        return pipeline.set_params(**{self._path(stage): model})
+
+
+class Fitted:
+    """Transformers that are fitted to some rows.
+
+    Parameters
+    ----------
+    chain : Chain
+    outer, inner : Pipeline or None
+        Fitted, with a last step that passes on what it gets.
+    target : TransformedTargetRegressor or None
+        Fitted.
+    """
+
+    def __init__(self, chain: Chain, outer: Any, target: Any, inner: Any) -> None:
+        self._chain = chain
+        self._outer = outer
+        self._target = target
+        self._inner = inner
+
+    @property
+    def first(self) -> Any:
+        """What has seen the columns of X, or None where they are not transformed."""
+        return self._inner if self._outer is None else self._outer
+
+    def transform(self, X: Any) -> Any:
+        """Return rows of X as the model is to get them."""
+        for pipeline in (self._outer, self._inner):
+            if pipeline is not None:
+                X = _transform(pipeline, X)
+        return X
+
+    def targets(self, y: Any) -> Any:
+        """Return targets of rows that were not fitted, as the model is to get them."""
+        return y if self._target is None else transformed_target(self._target, y)
+
+    def get_feature_names_out(self) -> Any:
+        """Return the names of the columns that the model gets, or None where they have none."""
+        last = self._outer if self._inner is None else self._inner
+        try:
+            return None if last is None else last.get_feature_names_out()
+        except (AttributeError, ValueError):
+            return None
+
+    def assemble(self, model: Any) -> Any:
+        """Return the whole fitted estimator; it takes the place of one that was made before."""
+        if self._inner is not None:
+            model = self._chain.set_model("inner", self._inner, model)
+        if self._target is not None:
+            target = clone(self._chain.target)
+            vars(target).update({k: v for k, v in vars(self._target).items() if k.endswith("_")})
+            target._training_dim = self._target._training_dim
+            target.regressor, target.regressor_ = clone(model), model
+            if hasattr(model, "feature_names_in_"):
+                target.feature_names_in_ = model.feature_names_in_
+            model = target
+        return model if self._outer is None else self._chain.set_model("outer", self._outer, model)
+
+
+class _Noting(RegressorMixin, BaseEstimator):
+    """Notes the targets that it is to be fitted to."""
+
+    def fit(self, X: Any, y: Any) -> Self:
+        self.y_ = y
+        return self
+
+    def predict(self, X: Any) -> Any:
+        raise NotImplementedError
+
+
+def transformed_target(target: Any, y: Any) -> Any:
+    """Return targets as a fitted ``TransformedTargetRegressor`` gives them to its regressor."""
+    y = np.asarray(y)
+    changed = target.transformer_.transform(y.reshape(len(y), -1))
+    if y.ndim == 1 and changed.ndim == 2 and changed.shape[1] == 1:
+        return changed[:, 0]
+    return changed
+
+
+def _check_pipeline(pipeline: Any) -> None:
+    """Raise for a pipeline that has no steps, or whose own ``fit`` may do anything."""
+    cls = type(pipeline)
+    if not pipeline.steps:
+        raise ValueError("estimator is a Pipeline without steps: there is nothing to tune.")
+    if not _is_resampling(pipeline) and not _keeps(pipeline, Pipeline, "fit", "_fit"):
+        raise TypeError(
+            f"estimator is a {cls.__module__}.{cls.__qualname__}, which has a fit of its own that "
+            "may do anything between its steps: use sklearn.pipeline.Pipeline, or a subclass that "
+            "leaves fit as it is."
+        )
+
+
+def _keeps(estimator: Any, base: type, *methods: str) -> bool:
+    """Whether the class of the estimator has left some methods of its base as they are."""
+    return all(getattr(type(estimator), name) is getattr(base, name) for name in methods)
+
+
+def _is_resampling(pipeline: Any) -> bool:
+    """Whether the pipeline is of a class that lets steps resample, as imbalanced-learn's does."""
+    return hasattr(type(pipeline), "fit_resample")
+
+
+def _steps(pipeline: Any) -> list[Any]:
+    """Return the steps that do anything, those of a pipeline at the end included."""
+    steps = [step for _, step in pipeline.steps if step is not None and step != "passthrough"]
+    if steps and isinstance(steps[-1], Pipeline):
+        return steps[:-1] + _steps(steps[-1])
+    return steps
+
+
+def _resamples(pipeline: Any) -> bool:
+    return (
+        pipeline is not None
+        and _is_resampling(pipeline)
+        and any(hasattr(step, "fit_resample") for step in _steps(pipeline))
+    )
+
+
+def _fit_transform(pipeline: Any, X: Any, y: Any, params: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Fit a pipeline's transformers, and return the rows and targets that come out."""
+    if not _resamples(pipeline):
+        return pipeline.fit_transform(X, y, **params), y
+    if params:
+        raise ValueError(
+            f"fit parameters {shown(list(params))} cannot be handed to the steps of a pipeline "
+            "that resamples, since they belong to other rows."
+        )
+    for step in _steps(pipeline):
+        if hasattr(step, "fit_resample"):
+            X, y = step.fit_resample(X, y)
+        else:
+            X = step.fit_transform(X, y)
+    return X, y
+
+
+def _transform(pipeline: Any, X: Any) -> Any:
+    """Transform rows that are not trained on: nothing resamples them."""
+    if not _resamples(pipeline):
+        return pipeline.transform(X)
+    for step in _steps(pipeline):
+        if not hasattr(step, "fit_resample"):
+            X = step.transform(X)
+    return X

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from .folds import FoldedData
 from .inner.lbfgs import Solution
 from .pipelines import Chain
-from .search.refit import Refit
+from .search.refit import Refit, fitted_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -354,13 +354,14 @@ def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> 
     (part,) = data.parts if not data.chain.prefix else [data.whole()]
     (groups,) = data.groups(search.penalty, [part])
     refit = Refit(data, part, groups, search.tol)
-    ws: list[NDArray[Any]] = []
+    path: list[NDArray[Any]] = []
     solutions: list[Solution] = []
     for record in search.history_:
         solutions = [refit.fit(record["theta"], solutions)]
-        ws.append(solutions[0].w)
-    n_coefficients = part.X.shape[1] * data.model.n_outputs
-    return np.array(ws)[:, :n_coefficients]
+        (value,) = record["params"].values()
+        # Not all variables are coefficients: one may be a scale, and columns may be merged.
+        path.append(np.ravel(fitted_model(part, value, solutions[0], by_output=False).coef_))
+    return np.array(path)
 
 
 def _loss_name(search: Any) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numbers
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn import config_context, get_config
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
@@ -47,6 +48,12 @@ def flat(y: Any) -> Any:
         DataConversionWarning,
     )
     return _safe_indexing(y, 0, axis=1)
+
+
+def numpy_only() -> AbstractContextManager[Any]:
+    """Have scikit-learn convert arrays of other libraries, whatever ``array_api_dispatch`` says."""
+    dispatches = get_config().get("array_api_dispatch", False)
+    return config_context(array_api_dispatch=False) if dispatches else nullcontext()
 
 
 @contextmanager

@@ -200,10 +200,10 @@ def test_an_interrupt_of_the_last_scoring_keeps_the_best():
         return estimator.score(X, y)
 
     last = np.inf
-    search = ShineCV(LogisticRegression(), cv=3, scoring=scoring).fit(X, y)
+    search = ShineCV(LogisticRegression(), cv=3, scoring=scoring, refit="neg_criterion").fit(X, y)
     last = len(calls)
     calls.clear()
-    again = ShineCV(LogisticRegression(), cv=3, scoring=scoring)
+    again = ShineCV(LogisticRegression(), cv=3, scoring=scoring, refit="neg_criterion")
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         again.fit(X, y)
     assert again.outcome_ is Outcome.INTERRUPTED
@@ -215,7 +215,7 @@ def failing(estimator, X, y):
     raise RuntimeError("no score")
 
 
-@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("refit", ["neg_criterion", False])
 def test_an_error_leaves_the_last_fit(refit):
     X, y = breast_cancer()
     search = ShineCV(LogisticRegression(), cv=3).fit(X[:, :3], y)
@@ -291,5 +291,5 @@ def test_a_scorer_may_write_into_the_model():
 
     X, y = breast_cancer()
     plain = ShineCV(LogisticRegression(), cv=3).fit(X, y)
-    spoiled = ShineCV(LogisticRegression(), cv=3, scoring=spoil).fit(X, y)
+    spoiled = ShineCV(LogisticRegression(), cv=3, scoring=spoil, refit="neg_criterion").fit(X, y)
     assert spoiled.best_params_ == plain.best_params_

@@ -403,6 +403,7 @@ def test_unsolved_inner_problems_are_warned_of(max_inner_iter):
         result = hoag(
             problems,
             max_inner_iter=max_inner_iter,
+            tolerance="exponential",  # whose samples are not refined
             bounds=(-0.1, 0.1),
             callback=lambda record, solutions: True,
         )

@@ -46,7 +46,7 @@ def test_a_penalty_for_each_target_is_what_each_target_alone_gets(fit_intercept)
 def test_a_shared_penalty_of_several_targets_agrees_with_grid_search(layout):
     X, Y = three_targets()
     X = LAYOUTS[layout](X)
-    search = ShineCV(Ridge(), cv=CV, scoring="r2", tol=1e-3).fit(X, Y)
+    search = ShineCV(Ridge(), cv=CV, scoring="r2", refit="neg_criterion", tol=1e-3).fit(X, Y)
     grid = GridSearchCV(
         Ridge(),
         {"alpha": [search.best_params_["alpha"] * factor for factor in (0.9, 1.0, 1.1)]},

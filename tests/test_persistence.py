@@ -283,8 +283,8 @@ def test_what_is_not_finite_is_not_saved(path, breast_cancer, name):
 
 
 def test_a_file_of_a_later_version_is_refused(path):
-    write(path, FIRST_VERSION | {"format_version": 3, "sha256": "0"})
-    with pytest.raises(ValueError, match="version of its format is 3"):
+    write(path, FIRST_VERSION | {"format_version": 4, "sha256": "0"})
+    with pytest.raises(ValueError, match="version of its format is 4"):
         load_model(path)
 
 

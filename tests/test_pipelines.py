@@ -378,19 +378,14 @@ def test_mixed_columns_of_a_data_frame():
     agree_with_grid_search(pipeline, frame, pandas.Series(y), StratifiedKFold(3))
 
 
-class Odd(Pipeline):
-    """A pipeline that could do anything between its steps."""
-
-
 @pytest.mark.parametrize(
     ("estimator", "error", "message"),
     [
-        (make_pipeline(StandardScaler()), TypeError, "got StandardScaler"),
+        (make_pipeline(StandardScaler()), TypeError, "got .*StandardScaler"),
         (Pipeline([]), ValueError, "without steps"),
         (make_pipeline(StandardScaler(), "passthrough"), TypeError, "estimator must be"),
-        (Odd([("model", Ridge())]), TypeError, "got Odd"),
     ],
-    ids=["transformer", "empty", "passthrough", "subclass"],
+    ids=["transformer", "empty", "passthrough"],
 )
 def test_pipelines_that_cannot_be_tuned_are_refused(estimator, error, message):
     X, y = diabetes()

@@ -201,6 +201,7 @@ def survives(estimator, X, y, weight):
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", "The least populated class")
         warnings.filterwarnings("ignore", "The number of unique classes is greater")
+        warnings.filterwarnings("ignore", "The training rows of fold")
         try:
             estimator.fit(X, y, sample_weight=weight)
         except (ValueError, TypeError) as error:

@@ -458,7 +458,9 @@ def test_a_smaller_tolerance_is_more_accurate():
 @pytest.mark.parametrize("scoring", ["accuracy", make_scorer(accuracy_score)])
 def test_a_score_is_reported_beside_the_criterion(scoring):
     X, y = breast_cancer()
-    search = ShineCV(LogisticRegression(), scoring=scoring, cv=4).fit(X, y)
+    search = ShineCV(LogisticRegression(), scoring=scoring, cv=4)
+    with pytest.warns(UserWarning, match="chosen by the held-out loss"):
+        search.fit(X, y)
     params = {"C": [search.best_params_["C"]]}
     expected = grid(LogisticRegression(), params, X, y, cv=4, scoring="accuracy").fit(X, y)
     i = search.best_index_
@@ -485,7 +487,9 @@ def test_score_is_the_estimators_own_unless_scoring_says_otherwise():
         search.score(X, y, sample_weight=weight),
         r2_score(y, search.predict(X), sample_weight=weight),
     )
-    other = ShineCV(Ridge(), scoring="neg_mean_absolute_error").fit(X, y)
+    other = ShineCV(
+        Ridge(), scoring="neg_mean_absolute_error", refit="neg_mean_absolute_error"
+    ).fit(X, y)
     np.testing.assert_allclose(other.score(X, y), -mean_absolute_error(y, other.predict(X)))
 
 
@@ -495,8 +499,9 @@ def test_without_refit_there_is_no_estimator():
     assert search.best_params_ == ShineCV(LogisticRegression()).fit(X, y).best_params_
     assert not hasattr(search, "best_estimator_")
     for call in (lambda: search.predict(X), lambda: search.score(X, y)):
-        with pytest.raises(AttributeError, match="refit=False"):
+        with pytest.raises(AttributeError) as error:
             call()
+        assert "refit=False" in str(error.value.__cause__ or error.value)
 
 
 @pytest.mark.parametrize("n_jobs", [2, -1])
@@ -720,7 +725,7 @@ def test_a_target_is_needed(estimator):
         (spoiled(ONES, -1.0), "Negative values in data passed to `sample_weight`"),
         (ONES[:-1], r"sample_weight.shape == \(568,\), expected \(569,\)"),
         (np.zeros(569), "[wW]eight"),
-        (Y_BC.astype(float), "Fold 0 of cv cannot be used.*no sample of class 0"),
+        (Y_BC.astype(float), "must not be zero for all rows of class 0"),
     ],
 )
 def test_bad_weights_are_refused(weight, message):
@@ -812,8 +817,8 @@ def test_a_penalty_that_has_no_logarithm_is_refused(parameter, value):
 @pytest.mark.parametrize(
     ("estimator", "error", "message"),
     [
-        (Lasso(), TypeError, r"must be LogisticRegression\(\) or .* or Ridge\(\) or .*got Lasso"),
-        (LinearRegression(), TypeError, "got LinearRegression"),
+        (Lasso(), TypeError, r"must be LogisticRegression\(\) or .* or Ridge\(\) or .*got .*Lasso"),
+        (LinearRegression(), TypeError, "got .*LinearRegression"),
         (LogisticRegression, TypeError, "an instance, not the class LogisticRegression"),
         (None, TypeError, "estimator must be"),
         ("ridge", TypeError, "estimator must be"),

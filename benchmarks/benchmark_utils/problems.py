@@ -10,4 +10,4 @@ def searched(data):
     folds = FoldedData(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
     groups = folds.groups("shared", folds.parts)
     parts = [part.merge(own) for part, own in zip(folds.parts, groups, strict=True)]
-    return problems_of(folds.model, parts, groups)
+    return problems_of(parts, groups)

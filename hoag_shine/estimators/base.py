@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,8 @@ class Model(ABC):
     ----------
     parameter : str
         Name of the estimator's penalty parameter.
+    start : float or ndarray of shape (n_outputs,)
+        Its value.
     loss : Loss
         Known once y is.
     n_outputs : int
@@ -62,8 +65,14 @@ class Model(ABC):
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
         self._check_options()
-        value = getattr(estimator, self.parameter)
-        self.start = check_tunable(f"estimator.{self.parameter}", value)
+        self.start = self._start(getattr(estimator, self.parameter))
+
+    def _start(self, value: Any) -> float | Vector:
+        """Return where a search starts: one value, or one for each output if there are several."""
+        name = f"estimator.{self.parameter}"
+        if not self.value_by_output or np.ndim(value) == 0:
+            return check_tunable(name, value)
+        return np.array([check_tunable(name, one) for one in np.ravel(value).tolist()])
 
     @abstractmethod
     def _check_options(self) -> None:
@@ -79,9 +88,9 @@ class Model(ABC):
         """A name for each output, once y is known."""
         return tuple(range(self.n_outputs))
 
-    def theta(self, value: float) -> float:
-        """Return log alpha for a value of the estimator's parameter."""
-        return float(np.log(value))
+    def theta(self, value: float | Vector) -> Any:
+        """Return log alpha for a value of the estimator's parameter, or for several."""
+        return np.log(value)
 
     def value(self, theta: Vector) -> Vector:
         """Return the estimator's parameter for each log alpha."""
@@ -103,9 +112,21 @@ class Model(ABC):
         """Return encoded targets as the user gave them."""
         return y
 
-    def check_fold(self, y: Vector, weight: Vector) -> str | None:
-        """Return what is wrong with a fold's training targets, or None."""
-        return None if weight.any() else "its training rows have no weight"
+    def recode(self, y: Any) -> Vector:
+        """Return more targets as numbers, as :meth:`encode` has done it."""
+        return np.asarray(y, dtype=np.float64)
+
+    def lacking(self, y: Vector, weight: Vector) -> NDArray[np.intp]:
+        """Return the classes that training rows lack though they need all, as indices."""
+        return np.empty(0, dtype=np.intp)
+
+    def weightless(self) -> NDArray[np.intp]:
+        """Return the classes that have no weight by the estimator's own options, as indices."""
+        return np.empty(0, dtype=np.intp)
+
+    def without(self, classes: Sequence[int], y: Vector) -> tuple[Model, Vector, NDArray[np.bool_]]:
+        """Return a model without some classes, the codes of y there, and which rows have one."""
+        raise NotImplementedError
 
     def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
         """Return the weights of the training losses, class weights included.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ class ClassifierModel(Model):
     """A classifier; its targets are encoded as indices of the classes."""
 
     classifier = True
+    known_classes: NDArray[Any] | None = None  # of a fitted estimator, where not ``classes_``
 
     def encode(self, y: NDArray[Any]) -> Vector:
         if len(y) == 0:
@@ -53,12 +56,45 @@ class ClassifierModel(Model):
     def decode(self, y: Vector) -> NDArray[Any]:
         return np.asarray(self.classes_[y.astype(int)])
 
-    def check_fold(self, y: Vector, weight: Vector) -> str | None:
+    def recode(self, y: Any) -> Vector:
+        return np.asarray(np.searchsorted(self.classes_, y), dtype=np.float64)
+
+    @property
+    def needs_all_classes(self) -> bool:
+        """Whether a class without training rows leaves the fit without a minimum.
+
+        The loss of some models falls for ever with an intercept that nothing penalises.
+        """
+        return False
+
+    def weightless(self) -> NDArray[np.intp]:
+        """Return the classes to which ``class_weight`` gives no weight, as indices."""
+        given = self.estimator.class_weight
+        labels = self.classes_.tolist()
+        if not isinstance(given, Mapping):
+            return np.empty(0, dtype=np.intp)
+        return np.array([k for k, c in enumerate(labels) if given.get(c, 1) == 0], dtype=np.intp)
+
+    def lacking(self, y: Vector, weight: Vector) -> NDArray[np.intp]:
+        if not self.needs_all_classes:
+            return super().lacking(y, weight)
         present = np.bincount(y[weight > 0.0].astype(int), minlength=self.classes_.size)
-        if not present.all():
-            label = self.classes_.tolist()[present.argmin()]
-            return f"its training rows have no sample of class {label!r}"
-        return None
+        present[self.weightless()] = 0
+        return np.flatnonzero(present == 0)
+
+    def without(self, classes: Sequence[int], y: Vector) -> tuple[Model, Vector, NDArray[np.bool_]]:
+        """Return the limit where the intercepts of some classes are infinitely small.
+
+        Their probabilities are zero, and so are their coefficients. The fitted estimator knows of
+        those that have rows, though no weight.
+        """
+        kept = np.delete(np.arange(self.classes_.size), classes)
+        unseen = np.setdiff1d(classes, self.weightless())
+        model = copy(self)
+        model.classes_, model.n_outputs = self.classes_[kept], kept.size
+        model.known_classes = np.delete(self.classes_, unseen)
+        known = ~np.isin(y, classes)
+        return model, np.where(known, np.searchsorted(kept, y), 0.0), known
 
     def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
         drawn = times * weight
@@ -70,20 +106,25 @@ class ClassifierModel(Model):
         """Return a weight for each class, given those of the training rows."""
         if self.estimator.class_weight == "balanced":
             # scikit-learn's own function takes no sample weights before 1.7.
-            mass = np.bincount(y.astype(int), drawn)
-            per_class = mass.sum() / (mass.size * mass)
-        else:
-            per_class = compute_class_weight(
-                self.estimator.class_weight, classes=self.classes_, y=self.classes_
-            )
+            mass = np.bincount(y.astype(int), drawn, minlength=self.classes_.size)
+            # A class without rows counts for nothing, as if there were no such class.
+            present = mass > 0.0
+            per_class = np.zeros(mass.size)
+            per_class[present] = mass.sum() / (present.sum() * mass[present])
+            return per_class
+        given = self.estimator.class_weight
+        if self.known_classes is not None and isinstance(given, Mapping):
+            given = {label: given[label] for label in given if label in self.classes_}
+        per_class = compute_class_weight(given, classes=self.classes_, y=self.classes_)
         self._check_class_weights(per_class)
         return np.asarray(per_class)
 
     def _check_class_weights(self, weights: Vector) -> None:
-        if not ((weights > 0.0) & np.isfinite(weights)).all():
+        """Raise unless the weights, of the classes or of rows, leave a problem."""
+        if not (((weights >= 0.0) & np.isfinite(weights)).all() and weights.any()):
             raise ValueError(
-                "estimator.class_weight must be positive and finite for every class, got "
-                f"{shown(self.estimator.class_weight)}."
+                "estimator.class_weight must be at least 0 and finite for every class, and not 0 "
+                f"for all, got {shown(self.estimator.class_weight)}."
             )
 
 
@@ -93,8 +134,8 @@ class InverseStrength(Model):
     parameter = "C"
     penalty_scale = 1.0
 
-    def theta(self, value: float) -> float:
-        return -float(np.log(value))
+    def theta(self, value: float | Vector) -> Any:
+        return -np.log(value)
 
     def value(self, theta: Vector) -> Vector:
         return np.exp(-theta)

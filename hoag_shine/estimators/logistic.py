@@ -31,6 +31,10 @@ class LogisticModel(InverseStrength, ClassifierModel):
         if options["solver"] == "liblinear":
             self.intercept_penalty = intercept_penalty(self.estimator)
 
+    @property
+    def needs_all_classes(self) -> bool:
+        return self.fit_intercept and not self.intercept_penalty
+
     def encode(self, y: NDArray[Any]) -> Vector:
         codes = super().encode(y)
         n_classes = self.classes_.size
@@ -48,7 +52,22 @@ class LogisticModel(InverseStrength, ClassifierModel):
     def _set_fitted(
         self, fitted: Any, coef: NDArray[Any], intercept: NDArray[Any], n_iter: int
     ) -> None:
-        fitted.classes_ = self.classes_
+        classes = self.classes_ if self.known_classes is None else self.known_classes
+        if classes.size > self.classes_.size:
+            coef, intercept = self._padded(classes, coef, intercept)
+        elif len(coef) == classes.size == 2:  # of more classes, those of a fold
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        fitted.classes_ = classes
         fitted.coef_ = coef
         fitted.intercept_ = intercept
         fitted.n_iter_ = np.array([n_iter], dtype=np.int32)
+
+    def _padded(
+        self, classes: NDArray[Any], coef: NDArray[Any], intercept: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Add classes of probability zero, whose intercept is far below what scores can be."""
+        places = np.searchsorted(classes, self.classes_)
+        all_coef = np.zeros((classes.size, coef.shape[1]), dtype=coef.dtype)
+        all_intercept = np.full(classes.size, np.finfo(coef.dtype).min / 4, dtype=coef.dtype)
+        all_coef[places], all_intercept[places] = coef, intercept
+        return all_coef, all_intercept

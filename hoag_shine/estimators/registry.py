@@ -23,7 +23,6 @@ from .logistic import LogisticModel
 from .ridge import RidgeClassifierModel, RidgeModel
 from .svm import LinearSVCModel
 
-# By exact class: a subclass may well fit another model.
 MODELS: dict[type, type[Model]] = {
     LogisticRegression: LogisticModel,
     LinearSVC: LinearSVCModel,
@@ -38,11 +37,18 @@ MODELS: dict[type, type[Model]] = {
 
 
 def as_model(estimator: Any) -> Model:
-    """Return what is known about the estimator, or raise TypeError if that is nothing."""
-    model = MODELS.get(type(estimator))
-    if model is None:
-        supported = " or ".join(f"{cls.__name__}()" for cls in MODELS)
-        found = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
-        hint = f" (an instance, not the class {found})" if isinstance(estimator, type) else ""
-        raise TypeError(f"estimator must be {supported}{hint}, got {found}.")
-    return model(estimator)
+    """Return what is known about the estimator, or raise TypeError if that is nothing.
+
+    A subclass counts as what it is derived from, unless it has a ``fit`` of its own.
+    """
+    cls = type(estimator)
+    known = next((base for base in cls.__mro__ if base in MODELS), None)
+    if known is not None and cls.fit is known.fit:  # type: ignore[attr-defined]
+        return MODELS[known](estimator)
+    supported = " or ".join(f"{cls.__name__}()" for cls in MODELS)
+    if isinstance(estimator, type):
+        name = estimator.__name__
+        raise TypeError(f"estimator must be {supported} (an instance, not the class {name}).")
+    found = f"{cls.__module__}.{cls.__qualname__}"
+    reason = "" if known is None else f", whose fit is not that of {known.__name__}"
+    raise TypeError(f"estimator must be {supported}, got {found}{reason}.")

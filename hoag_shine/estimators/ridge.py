@@ -87,9 +87,8 @@ class RidgeClassifierModel(_RidgeBase, ClassifierModel):
     def decode(self, y: Vector) -> NDArray[Any]:
         return y.astype(int) if self._multilabel else super().decode(y)
 
-    def check_fold(self, y: Vector, weight: Vector) -> str | None:
-        base = Model if self._multilabel else ClassifierModel
-        return base.check_fold(self, y, weight)
+    def recode(self, y: Any) -> Vector:
+        return np.asarray(y, dtype=np.float64) if self._multilabel else super().recode(y)
 
     def training_weight(self, y: Vector, times: Vector, weight: Vector) -> Vector:
         class_weight = self.estimator.class_weight

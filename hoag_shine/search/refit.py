@@ -45,7 +45,7 @@ class Refit:
     def problem(self) -> Problem:
         """The problem of the final fit, made when it is wanted: until then it takes no memory."""
         X, own = self.whole.inner(self.groups)
-        return whole_problem(self.data.model, X, self.whole.y, self.whole.weight, own)
+        return whole_problem(self.whole.model, X, self.whole.y, self.whole.weight, own)
 
     def per_sample_shift(self) -> float:
         """Return what keeps the penalty per training weight, added to log alpha."""
@@ -53,10 +53,10 @@ class Refit:
         folds = [
             weights[k : k + 1].sum(axis=0)[0]
             for part in data.parts
-            for weights in [training_weights(data.model, part)]
+            for weights in [training_weights(part)]
             for k in range(len(weights))
         ]
-        whole = data.model.training_weight(
+        whole = self.whole.model.training_weight(
             self.whole.y, np.ones(len(self.whole.y)), self.whole.weight
         ).sum(axis=0)
         return float(np.log(np.mean(whole) / np.mean(folds)))
@@ -86,28 +86,29 @@ class Refit:
 
     def _mean(self, solutions: Sequence[Solution]) -> Vector | None:
         """Return the mean of the folds' solutions, where they have the columns of the whole."""
-        m, parts = self.data.model.n_outputs, self.data.part_of_fold
+        parts = self.data.part_of_fold
         if all(part is self.whole for part in parts):
             ws = [s.w for s in solutions]
             return np.mean(ws, axis=0) if ws else None
-        ws = [part.expand(s.w, m) for part, s in zip(parts, solutions, strict=False)]
-        if not ws or any(part.X.shape[1] != self.whole.X.shape[1] for part in parts):
-            return None
-        return self.whole.restrict(np.mean(ws, axis=0), m)
+        ws = [part.expand(s.w) for part, s in zip(parts, solutions, strict=False)]
+        alike = [
+            part.X.shape[1] == self.whole.X.shape[1] and part.model is self.whole.model
+            for part in parts
+        ]
+        return self.whole.restrict(np.mean(ws, axis=0)) if ws and all(alike) else None
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""
-        model = fitted_model(self.data, self.whole, value, solution, by_output=by_output)
+        model = fitted_model(self.whole, value, solution, by_output=by_output)
         self.data.model.note_training(model, self.whole.X, self.whole.y)
-        return self.data.chain.assemble(self.whole.transformers, model)
+        made_by = self.whole.transformers
+        return model if made_by is None else made_by.assemble(model)
 
 
-def fitted_model(
-    data: FoldedData, part: Part, value: Any, solution: Solution, *, by_output: bool
-) -> Any:
+def fitted_model(part: Part, value: Any, solution: Solution, *, by_output: bool) -> Any:
     """Return the linear model with the coefficients of a solution."""
-    w, dtype = part.expand(solution.w, data.model.n_outputs), part.X.dtype
-    model = data.model.fitted(value, w, solution.n_iter, dtype, by_output=by_output)
+    w, dtype = part.expand(solution.w), part.X.dtype
+    model = part.model.fitted(value, w, solution.n_iter, dtype, by_output=by_output)
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(part.seen, name):
             setattr(model, name, getattr(part.seen, name))

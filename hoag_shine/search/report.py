@@ -49,10 +49,14 @@ class Report:
         self.task = task
         self.limits = limits
         self.as_if_ended = as_if_ended
+        self._last = -1  # the iteration that was reported last
 
     def __call__(self, record: dict[str, Any], solutions: Sequence[Solution]) -> bool:
         record["params"] = self.params(record)
         self.score(record, solutions)
+        if record["iteration"] == self._last:  # a sample more at the same penalty
+            return False
+        self._last = record["iteration"]
         if self.search.verbose > 0:
             print(self._line(record), flush=True)  # noqa: T201
         fitted = self.as_if_ended and partial(self.as_if_ended, record, solutions)
@@ -65,7 +69,7 @@ class Report:
         (value,) = record["params"].values()
 
         def model(part: Part, solution: Solution) -> Any:
-            return fitted_model(self.data, part, value, solution, by_output=self.by_output)
+            return fitted_model(part, value, solution, by_output=self.by_output)
 
         self.scores.record(record["iteration"], model, solutions)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ..outer import HoagResult
+from ..warn import warn
 from .scoring import CRITERION, Scores
 
 Array = NDArray[np.float64]
@@ -53,6 +54,18 @@ def criterion_name(columns: Mapping[str, Any]) -> str:
     return CRITERION if CRITERION in columns else "score"
 
 
+def warn_of_missing_scores(refit: Any, table: Mapping[str, Any], lost: Collection[str]) -> None:
+    """Say which scores are not numbers, and what is taken where no score can be chosen by."""
+    undecided = isinstance(refit, str) and not np.isfinite(table[f"mean_test_{refit}"]).any()
+    if not lost and not undecided:
+        return
+    advice = "look at what the scorer computes"
+    if undecided:
+        advice += f"; refit={refit!r} has nothing to choose by, so the lowest loss is taken"
+    names = ", ".join(sorted({*lost, refit} if undecided else lost))
+    warn(f"Some test scores are not numbers ({names}): {advice}.")
+
+
 def select(refit: Any, table: Mapping[str, Any], result: HoagResult) -> int:
     """Return the row that ``refit`` wants: by the criterion, by a score or by a function."""
     if callable(refit):
@@ -65,7 +78,7 @@ def select(refit: Any, table: Mapping[str, Any], result: HoagResult) -> int:
                 f"refit must return an index from 0 to {len(table['params']) - 1}, got {row}."
             )
         return row
-    if isinstance(refit, str):
+    if isinstance(refit, str) and np.isfinite(table[f"mean_test_{refit}"]).any():
         return int(table[f"rank_test_{refit}"].argmin())
     return result.best_index
 

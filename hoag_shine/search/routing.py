@@ -64,12 +64,22 @@ def route(search: Any, scorer: Any, sample_weight: Any, groups: Any, params: Any
     score = {}
     if weight is not None and _takes_weights(scorer):
         score["sample_weight"] = weight
-    elif weight is not None and search.scoring is not None:
-        warn(
-            f"scoring={search.scoring!r} does not take sample_weight: its scores are of rows "
-            "without weights, unlike the criterion."
-        )
+    if weight is not None and search.scoring is not None:
+        _warn_of_missing_weights(scorer, search.scoring)
     return Routed(weight, transform, {"groups": groups}, score)
+
+
+def _warn_of_missing_weights(scorer: Any, scoring: Any) -> None:
+    """Say which scores are computed without weights."""
+    several = getattr(scorer, "_scorers", {})
+    every = _takes_weights(scorer)
+    without = [name for name, one in several.items() if not (every and _takes_weights(one))]
+    if without or not every:
+        names = ", ".join(map(repr, without)) or f"{scoring!r}"
+        warn(
+            f"scoring={names} does not take sample_weight: its scores are of rows without "
+            "weights, unlike the criterion."
+        )
 
 
 def _takes_weights(scorer: Any) -> bool:
@@ -87,7 +97,7 @@ def _takes_weights(scorer: Any) -> bool:
 def _by_request(chain: Chain, params: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return what a pipeline that is fitted with ``params`` gives to its model and the others."""
     transform: dict[str, Any] = {}
-    if chain.prefix:
+    if chain.outer is not None:
         consumed = (
             chain.transformers()
             .get_metadata_routing()
@@ -95,9 +105,12 @@ def _by_request(chain: Chain, params: Mapping[str, Any]) -> tuple[Any, dict[str,
         )
         transform = {name: params[name] for name in consumed}
     estimator = chain.estimator
-    while type(estimator) is Pipeline:
-        name, last = estimator.steps[-1]
-        params, estimator = process_routing(estimator, "fit", **params)[name].fit, last
+    while estimator is not chain.model:
+        routed = process_routing(estimator, "fit", **params)
+        name, last = "regressor", getattr(estimator, "regressor", None)
+        if isinstance(estimator, Pipeline):
+            name, last = estimator.steps[-1]
+        params, estimator = routed[name].fit, last
     return params.get("sample_weight"), transform
 
 
@@ -107,13 +120,13 @@ def _by_prefix(chain: Chain, weight: Any, params: Mapping[str, Any]) -> tuple[An
     foreign = [
         name
         for name in transform
-        if not chain.prefix or "__" not in name or name.startswith(chain.prefix)
+        if chain.outer is None or "__" not in name or name.startswith(chain.prefix)
     ]
     if foreign:
         expected = f"'{chain.prefix}sample_weight' or a transformer's name and parameter"
         raise TypeError(
             f"fit() got unexpected metadata {foreign}"
-            + (f": expected {expected}." if chain.prefix else ".")
+            + (f": expected {expected}." if chain.outer is not None else ".")
         )
     if chain.prefix and own in params:
         if weight is not None:

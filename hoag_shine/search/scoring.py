@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from traceback import format_exc
 from typing import Any
 
@@ -41,6 +42,8 @@ class Scoring:
         Of one or several scores; the estimator's own without ``scoring``.
     names : tuple of str
         Of the scores that are reported, so far as they are known before the first.
+    lost : set of str
+        The names of those that a scorer has returned as NaN.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Scoring:
         with naming("scoring"):
             self.scorer = check_scoring(estimator, scoring, raise_exc=error_score == "raise")
         self.names = tuple(scoring) if several else ("score",)
+        self.lost: set[str] = set()
         self.open = callable(scoring)  # may return a dict
         # Such scorers only predict, which can be done from rows that are transformed already.
         by_name = [scoring] if isinstance(scoring, str) else scoring if several else []
@@ -100,6 +104,8 @@ class Scoring:
                 f"scoring must return numbers, or a dict of numbers by name, got {score!r} for "
                 f"{name!r}."
             )
+        if score != score:
+            self.lost.add(name)
         return float(score)
 
     def _warn_failed(self, details: str) -> None:
@@ -200,16 +206,22 @@ class Scores:
         part = data.part_of_fold[k]
         y = _safe_indexing(data.y, rows)
         params = data.rows_of(self.params, rows)
-        if part.transformers is not None and self.scoring.from_transformed:
+        if part.transformers is not None and self._from_transformed(side):
             X = part.X[data.local_splits[k][side]]
-            return self.scoring.evaluate(model, X, y, params)
-        estimator = data.chain.assemble(part.transformers, model)
+            return self.scoring.evaluate(_without_names(model), X, y, params)
+        estimator = model if part.transformers is None else part.transformers.assemble(model)
         return self.scoring.evaluate(estimator, _safe_indexing(data.X, rows), y, params)
+
+    def _from_transformed(self, side: int) -> bool:
+        """Whether the rows need not be transformed once more for the scorer."""
+        chain = self.data.chain
+        alike = chain.target is None and not (side == 0 and chain.resamples)
+        return alike and self.scoring.from_transformed
 
     def _loss(self, part: Part, rows: Rows, solution: Solution) -> float:
         """Return the mean loss of a fold's training rows, as the criterion is of the held-out."""
-        model = self.data.model
-        W = part.expand(solution.w, model.n_outputs).reshape(-1, model.n_outputs)
+        model = part.model
+        W = part.expand(solution.w).reshape(-1, model.n_outputs)
         Z = safe_sparse_dot(part.X[rows], W[: part.X.shape[1]], dense_output=True)
         if model.fit_intercept:
             Z = Z + W[-1]
@@ -217,3 +229,12 @@ class Scores:
         loss, _ = model.loss.value_and_gradient(y, Z[:, None])
         losses = loss.reshape(len(rows), -1).sum(axis=1)
         return float(np.average(losses, weights=part.weight[rows])) / model.n_averaged
+
+
+def _without_names(model: Any) -> Any:
+    """Return a model that does not miss the names of columns in what transformers have made."""
+    if not hasattr(model, "feature_names_in_"):
+        return model
+    model = copy(model)
+    del model.feature_names_in_
+    return model

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags, metadata_routing
@@ -19,22 +19,35 @@ from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
 from ..folds import FoldedData, Part, problems_of
 from ..groups import log_units
-from ..hypergradients import resolve_method
+from ..hypergradients import Method, resolve_method
 from ..inner.lbfgs import Solution
 from ..interrupts import Deferred, Interrupts, set_fitted
 from ..outer import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
 from ..pipelines import Chain
 from ..problems.base import ProblemSet
-from ..validation import check_flag, check_number, check_option, check_positive, check_seed, shown
-from ..warn import one_warning
+from ..steps import Outcome
+from ..validation import (
+    check_flag,
+    check_number,
+    check_option,
+    check_positive,
+    check_seed,
+    numpy_only,
+    shown,
+)
+from ..warn import one_warning, warn
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
+from .grids import explaining_grids
 from .refit import Refit
 from .report import Report
-from .results import results_table, select
+from .results import results_table, select, warn_of_missing_scores
 from .routing import Routed, route, router, routing_enabled
 from .scoring import CRITERION, Scores, Scoring
 
 Vector = NDArray[np.float64]
+MethodName: TypeAlias = Literal[
+    "auto", "shine", "shine-opa", "shine-refine", "cg", "cg-limited", "jacobian-free", "exact"
+]
 
 # First step of a warm start in the logarithm of the penalty, which new data hardly move.
 WARM_STEP = 0.25
@@ -44,11 +57,14 @@ def _delegated(name: str) -> Any:
     """Return the method that calls the best estimator's of the same name, where it has one."""
 
     def has(search: ShineCV) -> bool:
+        search._check_refitted()
         getattr(getattr(search, "best_estimator_", search.estimator), name)
         return True
 
     def method(self: ShineCV, X: Any) -> Any:
-        return getattr(self._best(), name)(X)
+        best = self._best()
+        with numpy_only():
+            return getattr(best, name)(X)
 
     method.__name__ = name
     method.__qualname__ = f"ShineCV.{name}"
@@ -68,7 +84,7 @@ def _delegated(name: str) -> Any:
 
 def _noted(whole: Part, model: Model) -> dict[str, Any]:
     """Return what the first step has seen of the columns of X, and the classes of y."""
-    seen = whole.seen if whole.transformers is None else whole.transformers
+    seen = whole.seen if whole.transformers is None else whole.transformers.first or whole.seen
     names = ("n_features_in_", "feature_names_in_")
     noted = {name: getattr(seen, name) for name in names if hasattr(seen, name)}
     return noted | ({"classes_": model.classes_} if model.classifier else {})
@@ -107,13 +123,16 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     Parameters
     ----------
     estimator : estimator instance
-        The estimator to tune, one of the above or a pipeline that ends in one. Its ``C`` or
+        The estimator to tune, one of the above, a subclass that keeps its ``fit``, or a pipeline
+        that ends in one; for targets that are to be transformed, a
+        :class:`~sklearn.compose.TransformedTargetRegressor` around or in it. Its ``C`` or
         ``alpha`` is where the search starts; its ``fit_intercept`` and ``class_weight`` are
         respected; options of its own solver (``tol``, ``max_iter``, ...) are not used. The
         intercept is penalised only where the estimator itself does so. Transformers of a
         :class:`~sklearn.pipeline.Pipeline` are fitted once for each fold, to its training rows,
-        and once to all rows for the final fit; its ``memory`` is used. The transformed rows of
-        all folds are held at the same time.
+        and once to all rows for the final fit; its ``memory`` is used. Steps that resample, as
+        those of imbalanced-learn, act on training rows alone. The transformed rows of all folds are
+        held at the same time.
     cv : int, cross-validation generator or iterable, default=None
         As in :class:`~sklearn.model_selection.GridSearchCV`: None for five folds, the number of
         folds (stratified for a classifier), a splitter, or an iterable of (train, test) indices.
@@ -173,8 +192,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         Scores to report beside the criterion, for each fold and outer iteration, as in
         :class:`~sklearn.model_selection.GridSearchCV`: one by its name or as a callable, or
         several. The search itself minimises the criterion, which must be smooth; scores only enter
-        through ``refit``. They are of the fits as they were in that iteration: accurate at
-        ``best_index_``, elsewhere as accurate as the search needed them.
+        through ``refit``, and a warning says so where that is True. They are of the fits as they
+        were in that iteration: accurate at ``best_index_``, elsewhere as accurate as the search
+        needed them.
     return_train_score : bool, default=False
         Whether to report the scores of the training rows, too.
     error_score : "raise" or float, default=nan
@@ -187,7 +207,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     verbose : int, default=0
         Print a line for each outer iteration when positive.
     callback : callable, optional
-        Called after each outer iteration with a copy of its record, a dict as in ``history_``. A
+        Called once after each outer iteration with a copy of its record, as in ``history_``. A
         true answer ends the search with the best so far. Those of scikit-learn 1.9 are set by
         ``set_callbacks``: they hear of the task ``search``, its iterations, and
         ``refit-with-best-params``.
@@ -201,6 +221,11 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         The best parameter: ``{"C": ...}`` or ``{"alpha": ...}``, or by the pipeline's name of it,
         ``{"logisticregression__C": ...}``. With several penalties, an ndarray of shape
         (n_penalties,), in the order of ``penalty_names_``.
+    C_ or alpha_ : float or ndarray of shape (n_penalties,)
+        The value in ``best_params_``.
+    coef_, intercept_ : ndarray
+        Those of the linear model in ``best_estimator_``; ``coef_`` only where its columns are as
+        many as those of X. Only with ``refit=True``.
     penalty_names_ : tuple
         The name of each penalty: the groups' labels, the features' names or indices, the targets'
         indices or the classes.
@@ -287,25 +312,26 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     __metadata_request__fit = dict.fromkeys(("sample_weight", "groups"), metadata_routing.UNUSED)
     __metadata_request__score = dict.fromkeys(("sample_weight",), metadata_routing.UNUSED)
 
+    @explaining_grids
     def __init__(
         self,
         estimator: Any,
         *,
         cv: Any = None,
-        hypergradient: Any = "auto",
-        penalty: Any = "shared",
+        hypergradient: MethodName | Method = "auto",
+        penalty: Literal["shared", "feature", "output"] | ArrayLike | Mapping[Any, Any] = "shared",
         shrinkage: float = 0.0,
         init: float | None = None,
         bounds: tuple[float, float] = (1e-8, 1e8),
         tol: float = 2e-2,
         max_iter: int = 300,
         max_time: float | None = None,
-        selection: str = "min",
+        selection: Literal["min", "one-se"] = "min",
         refit: bool | str | Callable[[dict[str, Any]], int] = True,
-        refit_penalty: str = "total",
+        refit_penalty: Literal["total", "per-sample"] = "total",
         scoring: Any = None,
         return_train_score: bool = False,
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -373,7 +399,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         scoring = self._scoring()
         self._check_options(scoring)
         routed = route(self, scoring.scorer, sample_weight, groups, params)
-        with Task.fit(self, 1 + bool(self.refit), X, y, sample_weight) as task:
+        with numpy_only(), Task.fit(self, 1 + bool(self.refit), X, y, sample_weight) as task:
             with one_warning(ConvergenceWarning):
                 data = FoldedData(
                     self.estimator,
@@ -391,15 +417,29 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             set_fitted(self, fitted)
         return self
 
+    def _warn_unless_chosen_by_score(self, model: Model) -> None:
+        """Say that the penalty is chosen by the loss, to those who may take a score for it."""
+        asked_for = self.refit is not True or self.selection != "min"
+        if asked_for or self.scoring is None or self.scoring == model.loss.scoring:
+            return
+        named = f"scoring={shown(self.scoring)}"
+        by_score = repr(self.scoring) if isinstance(self.scoring, str) else "'score'"
+        warn(
+            f"The penalty is chosen by the held-out loss, and {named} is only reported: "
+            f"refit={by_score} takes the best penalty visited by that score, and "
+            f"refit={CRITERION!r} is the loss without this warning."
+        )
+
     def _fit(
         self, data: FoldedData, scoring: Scoring, routed: Routed, task: Task
     ) -> dict[str, Any]:
         """Return the fitted attributes."""
         whole = data.whole() if self.refit else data.parts[0]
+        shared = whole is data.parts[0]
         *groups, whole_groups = data.groups(self.penalty, [*data.parts, whole])
         data.parts = [part.merge(own) for part, own in zip(data.parts, groups, strict=True)]
-        whole = whole.merge(whole_groups) if data.chain.prefix else data.parts[0]
-        problems = problems_of(data.model, data.parts, groups)
+        whole = data.parts[0] if shared else whole.merge(whole_groups)
+        problems = problems_of(data.parts, groups)
         units = log_units(groups[0], data.parts[0].X)
         theta, bounds = self._start(data.model, units)
         # Without going through logarithms, which may leave the bounds by a rounding.
@@ -494,24 +534,26 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     def _start(self, model: Model, units: Vector) -> tuple[Vector, tuple[Vector, Vector]]:
         """Return log alphas to start from, and their bounds, each in its unit."""
         low, high = self._check_bounds()
-        start = model.start if self.init is None else float(self.init)
+        start = model.theta(model.start if self.init is None else float(self.init))
+        if np.size(start) != units.size:  # one for all, or of another penalty
+            start = np.mean(start)
         lower, upper = sorted((model.theta(low), model.theta(high)))
-        theta = float(np.clip(model.theta(start), lower, upper))
-        return theta + units, (lower + units, upper + units)
+        return np.clip(start, lower, upper) + units, (lower + units, upper + units)
 
     def _last(
         self, theta: Vector, bounds: tuple[Vector, Vector], problems: ProblemSet, data: FoldedData
     ) -> dict[str, Any]:
         """Return where :func:`hoag` starts: at theta, or where the last fit ended."""
-        n, m, parts = problems.n_hyperparameters, data.model.n_outputs, data.part_of_fold
+        n, parts = problems.n_hyperparameters, data.part_of_fold
         last, ws = getattr(self, "_ended_at", (np.empty(0), []))
         if not self.warm_start or last.size != n:
             return {"theta": theta}
-        rows = [part.X.shape[1] + data.model.fit_intercept for part in parts]
-        alike = [w.size for w in ws] == [n_rows * m for n_rows in rows]
+        alike = [w.size for w in ws] == [
+            (part.X.shape[1] + part.model.fit_intercept) * part.model.n_outputs for part in parts
+        ]
         return {
             "theta": np.clip(last, *bounds),
-            "start": [p.restrict(w, m) for p, w in zip(parts, ws, strict=True)] if alike else None,
+            "start": [p.restrict(w) for p, w in zip(parts, ws, strict=True)] if alike else None,
             "first_step": WARM_STEP,
         }
 
@@ -525,13 +567,18 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         result = _scored(result, report, interrupts)
         table = results_table(result, report.scores, lowest=self.selection == "min")
         multimetric = self._several_scores(table)
+        if not multimetric:
+            self._warn_unless_chosen_by_score(report.data.model)
+        warn_of_missing_scores(self._row_wanted, table, report.scores.scoring.lost)
         best = select(self._row_wanted, table, result)
+        (value,) = result.history[best]["params"].values()
         found = {
             "history_": result.history,
             "cv_results_": table,
             "multimetric_": multimetric,
             "best_index_": best,
             "best_params_": result.history[best]["params"],
+            f"{report.data.model.parameter}_": value,
             "outcome_": result.outcome,
             "certificate_": result.certificate,
             "n_iter_": len(result.history),
@@ -548,7 +595,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         if not self.warm_start:
             return []
         folds = zip(data.part_of_fold, result.solutions, strict=True)
-        return [part.expand(s.w, data.model.n_outputs) for part, s in folds]
+        return [part.expand(s.w) for part, s in folds]
 
     def _several_scores(self, table: dict[str, Any]) -> bool:
         """Look at the names that a function as ``scoring`` has come up with."""
@@ -606,6 +653,28 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     predict_log_proba = _delegated("predict_log_proba")
     decision_function = _delegated("decision_function")
 
+    @property
+    def coef_(self) -> NDArray[Any]:
+        """Coefficients of the best estimator, where its columns are those of X."""
+        coef = self._linear_model("coef_").coef_
+        if coef.shape[-1] != self.n_features_in_:
+            raise AttributeError(
+                f"coef_ would be of the {coef.shape[-1]} columns that the pipeline makes of the "
+                f"{self.n_features_in_} of X: look at the last step of best_estimator_."
+            )
+        return np.asarray(coef)
+
+    @property
+    def intercept_(self) -> Any:
+        """Intercept of the best estimator."""
+        return self._linear_model("intercept_").intercept_
+
+    def _linear_model(self, name: str) -> Any:
+        """Return the fitted linear model, or raise AttributeError without one."""
+        if not hasattr(self, "best_estimator_"):
+            raise AttributeError(f"This ShineCV has no {name}: it needs fit, with refit=True.")
+        return Chain(self.best_estimator_).model
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None, **params: Any) -> float:
         """Score the best estimator by ``scoring``, or by its own ``score`` without one.
 
@@ -656,12 +725,28 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
 
     def _best(self) -> Any:
         check_is_fitted(self, "best_index_")
+        self._check_refitted()
+        return self.best_estimator_
+
+    def _check_refitted(self) -> None:
         if not self.refit:
             raise AttributeError(
                 "This ShineCV was made with refit=False and has no fitted estimator: fit one with "
                 "best_params_, or use refit=True."
             )
-        return self.best_estimator_
+
+    # Formats that hold no code, such as that of skops, have no place for an enumeration.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if isinstance(state.get("outcome_"), Outcome):
+            state["outcome_"] = state["outcome_"].name
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state.get("outcome_"), str):
+            state = state | {"outcome_": Outcome[state["outcome_"]]}
+        super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

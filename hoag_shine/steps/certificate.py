@@ -65,9 +65,9 @@ class Certificate:
     side that the criterion may fall to, no more than :math:`(|s| + e)\,d` can be gained if the
     criterion is convex in between, and no more than :math:`(|s| + e)^2 / \kappa` if its curvature
     there is at least half of :math:`\kappa`, that between the result and samples near by, errors
-    taken off, on that side where these are exact. ``gain`` is the smaller of the two. Where errors are estimates, the second is half of
-    that, as of a parabola. With several hyperparameters it is the sum of
-    :math:`(|s_j| + e)\,d_j` over the sides of the box.
+    taken off, on that side where these are exact. ``gain`` is the smaller of the two. Where errors
+    are estimates, the second is half of that, as of a parabola. With several hyperparameters it is
+    the sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
     theta: Vector
@@ -238,7 +238,8 @@ def seen_curvature(samples: Sequence[Sample], best: Sample, side: float) -> floa
     """Return the curvature between the best and samples near by, 0 if none is certain.
 
     Of what is exact, on the side of that sign: towards a plateau, there is less curvature than on
-    the way there. By the difference of two slopes or of two values, whichever says more, errors taken off.
+    the way there. By the difference of two slopes or of two values, whichever says more, errors
+    taken off.
     """
     x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
     found = [0.0]

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..._version import __version__
 from ..backward import METHODS, RECORDERS
 from ..mdeq import CONFIGS, MDEQ
 from ..solvers import SOLVERS
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hoag-shine-deq", description="Train multiscale deep equilibrium classifiers."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a model")
     train.set_defaults(command=_train)

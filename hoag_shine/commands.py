@@ -1,0 +1,626 @@
+"""The commands ``hoag-shine tune`` and ``hoag-shine predict``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from scipy import sparse
+from sklearn.base import is_classifier
+from sklearn.linear_model import (
+    GammaRegressor,
+    HuberRegressor,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    TweedieRegressor,
+)
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from ._version import __version__
+from .datasets import Matrix, load_dataset, load_svmlight
+from .hypergradients import METHODS
+from .outer import SELECTIONS
+from .persistence import load_model, save_model
+from .search import ShineCV
+from .steps import Outcome
+from .tables import TableEncoder, is_table, read_table, take_column
+
+DATA_HELP = (
+    "an svmlight/libsvm file (also .gz, .bz2), a table (.csv, .tsv, .parquet; needs --target), "
+    "- for standard input, libsvm:NAME (a set known to libsvmdata, for instance libsvm:a9a), "
+    "sklearn:NAME (for instance sklearn:breast_cancer), or tabular:NAME, text:NAME or images:NAME "
+    "in the folder that HOAG_SHINE_DATA names"
+)
+EXAMPLES = """examples:
+  hoag-shine tune sklearn:wine --standardize
+  hoag-shine tune train.svm.gz --estimator svm --save model.safetensors
+  hoag-shine tune houses.csv --target price --groups town --scoring r2
+  hoag-shine predict model.safetensors new.csv --output prices.txt
+"""
+# For each name the class, what its loss is called, and whether it is a classifier.
+ESTIMATORS: dict[str, tuple[Any, str]] = {
+    "logistic": (LogisticRegression, "log-loss"),
+    "svm": (LinearSVC, "squared hinge loss"),
+    "ridge-classifier": (RidgeClassifier, "mean squared error"),
+    "ridge": (Ridge, "mean squared error"),
+    "huber": (HuberRegressor, "Huber loss"),
+    "poisson": (PoissonRegressor, "deviance"),
+    "gamma": (GammaRegressor, "deviance"),
+    "tweedie": (TweedieRegressor, "deviance"),
+}
+# Whole numbers are labels if they are at most so many, and each stands for so many rows.
+MOST_LABELS, ROWS_PER_LABEL = 20, 5
+ERROR, INTERRUPTED = 2, 130  # exit codes: as argparse's, and the shell's for Ctrl-C
+
+
+@dataclass
+class Data:
+    """What DATA holds.
+
+    Attributes
+    ----------
+    X : ndarray or CSR matrix of shape (n_rows, n_columns)
+    y : ndarray of shape (n_rows,), or None where there is no target
+    groups : ndarray of shape (n_rows,), or None
+    notes : dict
+        What has to be kept with a model, so that other data can be read in the same way.
+    """
+
+    X: Matrix
+    y: Any
+    groups: Any = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments, by default those of the process.
+
+    Returns
+    -------
+    code : int
+        0 for success, 2 for an error that is told in one line on standard error, 130 after Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads our output has enough of it; let the interpreter's last flush go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except MemoryError as error:
+        return _say(f"error: there is not enough memory. {error}", ERROR)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _say(f"error: {error}", ERROR)
+    return code
+
+
+def _say(message: str, code: int = 0) -> int:
+    _tell(Console(stderr=True, highlight=False), f"hoag-shine: {' '.join(message.split())}")
+    return code
+
+
+def _tell(console: Console, text: str) -> None:
+    """Print a sentence: by words on a terminal, elsewhere as one line."""
+    console.print(text, markup=False, emoji=False, soft_wrap=not console.is_terminal)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hoag-shine",
+        description="Tune the penalty of a linear model by hypergradients, and predict with it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, add, text in (
+        ("tune", _add_tune, "choose the penalty by cross-validation"),
+        ("predict", _add_predict, "predict with a model saved by tune"),
+    ):
+        add(
+            commands.add_parser(
+                name,
+                help=text,
+                epilog=EXAMPLES,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
+    return parser
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Choose C or alpha of a linear model by the loss on held-out folds.\n"
+        "Ctrl-C ends the search with the best so far."
+    )
+    parser.set_defaults(command=_tune)
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument(
+        "--target", metavar="COLUMN", help="of a table, the column to predict, by its name"
+    )
+    parser.add_argument(
+        "--estimator",
+        choices=["auto", *ESTIMATORS],
+        default="auto",
+        help="auto (default): logistic where the labels are text, two values, or at most "
+        f"{MOST_LABELS} whole numbers with {ROWS_PER_LABEL} rows each on average; ridge otherwise",
+    )
+    parser.add_argument(
+        "--power", type=float, help="of tweedie: the variance grows with this power of the mean"
+    )
+    parser.add_argument("--no-intercept", action="store_true", help="fit no intercept")
+    parser.add_argument(
+        "--standardize",
+        action="store_true",
+        help="divide each column by its standard deviation, and centre it if X is dense; the "
+        "coefficients that are saved are those of the columns as they are in DATA",
+    )
+    parser.add_argument(
+        "--penalty",
+        choices=["shared", "feature", "output"],
+        default="shared",
+        help="one for all coefficients (default), for each column, or for each of several classes",
+    )
+    parser.add_argument("--folds", type=int, default=5, help="number of folds (default: 5)")
+    parser.add_argument(
+        "--groups",
+        metavar="COLUMN|FILE",
+        help="rows of a group are held out together: a column of the table, or a file with a line "
+        "for each row",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the shuffling into folds (default: 0)"
+    )
+    parser.add_argument(
+        "--scoring",
+        metavar="NAME",
+        action="append",
+        help="a score of scikit-learn to report beside the loss, such as accuracy; may be repeated",
+    )
+    parser.add_argument(
+        "--hypergradient", choices=list(METHODS), help="how to get the derivative (default: auto)"
+    )
+    parser.add_argument(
+        "--bounds",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="smallest and largest penalty parameter, C or alpha (default: 1e-8 1e8)",
+    )
+    parser.add_argument(
+        "--selection",
+        choices=SELECTIONS,
+        help="min (default), or one-se: the strongest penalty within a standard error of the best",
+    )
+    parser.add_argument(
+        "--tol", type=float, help="tolerance on the logarithm of the penalty (default: 0.02)"
+    )
+    parser.add_argument(
+        "--max-iter", type=int, help="largest number of outer iterations (default: 50)"
+    )
+    parser.add_argument(
+        "--max-time", type=float, metavar="SECONDS", help="end with the best so far (default: none)"
+    )
+    parser.add_argument("--n-jobs", type=int, help="threads, -1 for all cores (default: 1)")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing but NAME=VALUE of the chosen penalty"
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", type=Path, help="draw the path of the search (needs matplotlib)"
+    )
+    parser.add_argument(
+        "--save", metavar="FILE", type=Path, help="write the model for predict, as safetensors"
+    )
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print a prediction for each row of DATA, and how good they are."
+    parser.set_defaults(command=_predict)
+    parser.add_argument("model", metavar="MODEL", help="file written by tune --save")
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP.replace("; needs --target", ""))
+    parser.add_argument(
+        "--proba", action="store_true", help="print the probability of each class instead"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path, help="where to write them (default: standard output)"
+    )
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    for option, path in (("--plot", arguments.plot), ("--save", arguments.save)):
+        _check_target(option, path)
+    _check_plot(arguments.plot)
+    with _waiting(arguments.data, quiet=arguments.quiet):
+        data = _load(arguments.data, arguments)
+    estimator, reason = _estimator(arguments, data.y)
+    scaler = _scaler(arguments, data.X)
+    X = data.X if scaler is None else scaler.fit_transform(data.X)
+    with _told_warnings(), _Progress(estimator, reason, quiet=arguments.quiet) as progress:
+        search = _search(arguments, estimator, progress, data)
+        search.fit(X, data.y, groups=data.groups)
+    model = search.best_estimator_
+    if scaler is not None:
+        _unscale(model, scaler)
+    _report(search, arguments, data.X)
+    if arguments.save:
+        notes = {
+            "data": arguments.data,
+            "best_params": {k: np.asarray(v).tolist() for k, v in search.best_params_.items()},
+            "best_score": search.best_score_,
+            "standardized": arguments.standardize,
+            **data.notes,
+        }
+        save_model(model, arguments.save, notes)
+    if arguments.plot:
+        _plot(search, arguments.plot)
+    return INTERRUPTED if search.outcome_ is Outcome.INTERRUPTED else 0
+
+
+def _search(
+    arguments: argparse.Namespace, estimator: Any, progress: _Progress, data: Data
+) -> ShineCV:
+    names = "hypergradient", "bounds", "tol", "max_iter", "max_time", "selection"
+    options = {name: getattr(arguments, name) for name in names}
+    return ShineCV(
+        estimator,
+        cv=_splitter(arguments, estimator, grouped=data.groups is not None),
+        penalty=arguments.penalty,
+        n_jobs=arguments.n_jobs,
+        callback=progress,
+        scoring=arguments.scoring,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+
+
+def _splitter(arguments: argparse.Namespace, estimator: Any, *, grouped: bool) -> Any:
+    shuffled = {"shuffle": True, "random_state": arguments.seed}
+    if grouped and not is_classifier(estimator):
+        return GroupKFold(arguments.folds)
+    plain, of_groups = StratifiedKFold, StratifiedGroupKFold
+    kind = (of_groups if grouped else plain) if is_classifier(estimator) else KFold
+    return kind(arguments.folds, **shuffled)
+
+
+def _estimator(arguments: argparse.Namespace, y: Any) -> tuple[Any, str]:
+    """Return the estimator, and a sentence that says why it is the one."""
+    if y is None:
+        raise ValueError("A table needs --target, the name of the column to predict.")
+    labels = np.unique(y)
+    name, reason = arguments.estimator, "as asked"
+    if name == "auto":
+        classes = _are_classes(y, labels)
+        name = "logistic" if classes else "ridge"
+        kind = "classes" if classes else "numbers"
+        reason = f"{labels.size:,} distinct labels are taken for {kind}; --estimator overrides"
+    cls, _ = ESTIMATORS[name]
+    options = {"fit_intercept": not arguments.no_intercept}
+    if arguments.power is not None:
+        if name != "tweedie":
+            raise ValueError("--power needs --estimator tweedie.")
+        options["power"] = arguments.power
+    estimator = cls(**options)
+    if labels.size < 2:
+        raise ValueError(
+            f"All labels of DATA are {labels.tolist()[0]!r}: there is nothing to tell apart."
+        )
+    if labels.dtype.kind not in "fiub" and not is_classifier(estimator):
+        raise ValueError(f"--estimator {name} needs numbers as labels, and those of DATA are text.")
+    return estimator, f"{cls.__name__} ({reason})"
+
+
+def _are_classes(y: Any, labels: NDArray[Any]) -> bool:
+    """Whether labels are those of classes: text, two values, or few whole numbers."""
+    if labels.dtype.kind not in "fiub" or labels.size <= 2:
+        return True
+    whole = bool((labels == np.round(labels)).all())
+    return whole and labels.size <= min(MOST_LABELS, len(y) / ROWS_PER_LABEL)
+
+
+def _scaler(arguments: argparse.Namespace, X: Matrix) -> StandardScaler | None:
+    if not arguments.standardize:
+        return None
+    # A sparse X would become dense, and without an intercept nothing could undo the centring.
+    return StandardScaler(with_mean=not sparse.issparse(X) and not arguments.no_intercept)
+
+
+def _unscale(model: Any, scaler: StandardScaler) -> None:
+    """Rewrite a model of the scaled columns as one of the columns as they were."""
+    model.coef_ = model.coef_ / scaler.scale_
+    if scaler.with_mean:
+        model.intercept_ = model.intercept_ - model.coef_ @ scaler.mean_
+
+
+class _Progress:
+    """A callback of the search that prints a line on standard error for each outer iteration."""
+
+    def __init__(self, estimator: Any, reason: str, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._live = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._live.add_task("tuning", total=None)
+        parameter, loss = _names(estimator)
+        names = "iteration", parameter, loss, "|hypergradient|", "passes", "seconds"
+        self._header = [f"hoag-shine: {reason}", _line(names, self._console.width)]
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._live.disable:  # old versions of rich would print an empty line
+            self._live.stop()
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        while self._header:
+            _tell(self._console, self._header.pop(0))
+        (value,) = record["params"].values()
+        cells = (
+            f"{record['iteration']}",
+            _spread(value, "{:.3g}" if np.size(value) > 1 else "{:.5g}"),
+            f"{record['criterion']:.7g}",
+            f"{record['hypergradient_norm']:.3g}",
+            f"{record['data_passes']:.1f}",
+            f"{record['seconds']:.2f}",
+        )
+        self._console.print(_line(cells, self._console.width))
+
+
+# Widths of the columns; a narrow terminal has but the first and the last.
+WIDTHS, NARROW = (9, 17, 18, 15, 7, 8), (0, 1, 2, 5)
+
+
+def _line(cells: Sequence[str], width: int) -> str:
+    """Return cells in columns, as many as there is room for."""
+    wide = sum(WIDTHS) + len(WIDTHS) - 1 <= width
+    return " ".join(f"{cells[k]:>{WIDTHS[k]}}" for k in (range(len(cells)) if wide else NARROW))
+
+
+def _spread(value: Any, form: str) -> str:
+    """Return a number, or the smallest and the largest of several."""
+    values = np.atleast_1d(value)
+    ends = (form.format(end) for end in (values.min(), values.max()))
+    return "..".join(dict.fromkeys(ends))
+
+
+def _names(estimator: Any) -> tuple[str, str]:
+    """Return what the hyperparameter and the loss are called."""
+    (loss,) = (loss for cls, loss in ESTIMATORS.values() if cls is type(estimator))
+    return ("C" if hasattr(estimator, "C") else "alpha"), loss
+
+
+@contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Tell warnings as lines on standard error, each once, after the work."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        _say(f"warning: {message}")
+
+
+def _report(search: ShineCV, arguments: argparse.Namespace, X: Matrix) -> None:
+    ((name, value),) = search.best_params_.items()
+    if arguments.quiet:
+        print(f"{name}={np.asarray(value).tolist()!r}")
+        return
+    history = search.history_
+    start = history[0]["params"][name]
+    _, loss = _names(search.estimator)
+    kind = "sparse" if sparse.issparse(X) else "dense"
+    table = Table(show_header=False, highlight=False)
+    table.add_row("data", escape(arguments.data))
+    table.add_row("rows, columns", f"{X.shape[0]:,}, {X.shape[1]:,} ({kind})")
+    table.add_row("estimator", type(search.estimator).__name__)
+    table.add_row(f"[bold]{name}", f"[bold]{_spread(value, '{:.6g}')}")
+    best, n = search.best_index_, search.n_splits_
+    table.add_row(f"held-out {loss}", f"{history[best]['criterion']:.6g} (mean of {n} folds)")
+    for score in arguments.scoring or []:
+        mean = search.cv_results_[f"mean_test_{score}"][best]
+        table.add_row(f"held-out {score}", f"{mean:.6g}")
+    spread = _spread(start, "{:g}")
+    table.add_row(f"at the start, {name} = {spread}", f"{history[0]['criterion']:.6g}")
+    table.add_row("outer iterations", f"{len(history)}")
+    table.add_row("passes over the data", f"{sum(r['data_passes'] for r in history):.1f}")
+    seconds = sum(r["seconds"] for r in history) + search.refit_time_
+    table.add_row("seconds, final fit included", f"{seconds:.2f}")
+    Console().print(table)
+
+
+def _plot(search: ShineCV, path: Path) -> None:
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    from .plotting import ShinePathDisplay
+
+    mpl.use("Agg")  # a file needs no window
+    figure = ShinePathDisplay.from_estimator(search).figure_
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _check_plot(path: Path | None) -> None:
+    """Refuse before the search what would fail after it."""
+    if path is None:
+        return
+    from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+    check_matplotlib_support("--plot")
+    from matplotlib.figure import Figure
+
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(f"--plot {path}: the name must end in one of .{', .'.join(known)}.")
+
+
+def _check_target(option: str, path: Path | None) -> None:
+    """Refuse before the work a file that cannot be written after it."""
+    if path is None:
+        return
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(folder)!r} to write {path.name} to.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} {str(path)!r} is a folder: give the name of a file.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise PermissionError(f"{option} {str(path)!r} cannot be written.")
+
+
+@contextmanager
+def _waiting(name: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show on a terminal what is being read, as long as it takes."""
+    console = Console(stderr=True, highlight=False)
+    if quiet or not console.is_terminal:
+        yield
+        return
+    source = "standard input" if name == "-" else name
+    with console.status(f"reading {escape(source)}"):
+        yield
+
+
+def _load(
+    name: str,
+    arguments: argparse.Namespace | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> Data:
+    """Load data: to tune, as the arguments say, or to predict, as a model's notes do."""
+    target = getattr(arguments, "target", None)
+    tabular = is_table(name) or (name == "-" and bool(target or (notes or {}).get("columns")))
+    if tabular:
+        return _load_table(name, arguments, notes)
+    if target is not None:
+        raise ValueError("--target names a column of a table, and DATA is none: name it .csv.")
+    if notes and notes.get("columns"):
+        raise ValueError("MODEL was fitted on a table, and DATA is none.")
+    groups = _groups(arguments)
+    if name == "-" or Path(name).is_file():
+        source: Any = BytesIO(sys.stdin.buffer.read()) if name == "-" else name
+        zero_based = (notes or {}).get("zero_based", "auto")
+        X, y, zero_based = load_svmlight(source, zero_based=zero_based)
+        return Data(X, y, groups, {"zero_based": zero_based})
+    return Data(*load_dataset(name), groups)
+
+
+def _load_table(
+    name: str, arguments: argparse.Namespace | None, notes: Mapping[str, Any] | None
+) -> Data:
+    table = read_table(BytesIO(sys.stdin.buffer.read()) if name == "-" else name)
+    if notes is not None:
+        if not notes.get("columns"):
+            raise ValueError("MODEL was not fitted on a table, and DATA is one.")
+        y = table.get(notes["target"])
+        return Data(TableEncoder(notes["columns"]).transform(table), y)
+    assert arguments is not None
+    if arguments.target is None:
+        columns = ", ".join(list(table)[:20])
+        raise ValueError(f"A table needs --target, the column to predict; it has {columns}.")
+    y = _target(take_column(table, arguments.target, "--target"))
+    groups = _groups(arguments, table)
+    encoder = TableEncoder.fit(table)
+    kept = {"columns": encoder.columns, "target": arguments.target}
+    return Data(encoder.transform(table), y, groups, kept)
+
+
+def _target(y: NDArray[Any]) -> NDArray[Any]:
+    """Return a column as labels, none of which is missing."""
+    if y.dtype != object:
+        if np.isnan(y).any():
+            raise ValueError(f"The target has {np.isnan(y).sum():,} rows without a value.")
+        return y
+    missing = sum(v is None for v in y)
+    if missing:
+        raise ValueError(f"The target has {missing:,} rows without a value.")
+    return y.astype(str)
+
+
+def _groups(arguments: argparse.Namespace | None, table: Any = None) -> Any:
+    """Return the group of each row: a column of the table, or the lines of a file."""
+    wanted = getattr(arguments, "groups", None)
+    if wanted is None:
+        return None
+    if table is not None and wanted in table:
+        return np.array([str(v) for v in take_column(table, wanted, "--groups")])
+    if not Path(wanted).is_file():
+        raise FileNotFoundError(f"--groups {wanted!r} is neither a column of a table nor a file.")
+    return np.array(Path(wanted).read_text(encoding="utf-8").split("\n"))[:-1]
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    _check_target("--output", arguments.output)
+    model, notes = load_model(arguments.model)
+    if arguments.proba and not hasattr(model, "predict_proba"):
+        raise ValueError(
+            f"--proba needs a model of probabilities; {arguments.model} holds {model}."
+        )
+    with _waiting(arguments.data):
+        data = _load(arguments.data, notes=notes)
+    X = _with_columns(data.X, model.n_features_in_)
+    _write(model, X, arguments)
+    if data.y is not None:
+        _tell_score(model, X, data.y)
+    return 0
+
+
+def _with_columns(X: Matrix, n_features: int) -> Matrix:
+    """Append the empty columns that an svmlight file cannot show to be there."""
+    if X.shape[1] == n_features:
+        return X
+    if X.shape[1] > n_features or isinstance(X, np.ndarray):
+        raise ValueError(f"DATA has {X.shape[1]} columns, but MODEL was fitted on {n_features}.")
+    return sparse.csr_matrix((X.data, X.indices, X.indptr), shape=(X.shape[0], n_features))
+
+
+def _write(model: Any, X: Matrix, arguments: argparse.Namespace) -> None:
+    if arguments.proba:
+        answers, form = model.predict_proba(X), "%.9g"
+        header = " ".join(_label_form(model.classes_) % label for label in model.classes_)
+    else:
+        answers, header = model.predict(X), ""
+        form = _label_form(answers)
+    np.savetxt(arguments.output or sys.stdout, answers, fmt=form, header=header)
+
+
+def _label_form(labels: NDArray[Any]) -> str:
+    return "%.15g" if labels.dtype.kind in "fiu" else "%s"
+
+
+def _tell_score(model: Any, X: Matrix, y: Any) -> None:
+    """Say how good the predictions are, if DATA has true labels and not mere placeholders."""
+    distinct = list(dict.fromkeys(np.asarray(y).tolist()))
+    if len(distinct) < 2:
+        _say(f"all labels are {distinct[0]!r}: taken for placeholders, not for a score")
+    elif is_classifier(model) and np.isin(distinct, model.classes_).all():
+        _say(f"accuracy {model.score(X, y):.6g} on {len(y):,} rows")
+    elif not is_classifier(model) and np.asarray(y).dtype.kind in "fiub":
+        _say(f"R2 {model.score(X, y):.6g} on {len(y):,} rows")

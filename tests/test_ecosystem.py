@@ -1,0 +1,197 @@
+"""Other libraries' data, files and tools: a row of the table in the guide for each test."""
+
+import pickle
+from enum import Enum
+
+import joblib
+import numpy as np
+import pytest
+from helpers import breast_cancer, diabetes
+from sklearn import config_context
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hoag_shine import ShineCV
+from hoag_shine.persistence import load_model, save_model
+
+NAMES = [f"f{i}" for i in range(30)]
+
+
+def frame_of(library):
+    """Return X with names, and y, as another library has them."""
+    X, y = breast_cancer()
+    if library == "polars":
+        polars = pytest.importorskip("polars")
+        return polars.DataFrame(X.copy(), schema=NAMES), polars.Series(y.copy())
+    pandas = pytest.importorskip("pandas")
+    X, y = pandas.DataFrame(X, columns=NAMES), pandas.Series(y)
+    if library == "arrow":
+        arrow = pytest.importorskip("pyarrow")
+        return arrow.Table.from_pandas(X), arrow.array(y)
+    if library == "nullable":
+        return X.astype("Float64"), y.astype("Int64")
+    if library == "categories":
+        return X, y.map({0: "bad", 1: "good"}).astype("category")
+    return X, y
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "arrow", "nullable", "categories"])
+def test_data_frames_are_data_with_names(library):
+    X, y = frame_of(library)
+    search = ShineCV(LogisticRegression(), cv=3).fit(X, y)
+    plain = ShineCV(LogisticRegression(), cv=3).fit(*breast_cancer())
+    assert search.best_params_["C"] == pytest.approx(plain.best_params_["C"], rel=1e-6)
+    assert list(search.feature_names_in_) == NAMES
+    np.testing.assert_allclose(
+        search.predict_proba(X), plain.predict_proba(breast_cancer()[0]), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_tensors_are_converted(dispatch, monkeypatch):
+    torch = pytest.importorskip("torch")
+    if dispatch:
+        from scipy._lib import _array_api  # what SCIPY_ARRAY_API=1 sets as SciPy is imported
+
+        monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+        monkeypatch.setattr(_array_api, "SCIPY_ARRAY_API", True, raising=False)
+    X, y = diabetes()
+    tensor = torch.tensor(X)
+    with config_context(array_api_dispatch=dispatch):
+        search = ShineCV(Ridge(), cv=3).fit(tensor, torch.tensor(y))
+        predicted = search.predict(tensor)
+    plain = ShineCV(Ridge(), cv=3).fit(X, y)
+    assert search.best_params_["alpha"] == pytest.approx(plain.best_params_["alpha"], rel=1e-6)
+    np.testing.assert_allclose(predicted, plain.predict(X), atol=1e-6)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def searches():
+    X, y = breast_cancer()
+    piped = make_pipeline(StandardScaler(), LogisticRegression())
+    yield ShineCV(LogisticRegression(), cv=3).fit(X, y)
+    yield ShineCV(piped, cv=3, scoring=["accuracy", "roc_auc"], refit="roc_auc").fit(X, y)
+
+
+def test_a_search_goes_through_pickle():
+    for search in searches():
+        loaded = pickle.loads(pickle.dumps(search))  # noqa: S301
+        assert loaded.outcome_ is search.outcome_
+
+
+def test_what_is_stored_of_a_search_is_no_enumeration():
+    """What loads a file without running code does not make one."""
+    for search in searches():
+        assert not any(isinstance(value, Enum) for value in search.__getstate__().values())
+
+
+def test_a_search_goes_through_skops():
+    skops = pytest.importorskip("skops.io")
+    X, _ = breast_cancer()
+    for search in searches():
+        data = skops.dumps(search)
+        types = skops.get_untrusted_types(data=data)
+        assert all(name.split(".")[0] in ("hoag_shine", "sklearn") for name in types)
+        loaded = skops.loads(data, trusted=types)
+        assert loaded.outcome_ is search.outcome_
+        assert loaded.best_params_ == search.best_params_
+        np.testing.assert_array_equal(loaded.predict(X), search.predict(X))
+
+
+def test_names_of_columns_are_saved(tmp_path):
+    X, y = frame_of("pandas")
+    fitted = ShineCV(LogisticRegression(), cv=3).fit(X, y).best_estimator_
+    save_model(fitted, tmp_path / "model")
+    loaded, _ = load_model(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.feature_names_in_, fitted.feature_names_in_)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(X.rename(columns={"f0": "g0"}))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(StandardScaler(), Ridge()),
+        TransformedTargetRegressor(Ridge()),
+        ShineCV(Ridge(), cv=3),
+    ],
+    ids=["pipeline", "transformed target", "search"],
+)
+def test_what_needs_another_format_is_told_of_it(estimator, tmp_path):
+    with pytest.raises(TypeError, match=r"skops\.io\.dump"):
+        save_model(estimator.fit(*diabetes()), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_best_estimator_goes_through_onnx():
+    skl2onnx, runtime = pytest.importorskip("skl2onnx"), pytest.importorskip("onnxruntime")
+    X, y = breast_cancer()
+    numbers = X.astype(np.float32)
+    for model in (LogisticRegression(), make_pipeline(StandardScaler(), LogisticRegression())):
+        search = ShineCV(model, cv=3).fit(X, y)
+        graph = skl2onnx.to_onnx(search.best_estimator_, numbers[:1]).SerializeToString()
+        session = runtime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        labels, _ = session.run(None, {"X": numbers})
+        np.testing.assert_array_equal(labels, search.predict(X))
+    with pytest.raises(Exception, match="ShineCV"):  # of skl2onnx, which has no converter of it
+        skl2onnx.to_onnx(search, numbers[:1])
+
+
+# --- tools ---------------------------------------------------------------------------------------
+
+
+def test_searches_run_in_workers_of_joblib():
+    X, y = diabetes()
+    search = ShineCV(Ridge(), cv=3, n_jobs=2)
+    alone = cross_val_score(search, X, y, cv=2)
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        np.testing.assert_array_equal(cross_val_score(search, X, y, cv=2), alone)
+
+
+def test_optuna_tunes_around_it():
+    optuna = pytest.importorskip("optuna")
+    X, y = breast_cancer()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def objective(trial):
+        weight = trial.suggest_categorical("class_weight", [None, "balanced"])
+        return ShineCV(LogisticRegression(class_weight=weight), cv=3).fit(X, y).best_score_
+
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.GridSampler({"class_weight": [None, "balanced"]}),
+    )
+    study.optimize(objective, n_trials=2)
+    assert study.best_value == max(trial.value for trial in study.trials)
+
+
+@pytest.mark.filterwarnings("default")
+def test_mlflow_logs_by_the_lines_of_the_guide(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(tmp_path.as_uri())
+    mlflow.set_experiment("tuning")
+    X, y = breast_cancer()
+    search = ShineCV(LogisticRegression(), cv=3).fit(X, y)
+    with mlflow.start_run() as run:
+        mlflow.log_params(search.best_params_)
+        mlflow.log_metric("best_score", search.best_score_)
+        info = mlflow.sklearn.log_model(search.best_estimator_, name="model")
+    logged = mlflow.get_run(run.info.run_id).data
+    assert float(logged.params["C"]) == search.best_params_["C"]
+    assert logged.metrics["best_score"] == pytest.approx(search.best_score_)
+    loaded = mlflow.sklearn.load_model(info.model_uri)
+    np.testing.assert_array_equal(loaded.predict(X), search.predict(X))
+
+
+def test_a_notebook_shows_it():
+    search = ShineCV(make_pipeline(StandardScaler(), LogisticRegression()), cv=3)
+    assert "StandardScaler" in search._repr_html_()
+    assert "best_estimator_" in search.fit(*breast_cancer())._repr_html_()
