@@ -506,7 +506,7 @@ def interrupted(result: HoagResult) -> HoagResult:
 def _warn(outcome: Outcome, trace: Trace, lower: Vector, upper: Vector) -> None:
     """Say what the caller should know about the result."""
     # Among many penalties, some on a bound are no surprise: columns of noise want the largest.
-    theta = trace.best.theta
+    theta = trace.history[trace.result_index]["theta"]
     expected = outcome is Outcome.BOUND and bool(((lower < theta) & (theta < upper)).any())
     if outcome in _ADVICE and not expected:
         _warn_of_end(outcome)

@@ -96,6 +96,7 @@ def test_fits_that_have_a_minimum_without_a_class_go_on_in_silence(estimator):
     assert search.score(X, y) == pytest.approx(own.score(X, y), abs=2 / len(y))
 
 
+@pytest.mark.filterwarnings("ignore:The outer search ended")  # on a bound: one sample is no class
 def test_a_fold_of_a_single_class_is_left_out_whole():
     X, y = breast_cancer()
     rare = np.zeros_like(y)

@@ -139,7 +139,7 @@ def test_through_a_pipeline():
 
 def test_through_a_regressor_around_it():
     X, y = diabetes()
-    regressor = TransformedTargetRegressor(search(Ridge(), bounds=(1e8, 1e9)))
+    regressor = TransformedTargetRegressor(search(Ridge(), bounds=(1e8, 1e9), max_iter=100))
     assert "bound" in told(lambda: regressor.fit(X, y)).message
 
 
@@ -225,7 +225,7 @@ def plain(estimator, X, y):
 
 def test_scores_without_weights():
     X, y = breast_cancer()
-    options = {"scoring": plain, "max_iter": 100}
+    options = {"scoring": plain, "max_iter": 100, "refit": "neg_criterion"}
     _, text = told(lambda: search(**options).fit(X, y, sample_weight=np.ones(y.size)))
     assert "does not take sample_weight" in text
 

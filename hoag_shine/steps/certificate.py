@@ -237,19 +237,24 @@ def _falls_towards(sample: Sample, best: Sample) -> bool:
 def seen_curvature(samples: Sequence[Sample], best: Sample, side: float) -> float:
     """Return the curvature between the best and samples near by, 0 if none is certain.
 
-    Of what is exact, on the side of that sign: towards a plateau, there is less curvature than on
-    the way there. By the difference of two slopes or of two values, whichever says more, errors
-    taken off.
+    Of samples that are exact, the least on the side of that sign: towards a plateau there is less
+    than on the way there. Of others, the largest that is left when errors are taken off.
     """
     x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
-    found = [0.0]
+    found = []
     for other in samples:
         distance = float(other.theta[0]) - x
-        if not 0.0 < (side * distance if best.exact else abs(distance)) <= reach:
-            continue
-        rise = float(other.grad[0] - best.grad[0]) * np.sign(distance)
-        found.append((rise - other.slope_error - best.slope_error) / abs(distance))
-        fall = other.value - best.value - float(best.grad[0]) * distance
-        errors = other.error + best.error + best.slope_error * abs(distance)
-        found.append(2.0 * (fall - errors) / distance**2)
-    return float(np.nanmax(found))
+        if 0.0 < (side * distance if best.exact else abs(distance)) <= reach:
+            found.append(_curvature(best, other, distance))
+    if not found:
+        return 0.0
+    return max(0.0, float(np.nanmin(found) if best.exact else np.nanmax(found)))
+
+
+def _curvature(best: Sample, other: Sample, distance: float) -> float:
+    """Return what two slopes say of it, or two values, errors taken off; whichever says more."""
+    rise = float(other.grad[0] - best.grad[0]) * np.sign(distance)
+    by_slopes = (rise - other.slope_error - best.slope_error) / abs(distance)
+    fall = other.value - best.value - float(best.grad[0]) * distance
+    errors = other.error + best.error + best.slope_error * abs(distance)
+    return max(by_slopes, 2.0 * (fall - errors) / distance**2)

@@ -241,13 +241,24 @@ def _wish(seen: _Seen) -> Ask | None:
         # An estimate of the curvature will do to choose how well the slope should be known.
         curvature = _likely_curvature(seen.samples, best)
         enough = np.sqrt(seen.negligible * curvature) - abs(_slope(best))
-        return ask._replace(grad_accuracy=enough) if 0.0 < enough < best.slope_error else None
+        if enough > 0.0:
+            return ask._replace(grad_accuracy=enough) if enough < best.slope_error else None
+        return _nearer_minimum(seen, best, ask, curvature)
     certificate = certify(seen.samples, best, seen.lower, seen.upper)
     if certificate.gain <= seen.negligible:
         return None
     target = _nearer(seen, best, certificate)
     known = any(abs(target - _at(s)) < 1e-9 for s in seen.samples)
     return None if known else Ask(np.array([target]))
+
+
+def _nearer_minimum(seen: _Seen, best: Sample, ask: Ask, curvature: float) -> Ask | None:
+    """Ask for the minimum of the parabola, where slope and curvature at the best tell of one."""
+    if not (curvature > 0.0 and abs(_slope(best)) > best.slope_error):
+        return None
+    step = np.clip(-_slope(best) / curvature, -0.5, 0.5)
+    target = np.clip(best.theta + step, seen.lower, seen.upper)
+    return ask._replace(theta=target) if abs(target[0] - _at(best)) > seen.tol else None
 
 
 def _likely_curvature(samples: Sequence[Sample], best: Sample) -> float:
