@@ -18,6 +18,10 @@ Array = NDArray[np.float64]
 # Samples further away in log penalty than this say nothing of the curvature at the result: of
 # those whose errors are certain, and of others, which tell of it only from further away.
 NEAR, NOT_FAR = 1.0, 2.0
+# No term of the criterion changes faster than exp(2 theta): the coefficients of ridge regression
+# are sums of sigmoids of theta, and the criterion is their square. By so much the curvature at the
+# result may be less than between it and a sample at some distance.
+FASTEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ class Certificate:
     -----
     With the slope s at the result, known to e, and an end of the interval at a distance d on the
     side that the criterion may fall to, no more than :math:`(|s| + e)\,d` can be gained if the
-    criterion is convex in between, and no more than :math:`(|s| + e)^2 / \kappa` if its curvature
-    there is at least half of :math:`\kappa`, that between the result and samples near by, errors
-    taken off, on that side where these are exact. ``gain`` is the smaller of the two. Where errors
-    are estimates, the second is half of that, as of a parabola. With several hyperparameters it is
-    the sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
+    criterion is convex in between, and no more than :math:`(|s| + e)^2 / 2 \kappa` if its curvature
+    is at least :math:`\kappa`: that between the result and a sample near by, errors taken off, and
+    where these are certain, less by :math:`e^{-2 t}` for a sample at a distance t on that side.
+    ``gain`` is the smaller of the two. With several hyperparameters it is the sum of
+    :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
     theta: Vector
@@ -157,16 +161,14 @@ def _in_one_dimension(
     after = [s for s in samples if s.theta[0] > x and _falls_towards(s, best)]
     start = max((s.theta for s in before), key=lambda t: t[0], default=lower)
     end = min((s.theta for s in after), key=lambda t: t[0], default=upper)
-    # What is certain has to hold for half of the curvature, too; an estimate is that of a parabola.
-    share = 1.0 if best.exact else 2.0
     gain = 0.0
     for side, fall, width in (
         (-1.0, slope + error, x - start[0]),
         (1.0, error - slope, end[0] - x),
     ):
         if fall > 0.0 and width > 0.0:
-            curvature = share * seen_curvature(samples, best, side)
-            curved = fall**2 / curvature if curvature > 0.0 else np.inf
+            curvature = seen_curvature(samples, best, side)
+            curved = 0.5 * fall**2 / curvature if curvature > 0.0 else np.inf
             gain = max(gain, min(fall * float(width), curved))
     return (start, end), gain
 
@@ -237,15 +239,16 @@ def _falls_towards(sample: Sample, best: Sample) -> bool:
 def seen_curvature(samples: Sequence[Sample], best: Sample, side: float) -> float:
     """Return the curvature between the best and samples near by, 0 if none is certain.
 
-    Of samples that are exact, the least on the side of that sign: towards a plateau there is less
-    than on the way there. Of others, the largest that is left when errors are taken off.
+    Of samples that are exact, the least on the side of that sign, since towards a plateau there is
+    less than on the way there, and that less what it may change on the way. Of others, the largest that is left when errors are taken off.
     """
     x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
     found = []
     for other in samples:
         distance = float(other.theta[0]) - x
         if 0.0 < (side * distance if best.exact else abs(distance)) <= reach:
-            found.append(_curvature(best, other, distance))
+            change = np.exp(-FASTEST * abs(distance)) if best.exact else 1.0
+            found.append(change * _curvature(best, other, distance))
     if not found:
         return 0.0
     return max(0.0, float(np.nanmin(found) if best.exact else np.nanmax(found)))
