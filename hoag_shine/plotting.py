@@ -165,15 +165,21 @@ class ShinePathDisplay:
                 raise ValueError("panels with 'coefficients' need X and y, to fit them.")
             coefficients = coefficient_path(search, X, y, sample_weight)
         (parameter_name,) = search.best_params_
-        history = search.history_
+        history = searched(search)
+        spent = {
+            name: np.cumsum([record[name] for record in search.history_])[
+                [record["iteration"] for record in history]
+            ]
+            for name in ("data_passes", "seconds")
+        }
         folds = f"\n(mean of {search.n_splits_} folds)" if search.n_splits_ > 1 else ""
         return cls(
             [record["criterion"] for record in history],
             [record["params"][parameter_name] for record in history],
-            search.best_index_,
+            [record["iteration"] for record in history].index(search.best_index_),
             bounds=search.bounds,
-            passes=np.cumsum([record["data_passes"] for record in history]),
-            seconds=np.cumsum([record["seconds"] for record in history]),
+            passes=spent["data_passes"],
+            seconds=spent["seconds"],
             error=[record["error"] for record in history],
             fold_criteria=[record["fold_criteria"] for record in history],
             hypergradient=[record["hypergradient_norm"] for record in history],
@@ -356,12 +362,18 @@ def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> 
     refit = Refit(data, part, groups, search.tol)
     path: list[NDArray[Any]] = []
     solutions: list[Solution] = []
-    for record in search.history_:
+    for record in searched(search):
         solutions = [refit.fit(record["theta"], solutions)]
         (value,) = record["params"].values()
         # Not all variables are coefficients: one may be a scale, and columns may be merged.
         path.append(np.ravel(fitted_model(part, value, solutions[0], by_output=False).coef_))
     return np.array(path)
+
+
+def searched(search: Any) -> list[dict[str, Any]]:
+    """Return the iterations of a search, without those that only looked at another part."""
+    best = search.best_index_
+    return [r for r in search.history_ if not r["look"] or r["iteration"] == best]
 
 
 def _loss_name(search: Any) -> str:

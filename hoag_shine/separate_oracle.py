@@ -97,7 +97,7 @@ class SeparateOracles:
         parts = [self._part(j, own, scheduled) for j, own in enumerate(asks)]
         return Sample(
             theta=ask.theta,
-            value=sum(s.value for s in parts),
+            value=self._value(parts),
             grad=np.concatenate([s.grad for s in parts]),
             error=sum(s.error for s in parts),
             residual=max(s.residual for s in parts),
@@ -114,6 +114,11 @@ class SeparateOracles:
             passes=self.problems.n_passes,
             parts=tuple(parts),
         )
+
+    def _value(self, parts: Sequence[Sample]) -> float:
+        """Return the criterion, as the mean over the folds that it is elsewhere."""
+        finite = all(np.isfinite(s.value) for s in parts)
+        return float(self.fold_values.mean()) if finite else np.inf
 
     def _share(self, ask: Ask) -> list[Ask]:
         """Return each one's share of the accuracy that is asked of all: by what it makes up."""

@@ -13,7 +13,7 @@ from .exact_oracle import ExactOracle
 from .inner.lbfgs import Solution
 from .sampler import Sampler
 from .steps import Ask, Sample
-from .steps.base import accurately, pessimistic
+from .steps.base import NotFiniteError, accurately, pessimistic
 
 
 class Trace:
@@ -131,7 +131,12 @@ class Trace:
         theta = self._samples[index].theta
         if not np.array_equal(theta, self.sampler.theta):
             self.sampler.restart(theta, [s.w for s in self.solutions])
-        self._replace(index, self.sampler.sample(self._accurately(index)))
+        try:
+            self._replace(index, self.sampler.sample(self._accurately(index)))
+        except NotFiniteError:
+            # It was once, from other solutions: so little is certain of it.
+            self._samples[index] = replace(self._samples[index], error=np.inf, final=True)
+            self.history[index]["error"] = np.inf
 
     def _settle(self, index: int, exact: ExactOracle) -> None:
         """Replace value and solutions by the exact oracle's; the derivative stays the method's."""

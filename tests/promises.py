@@ -442,7 +442,7 @@ def examine(verdict, drawn, search, certificate):
     check_interval(verdict, search, certificate, reference, value, error)
     check_gain(verdict, search, certificate, max(abs(value), FLOOR_SHARE * found.null))
     slope, doubt = Truth(drawn).slope(np.asarray(certificate.theta), search.penalty_names_)
-    check_slope(verdict, certificate, slope.astype(float), doubt)
+    check_slope(verdict, certificate, slope.astype(float), doubt, value)
 
 
 def check_result(verdict, search, certificate, value, error):
@@ -455,10 +455,10 @@ def check_result(verdict, search, certificate, value, error):
         verdict.breaks("error", off / abs(value), f"off {off:.2g}, not {certificate.error:.2g}")
 
 
-def check_slope(verdict, certificate, slope, doubt):
+def check_slope(verdict, certificate, slope, doubt, value):
     """The slope is within its bound of the true one, which is known up to ``doubt``."""
     off, size = np.linalg.norm(slope - certificate.slope), np.linalg.norm(slope)
-    if not doubt <= 0.1 * max(size, certificate.slope_error):
+    if not doubt <= 0.1 * max(size, certificate.slope_error, WORSE * abs(value)):
         verdict.undecided.append(f"slope: {size:.3g} +- {doubt:.1g}")
     elif off > certificate.slope_error * (1.0 + 1e-9) + doubt:
         text = f"{certificate.slope} +- {certificate.slope_error:.3g}, true {slope}"
@@ -540,7 +540,7 @@ def check_zoo(number):
     check_interval(verdict, search, certificate, reference, value, error, n_points=11)
     check_gain(verdict, search, certificate, max(abs(value), FLOOR_SHARE * criterion.null))
     slope, doubt = criterion.slope(theta)
-    check_slope(verdict, certificate, slope.astype(float), doubt)
+    check_slope(verdict, certificate, slope.astype(float), doubt, value)
     return verdict
 
 

@@ -146,7 +146,8 @@ def penalty_per_sample(case):
 def penalties_of_groups(case):
     X, y = case.data()
     shared = search(case).fit(X, y)
-    found = search(case, penalty=np.arange(X.shape[1]) % 2).fit(X, y)
+    # Of losses with kinks in their slopes, no more digits are certain.
+    found = search(case, penalty=np.arange(X.shape[1]) % 2, tol=1e-2).fit(X, y)
     assert found.best_params_[case.parameter].shape == (2,)
     assert found.best_score_ >= shared.best_score_ - 1e-4 * abs(shared.best_score_)
 

@@ -37,15 +37,21 @@ def path_and_best(ax):
     return path.get_xydata(), best.get_xydata()
 
 
+def records(search):
+    """Those of the search itself, and where the best one is among them."""
+    history = [record for record in search.history_ if not record["look"]]
+    return history, [record["iteration"] for record in history].index(search.best_index_)
+
+
 def test_panels_show_the_history(search):
     upper, lower = ShinePathDisplay.from_estimator(search).axes_
-    index = search.best_index_
+    history, index = records(search)
     path, best = path_and_best(upper)
-    criterion = [record["criterion"] for record in search.history_]
+    criterion = [record["criterion"] for record in history]
     np.testing.assert_array_equal(path, list(enumerate(criterion)))
     np.testing.assert_array_equal(best, path[[index]])
     path, best = path_and_best(lower)
-    np.testing.assert_array_equal(path, list(enumerate(search.cv_results_["param_C"])))
+    np.testing.assert_array_equal(path, list(enumerate(r["params"]["C"] for r in history)))
     np.testing.assert_array_equal(best, [[index, search.best_params_["C"]]])
     assert upper.get_ylabel() == "held-out log-loss\n(mean of 5 folds)"
     assert (lower.get_xlabel(), lower.get_ylabel()) == ("outer iteration", "C")
@@ -60,9 +66,12 @@ def test_horizontal_axis_is_what_was_spent_so_far(search, x, key, label):
     display = ShinePathDisplay.from_estimator(search, x=x)
     total = 0.0
     path, _ = path_and_best(display.axes_[0])
-    for record, spent in zip(search.history_, path[:, 0], strict=True):
+    shown = iter(path[:, 0])
+    for record in search.history_:
         total += record[key]
-        assert spent == pytest.approx(total)
+        if not record["look"]:
+            assert next(shown) == pytest.approx(total)
+    assert list(shown) == []
     assert display.axes_[1].get_xlabel() == label
     assert display.axes_[1].get_xlim()[0] == 0.0
 
@@ -111,7 +120,7 @@ def test_every_panel_shows_its_part_of_the_history(breast_cancer, search):
     names = ("criterion", "folds", "penalty", "hypergradient", "coefficients")
     display = ShinePathDisplay.from_estimator(search, *breast_cancer, panels=names)
     panels = dict(zip(names, display.axes_, strict=True))
-    history, index = search.history_, search.best_index_
+    history, index = records(search)
     shade = panels["criterion"].collections[0].get_paths()[0].vertices[:, 1]
     assert shade.max() == max(r["criterion"] + r["error"] for r in history)
     folds = np.column_stack([line.get_ydata() for line in panels["folds"].lines[:-1]])

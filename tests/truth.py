@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import re
 import signal
 import sys
 import time
@@ -375,9 +376,11 @@ def check(seed, *, thorough=False, patience=1.25 * MOST_SECONDS):
         if not issubclass(w.category, ConvergenceWarning):
             verdict.failures["other warning"] = f"{w.category.__name__}: {w.message}"
     # That a search was ended early says nothing of the values that it returns.
-    verdict.warned = any("search ended" not in message for message in verdict.messages)
-    if verdict.warned and drawn.ordinary:
-        verdict.failures["warns"] = next(m for m in verdict.messages if "search ended" not in m)
+    told = [part for message in verdict.messages for part in re.split(r"(?<=\.) (?=The )", message)]
+    of_values = [part for part in told if "search ended" not in part]
+    verdict.warned = bool(of_values)
+    if of_values and drawn.ordinary:
+        verdict.failures["warns"] = of_values[0]
     with np.errstate(all="ignore"):
         truth = Truth(drawn, thorough=thorough)
         _check_history(verdict, search, truth)

@@ -240,7 +240,8 @@ def seen_curvature(samples: Sequence[Sample], best: Sample, side: float) -> floa
     """Return the curvature between the best and samples near by, 0 if none is certain.
 
     Of samples that are exact, the least on the side of that sign, since towards a plateau there is
-    less than on the way there, and that less what it may change on the way. Of others, the largest that is left when errors are taken off.
+    less than on the way there, and that less what it may change on the way. Of others, the largest
+    that is left when errors are taken off.
     """
     x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
     found = []
