@@ -31,7 +31,7 @@ from .interrupts import Deferred, Threads
 from .problems.base import JoinedProblems, Problem, ProblemSet
 from .problems.direct import DirectProblems
 from .sampler import Sampler
-from .separate_oracle import SeparateOracles
+from .separate_oracle import Oracle, SeparateOracles
 from .steps import (
     Ask,
     Certificate,
@@ -352,9 +352,6 @@ def _sample(sampler: Oracle, ask: Ask, scheduled: float | None, trace: Trace) ->
 def _outcome(outcome: Outcome, best: Sample, lower: Vector, upper: Vector) -> Outcome:
     """Return whether a search has ended on a bound: where its best sample is."""
     return ending(best, lower, upper) if outcome in _COMPLETE else outcome
-
-
-Oracle = Sampler | ExactOracle | SeparateOracles
 
 
 def _oracles(

@@ -147,6 +147,9 @@ class SeparateOracles:
         return sample
 
 
+Oracle = Sampler | ExactOracle | SeparateOracles
+
+
 class _Counted:
     """The data passes of several oracles."""
 

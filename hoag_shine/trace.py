@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .exact_oracle import ExactOracle
 from .inner.lbfgs import Solution
-from .sampler import Sampler
+from .separate_oracle import Oracle
 from .steps import Ask, Sample
 from .steps.base import NotFiniteError, accurately, pessimistic
 
@@ -23,9 +22,7 @@ class Trace:
     so small that an exact oracle is at hand, that one looks at the result, whatever has led there.
     """
 
-    def __init__(
-        self, sampler: Sampler | ExactOracle, accuracy: float, exact: ExactOracle | None = None
-    ) -> None:
+    def __init__(self, sampler: Oracle, accuracy: float, exact: Oracle | None = None) -> None:
         self.history: list[dict[str, Any]] = []
         self.solutions: list[Solution] = []
         self.unsolved = False
@@ -138,7 +135,7 @@ class Trace:
             self._samples[index] = replace(self._samples[index], error=np.inf, final=True)
             self.history[index]["error"] = np.inf
 
-    def _settle(self, index: int, exact: ExactOracle) -> None:
+    def _settle(self, index: int, exact: Oracle) -> None:
         """Replace value and solutions by the exact oracle's; the derivative stays the method's."""
         true = exact.sample(Ask(self._samples[index].theta))
         old, record = self._samples[index], self.history[index]
@@ -150,7 +147,7 @@ class Trace:
         }
         self.solutions, self._solved_index = exact.solutions, index
 
-    def _measure_errors(self, solved: Container[int], exact: ExactOracle) -> None:
+    def _measure_errors(self, solved: Container[int], exact: Oracle) -> None:
         """Replace estimated errors of records by what they are, if those are larger."""
         for index, sample in enumerate(self._samples):
             if index not in solved and not self.sampler.late:

@@ -148,7 +148,7 @@ def test_coefficients_of_a_pipeline_with_several_penalties():
     pipeline = make_pipeline(StandardScaler(), Ridge())
     search = ShineCV(pipeline, penalty=np.arange(10) % 2).fit(X, y)
     (ax,) = ShinePathDisplay.from_estimator(search, X, y, panels=["coefficients"]).axes_
-    last = [line.get_ydata()[search.best_index_] for line in ax.lines[:-1]]
+    last = [line.get_ydata()[records(search)[1]] for line in ax.lines[:-1]]
     np.testing.assert_allclose(last, search.best_estimator_[-1].coef_, atol=1e-2)
 
 

@@ -47,7 +47,7 @@ class Certificate:
         Ends of the part of the range that holds an optimum: the nearest samples from which the
         criterion falls towards the result by more than the errors, or the bounds of the search.
         With several hyperparameters, a box around the result: twice the step to the minimum of a
-        quasi-Newton model of samples near by, and at most 1 to each side.
+        model of samples near by, or once where errors are estimates, and at most 1 to each side.
     gain : float
         What can at most be gained inside the interval, in units of the criterion; infinite where
         the method does not know its errors. See Notes.
@@ -177,7 +177,7 @@ def _in_a_box(
     samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector
 ) -> tuple[tuple[Vector, Vector], float]:
     """Return a box around the result, and what can at most be gained in it."""
-    reach = np.minimum(2.0 * np.abs(likely_step(samples, best)), NEAR)
+    reach = np.minimum((2.0 if best.exact else 1.0) * np.abs(likely_step(samples, best)), NEAR)
     start, end = np.maximum(best.theta - reach, lower), np.minimum(best.theta + reach, upper)
     gains = np.zeros(best.theta.size)
     for fall, width in (
@@ -194,13 +194,19 @@ def likely_step(samples: Sequence[Sample], best: Sample) -> Vector:
     A unit where there is no model.
     """
     near = [s for s in samples if 0.0 < np.abs(s.theta - best.theta).max() <= NEAR]
-    near = sorted((s for s in near if np.isfinite(s.value)), key=_distance(best))
+    near = sorted((s for s in near if _tells(s, best)), key=_distance(best))
     steps = np.array([s.theta - best.theta for s in near]).reshape(-1, best.theta.size)
     rises = np.array([s.grad - best.grad for s in near]).reshape(-1, best.theta.size)
     step = _newton_step(steps, rises, best.grad)
     if step is None:
         step = _quasi_newton_step(steps[:MOST_SECANTS], rises[:MOST_SECANTS], best.grad)
     return step
+
+
+def _tells(sample: Sample, best: Sample) -> bool:
+    """Whether the slopes of two samples differ by more than their errors."""
+    rise = float(np.linalg.norm(sample.grad - best.grad))
+    return bool(np.isfinite(sample.value) and sample.slope_error + best.slope_error <= rise)
 
 
 def _newton_step(steps: Array, rises: Array, grad: Vector) -> Vector | None:
@@ -261,4 +267,4 @@ def _curvature(best: Sample, other: Sample, distance: float) -> float:
     by_slopes = (rise - other.slope_error - best.slope_error) / abs(distance)
     fall = other.value - best.value - float(best.grad[0]) * distance
     errors = other.error + best.error + best.slope_error * abs(distance)
-    return max(by_slopes, 2.0 * (fall - errors) / distance**2)
+    return float(max(by_slopes, 2.0 * (fall - errors) / distance**2))

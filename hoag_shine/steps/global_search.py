@@ -27,7 +27,7 @@ SHARPER = 0.3
 # The lowest point of a cubic is not looked at that is nearer to an end than this, in steps.
 CLOSE = 0.02
 # Attempts to make what can still be gained certain, and local searches that looks may start.
-MOST_ATTEMPTS, MOST_BASINS = 8, 10
+MOST_ATTEMPTS, MOST_BASINS = 20, 10
 
 
 def global_search(
@@ -64,7 +64,7 @@ def global_search(
     accuracy : float, optional
         To this share of itself the criterion is solved at the result; ``tol**2`` by default.
     looks : bool, default=True
-        Whether to look at the rest of the range.
+        Whether to go on after the local search.
 
     Returns
     -------
@@ -73,9 +73,11 @@ def global_search(
     """
     seen = _Seen(lower, upper, tol, tol**2 if accuracy is None else accuracy)
     yield from _noted(secant(theta, lower, upper, tol, first_step), seen)
+    if not looks:
+        return seen.outcome()
     spent = seen.passes
     yield from _make_certain(seen)
-    for _ in range(MOST_BASINS if looks else 0):
+    for _ in range(MOST_BASINS):
         lower_one = yield from _look(seen, spent)
         if lower_one is None:
             break
@@ -222,14 +224,14 @@ def _make_certain(seen: _Seen) -> Generator[Ask, Sample, None]:
 
     Where errors are estimates, the curvature that ends the search is seen by looks.
     """
-    for _ in range(MOST_ATTEMPTS):
-        ask = _wish(seen)
+    for attempt in range(MOST_ATTEMPTS):
+        ask = _wish(seen, halve=attempt % 2 == 1)
         if ask is None:
             return
         seen.add((yield ask))
 
 
-def _wish(seen: _Seen) -> Ask | None:
+def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     """Return what tells more of the best sample, or of what can be gained beside it."""
     best, ask = seen.best, accurately(seen.best, seen.accuracy)
     given_up = best.final or best.exhausted
@@ -247,7 +249,7 @@ def _wish(seen: _Seen) -> Ask | None:
     certificate = certify(seen.samples, best, seen.lower, seen.upper)
     if certificate.gain <= seen.negligible:
         return None
-    target = _nearer(seen, best, certificate)
+    target = _nearer(seen, best, certificate, halve=halve)
     known = any(abs(target - _at(s)) < 1e-9 for s in seen.samples)
     return None if known else Ask(np.array([target]))
 
@@ -271,14 +273,18 @@ def _likely_curvature(samples: Sequence[Sample], best: Sample) -> float:
     return 0.0
 
 
-def _nearer(seen: _Seen, best: Sample, certificate: Certificate) -> float:
-    """Return where a sample tells more of the minimum: by Newton's step, or half a unit away."""
+def _nearer(seen: _Seen, best: Sample, certificate: Certificate, *, halve: bool) -> float:
+    """Return where a sample tells more of the minimum: by Newton's step, or half a unit away.
+
+    A criterion with kinks in its slope has minima that no such step leads to: ``halve`` brings the
+    end of the interval nearer.
+    """
     slope = _slope(best)
     curvature = seen_curvature(seen.samples, best, -float(np.sign(slope)))
     step = -slope / curvature if curvature > 0.0 else -0.5 * (np.sign(slope) or 1.0)
     (start,), (end,) = certificate.interval
     target = float(np.clip(_at(best) + np.clip(step, -0.5, 0.5), start, end))
-    if any(abs(target - _at(s)) < 1e-9 for s in seen.samples):
+    if halve or any(abs(target - _at(s)) < 1e-9 for s in seen.samples):
         return float(0.5 * (_at(best) + (start if slope > 0.0 else end)))
     return target
 

@@ -120,8 +120,10 @@ class _Several:
         moved = direction > 0.0
         reach = (self.lower - base)[moved].min(), (self.upper - base)[moved].max()
         bounds = np.array(reach[:1]), np.array(reach[1:])
-        options = self.tol, first_step, self.accuracy, self.looks
-        search = global_search(np.zeros(1), *bounds, *options)
+        lower, upper = bounds
+        search = global_search(
+            np.zeros(1), lower, upper, self.tol, first_step, self.accuracy, self.looks
+        )
         ask = next(search)
         best: Sample | None = None
         while True:
@@ -152,8 +154,9 @@ class _Several:
                 sample = yield from self.ask(Ask(sample.theta, wanted, grad_accuracy=grad))
                 continue
             seen = model.n_pairs >= fewest or length <= self.tol * radius
-            # The certificate takes the slope for constant over twice the step.
-            promised = 4.0 * gain if sample.exact else gain
+            # The certificate takes the slope for constant over twice the step, or where it is an
+            # estimate, over the step, with its error.
+            promised = (4.0 if sample.exact else 2.0 + 2.0 * SHARE_OF_GRADIENT) * gain
             close = length <= self.tol and not sample.exact
             if (close or promised <= self.negligible(sample)) and seen:
                 # What the model has not seen, samples around may have.
