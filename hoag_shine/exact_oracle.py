@@ -21,9 +21,9 @@ from .tolerances import FLOOR_SHARE
 
 Vector = NDArray[np.float64]
 
-# Newton steps of a whole search after which a solve that needs many is given up, and those that
-# each may take in any case.
-MOST_STEPS, FEWEST_STEPS = 1000, 20
+# Newton steps that may be in vain: of these, what is left is shared out among the next solves; and
+# those that each may take in any case.
+MOST_VAIN, NEXT, FEWEST_STEPS = 400, 4, 20
 
 
 class ExactOracle:
@@ -46,6 +46,7 @@ class ExactOracle:
         self.deadline = np.inf
         self.n_iter = 0
         self.n_hvp = 0
+        self._in_vain = 0
         self.solutions: list[Solution] = []
         self.fold_values = np.full(len(problems), np.nan)
         self._parts = parts
@@ -62,8 +63,8 @@ class ExactOracle:
 
     @property
     def _most_steps(self) -> int:
-        """Newton steps that the next solve may take: fewer where many were of no use."""
-        return max(FEWEST_STEPS, min(MAX_ITER, (MOST_STEPS - self.n_iter) // 10))
+        """Newton steps that the next solve may take: fewer where many were in vain."""
+        return max(FEWEST_STEPS, min(MAX_ITER, (MOST_VAIN - self._in_vain) // NEXT))
 
     @property
     def late(self) -> bool:
@@ -90,7 +91,9 @@ class ExactOracle:
             solved = list(self._map(lambda part: part.solve(theta, most), self._parts))
         except FloatingPointError as error:
             raise NotFiniteError(theta) from error
-        self.n_iter += max(s.n_iter for s in solved)
+        n_iter = max(s.n_iter for s in solved)
+        self.n_iter += n_iter
+        self._in_vain += n_iter * any(not np.isfinite(s.errors).all() for s in solved)
         self.solutions = [
             _solution(part, s, k, theta)
             for part, s in zip(self._parts, solved, strict=True)

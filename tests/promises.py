@@ -458,7 +458,7 @@ def check_result(verdict, search, certificate, value, error):
 def check_slope(verdict, certificate, slope, doubt, value):
     """The slope is within its bound of the true one, which is known up to ``doubt``."""
     off, size = np.linalg.norm(slope - certificate.slope), np.linalg.norm(slope)
-    if not doubt <= 0.1 * max(size, certificate.slope_error, WORSE * abs(value)):
+    if not doubt <= max(0.1 * size, 0.1 * certificate.slope_error, WORSE * abs(value)):
         verdict.undecided.append(f"slope: {size:.3g} +- {doubt:.1g}")
     elif off > certificate.slope_error * (1.0 + 1e-9) + doubt:
         text = f"{certificate.slope} +- {certificate.slope_error:.3g}, true {slope}"

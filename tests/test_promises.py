@@ -110,7 +110,7 @@ def true_certificate(drawn, search):
     return Certificate(theta, slope, doubt, ends, gain, error, ends)
 
 
-@pytest.mark.parametrize("number", [0, 1, 9])
+@pytest.mark.parametrize("number", [0, 5, 9])
 def test_a_true_certificate_passes_and_no_other(number):
     drawn = any_penalty(number)
     search = search_of(drawn, Verdict("", 0, "", ""))

@@ -227,13 +227,14 @@ class DirectProblems:
         system = self._system(folds, theta)
         # Where one start leads nowhere, another one may.
         starts: list[tuple[Callable[[], State], float]] = [
-            (lambda: self._common(folds, theta), NEAR),
+            (lambda: self._common(folds, theta, max_iter), NEAR),
             (system.zero, SOLVED),
         ]
         if known := self._states.pop(chunk.start, None):
             starts.insert(0, (lambda: self._moved(system, folds, theta, *known), NEAR))
         best: DirectSolution | None = None
-        for start, target in starts:
+        # Few steps are a sign that others were in vain.
+        for start, target in starts[: None if max_iter >= MAX_ITER else 1]:
             solved = solve(system, folds, start(), max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
             corrections = CORRECTIONS if solved.n_iter < max_iter else 0
@@ -267,7 +268,7 @@ class DirectProblems:
         better = folds.objective(system, scaled) < folds.objective(system, state)
         return np.where(better[:, None, None], scaled[0], a), b
 
-    def _common(self, folds: Folds, theta: Vector) -> State:
+    def _common(self, folds: Folds, theta: Vector, max_iter: int) -> State:
         """Return where folds begin that know nothing yet: near the solution for their mean weights.
 
         It costs a share of what all of them would need to come there from zero.
@@ -278,7 +279,7 @@ class DirectProblems:
         system = self._system(one, theta)
         if len(folds) == 1 or self.loss.quadratic:
             return self._system(folds, theta).zero()
-        state = solve(system, one, system.zero(), MAX_ITER, ROUGH).state
+        state = solve(system, one, system.zero(), max_iter, ROUGH).state
         return tuple(np.repeat(x, len(folds), axis=0) for x in state)
 
     def _folds(self, chunk: slice) -> Folds:
