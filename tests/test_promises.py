@@ -23,7 +23,7 @@ from hoag_shine.datasets import data_home
 # problems each, always run. The number of chunks shares no factor with those of kinds of problems,
 # so that each chunk has many of them.
 N, CHUNKS = 510, 51
-ALWAYS = {"grid": 3, "fewer": 1, "outputs": 2, "certificate": 2, "independence": 1}
+ALWAYS = {"grid": 2, "fewer": 1, "outputs": 1, "certificate": 1, "independence": 1}
 # Of so many problems, the exact values themselves may be unknown.
 UNDECIDED = 0.25
 
