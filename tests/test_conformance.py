@@ -36,8 +36,9 @@ MODELS = [
 
 
 TIGHT = [ShineCV(model, cv=3, tol=1e-6, bounds=(1e-3, 1e3)) for model in MODELS]
-# Small problems are solved to rounding whatever the tolerance: these need no other settings.
-DEFAULT = [ShineCV(Ridge()), ShineCV(LogisticRegression())]
+# Least squares of small data are solved to rounding whatever the tolerance: no other settings. The
+# penalty of others agrees to ``tol`` only, and rows with weights are not repeated rows to the bit.
+DEFAULT = [ShineCV(Ridge())]
 
 
 @parametrize_with_checks([*TIGHT, *DEFAULT])

@@ -240,11 +240,14 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     if not best.slope_error < np.inf:
         return None
     if not best.exact:
-        # An estimate of the curvature will do to choose how well the slope should be known.
+        # An estimate of the curvature will do to choose how well the slope should be known. The
+        # certificate has less, since it takes errors off.
         curvature = _likely_curvature(seen.samples, best)
-        enough = np.sqrt(seen.negligible * curvature) - abs(_slope(best))
-        if enough > 0.0:
-            return ask._replace(grad_accuracy=enough) if enough < best.slope_error else None
+        enough = np.sqrt(0.8 * seen.negligible * curvature) - abs(_slope(best))
+        if enough >= best.slope_error:
+            return None
+        if enough > 0.5 * abs(_slope(best)):
+            return ask._replace(grad_accuracy=enough)
         return _nearer_minimum(seen, best, ask, curvature)
     certificate = certify(seen.samples, best, seen.lower, seen.upper)
     if certificate.gain <= seen.negligible:
@@ -255,9 +258,12 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
 
 
 def _nearer_minimum(seen: _Seen, best: Sample, ask: Ask, curvature: float) -> Ask | None:
-    """Ask for the minimum of the parabola, where slope and curvature at the best tell of one."""
-    if not (curvature > 0.0 and abs(_slope(best)) > best.slope_error):
+    """Ask for the minimum of the parabola that slope and curvature at the best tell of."""
+    slope = abs(_slope(best))
+    if not curvature > 0.0:
         return None
+    if slope <= best.slope_error:  # of which more has to be known before it leads anywhere
+        return ask._replace(grad_accuracy=0.5 * best.slope_error)
     step = np.clip(-_slope(best) / curvature, -0.5, 0.5)
     target = np.clip(best.theta + step, seen.lower, seen.upper)
     return ask._replace(theta=target) if abs(target[0] - _at(best)) > seen.tol else None
