@@ -336,6 +336,8 @@ def _search(
             return Outcome.CALLBACK
         if outcome is not None:
             return outcome
+        if sampler.late:  # what the callback has taken counts, too
+            return Outcome.MAX_TIME
 
 
 def _sample(sampler: Oracle, ask: Ask, scheduled: float | None, trace: Trace) -> Sample:
