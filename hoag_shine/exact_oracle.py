@@ -42,6 +42,7 @@ class ExactOracle:
         map: Callable[..., Iterable[Any]],  # noqa: A002
     ) -> None:
         self.problems = problems
+        self._before = problems.n_passes  # other searches have spent
         self.theta = theta
         self.deadline = np.inf
         self.n_iter = 0
@@ -122,7 +123,7 @@ class ExactOracle:
             floor=FLOOR_SHARE * self.problems.null_value,
             exact=True,
             cheap=True,
-            passes=self.problems.n_passes,
+            passes=self.problems.n_passes - self._before,
         )
 
 

@@ -50,6 +50,7 @@ class Sampler:
         map: Callable[..., Iterable[Any]],  # noqa: A002
     ) -> None:
         self.problems = problems
+        self._before = problems.n_passes  # other searches have spent
         self.method = method
         self.theta = theta
         self.max_iter = max_iter
@@ -281,7 +282,7 @@ class Sampler:
             tolerance=self.tolerance,
             floor=FLOOR_SHARE * self.problems.null_value,
             cheap=self.problems.work <= CHEAP_WORK,
-            passes=self.problems.n_passes,
+            passes=self.problems.n_passes - self._before,
         )
 
 

@@ -111,7 +111,7 @@ class SeparateOracles:
             floor=sum(s.floor for s in parts),
             exact=all(s.exact for s in parts),
             cheap=all(s.cheap for s in parts),
-            passes=self.problems.n_passes,
+            passes=sum(s.passes for s in parts),
             parts=tuple(parts),
         )
 

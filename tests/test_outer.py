@@ -9,6 +9,7 @@ from helpers import (
     make_case,
     quadratic_with_minimum_at,
 )
+from scipy import sparse
 from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import ConvergenceWarning
@@ -618,3 +619,15 @@ def test_a_schedule_comes_with_hoags_own_step(tolerance):
     best = hoag(problems, [2.0], hypergradient="cg").value
     result = hoag(problems, [2.0], hypergradient="cg", tolerance=tolerance, max_iter=500, memory=10)
     assert result.value <= 1.001 * best
+
+
+def test_a_second_search_of_the_same_problems_is_the_same():
+    """What looks may cost is a share of this search's passes, whatever others have spent."""
+    rng = np.random.default_rng(0)
+    X = sparse.random(2000, 1500, density=0.1, random_state=0, format="csr")
+    y = (X @ rng.standard_normal(1500) + 5.0 * rng.standard_normal(2000) > 0.0).astype(int)
+    problems = fold_problems(LogisticRegression(), X, y, cv=3)
+    assert problems.direct is None
+    searches = [[record["theta"][0] for record in hoag(problems).history] for _ in range(4)]
+    for other in searches[1:]:
+        np.testing.assert_allclose(other, searches[0], rtol=1e-6)

@@ -34,7 +34,8 @@ class Certificate:
     Attributes
     ----------
     theta : ndarray of shape (d,)
-        Of the result.
+        Of the lowest criterion: of the result, unless a rule such as ``selection="one-se"`` has
+        taken another.
     value : float
         What is minimised, there: the criterion and what shrinkage adds to it.
     error : float

@@ -98,8 +98,9 @@ class _Several:
 
     def outcome(self, best: Sample) -> Outcome:
         """Return how the search ends: by what is certain, where errors are."""
-        gain = certify(list(self.samples.values()), best, self.lower, self.upper).gain
-        certain = gain <= self.tol**2 * best.size or not (best.exact or best.slope_error < np.inf)
+        certain = self.gain(best) <= self.tol**2 * best.size or not (
+            best.exact or best.slope_error < np.inf
+        )
         return ending(best, self.lower, self.upper) if certain else Outcome.UNCERTAIN
 
     def ask(self, ask: Ask) -> Generator[Ask, Sample, Sample]:
@@ -107,11 +108,9 @@ class _Several:
         self.samples[sample.theta.tobytes()] = sample
         return sample
 
-    def certain(self, sample: Sample) -> bool:
-        """Whether the certificate of a sample says that no more can be gained."""
-        samples = list(self.samples.values())
-        gain = certify(samples, sample, self.lower, self.upper).gain
-        return bool(gain <= self.negligible(sample))
+    def gain(self, sample: Sample) -> float:
+        """Return what can at most be gained around a sample, by its certificate."""
+        return certify(list(self.samples.values()), sample, self.lower, self.upper).gain
 
     def on_line(
         self, base: Vector, direction: Vector, first_step: float
@@ -119,8 +118,7 @@ class _Several:
         """Run :func:`global_search` along a direction of zeros and ones; return the best sample."""
         moved = direction > 0.0
         reach = (self.lower - base)[moved].min(), (self.upper - base)[moved].max()
-        bounds = np.array(reach[:1]), np.array(reach[1:])
-        lower, upper = bounds
+        lower, upper = np.array(reach[:1]), np.array(reach[1:])
         search = global_search(
             np.zeros(1), lower, upper, self.tol, first_step, self.accuracy, self.looks
         )
@@ -160,7 +158,9 @@ class _Several:
             close = length <= self.tol and not sample.exact
             if (close or promised <= self.negligible(sample)) and seen:
                 # What the model has not seen, samples around may have.
-                if polished == POLISHES or not sample.exact or self.certain(sample):
+                if polished == POLISHES or not sample.exact:
+                    return sample
+                if self.gain(sample) <= self.negligible(sample):
                     return sample
                 better, polished = likely_step(list(self.samples.values()), sample), polished + 1
                 radius = max(radius, 2.0 * float(np.abs(better).max()))
