@@ -205,6 +205,7 @@ def test_classes_may_weigh_differently(class_weight):
         np.testing.assert_allclose(problem.outer_value_and_grad(w)[0], expected, rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:The penalty is chosen by")
 def test_a_search_scores_and_fits_on_all_rows():
     X, y = diabetes()
     found = ShineCV(Ridge(), cv=CV, scoring="r2", return_train_score=True).fit(X, y)
