@@ -316,7 +316,7 @@ def _search(
         record = trace.add(sample, look=ask.look or not np.isfinite(sample.value))
         outcome, moves = None, False
         if sampler.late or sampler.spent:
-            outcome = Outcome.MAX_TIME if sampler.late else Outcome.MAX_ITER
+            outcome = Outcome.MAX_TIME if sampler.late else Outcome.MAX_INNER_ITER
         else:
             try:
                 ask = rule.send(sample)
@@ -345,10 +345,11 @@ def _sample(sampler: Oracle, ask: Ask, scheduled: float | None, trace: Trace) ->
     try:
         return sampler.sample(ask, scheduled)
     except NotFiniteError:
-        if not trace.history:
+        best = trace.best_elsewhere(ask.theta)
+        if best is None:
             raise
-        sampler.restart(trace.best.theta, [s.w for s in trace.solutions])
-        return unbounded(ask, trace.best)
+        sampler.restart(best.theta, [s.w for s in trace.solutions])
+        return unbounded(ask, best)
 
 
 def _outcome(outcome: Outcome, best: Sample, lower: Vector, upper: Vector) -> Outcome:
@@ -489,6 +490,7 @@ _COMPLETE = (Outcome.CONVERGED, Outcome.BOUND)
 _ADVICE = {
     Outcome.UNCERTAIN: "the certificate of the result says what may be gained; decrease tol",
     Outcome.MAX_ITER: "increase max_iter, or tol if the result is accurate enough",
+    Outcome.MAX_INNER_ITER: "scale the features, or raise the lower bound of the penalty",
     Outcome.MAX_TIME: "the best hyperparameters seen until then are kept; increase max_time",
     Outcome.BOUND: "widen bounds if a better value beyond them would be of use",
     Outcome.INTERRUPTED: "the best hyperparameters seen until then are kept",
@@ -512,8 +514,8 @@ def _warn(outcome: Outcome, trace: Trace, lower: Vector, upper: Vector) -> None:
     if trace.unsolved:
         _convergence_warning(
             "The inner problems are not solved at the best hyperparameters, where the criterion is "
-            f"known to {trace.best.error:.1g} only: scale the features, raise the lower bound of "
-            "the penalty, or increase max_inner_iter."
+            f"known to {trace.best.error:.1g} only: scale the features, or raise the lower bound "
+            "of the penalty."
         )
 
 

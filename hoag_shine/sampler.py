@@ -27,7 +27,7 @@ CHUNK = 2
 
 # Inner iterations of a whole search, in units of the largest number in one solve: what needs more
 # is not going to end.
-MOST_SOLVES = 10
+MOST_SOLVES = 4
 
 # Multiplications of a pass that is cheap enough to look at the whole range: below a millisecond.
 CHEAP_WORK = 1e6

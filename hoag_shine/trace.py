@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .inner.lbfgs import Solution
 from .separate_oracle import Oracle
@@ -61,12 +62,24 @@ class Trace:
     @property
     def best_index(self) -> int:
         """The record that is lowest even if its error is against it; what is newer replaces."""
-        newest = {
+        return self._lowest(self._candidates())
+
+    def best_elsewhere(self, theta: NDArray[np.float64]) -> Sample | None:
+        """Return the best sample that does not lie at this theta, if there is one."""
+        candidates = self._candidates()
+        candidates.pop(theta.tobytes(), None)
+        return self._samples[self._lowest(candidates)] if candidates else None
+
+    def _candidates(self) -> dict[bytes, int]:
+        """Return the newest record at each theta, without looks."""
+        return {
             sample.theta.tobytes(): i
             for i, sample in enumerate(self._samples)
             if i not in self._looks
         }
-        return min(newest.values(), key=lambda i: pessimistic(self._samples[i]))
+
+    def _lowest(self, records: dict[bytes, int]) -> int:
+        return min(records.values(), key=lambda i: pessimistic(self._samples[i]))
 
     @property
     def latest(self) -> list[Sample]:

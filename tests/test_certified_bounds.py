@@ -25,7 +25,7 @@ CONVEX = [
     "tweedie",
     "own-loss",
 ]
-FEW, RECORDS = 100, 1000
+FEW, RECORDS = 50, 1000
 
 
 def violations(seed, records):

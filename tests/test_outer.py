@@ -400,7 +400,7 @@ def test_an_interrupt_anywhere_keeps_what_there_is(hypergradient):
 def test_unsolved_inner_problems_are_warned_of(max_inner_iter):
     # One by one, they have no Hessians to factorise, by which the result would be solved after all.
     problems = ProblemSet(list(make_case("logistic").problems))
-    with pytest.warns(ConvergenceWarning, match="not solved at the best.*max_inner_iter"):
+    with pytest.warns(ConvergenceWarning, match="not solved at the best.*scale the features"):
         result = hoag(
             problems,
             max_inner_iter=max_inner_iter,

@@ -19,10 +19,10 @@ from zoo import SMALL
 from hoag_shine import ShineCV
 from hoag_shine.datasets import data_home
 
-# So many problems of each promise take many minutes; those of the first few chunks, of ten
+# So many problems of each promise take many minutes; those of the first few chunks, of five
 # problems each, always run. The number of chunks shares no factor with those of kinds of problems,
 # so that each chunk has many of them.
-N, CHUNKS = 510, 51
+N, CHUNKS = 505, 101
 ALWAYS = {"grid": 2, "fewer": 1, "outputs": 1, "certificate": 1, "independence": 1}
 # Of so many problems, the exact values themselves may be unknown.
 UNDECIDED = 0.25

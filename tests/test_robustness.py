@@ -243,7 +243,9 @@ def test_a_search_ends_in_finite_numbers_or_an_error(estimators, data):
     mean = np.exp(np.mean(np.log(values))) if penalty == "feature" else values
     assert ((mean >= (1.0 - 1e-9) * 1e-8) & (mean <= (1.0 + 1e-9) * 1e8)).all()
     for record in search.history_:
-        assert np.isfinite(record["criterion"])
+        # Where an exponential overflows, a look says that nothing is known of the place.
+        known = not record["look"] or record["error"] < np.inf
+        assert np.isfinite(record["criterion"]) if known else not np.isnan(record["criterion"])
         assert np.isfinite(record["hypergradient"]).all()
 
 

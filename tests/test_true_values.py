@@ -14,9 +14,9 @@ from sklearn.model_selection import cross_validate
 from supported import CASES
 from truth import Truth, check, summary
 
-# Each chunk has one problem of every kind. All of them take minutes; every tenth runs always, and
-# the first few of these with what is quick, too.
-CHUNKS, SIZE, ALWAYS, QUICK = 100, 20, 10, 3
+# Each chunk has one problem of every kind. All of them take minutes; every twentieth runs always,
+# and the first of these with what is quick, too.
+CHUNKS, SIZE, ALWAYS, QUICK = 100, 20, 20, 1
 # The names that truth.py has for the cases of supported.py whose targets it can be given.
 NAMES = {
     "LogisticRegression": ("logistic", "multinomial"),

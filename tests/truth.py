@@ -45,8 +45,8 @@ ESTIMATE = 1e-2
 DECISIVE = 1e-8
 # Where a loss is not convex, values further apart may belong to different minima.
 APART = 1e-2
-# No search of so small data may take longer.
-MOST_SECONDS = 20.0
+# No search of so small data may take longer, on a slow processor either.
+MOST_SECONDS = 60.0
 
 
 # True values of a drawn problem.

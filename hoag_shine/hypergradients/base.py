@@ -66,7 +66,7 @@ def _finished(answer: Hypergradient) -> Solver[Hypergradient]:
     yield  # makes this a generator
 
 
-def relative(residual: Vector, outer_grad: Vector) -> float:
-    """Return the norm of a residual relative to that of the right-hand side."""
+def relative(residual: Vector | float, outer_grad: Vector) -> float:
+    """Return the norm of a residual, or that norm, relative to that of the right-hand side."""
     scale = float(np.linalg.norm(outer_grad))
     return float(np.linalg.norm(residual)) / scale if scale > 0.0 else 0.0

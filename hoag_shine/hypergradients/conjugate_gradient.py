@@ -11,6 +11,9 @@ from ..inner.requests import HessianProduct, Solver
 from ..problems.base import Problem
 from .base import Hypergradient, Vector, relative
 
+# Conjugate gradients whose residual has grown so much lose to rounding, and for good.
+DIVERGED = 1e8
+
 
 def cg(
     problem: Problem,
@@ -37,6 +40,11 @@ def cg(
     max_iter : int, default=1000
         Largest number of Hessian products. The residual is reported in any case.
 
+    Notes
+    -----
+    Where the matrix is too badly conditioned for the arithmetic, residuals end up growing without
+    bound: the q with the smallest is returned.
+
     References
     ----------
     .. [1] F. Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016,
@@ -53,7 +61,13 @@ def cg(
         n_hvp = 1
     direction = np.zeros_like(q)
     last = np.inf
-    while np.linalg.norm(residual) > target and n_hvp < max_iter:
+    best, smallest = q, np.inf
+    while True:
+        norm = float(np.linalg.norm(residual))
+        if norm < smallest:
+            best, smallest = q.copy(), norm
+        if norm <= target or n_hvp >= max_iter or not norm <= DIVERGED * smallest:
+            break
         scaled = preconditioner * residual
         energy = float(residual @ scaled)
         if not energy > 0.0:  # of a residual whose square underflows
@@ -68,7 +82,7 @@ def cg(
         q += step * direction
         residual -= step * product
         last = energy
-    return Hypergradient(q, n_hvp, relative(residual, outer_grad))
+    return Hypergradient(best, n_hvp, relative(smallest, outer_grad))
 
 
 def cg_limited(

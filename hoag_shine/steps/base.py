@@ -34,6 +34,7 @@ class Outcome(Enum):
     BOUND = "the best hyperparameter lies on a bound, and the criterion falls beyond it"
     UNCERTAIN = "it is not certain that no more than the tolerance can still be gained"
     MAX_ITER = "the limit of outer iterations was reached"
+    MAX_INNER_ITER = "the inner problems took as many iterations as a search may cost"
     MAX_TIME = "the limit of time was reached"
     CALLBACK = "the callback asked to stop"
     INTERRUPTED = "the search was interrupted"
