@@ -15,7 +15,7 @@ def main(folder: str) -> None:
     modules = {
         path.as_posix()
         for path in Path(PACKAGE).rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix == ".py" or path.suffix == ".pyi" or path.name == "py.typed"
     }
     check_wheel(wheel, modules)
     check_sdist(sdist, modules)

@@ -5,44 +5,22 @@ any bilevel problem. Names are loaded when they are first used.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._version import __version__
 
-if TYPE_CHECKING:
-    from .datasets import load_dataset
-    from .estimators.generalized_linear import GeneralizedLinear
-    from .folds import fold_problems
-    from .hypergradients import Hypergradient
-    from .inner.inverse_hessian import InverseHessian
-    from .inner.lbfgs import Solution, Status, minimize_lbfgs
-    from .outer import HoagResult, hoag
-    from .plotting import ShinePathDisplay
-    from .problems.base import Problem, ProblemSet
-    from .problems.losses import (
-        HuberLoss,
-        LogisticLoss,
-        Loss,
-        MultinomialLoss,
-        SigmoidSquaredLoss,
-        SquaredHingeLoss,
-        SquaredLoss,
-        TweedieLoss,
-    )
-    from .search import ShineCV
-    from .steps import Certificate, Outcome
-
+# The module of each name; type checkers read __init__.pyi.
 _HOMES = {
-    "Certificate": "steps",
+    "Certificate": "outer.steps",
     "GeneralizedLinear": "estimators.generalized_linear",
-    "HoagResult": "outer",
+    "HoagResult": "outer.hoag",
     "HuberLoss": "problems.losses",
     "Hypergradient": "hypergradients",
     "InverseHessian": "inner.inverse_hessian",
     "LogisticLoss": "problems.losses",
     "Loss": "problems.losses",
     "MultinomialLoss": "problems.losses",
-    "Outcome": "steps",
+    "Outcome": "outer.steps",
     "Problem": "problems.base",
     "ProblemSet": "problems.base",
     "ShineCV": "search",
@@ -53,39 +31,13 @@ _HOMES = {
     "SquaredLoss": "problems.losses",
     "Status": "inner.lbfgs",
     "TweedieLoss": "problems.losses",
-    "fold_problems": "folds",
-    "hoag": "outer",
+    "fold_problems": "search.folds",
+    "hoag": "outer.hoag",
     "load_dataset": "datasets",
     "minimize_lbfgs": "inner.lbfgs",
 }
 
-__all__ = [
-    "Certificate",
-    "GeneralizedLinear",
-    "HoagResult",
-    "HuberLoss",
-    "Hypergradient",
-    "InverseHessian",
-    "LogisticLoss",
-    "Loss",
-    "MultinomialLoss",
-    "Outcome",
-    "Problem",
-    "ProblemSet",
-    "ShineCV",
-    "ShinePathDisplay",
-    "SigmoidSquaredLoss",
-    "Solution",
-    "SquaredHingeLoss",
-    "SquaredLoss",
-    "Status",
-    "TweedieLoss",
-    "__version__",
-    "fold_problems",
-    "hoag",
-    "load_dataset",
-    "minimize_lbfgs",
-]
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 
-from .files import reading
+from .utils.files import reading
 
 Matrix: TypeAlias = "NDArray[Any] | sparse.csr_matrix[Any]"
 Data: TypeAlias = tuple[Matrix, NDArray[Any]]

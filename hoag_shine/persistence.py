@@ -24,10 +24,10 @@ from sklearn.utils.validation import check_is_fitted
 from ._version import __version__
 from .estimators.generalized_linear import GeneralizedLinear
 from .estimators.registry import MODELS
-from .files import reading
 from .problems import losses
 from .problems.losses import Loss
-from .warn import warn
+from .utils.files import reading
+from .utils.warn import warn
 
 ESTIMATORS: dict[str, Any] = {cls.__name__: cls for cls in MODELS}
 OWN_LOSSES: dict[str, type[Loss]] = {name: getattr(losses, name) for name in losses.__all__}

@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from .folds import FoldedData
 from .inner.lbfgs import Solution
-from .pipelines import Chain
+from .search.folds import FoldedData
+from .search.pipelines import Chain
 from .search.refit import Refit, fitted_model
 
 if TYPE_CHECKING:

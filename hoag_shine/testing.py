@@ -17,10 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from .hypergradients import Hypergradient, Method, as_solvers, resolve_method
 from .inner.lbfgs import Solution, minimize_lbfgs
-from .inner.requests import Evaluate, HessianProduct, run_together
 from .problems.base import Problem, ProblemSet
 from .problems.losses import Loss
-from .validation import check_count, check_flag, check_positive, check_seed, check_vector, shown
+from .problems.requests import Evaluate, HessianProduct, run_together
+from .utils.validation import (
+    check_count,
+    check_flag,
+    check_positive,
+    check_seed,
+    check_vector,
+    shown,
+)
 
 __all__ = ["check_hypergradient", "check_loss", "check_problem"]
 

@@ -21,10 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from hoag_shine import Hypergradient, Problem, ProblemSet, Solution, minimize_lbfgs
 from hoag_shine.datasets import data_home
 from hoag_shine.hypergradients import as_solvers
-from hoag_shine.inner.requests import run_together
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, SquaredLoss
 from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.requests import run_together
 
 needs_data = pytest.mark.skipif(
     data_home() is None or not data_home().is_dir(),

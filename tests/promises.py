@@ -31,7 +31,7 @@ from truth import APART, DECISIVE, NULL_SHARE, PROMISED, TooSlow, Truth, limit
 from zoo import LARGE, SMALL, Criterion
 
 from hoag_shine import ShineCV
-from hoag_shine.tolerances import FLOOR_SHARE
+from hoag_shine.outer.tolerances import FLOOR_SHARE
 
 # A result is worse than a grid where it exceeds its best value by more than this share of it, or,
 # near zero, by more than this share of the loss of the null model.

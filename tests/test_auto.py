@@ -18,10 +18,10 @@ from sklearn.svm import LinearSVC
 from hoag_shine import ProblemSet, ShineCV, fold_problems, hoag, minimize_lbfgs
 from hoag_shine.hypergradients import METHODS, auto, cg
 from hoag_shine.hypergradients.linear_system import LinearSystem, Preconditioner, positive_definite
-from hoag_shine.inner.requests import HessianProduct
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, SquaredLoss
 from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.requests import HessianProduct
 
 
 def hessian(problem, theta, w):

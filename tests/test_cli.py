@@ -271,7 +271,7 @@ def test_interrupt_before_there_is_anything(monkeypatch, capsys):
     def interrupt(name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hoag_shine.commands.load_dataset", interrupt)
+    monkeypatch.setattr("hoag_shine.cli.commands.load_dataset", interrupt)
     assert main(["tune", "sklearn:diabetes"]) == 130
     assert capsys.readouterr().err == "hoag-shine: interrupted\n"
 

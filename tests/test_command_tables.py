@@ -126,7 +126,7 @@ def test_parquet_is_csv_with_types(flowers, model):
 
 def test_polars_reads_what_pandas_reads(flowers, monkeypatch):
     pytest.importorskip("polars")
-    from hoag_shine import tables
+    from hoag_shine.cli import tables
 
     by_pandas = tables.read_table(flowers)
     monkeypatch.setattr(tables, "find_spec", lambda name: name == "polars")
@@ -256,10 +256,10 @@ def test_lines_fit_the_terminal(width, monkeypatch, capsys):
 def test_an_interrupt_while_it_is_imported(monkeypatch, capsys):
     class Interrupting:
         def find_spec(self, name, path=None, target=None):
-            if name == "hoag_shine.commands":
+            if name == "hoag_shine.cli.commands":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "hoag_shine.commands", raising=False)
+    monkeypatch.delitem(sys.modules, "hoag_shine.cli.commands", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
     assert main(["tune", "sklearn:iris"]) == 130
     assert capsys.readouterr().err == "hoag-shine: interrupted\n"

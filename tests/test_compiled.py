@@ -15,7 +15,7 @@ CALL = """
 import warnings
 warnings.simplefilter("always")
 import numpy as np
-from hoag_shine import kernels
+from hoag_shine.linalg import kernels
 print(kernels.dot(np.arange(4.0), np.ones(4)), kernels.range_of_sizes(np.array([0.0, 3.0])))
 """
 ANSWER = "6.0 (3.0, 3.0)\n"

@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, train_test_split
 from sklearn.preprocessing import StandardScaler, scale
 
 from hoag_shine import ShineCV, fold_problems, hoag
-from hoag_shine.groups import coefficient_groups
+from hoag_shine.problems.groups import coefficient_groups
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numba import njit
 from numba.core.errors import TypingError
 
-from hoag_shine import half
+from hoag_shine.linalg import half
 
 # A number's size in its unit is below this.
 TOP = 2.0**half.LARGEST

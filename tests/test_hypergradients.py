@@ -45,7 +45,7 @@ from hoag_shine.hypergradients import (
     shine,
 )
 from hoag_shine.inner.inverse_hessian import InverseHessian
-from hoag_shine.inner.requests import HessianProduct
+from hoag_shine.problems.requests import HessianProduct
 
 STEP = 1e-4
 

@@ -8,7 +8,7 @@ from helpers import in_a_process
 FAULTS = """
 import resource
 import numpy as np
-from hoag_shine.memory import keep_freed_memory
+from hoag_shine.linalg.allocator import keep_freed_memory
 
 def used():
     return resource.getrusage(resource.RUSAGE_SELF)

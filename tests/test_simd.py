@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from hoag_shine import simd
+from hoag_shine.linalg import simd
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hoag_shine import Outcome
-from hoag_shine.steps import (
+from hoag_shine.outer.steps import (
     Sample,
     adaptive,
     global_search,

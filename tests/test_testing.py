@@ -17,9 +17,9 @@ from hoag_shine import (
     fold_problems,
 )
 from hoag_shine.hypergradients import METHODS
-from hoag_shine.inner.requests import HessianProduct
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.requests import HessianProduct
 from hoag_shine.testing import check_hypergradient, check_loss, check_problem
 
 LOSSES = [LogisticLoss(), SquaredLoss(), SigmoidSquaredLoss(), MultinomialLoss()]

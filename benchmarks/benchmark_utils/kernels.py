@@ -10,7 +10,7 @@ from itertools import cycle
 import numpy as np
 
 from hoag_shine import InverseHessian
-from hoag_shine.inner.requests import Evaluate, HessianProduct
+from hoag_shine.problems.requests import Evaluate, HessianProduct
 
 from .problems import searched
 

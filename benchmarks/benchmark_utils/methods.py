@@ -17,7 +17,7 @@ from benchmark_utils.settling import BOUNDS
 from hoag_shine import Outcome, hoag
 from hoag_shine.hypergradients import METHODS as HYPERGRADIENTS
 from hoag_shine.hypergradients import ShineOPA, cg_limited
-from hoag_shine.steps import RULES, Ask
+from hoag_shine.outer.steps import RULES, Ask
 
 # A dense factorisation of the Hessian is out of the question beyond this number of variables.
 EXACT_LIMIT = 2000

@@ -2,7 +2,7 @@
 
 from sklearn.linear_model import LogisticRegression
 
-from hoag_shine.folds import FoldedData, problems_of
+from hoag_shine.search.folds import FoldedData, problems_of
 
 
 def searched(data):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..warn import warn
+from ..utils.warn import warn
 from .asking import may_ask, within_torch_func
 from .backward import Linearisation, Method
 from .info import BackwardInfo, Info

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from ..problems.losses import Loss
-from ..validation import check_number, shown
+from ..utils.validation import check_number, shown
 
 Vector = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
-from ..validation import check_positive, shown
+from ..utils.validation import check_positive, shown
 from .base import Model, Vector
 
 

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from ..exact_oracle import first_solution
-from ..groups import UNPENALISED, Groups
 from ..inner.lbfgs import Solution, Status, minimize_lbfgs
+from ..outer.exact_oracle import first_solution
 from ..problems.base import Problem
-from ..problems.compression import CompressedRows
 from ..problems.direct import MANY_FOLDS, MANY_NUMBERS
 from ..problems.fold_weights import FoldWeights, as_fold_weights
+from ..problems.groups import UNPENALISED, Groups
 from ..problems.held_out import HeldOut
 from ..problems.linear import LinearProblems
 from ..problems.penalties import L2Penalty
-from ..warn import warn
+from ..problems.presolve.rows import CompressedRows
+from ..utils.warn import warn
 from .base import Model, Vector
 
 Array = NDArray[np.float64]

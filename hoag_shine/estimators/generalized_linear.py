@@ -10,10 +10,10 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
-from ..groups import coefficient_groups
-from ..interrupts import set_fitted
+from ..problems.groups import coefficient_groups
 from ..problems.losses import Loss, SquaredLoss
-from ..validation import (
+from ..utils.interrupts import set_fitted
+from ..utils.validation import (
     check_count,
     check_flag,
     check_positive,

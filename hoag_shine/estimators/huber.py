@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.extmath import safe_sparse_dot
 
-from ..groups import HELD
+from ..problems.groups import HELD
 from ..problems.losses import HuberLoss
-from ..validation import check_positive
+from ..utils.validation import check_positive
 from .base import Model, Vector, middle
 
 

@@ -17,14 +17,14 @@ problem left to ``start`` from, None at first.
 
 A method may call ``problem.hessp``; or, to have its Hessian products served in the same data pass
 as those of the other folds, be a generator that yields
-:class:`~hoag_shine.inner.requests.HessianProduct` requests. A method of one's own is passed by
+:class:`~hoag_shine.problems.requests.HessianProduct` requests. A method of one's own is passed by
 value wherever a name is accepted. One that also wants pairs of its own in the inner solver's
 memory has a ``probe``, see :class:`ShineOPA`.
 """
 
 from __future__ import annotations
 
-from ..validation import shown
+from ..utils.validation import shown
 from .auto import auto
 from .base import Hypergradient, Method, as_solvers
 from .conjugate_gradient import cg, cg_limited, shine_refine

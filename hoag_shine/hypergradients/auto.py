@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..inner.lbfgs import Solution
-from ..inner.requests import HessianProduct, Solver
 from ..problems.base import Problem
+from ..problems.requests import HessianProduct, Solver
 from .base import Hypergradient, Vector, relative
 from .linear_system import LinearSystem, Preconditioner, positive_definite
 

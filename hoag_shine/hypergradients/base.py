@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.requests import Solver
+from ..problems.requests import Solver
 
 Vector = NDArray[np.float64]
 

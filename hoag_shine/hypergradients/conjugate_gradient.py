@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..inner.lbfgs import Solution
-from ..inner.requests import HessianProduct, Solver
 from ..problems.base import Problem
+from ..problems.requests import HessianProduct, Solver
 from .base import Hypergradient, Vector, relative
 
 # Conjugate gradients whose residual has grown so much lose to rounding, and for good.

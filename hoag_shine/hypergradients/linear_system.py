@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 
-from .. import kernels
-from ..cholesky import cholesky_solver
+from ..linalg import kernels
+from ..linalg.cholesky import cholesky_solver
 
 Vector = NDArray[np.float64]
 

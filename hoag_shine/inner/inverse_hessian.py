@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from .. import half, kernels
-from ..validation import check_count
+from ..linalg import half, kernels
+from ..utils.validation import check_count
 
 if TYPE_CHECKING:
     _Operator = LinearOperator[np.float64]

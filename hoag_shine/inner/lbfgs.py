@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..validation import check_count, check_function, check_positive, check_vector, shown
+from ..problems.requests import Evaluate, HessianProduct, Solver, run_together
+from ..utils.validation import check_count, check_function, check_positive, check_vector, shown
 from .inverse_hessian import MOST_PAIRS, InverseHessian
 from .line_search import Trial, strong_wolfe
-from .requests import Evaluate, HessianProduct, Solver, run_together
 
 if TYPE_CHECKING:
     from ..problems.base import Problem
@@ -82,7 +82,7 @@ def lbfgs(
     step: Vector | None = None,
     probe: Probe | None = None,
 ) -> Solver[Solution]:
-    """Minimise by L-BFGS; a generator of requests, see :mod:`hoag_shine.inner.requests`.
+    """Minimise by L-BFGS; a generator of requests, see :mod:`hoag_shine.problems.requests`.
 
     Parameters
     ----------

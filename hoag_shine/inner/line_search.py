@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .requests import Evaluate, Line, Solver
+from ..problems.requests import Evaluate, Line, Solver
 
 Vector = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.requests import Evaluate, HessianProduct, Request
+from .requests import Evaluate, HessianProduct, Request
 
 Vector = NDArray[np.float64]
 

@@ -34,19 +34,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 
-from .. import kernels
-from ..cholesky import cholesky_solver
-from ..groups import HELD, UNPENALISED
-from ..inner.requests import Evaluate, HessianProduct, Request
-from ..memory import keep_freed_memory
+from ..linalg import kernels
+from ..linalg.allocator import keep_freed_memory
+from ..linalg.cholesky import cholesky_solver
+from ..linalg.design import MODERATE, CSRDesign, DenseDesign, as_design
 from .base import Problem, ProblemSet
 from .by_fold import ByFold, columns
-from .design import MODERATE, CSRDesign, DenseDesign, as_design
 from .direct import DirectProblems, Sizes, affordable
 from .fold_weights import FoldWeights, as_fold_weights
+from .groups import HELD, UNPENALISED
 from .held_out import HeldOut
 from .losses import Loss
 from .penalties import L2Penalty
+from .requests import Evaluate, HessianProduct, Request
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import kernels
-from ..groups import HELD
+from ..linalg import kernels
+from .groups import HELD
 
 Vector = NDArray[np.float64]
 

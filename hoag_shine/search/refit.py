@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..estimators.fit import fit, whole_problem
-from ..folds import FoldedData, Part, training_weights
-from ..groups import Groups
 from ..inner.inverse_hessian import InverseHessian
 from ..inner.lbfgs import Solution
+from ..outer.tolerances import result_accuracy
 from ..problems.base import Problem
-from ..tolerances import result_accuracy
+from ..problems.groups import Groups
+from .folds import FoldedData, Part, training_weights
 
 Vector = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..folds import FoldedData, Part
 from ..inner.lbfgs import Solution
 from .callbacks import Task
+from .folds import FoldedData, Part
 from .refit import fitted_model
 from .scoring import Scores
 

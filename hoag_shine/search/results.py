@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from ..outer import HoagResult
-from ..warn import warn
+from ..outer.hoag import HoagResult
+from ..utils.warn import warn
 from .scoring import CRITERION, Scores
 
 Array = NDArray[np.float64]

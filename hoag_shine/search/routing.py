@@ -16,8 +16,8 @@ from sklearn import get_config
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
-from ..pipelines import Chain
-from ..warn import warn
+from ..utils.warn import warn
+from .pipelines import Chain
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 from sklearn.utils.extmath import safe_sparse_dot
 
-from ..folds import FoldedData, Part, Rows
 from ..inner.lbfgs import Solution
-from ..validation import check_number, naming
-from ..warn import warn
+from ..utils.validation import check_number, naming
+from ..utils.warn import warn
+from .folds import FoldedData, Part, Rows
 
 Array = NDArray[np.float64]
 

@@ -17,16 +17,14 @@ from sklearn.utils.validation import check_is_fitted
 from ..estimators.base import Model, check_tunable
 from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
-from ..folds import FoldedData, Part, problems_of
-from ..groups import log_units
 from ..hypergradients import Method, resolve_method
 from ..inner.lbfgs import Solution
-from ..interrupts import Deferred, Interrupts, set_fitted
-from ..outer import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
-from ..pipelines import Chain
+from ..outer.hoag import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
+from ..outer.steps import Outcome
 from ..problems.base import ProblemSet
-from ..steps import Outcome
-from ..validation import (
+from ..problems.groups import log_units
+from ..utils.interrupts import Deferred, Interrupts, set_fitted
+from ..utils.validation import (
     check_flag,
     check_number,
     check_option,
@@ -35,9 +33,11 @@ from ..validation import (
     numpy_only,
     shown,
 )
-from ..warn import one_warning, warn
+from ..utils.warn import one_warning, warn
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
+from .folds import FoldedData, Part, problems_of
 from .grids import explaining_grids
+from .pipelines import Chain
 from .refit import Refit
 from .report import Report
 from .results import results_table, select, warn_of_missing_scores

@@ -19,11 +19,11 @@ from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import KFold, LeaveOneOut, RepeatedKFold, ShuffleSplit
 
 from hoag_shine import ShineCV, fold_problems
-from hoag_shine.groups import HELD
-from hoag_shine.problems.compression import CompressedRows
+from hoag_shine.problems.groups import HELD
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, MultinomialLoss, SquaredLoss, TweedieLoss
 from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.presolve.rows import CompressedRows
 
 CV = KFold(3, shuffle=True, random_state=0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from hoag_shine.problems.design import as_design
+from hoag_shine.linalg.design import as_design
 
 
 @cache

@@ -11,10 +11,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold
 
 from hoag_shine import ProblemSet, ShineCV, SquaredLoss, fold_problems
-from hoag_shine.inner.requests import Evaluate, HessianProduct, Line
-from hoag_shine.problems.design import BLOCK_BYTES, as_design
+from hoag_shine.linalg.design import BLOCK_BYTES, as_design
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.requests import Evaluate, HessianProduct, Line
 
 
 def points(case, seed=0):

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold
 
 from hoag_shine import ShineCV, fold_problems, hoag
-from hoag_shine.groups import coefficient_groups
-from hoag_shine.problems.merging import MANY, MergedColumns
+from hoag_shine.problems.groups import coefficient_groups
+from hoag_shine.problems.presolve.columns import MANY, MergedColumns
 
 CV = KFold(3, shuffle=True, random_state=0)
 

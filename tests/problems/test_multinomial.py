@@ -16,9 +16,9 @@ from sklearn.preprocessing import StandardScaler
 
 from hoag_shine import MultinomialLoss, ShineCV, fold_problems, load_dataset
 from hoag_shine.hypergradients import METHODS
-from hoag_shine.inner.requests import Evaluate, HessianProduct
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.requests import Evaluate, HessianProduct
 
 N_CLASSES = 3
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ...warn import warn
+from ...utils.warn import warn
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 FORMAT, FORMAT_VERSION = "hoag_shine checkpoint", 2

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...files import reading
+from ...utils.files import reading
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 

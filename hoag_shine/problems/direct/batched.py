@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 
-from ...cholesky import cholesky_solver
+from ...linalg.cholesky import cholesky_solver
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ...groups import HELD
+from ..groups import HELD
 from ..penalties import L2Penalty
 from .newton import State
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...groups import HELD, UNPENALISED
 from ..fold_weights import FoldWeights
+from ..groups import HELD, UNPENALISED
 from ..held_out import HeldOut
 from ..losses import Loss
 from ..penalties import L2Penalty

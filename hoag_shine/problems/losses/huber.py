@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...validation import check_positive
+from ...utils.validation import check_positive
 from .base import Array, Loss
 
 # The residual that the scale is kept above, in units of the targets.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import expit, softmax
 
-from ... import kernels
+from ...linalg import kernels
 from .base import Array, Loss
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...validation import check_number, check_positive, shown
+from ...utils.validation import check_number, check_positive, shown
 from .base import Array, Loss
 
 # Beyond this, an exponential is replaced by its tangent: large but finite, so that what has no

@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 
-from .files import reading
+from ..utils.files import reading
 
 Table = dict[str, NDArray[Any]]
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")

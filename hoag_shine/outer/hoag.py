@@ -3,10 +3,10 @@ r"""The outer loop: tune hyperparameters by hypergradients of inexactly solved i
 :func:`hoag` alternates between an inner and an outer side that know little of each other:
 
 * The inner side, the ``Sampler``, solves all inner problems at some theta to some tolerance and
-  reports a :class:`~hoag_shine.steps.Sample`: criterion, hypergradient, and what the inner error
-  may be worth. Solutions, L-BFGS pairs and adjoints are carried from one theta to the next.
+  reports a :class:`~hoag_shine.outer.steps.Sample`: criterion, hypergradient, and what the inner
+  error may be worth. Solutions, L-BFGS pairs and adjoints are carried from one theta to the next.
 * A *step rule* decides which theta comes next and how accurate its sample must be. It is a
-  generator that yields an :class:`~hoag_shine.steps.Ask` and is sent the sample; it ends by
+  generator that yields an :class:`~hoag_shine.outer.steps.Ask` and is sent the sample; it ends by
   returning why.
 """
 
@@ -23,15 +23,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from ..hypergradients import Method, auto, resolve_method
+from ..inner.inverse_hessian import MOST_PAIRS
+from ..inner.lbfgs import Solution
+from ..problems.base import JoinedProblems, Problem, ProblemSet
+from ..problems.direct import DirectProblems
+from ..utils.interrupts import Deferred, Threads
+from ..utils.validation import (
+    check_count,
+    check_function,
+    check_n_jobs,
+    check_option,
+    check_positive,
+    check_vector,
+    shown,
+)
+from ..utils.warn import one_warning, warn
 from .exact_oracle import ExactOracle
-from .hypergradients import Method, auto, resolve_method
-from .inner.inverse_hessian import MOST_PAIRS
-from .inner.lbfgs import Solution
-from .interrupts import Deferred, Threads
-from .problems.base import JoinedProblems, Problem, ProblemSet
-from .problems.direct import DirectProblems
-from .sampler import Sampler
-from .separate_oracle import Oracle, SeparateOracles
+from .history import Trace
+from .inexact_oracle import Sampler
+from .separate_oracles import Oracle, SeparateOracles
 from .steps import (
     Ask,
     Certificate,
@@ -47,17 +58,6 @@ from .steps import (
 )
 from .steps.base import NotFiniteError, ending, unbounded
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
-from .trace import Trace
-from .validation import (
-    check_count,
-    check_function,
-    check_n_jobs,
-    check_option,
-    check_positive,
-    check_vector,
-    shown,
-)
-from .warn import one_warning, warn
 
 Vector = NDArray[np.float64]
 # A rule that still wants more accuracy at one theta after so many samples there will not get it.
@@ -139,7 +139,7 @@ def hoag(
         hyperparameters, of which each is searched by itself where their problems have nothing in
         common, as those of several targets. ``"adaptive"`` is HOAG's projected gradient step, and
         the default with one of HOAG's schedules or a callable as ``tolerance``. See
-        :mod:`hoag_shine.steps`.
+        :mod:`hoag_shine.outer.steps`.
     first_step : float, optional
         Length of the first step in theta; 2 by default, where nothing is known, and 1 for the
         adaptive step. Less is better where the best theta is known to be near.

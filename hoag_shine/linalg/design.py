@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .. import kernels
-from ..simd import n_lanes
+from . import kernels
+from .simd import n_lanes
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .design import as_design
-from .losses import Loss
+from ...linalg.design import as_design
+from ..losses import Loss
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .inner.lbfgs import Solution
-from .separate_oracle import Oracle
+from ..inner.lbfgs import Solution
+from .separate_oracles import Oracle
 from .steps import Ask, Sample
 from .steps.base import NotFiniteError, accurately, pessimistic
 

@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inner.inverse_hessian import _Operator
+from ..inner.lbfgs import Solution, Status
+from ..problems.base import ProblemSet
 from .exact_oracle import ExactOracle
-from .inner.inverse_hessian import _Operator
-from .inner.lbfgs import Solution, Status
-from .problems.base import ProblemSet
-from .sampler import Sampler
+from .inexact_oracle import Sampler
 from .steps import Ask, Sample
 from .steps.base import NotFiniteError, unbounded
 
@@ -23,8 +23,8 @@ Vector = NDArray[np.float64]
 class SeparateOracles:
     """Oracles of one hyperparameter each, as one.
 
-    It has the methods of :class:`~hoag_shine.sampler.Sampler`. Its samples have those of the single
-    oracles as ``parts``, each with the accuracy, the units and the tolerance of its own.
+    It has the methods of :class:`~hoag_shine.outer.inexact_oracle.Sampler`. Its samples have those
+    of the single oracles as ``parts``, each with the accuracy, the units and the tolerance of its own.
 
     Parameters
     ----------

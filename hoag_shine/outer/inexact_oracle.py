@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .hypergradients import Hypergradient, Method, as_solvers
-from .inner.inverse_hessian import InverseHessian
-from .inner.lbfgs import Solution, Status, lbfgs, quasi_newton_step
-from .inner.requests import Evaluate, run_together
-from .problems.base import ProblemSet
+from ..hypergradients import Hypergradient, Method, as_solvers
+from ..inner.inverse_hessian import InverseHessian
+from ..inner.lbfgs import Solution, Status, lbfgs, quasi_newton_step
+from ..problems.base import ProblemSet
+from ..problems.requests import Evaluate, run_together
 from .steps import RELIABLE_RESIDUAL, Ask, Sample
 from .steps.base import NotFiniteError
 from .tolerances import FLOOR, FLOOR_SHARE

@@ -1,7 +1,7 @@
 """The command ``hoag-shine``.
 
 It imports nothing heavy before it can answer Ctrl-C; the commands are in
-:mod:`hoag_shine.commands`.
+:mod:`hoag_shine.cli.commands`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ r"""How accurately the inner problems are solved along the outer iterations.
 A rule returns the tolerance of outer iteration k = 1, 2, ... relative to the norm of the inner
 gradient at the start. The published ones are sequences, all summable, as HOAG's convergence
 theorem asks (Pedregosa, ICML 2016, theorem 2 and section 5). ``"adjoint"`` instead has no
-sequence: the accuracy follows from what the step rule asks for, see :mod:`hoag_shine.outer`.
+sequence: the accuracy follows from what the step rule asks for, see :mod:`hoag_shine.outer.hoag`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from .validation import check_positive, shown
+from ..utils.validation import check_positive, shown
 
 # Double precision allows no more in general.
 FLOOR = 1e-12

@@ -1,7 +1,7 @@
 r"""Step rules: which hyperparameters to look at next, and how closely.
 
-A rule is a generator. It yields an :class:`~hoag_shine.steps.Ask` and is sent the
-:class:`~hoag_shine.steps.Sample` taken there; when it has seen enough it returns an
+A rule is a generator. It yields an :class:`~hoag_shine.outer.steps.Ask` and is sent the
+:class:`~hoag_shine.outer.steps.Sample` taken there; when it has seen enough it returns an
 :class:`~hoag_shine.Outcome`. Asking again for the theta just sampled, with a smaller ``accuracy``,
 continues the inner solves where they stand.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..validation import shown
+from ...utils.validation import shown
 from .adaptive import adaptive
 from .base import RELIABLE_RESIDUAL, Ask, Outcome, Sample, StepRule
 from .certificate import Certificate, certify

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from .validation import shown
+from ..utils.validation import shown
 
 # The label of columns without a penalty, beside None.
 UNPENALISED = -1

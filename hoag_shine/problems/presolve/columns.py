@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .. import kernels
+from ...linalg import kernels
+from ...linalg.design import unsigned
 from ..groups import Groups
-from .design import unsigned
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]

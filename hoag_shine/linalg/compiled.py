@@ -22,7 +22,7 @@ from numba import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic
 
-from .warn import warn
+from ..utils.warn import warn
 
 IS_PYTHON = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.inverse_hessian import InverseHessian
+from ...inner.inverse_hessian import InverseHessian
 from .base import Sample, Vector
 
 # Secants of a model of several hyperparameters.

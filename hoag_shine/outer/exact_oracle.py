@@ -10,11 +10,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .inner.inverse_hessian import _Operator
-from .inner.lbfgs import Solution, Status
-from .problems.base import ProblemSet
-from .problems.direct import DirectProblems, DirectSolution
-from .problems.direct.newton import MAX_ITER
+from ..inner.inverse_hessian import _Operator
+from ..inner.lbfgs import Solution, Status
+from ..problems.base import ProblemSet
+from ..problems.direct import DirectProblems, DirectSolution
+from ..problems.direct.newton import MAX_ITER
 from .steps import Ask, Sample
 from .steps.base import NotFiniteError
 from .tolerances import FLOOR_SHARE
@@ -29,8 +29,8 @@ MOST_VAIN, NEXT, FEWEST_STEPS = 400, 4, 20
 class ExactOracle:
     """All inner problems, solved at one theta after the other to the accuracy of the arithmetic.
 
-    It has the methods of :class:`~hoag_shine.sampler.Sampler`, and gives at once what that one
-    approaches: nobody has to ask for accuracy.
+    It has the methods of :class:`~hoag_shine.outer.inexact_oracle.Sampler`, and gives at once what
+    that one approaches: nobody has to ask for accuracy.
     """
 
     def __init__(

@@ -34,13 +34,13 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from ._version import __version__
-from .datasets import Matrix, load_dataset, load_svmlight
-from .hypergradients import METHODS
-from .outer import SELECTIONS
-from .persistence import load_model, save_model
-from .search import ShineCV
-from .steps import Outcome
+from .._version import __version__
+from ..datasets import Matrix, load_dataset, load_svmlight
+from ..hypergradients import METHODS
+from ..outer.hoag import SELECTIONS
+from ..outer.steps import Outcome
+from ..persistence import load_model, save_model
+from ..search import ShineCV
 from .tables import TableEncoder, is_table, read_table, take_column
 
 DATA_HELP = (
@@ -462,7 +462,7 @@ def _plot(search: ShineCV, path: Path) -> None:
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
-    from .plotting import ShinePathDisplay
+    from ..plotting import ShinePathDisplay
 
     mpl.use("Agg")  # a file needs no window
     figure = ShinePathDisplay.from_estimator(search).figure_

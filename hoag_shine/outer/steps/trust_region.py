@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.inverse_hessian import InverseHessian
+from ...inner.inverse_hessian import InverseHessian
 from .base import Ask, Outcome, Sample, StepRule, Vector, ending, outward, pessimistic
 from .certificate import certify, likely_step
 from .global_search import global_search

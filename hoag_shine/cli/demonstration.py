@@ -13,8 +13,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from .datasets import load_dataset
-from .search import ShineCV
+from ..datasets import load_dataset
+from ..search import ShineCV
 
 
 def demonstrate() -> int:

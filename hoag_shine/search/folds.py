@@ -22,19 +22,18 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import check_consistent_length
 
-from .estimators.base import Model
-from .estimators.fit import linear_problems
-from .estimators.registry import as_model
-from .groups import Groups, coefficient_groups
-from .interrupts import Deferred, Threads
-from .memory import check_room_for_classes
-from .pipelines import Chain, Fitted
-from .problems.base import JoinedProblems, ProblemSet
-from .problems.fold_weights import FoldWeights
-from .problems.held_out import HeldOut
-from .problems.linear import LinearProblems
-from .problems.merging import MergedColumns
-from .validation import (
+from ..estimators.base import Model
+from ..estimators.fit import linear_problems
+from ..estimators.registry import as_model
+from ..linalg.allocator import check_room_for_classes
+from ..problems.base import JoinedProblems, ProblemSet
+from ..problems.fold_weights import FoldWeights
+from ..problems.groups import Groups, coefficient_groups
+from ..problems.held_out import HeldOut
+from ..problems.linear import LinearProblems
+from ..problems.presolve.columns import MergedColumns
+from ..utils.interrupts import Deferred, Threads
+from ..utils.validation import (
     check_indices,
     check_n_jobs,
     check_seed,
@@ -44,7 +43,8 @@ from .validation import (
     shown,
     validated,
 )
-from .warn import warn
+from ..utils.warn import warn
+from .pipelines import Chain, Fitted
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""Arrays and compiled loops: nothing here knows of machine learning."""

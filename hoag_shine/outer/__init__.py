@@ -1,0 +1,1 @@
+"""The outer loop: oracles of the criterion, step rules, the history and the search itself."""

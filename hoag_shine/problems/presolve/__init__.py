@@ -1,0 +1,1 @@
+"""Reductions of the data that leave the solutions as they are."""

@@ -1,0 +1,1 @@
+"""Validation, warnings, interrupts and files."""
