@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .hypergradients import Hypergradient, Method, as_solvers, resolve_method
+from .hypergradients import AdjointProblem, Hypergradient, Method, as_solvers, resolve_method
 from .inner.lbfgs import Solution, minimize_lbfgs
 from .problems.base import Problem, ProblemSet
 from .problems.losses import Loss
@@ -535,7 +535,8 @@ def _ask(
     arguments = {"theta": theta, "solution.w": solution.w, "outer_grad": outer_grad}
     arguments |= {} if start is None else {"start": start}
     before = {name: a.copy() for name, a in arguments.items()}
-    call = method(counted, theta, solution, outer_grad, tol=tol, accuracy=0.0, start=start)
+    adjoint = AdjointProblem(counted, theta, solution, outer_grad, tol, accuracy=0.0, start=start)
+    call = method(adjoint)
     answer = run_together(ProblemSet([counted]), theta, as_solvers([call]))[0]
     _assert(isinstance(answer, Hypergradient), f"{what} returns {answer!r}, no Hypergradient.")
     _array(f"q of {what}", answer.q, {outer_grad.shape}, _nowhere)

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hoag_shine import Hypergradient, Problem, ProblemSet, Solution, minimize_lbfgs
 from hoag_shine.datasets import data_home
-from hoag_shine.hypergradients import as_solvers
+from hoag_shine.hypergradients import AdjointProblem, as_solvers
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, SquaredLoss
 from hoag_shine.problems.penalties import L2Penalty
@@ -301,5 +301,8 @@ def ask(
     method, problem, theta, solution, outer_grad, *, tol=1e-10, accuracy=0.0, start=None
 ) -> Hypergradient:
     """Call a hypergradient method, be it a function or a generator."""
-    call = method(problem, theta, solution, outer_grad, tol=tol, accuracy=accuracy, start=start)
+    adjoint = AdjointProblem(
+        problem, theta, solution, outer_grad, tol=tol, accuracy=accuracy, start=start
+    )
+    call = method(adjoint)
     return run_together(ProblemSet([problem]), theta, as_solvers([call]))[0]

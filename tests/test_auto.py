@@ -179,8 +179,8 @@ def test_single_precision_does_as_long_as_nothing_more_is_asked(layout):
         accuracy *= float(np.linalg.norm(true))
         requests: list[HessianProduct] = []
 
-        def method(*args, requests=requests, **options):
-            return recorded(auto(*args, **options), requests)
+        def method(adjoint, requests=requests):
+            return recorded(auto(adjoint), requests)
 
         answer = ask(method, problem, theta, solution, outer_grad, accuracy=accuracy, start=start)
         assert {request.single for request in requests} <= {single}

@@ -295,8 +295,8 @@ def test_cg_reports_the_residual_of_its_last_product(quadratic):
     solution = solve_tightly(quadratic, THETA)
     outer_grad = quadratic.outer_value_and_grad(solution.w)[1]
 
-    def two_products(*args, **options):
-        return cg(*args, **options, max_iter=2)
+    def two_products(adjoint):
+        return cg(adjoint, max_iter=2)
 
     answer = ask(two_products, quadratic, THETA, solution, outer_grad, tol=1e-12)
     assert answer.n_hvp == 2
@@ -389,16 +389,23 @@ def test_cg_ends_where_the_hessian_is_not_positive():
 # --- a method of one's own ---------------------------------------------------------------------
 
 
-def dense_solve(problem, theta, solution, outer_grad, *, tol, accuracy, start):
+def dense_solve(adjoint):
     """A plain function that calls the problem itself."""
+    problem = adjoint.problem
+    theta = adjoint.theta
+    solution = adjoint.solution
+    outer_grad = adjoint.outer_grad
     product = problem.hessp(solution.w, theta)
     H = np.column_stack([product(e) for e in np.eye(problem.n_params)])
     q = np.linalg.solve(H, outer_grad)
     return Hypergradient(q, n_hvp=problem.n_params, residual=0.0)
 
 
-def dense_solve_by_requests(problem, theta, solution, outer_grad, *, tol, accuracy, start):
+def dense_solve_by_requests(adjoint):
     """A generator, whose products are served together with those of the other folds."""
+    problem = adjoint.problem
+    solution = adjoint.solution
+    outer_grad = adjoint.outer_grad
     H = np.empty((problem.n_params, problem.n_params))
     for j, e in enumerate(np.eye(problem.n_params)):
         H[:, j] = yield HessianProduct(solution.w, e)
@@ -428,9 +435,11 @@ def test_a_method_of_ones_own_works_like_the_named_one():
 def test_a_method_is_told_the_tolerance_and_its_last_answer():
     heard = []
 
-    def listening(problem, theta, solution, outer_grad, *, tol, accuracy, start):
+    def listening(adjoint):
+        tol = adjoint.tol
+        start = adjoint.start
         heard.append((tol, start))
-        return exact(problem, theta, solution, outer_grad, tol=tol, accuracy=accuracy, start=start)
+        return exact(adjoint)
 
     problem = quadratic_with_minimum_at(0.5)
     hoag(problem, [3.0], hypergradient=listening, tolerance=lambda k: 10.0**-k, step="adaptive")

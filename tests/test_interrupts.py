@@ -142,7 +142,7 @@ def test_threads_that_do_not_end_are_left():
     """A hypergradient that never comes is waited for, until somebody insists."""
     started, free, left = threading.Event(), threading.Event(), threading.Event()
 
-    def slow(problem, theta, solution, outer_grad, **options):
+    def slow(adjoint):
         started.set()
         assert free.wait(60)
         yield from ()

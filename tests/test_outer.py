@@ -417,7 +417,9 @@ def test_unsolved_inner_problems_are_warned_of(max_inner_iter):
 def lying(kind):
     rng = np.random.default_rng(0)
 
-    def method(problem, theta, solution, outer_grad, *, tol, accuracy, start):
+    def method(adjoint):
+        solution = adjoint.solution
+        outer_grad = adjoint.outer_grad
         q = solution.inverse_hessian @ outer_grad
         size = np.linalg.norm(outer_grad)
         return Hypergradient(
@@ -468,7 +470,8 @@ def test_no_lie_leads_to_anything_worse_than_the_start(kind, step, tolerance):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_hypergradient_that_is_not_finite_is_refused(bad):
-    def method(problem, theta, solution, outer_grad, *, tol, accuracy, start):
+    def method(adjoint):
+        outer_grad = adjoint.outer_grad
         return Hypergradient(np.full_like(outer_grad, bad))
 
     with (
@@ -588,9 +591,9 @@ def test_it_is_what_shinecv_solves():
         ({"shrinkage": "small"}, "shrinkage must be a positive number"),
         ({"selection": "best"}, "selection must be 'min' or 'one-se', got 'best'"),
         ({"shrinkage": -1.0}, "shrinkage must be at least 0"),
-        ({"hypergradient": lambda *args, **options: None}, "hypergradient must return a Hyper"),
+        ({"hypergradient": lambda adjoint: None}, "hypergradient must return a Hyper"),
         (
-            {"hypergradient": lambda *args, **options: Hypergradient(np.zeros(3))},
+            {"hypergradient": lambda adjoint: Hypergradient(np.zeros(3))},
             r"hypergradient must return a q of shape \(12,\), got \(3,\)",
         ),
     ],

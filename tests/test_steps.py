@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hoag_shine import Outcome
 from hoag_shine.outer.steps import (
-    Sample,
+    Evaluation,
     adaptive,
     global_search,
     resolve_step,
@@ -58,15 +58,15 @@ def drive(
     error=lambda theta: 0.0,
     limit=300,
 ):
-    """Answer a rule's wishes as well as can be, and return its outcome and the samples."""
+    """Answer a rule's wishes as well as can be, and return its outcome and the evaluations."""
     generator = rule(np.atleast_1d(np.asarray(start, dtype=float)), lower, upper, tol)
-    samples = []
+    evaluations = []
     ask = next(generator)
-    while len(samples) < limit:
+    while len(evaluations) < limit:
         assert (ask.theta >= lower).all()
         assert (ask.theta <= upper).all()
-        samples.append(
-            Sample(
+        evaluations.append(
+            Evaluation(
                 theta=ask.theta,
                 value=float(value(ask.theta)),
                 grad=np.atleast_1d(np.asarray(grad(ask.theta), dtype=float)),
@@ -77,9 +77,9 @@ def drive(
             )
         )
         try:
-            ask = generator.send(samples[-1])
+            ask = generator.send(evaluations[-1])
         except StopIteration as stop:
-            return stop.value, samples
+            return stop.value, evaluations
     raise AssertionError(f"the rule did not end; its last wish was {ask}")
 
 
@@ -87,8 +87,8 @@ def in_one_dimension(function):
     return lambda theta: function(theta[0])
 
 
-def best_of(samples):
-    return min(sample.value for sample in samples)
+def best_of(evaluations):
+    return min(evaluation.value for evaluation in evaluations)
 
 
 every_curve = pytest.mark.parametrize("name", CURVES)
@@ -101,7 +101,7 @@ every_start = pytest.mark.parametrize("start", [-17.0, -5.0, 0.4, 3.0, 12.0])
 @pytest.mark.parametrize("direction", [1.0, -1.0])
 def test_a_wide_bracket_in_which_nothing_can_be_gained_ends_the_search(direction):
     """Two units apart, with derivatives that leave a hundred-thousandth to gain."""
-    outcome, samples = drive(
+    outcome, evaluations = drive(
         secant,
         lambda theta: 1 + 1e-6 * (theta[0] - direction) ** 2,
         lambda theta: 2e-6 * (theta[0] - direction),
@@ -109,13 +109,13 @@ def test_a_wide_bracket_in_which_nothing_can_be_gained_ends_the_search(direction
         tol=1e-2,
     )
     assert outcome is Outcome.CONVERGED
-    assert [sample.theta[0] for sample in samples] == [0.0, 2.0 * direction]
+    assert [evaluation.theta[0] for evaluation in evaluations] == [0.0, 2.0 * direction]
 
 
 def test_where_the_derivative_dies_away_all_that_is_left_counts():
     """Of exp(theta), another exp(theta) can be gained, more than a parabola promises."""
     tol = 0.02
-    _, samples = drive(
+    _, evaluations = drive(
         secant,
         lambda theta: 1 + np.exp(theta[0]),
         lambda theta: np.exp(theta[0]),
@@ -123,22 +123,22 @@ def test_where_the_derivative_dies_away_all_that_is_left_counts():
         tol=tol,
         lower=np.array([-30.0]),
     )
-    assert best_of(samples) - 1.0 <= tol**2
+    assert best_of(evaluations) - 1.0 <= tol**2
 
 
 @every_start
 @every_curve
 def test_right_derivatives_lead_to_the_minimum(name, start):
     value, grad, _ = CURVES[name]
-    outcome, samples = drive(secant, in_one_dimension(value), in_one_dimension(grad), start)
+    outcome, evaluations = drive(secant, in_one_dimension(value), in_one_dimension(grad), start)
     lowest = minimum_of(name)
     if name == "held-out" and start == 12.0:
         # So far out, the derivative is 2e-5: the next step is worth less than the tolerance.
         assert outcome is Outcome.CONVERGED
         return
     assert outcome is Outcome.CONVERGED
-    assert best_of(samples) - lowest <= 1e-5 * lowest
-    assert len(samples) <= 30
+    assert best_of(evaluations) - lowest <= 1e-5 * lowest
+    assert len(evaluations) <= 30
 
 
 LIES = {
@@ -158,7 +158,7 @@ LIES = {
 def test_values_decide_where_derivatives_lie(name, start, lie):
     value, grad, _ = CURVES[name]
     rng = np.random.default_rng(0)
-    outcome, samples = drive(
+    outcome, evaluations = drive(
         secant,
         in_one_dimension(value),
         lambda theta: LIES[lie](grad(theta[0]), rng),
@@ -166,8 +166,8 @@ def test_values_decide_where_derivatives_lie(name, start, lie):
         residual=np.nan,
     )
     assert outcome is Outcome.CONVERGED
-    assert best_of(samples) - minimum_of(name) <= 1e-3 * minimum_of(name)
-    assert len(samples) <= 60
+    assert best_of(evaluations) - minimum_of(name) <= 1e-3 * minimum_of(name)
+    assert len(evaluations) <= 60
 
 
 @given(
@@ -178,7 +178,7 @@ def test_values_decide_where_derivatives_lie(name, start, lie):
     size=st.sampled_from([0.0, 1e-3, 10.0]),
     fixed=st.booleans(),
 )
-# The lowest sample by value and error was not the lowest by value.
+# The lowest evaluation by value and error was not the lowest by value.
 @example(seed=4910, start=-15.0, residual=np.nan, scale=1e-8, size=10.0, fixed=False)
 def test_it_ends_whatever_it_is_told(seed, start, residual, scale, size, fixed):
     """Values, derivatives and errors that have nothing to do with each other, nor with theta.
@@ -203,16 +203,16 @@ def test_it_ends_whatever_it_is_told(seed, start, residual, scale, size, fixed):
 
 @given(start=st.floats(-18, 18), residual=st.sampled_from([0.0, np.nan]))
 def test_a_constant_is_left_alone(start, residual):
-    outcome, samples = drive(secant, lambda t: 1.0, lambda t: 0.0, start, residual=residual)
+    outcome, evaluations = drive(secant, lambda t: 1.0, lambda t: 0.0, start, residual=residual)
     assert outcome in (Outcome.CONVERGED, Outcome.BOUND)
-    assert len(samples) <= (1 if residual == 0.0 else 30)
+    assert len(evaluations) <= (1 if residual == 0.0 else 30)
 
 
 @pytest.mark.parametrize("residual", [0.0, np.nan])
 @pytest.mark.parametrize("direction", [1.0, -1.0])
 @pytest.mark.parametrize("start", [-18.0, -2.0, 18.0])
 def test_an_optimum_on_a_bound_is_said_to_be_one(start, direction, residual):
-    outcome, samples = drive(
+    outcome, evaluations = drive(
         secant,
         lambda t: 10.0 + direction * t[0] / 18.0,
         lambda t: direction / 18.0,
@@ -220,13 +220,13 @@ def test_an_optimum_on_a_bound_is_said_to_be_one(start, direction, residual):
         residual=residual,
     )
     assert outcome is Outcome.BOUND
-    assert best_of(samples) == 9.0
-    assert min(samples, key=lambda s: s.value).theta[0] == -18.0 * direction
+    assert best_of(evaluations) == 9.0
+    assert min(evaluations, key=lambda s: s.value).theta[0] == -18.0 * direction
 
 
 def test_a_minimum_inside_narrow_bounds_is_not_on_them():
     value, grad, _ = CURVES["parabola"]
-    outcome, samples = drive(
+    outcome, evaluations = drive(
         secant,
         in_one_dimension(value),
         in_one_dimension(grad),
@@ -235,28 +235,30 @@ def test_a_minimum_inside_narrow_bounds_is_not_on_them():
         upper=np.array([1.4]),
     )
     assert outcome is Outcome.CONVERGED
-    assert best_of(samples) - 1.0 <= 1e-6
+    assert best_of(evaluations) - 1.0 <= 1e-6
 
 
 def test_at_the_minimum_there_is_nothing_to_do():
     value, grad, minimum = CURVES["parabola"]
-    outcome, samples = drive(secant, in_one_dimension(value), in_one_dimension(grad), minimum)
+    outcome, evaluations = drive(secant, in_one_dimension(value), in_one_dimension(grad), minimum)
     assert outcome is Outcome.CONVERGED
-    assert len(samples) == 1
+    assert len(evaluations) == 1
 
 
 def test_a_smaller_tolerance_comes_nearer():
     value, grad, minimum = CURVES["steep to the right"]
     errors = []
     for tol in (1e-1, 1e-3, 1e-5):
-        _, samples = drive(secant, in_one_dimension(value), in_one_dimension(grad), 4.0, tol=tol)
-        errors.append(abs(min(samples, key=lambda s: s.value).theta[0] - minimum))
+        _, evaluations = drive(
+            secant, in_one_dimension(value), in_one_dimension(grad), 4.0, tol=tol
+        )
+        errors.append(abs(min(evaluations, key=lambda s: s.value).theta[0] - minimum))
     assert errors[2] < errors[0]
     assert errors[2] <= 1e-4
 
 
 def conversation(final, error_of):
-    """Answer with samples whose errors are as asked for, or not; return thetas and errors."""
+    """Answer with evaluations whose errors are as asked for, or not; return thetas and errors."""
     value, grad, _ = CURVES["steep to the right"]
     generator = secant(np.array([4.0]), LOWER, UPPER, 1e-3)
     ask, path = next(generator), []
@@ -265,7 +267,7 @@ def conversation(final, error_of):
         path.append((theta, error))
         slope = np.array([grad(theta)])
         try:
-            ask = generator.send(Sample(ask.theta, value(theta), slope, error, 0.0, final, 1.0))
+            ask = generator.send(Evaluation(ask.theta, value(theta), slope, error, 0.0, final, 1.0))
         except StopIteration:
             return path
     raise AssertionError("the rule did not end")
@@ -306,8 +308,8 @@ def test_hoags_steps_are_those_of_its_formula():
     asked = [next(generator).theta]
     for tolerance in tolerances:
         t = asked[-1]
-        sample = Sample(t, value(t), grad(t), 0.0, 0.0, True, tolerance)
-        asked.append(generator.send(sample).theta)
+        evaluation = Evaluation(t, value(t), grad(t), 0.0, 0.0, True, tolerance)
+        asked.append(generator.send(evaluation).theta)
 
     t, L = start, np.linalg.norm(grad(start))
     halved = lengthened = 0
@@ -333,7 +335,7 @@ def test_the_minimum_of_a_quadratic_is_found_in_any_dimension(d, name):
     rng = np.random.default_rng(d)
     M = rng.normal(size=(d, d))
     A, minimum = M @ M.T / d + np.eye(d), rng.normal(size=d)
-    outcome, samples = drive(
+    outcome, evaluations = drive(
         resolve_step(name, d),
         lambda t: 1 + 0.5 * (t - minimum) @ A @ (t - minimum),
         lambda t: A @ (t - minimum),
@@ -342,13 +344,13 @@ def test_the_minimum_of_a_quadratic_is_found_in_any_dimension(d, name):
         upper=np.full(d, 18.0),
     )
     assert outcome is Outcome.CONVERGED
-    assert best_of(samples) - 1.0 <= 1e-4
+    assert best_of(evaluations) - 1.0 <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["adaptive", "auto"])
 def test_steps_slide_along_a_bound(name):
     """The minimum is at (3, -1), but (1, -1) is as far as the first bound lets one go."""
-    outcome, samples = drive(
+    outcome, evaluations = drive(
         resolve_step(name, 2),
         lambda t: 1 + (t[0] - 3) ** 2 + (t[1] + 1) ** 2,
         lambda t: np.array([2 * (t[0] - 3), 2 * (t[1] + 1)]),
@@ -357,14 +359,14 @@ def test_steps_slide_along_a_bound(name):
         upper=np.array([1.0, 4.0]),
     )
     assert outcome is Outcome.BOUND
-    assert samples[-1].theta[0] == 1.0
-    assert best_of(samples) - 5.0 <= 1e-4
+    assert evaluations[-1].theta[0] == 1.0
+    assert best_of(evaluations) - 5.0 <= 1e-4
 
 
 def test_adaptive_steps_end_where_the_derivative_is_zero():
-    outcome, samples = drive(adaptive, lambda t: 1.0, lambda t: np.zeros(1), 2.0)
+    outcome, evaluations = drive(adaptive, lambda t: 1.0, lambda t: np.zeros(1), 2.0)
     assert outcome is Outcome.CONVERGED
-    assert len(samples) == 1
+    assert len(evaluations) == 1
 
 
 # --- names -------------------------------------------------------------------------------------
@@ -379,7 +381,7 @@ def test_rules_go_by_name():
 
 @pytest.mark.parametrize("wrong", ["newton", "", None, 3, ["secant"]])
 def test_an_unknown_rule_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"step must be 'auto' or one of .*'secant'"):
+    with pytest.raises(ValueError, match=r"step must be 'auto', one of .*'secant'"):
         resolve_step(wrong, 1)
 
 

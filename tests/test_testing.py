@@ -251,15 +251,21 @@ def test_a_set_that_disagrees_with_its_members_is_caught():
 # --- hypergradient methods ---------------------------------------------------------------------
 
 
-def direct(problem, theta, solution, outer_grad, *, tol, accuracy, start):
+def direct(adjoint):
     """The right answer, as a plain function."""
+    problem = adjoint.problem
+    theta = adjoint.theta
+    solution = adjoint.solution
+    outer_grad = adjoint.outer_grad
     product = problem.hessp(solution.w, theta)
     H = np.column_stack([product(e) for e in np.eye(outer_grad.size)])
     return Hypergradient(np.linalg.solve(H, outer_grad), outer_grad.size, 0.0)
 
 
-def by_requests(problem, theta, solution, outer_grad, *, tol, accuracy, start):
+def by_requests(adjoint):
     """The same as a generator."""
+    solution = adjoint.solution
+    outer_grad = adjoint.outer_grad
     H = np.empty((outer_grad.size, outer_grad.size))
     for j, e in enumerate(np.eye(outer_grad.size)):
         H[:, j] = yield HessianProduct(solution.w, e)
@@ -269,8 +275,8 @@ def by_requests(problem, theta, solution, outer_grad, *, tol, accuracy, start):
 def change(**fields):
     """Return the right method with some fields of its answer changed."""
 
-    def method(*args, **options):
-        answer = vars(direct(*args, **options))
+    def method(adjoint):
+        answer = vars(direct(adjoint))
         return Hypergradient(**answer | {k: f(answer[k]) for k, f in fields.items()})
 
     return method
@@ -298,7 +304,8 @@ def test_a_wrong_method_is_caught(method, message):
 
 
 def test_a_method_that_changes_its_arguments_is_caught():
-    def careless(problem, theta, solution, outer_grad, *, tol, accuracy, start):
+    def careless(adjoint):
+        outer_grad = adjoint.outer_grad
         outer_grad *= 2.0
         return Hypergradient(outer_grad.copy())
 

@@ -8,12 +8,10 @@ By the implicit function theorem, at the solution w of the inner problem,
 
 The methods differ only in how they come by q. Each is a function
 
-    ``method(problem, theta, solution, outer_grad, *, tol, accuracy, start) -> Hypergradient``
+    ``method(adjoint) -> Hypergradient``
 
-of the inner solution, the gradient of the outer loss there, the relative residual ``tol`` that is
-asked of the linear system, the error of the hypergradient's norm, ``accuracy``, that makes no
-difference to the outer loop (infinity if anything will do), and what the last answer for this
-problem left to ``start`` from, None at first.
+of an :class:`AdjointProblem`: the inner solution, the gradient of the outer loss there, and how
+well the linear system must be solved.
 
 A method may call ``problem.hessp``; or, to have its Hessian products served in the same data pass
 as those of the other folds, be a generator that yields
@@ -26,7 +24,7 @@ from __future__ import annotations
 
 from ..utils.validation import shown
 from .auto import auto
-from .base import Hypergradient, Method, as_solvers
+from .base import AdjointProblem, Hypergradient, Method, as_solvers
 from .conjugate_gradient import cg, cg_limited, shine_refine
 from .exact import exact
 from .shine import jacobian_free, shine
@@ -34,6 +32,7 @@ from .shine_opa import ShineOPA
 
 __all__ = [
     "METHODS",
+    "AdjointProblem",
     "Hypergradient",
     "Method",
     "ShineOPA",

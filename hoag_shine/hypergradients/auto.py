@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ..inner.lbfgs import Solution
 from ..problems.base import Problem
 from ..problems.requests import HessianProduct, Solver
-from .base import Hypergradient, Vector, relative
+from .base import AdjointProblem, Hypergradient, Vector, relative
 from .linear_system import LinearSystem, Preconditioner, positive_definite
 
 # Unpenalised variables are eliminated, a column of the Hessian each, up to this number.
@@ -25,16 +23,7 @@ SINGLE = 1e-3
 MANY_SUMMED = 2e4
 
 
-def auto(
-    problem: Problem,
-    theta: Vector,
-    solution: Solution,
-    outer_grad: Vector,
-    *,
-    tol: float,
-    accuracy: float,
-    start: Any,
-) -> Solver[Hypergradient]:
+def auto(adjoint: AdjointProblem) -> Solver[Hypergradient]:
     r"""Take the SHINE estimate, see how wrong it may be, and work on only as far as that matters.
 
     Two systems with the same matrix are solved side by side, each data pass serving both: the
@@ -55,9 +44,9 @@ def auto(
 
     Parameters
     ----------
-    accuracy : float
-        Error of the hypergradient, in norm, below which no more work is done. With infinity,
-        nothing but the first pass is.
+    adjoint : AdjointProblem
+        No more work is done where the error is within its ``accuracy``; with infinity, nothing but
+        the first pass is.
     start : object
         The ``state`` of the last answer: asked again at the same solution, it continues there.
 
@@ -74,6 +63,8 @@ def auto(
        optimization and implicit models", ICLR 2022, equation 4 and section 2.3.
     .. [2] G. H. Golub and G. Meurant, *Matrices, Moments and Quadrature with Applications*, 2010.
     """
+    theta, solution = adjoint.theta, adjoint.solution
+    outer_grad, accuracy, start = adjoint.outer_grad, adjoint.accuracy, adjoint.start
     n_hvp = 0
     last = start if isinstance(start, _State) else None
     single = accuracy >= SINGLE * (np.inf if last is None else last.size)
@@ -82,7 +73,7 @@ def auto(
     else:
         along = np.ones_like(theta) if last is None else last.closed()
         along = along / (float(np.linalg.norm(along)) or 1.0)
-        state = yield from _begin(problem, theta, solution, outer_grad, along, single)
+        state = yield from _begin(adjoint, along, single)
         n_hvp = state.n_products
     n_steps = 0
     while state.error > accuracy and n_steps < MAX_STEPS:
@@ -105,21 +96,16 @@ def auto(
         error=state.error,
         bound=state.bound,
         used=f"shine, {state.n_steps} steps of cg" if state.n_steps else "shine",
+        n_steps=state.n_steps,
         state=state,
     )
 
 
-def _begin(
-    problem: Problem,
-    theta: Vector,
-    solution: Solution,
-    outer_grad: Vector,
-    along: Vector,
-    single: bool,
-) -> Solver[_State]:
+def _begin(adjoint: AdjointProblem, along: Vector, single: bool) -> Solver[_State]:
     """Measure the residuals of the SHINE estimates, in one pass."""
-    estimate, w = solution.inverse_hessian, solution.w
-    sides = [outer_grad]
+    problem, theta = adjoint.problem, adjoint.theta
+    estimate, w = adjoint.solution.inverse_hessian, adjoint.solution.w
+    sides = [adjoint.outer_grad]
     cross = _cross(problem, theta, w, along)
     if cross is not None and cross.any():
         sides.append(cross)

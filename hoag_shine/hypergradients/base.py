@@ -1,17 +1,51 @@
-"""What a hypergradient method returns, and what it may be."""
+"""What a hypergradient method is handed, and what it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inner.lbfgs import Solution
+from ..problems.base import Problem
 from ..problems.requests import Solver
 
 Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AdjointProblem:
+    r"""The linear system :math:`Hq = \nabla f` at an inner solution, and how well to solve it.
+
+    Attributes
+    ----------
+    problem : Problem
+        Where H, the Hessian of its inner objective in w, comes from.
+    theta : ndarray of shape (n_hyperparameters,)
+        Logarithms of the hyperparameters.
+    solution : Solution
+        The inner solution that was reached, with the solver's estimate of the inverse of H.
+    outer_grad : ndarray of shape (n_params,)
+        Gradient of the outer loss at the solution.
+    tol : float
+        Residual to reach, relative to the norm of ``outer_grad``.
+    accuracy : float
+        Error of the hypergradient's norm that makes no difference to the outer loop; infinity if
+        anything will do.
+    start : object
+        What the last answer for this problem left as its ``state``; None at first.
+    """
+
+    problem: Problem
+    theta: Vector
+    solution: Solution
+    outer_grad: Vector
+    tol: float = 1e-4
+    accuracy: float = float("inf")
+    start: Any = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +66,8 @@ class Hypergradient:
         What that error certainly does not exceed; infinity where nothing is certain.
     used : str
         What was done, in a few words, where the method has a choice.
+    n_steps : int
+        Steps of an iterative method at this solution, in this call and those that it continues.
     state : object
         Handed back as ``start`` by the next call for the same problem; q itself if None.
     """
@@ -42,10 +78,15 @@ class Hypergradient:
     error: float = float("nan")
     bound: float = float("inf")
     used: str = ""
+    n_steps: int = 0
     state: Any = None
 
 
-Method = Callable[..., Hypergradient | Solver[Hypergradient]]
+class Method(Protocol):
+    """A hypergradient method, which may have a ``probe`` besides, see :class:`ShineOPA`."""
+
+    def __call__(self, adjoint: AdjointProblem, /) -> Hypergradient | Solver[Hypergradient]:
+        """Answer at once, or be a generator of requests that returns the answer."""
 
 
 def as_solvers(

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from ..inner.lbfgs import Solution
-from ..problems.base import Problem
 from ..problems.requests import HessianProduct, Solver
-from .base import Hypergradient, Vector, relative
+from .base import AdjointProblem, Hypergradient, relative
 
 # Conjugate gradients whose residual has grown so much lose to rounding, and for good.
 DIVERGED = 1e8
 
 
-def cg(
-    problem: Problem,
-    theta: Vector,
-    solution: Solution,
-    outer_grad: Vector,
-    *,
-    tol: float,
-    accuracy: float,
-    start: Any,
-    max_iter: int = 1000,
-) -> Solver[Hypergradient]:
+def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient]:
     r"""Solve :math:`Hq = \nabla f` by conjugate gradient, to the outer iteration's tolerance.
 
     Preconditioned by the initial matrix of the inverse-Hessian estimate, which is a multiple of
@@ -33,10 +21,9 @@ def cg(
 
     Parameters
     ----------
-    tol : float
-        Stop when :math:`\|Hq - \nabla f\| \le` ``tol`` :math:`\|\nabla f\|`.
-    start : ndarray of shape (n_params,) or None
-        First guess of q.
+    adjoint : AdjointProblem
+        Its ``start`` is the first guess of q. The end is where
+        :math:`\|Hq - \nabla f\| \le` ``tol`` :math:`\|\nabla f\|`.
     max_iter : int, default=1000
         Largest number of Hessian products. The residual is reported in any case.
 
@@ -50,7 +37,8 @@ def cg(
     .. [1] F. Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016,
        algorithm 1, step 2.
     """
-    target = tol * float(np.linalg.norm(outer_grad))
+    solution, outer_grad, start = adjoint.solution, adjoint.outer_grad, adjoint.start
+    target = adjoint.tol * float(np.linalg.norm(outer_grad))
     preconditioner = solution.inverse_hessian.diagonal
     q = np.zeros_like(outer_grad)
     residual = outer_grad.copy()
@@ -85,17 +73,7 @@ def cg(
     return Hypergradient(best, n_hvp, relative(smallest, outer_grad))
 
 
-def cg_limited(
-    problem: Problem,
-    theta: Vector,
-    solution: Solution,
-    outer_grad: Vector,
-    *,
-    tol: float,
-    accuracy: float,
-    start: Any,
-    max_iter: int = 20,
-) -> Solver[Hypergradient]:
+def cg_limited(adjoint: AdjointProblem, *, max_iter: int = 20) -> Solver[Hypergradient]:
     """Run :func:`cg` for at most ``max_iter`` Hessian products, 20 by default.
 
     HOAG with a limited backward pass, a baseline of the SHINE paper.
@@ -105,29 +83,10 @@ def cg_limited(
     .. [1] Z. Ramzi et al., "SHINE: SHaring the INverse Estimate from the forward pass for bi-level
        optimization and implicit models", ICLR 2022, section 3.1.
     """
-    return cg(
-        problem,
-        theta,
-        solution,
-        outer_grad,
-        tol=tol,
-        accuracy=accuracy,
-        start=start,
-        max_iter=max_iter,
-    )
+    return cg(adjoint, max_iter=max_iter)
 
 
-def shine_refine(
-    problem: Problem,
-    theta: Vector,
-    solution: Solution,
-    outer_grad: Vector,
-    *,
-    tol: float,
-    accuracy: float,
-    start: Any,
-    max_iter: int | None = None,
-) -> Solver[Hypergradient]:
+def shine_refine(adjoint: AdjointProblem, *, max_iter: int | None = None) -> Solver[Hypergradient]:
     r"""Start :func:`cg` from the SHINE estimate :math:`B \nabla f` and take a few steps.
 
     Parameters
@@ -142,15 +101,6 @@ def shine_refine(
        optimization and implicit models", ICLR 2022, section 2.2, "refine".
     """
     if max_iter is None:
-        max_iter = max(5, int(np.ceil(-5.0 * np.log10(tol))))
-    estimate = solution.inverse_hessian @ outer_grad
-    return cg(
-        problem,
-        theta,
-        solution,
-        outer_grad,
-        tol=tol,
-        accuracy=accuracy,
-        start=estimate,
-        max_iter=max_iter,
-    )
+        max_iter = max(5, int(np.ceil(-5.0 * np.log10(adjoint.tol))))
+    estimate = adjoint.solution.inverse_hessian @ adjoint.outer_grad
+    return cg(replace(adjoint, start=estimate), max_iter=max_iter)

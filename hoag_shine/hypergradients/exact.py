@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from ..inner.lbfgs import Solution
-from ..problems.base import Problem
-from .base import Hypergradient, Vector, relative
+from .base import AdjointProblem, Hypergradient, relative
 
 
-def exact(
-    problem: Problem,
-    theta: Vector,
-    solution: Solution,
-    outer_grad: Vector,
-    *,
-    tol: float,
-    accuracy: float,
-    start: Any,
-) -> Hypergradient:
+def exact(adjoint: AdjointProblem) -> Hypergradient:
     r"""Solve :math:`Hq = \nabla f` by a Cholesky factorisation of the whole Hessian.
 
     Costs one Hessian product per variable and memory for its square: for small problems, and as
@@ -34,7 +21,8 @@ def exact(
     ValueError
         When it is not finite.
     """
-    product = problem.hessp(solution.w, theta)
+    problem, outer_grad = adjoint.problem, adjoint.outer_grad
+    product = problem.hessp(adjoint.solution.w, adjoint.theta)
     H = np.column_stack([product(e) for e in np.eye(problem.n_params)])
     if not (np.isfinite(H).all() and np.isfinite(outer_grad).all()):
         raise ValueError(

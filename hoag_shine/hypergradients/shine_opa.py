@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..inner.inverse_hessian import InverseHessian
-from ..inner.lbfgs import Solution
 from ..problems.base import Problem
-from .base import Hypergradient, Vector
+from .base import AdjointProblem, Hypergradient, Vector
 from .shine import shine
 
 
@@ -49,19 +47,9 @@ class ShineOPA:
         if not callable(self.every) and self.every < 1:
             raise ValueError(f"every must be at least 1, got {self.every}.")
 
-    def __call__(
-        self,
-        problem: Problem,
-        theta: Vector,
-        solution: Solution,
-        outer_grad: Vector,
-        *,
-        tol: float,
-        accuracy: float,
-        start: Any,
-    ) -> Hypergradient:
+    def __call__(self, adjoint: AdjointProblem) -> Hypergradient:
         """Return the SHINE estimate; what OPA does, it has done in the inner solver."""
-        return shine(problem, theta, solution, outer_grad, tol=tol, accuracy=accuracy, start=start)
+        return shine(adjoint)
 
     def probe(
         self, problem: Problem

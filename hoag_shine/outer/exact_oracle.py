@@ -1,11 +1,10 @@
-"""The inner side of the outer loop where the inner problems are small: solved by factorisation."""
+"""The oracle of small inner problems, which are solved by factorised Hessians."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,9 @@ from ..inner.lbfgs import Solution, Status
 from ..problems.base import ProblemSet
 from ..problems.direct import DirectProblems, DirectSolution
 from ..problems.direct.newton import MAX_ITER
-from .steps import Ask, Sample
+from .inner_state import Map
+from .oracle import Oracle, prior
+from .steps import Ask, Evaluation
 from .steps.base import NotFiniteError
 from .tolerances import FLOOR_SHARE
 
@@ -26,11 +27,10 @@ Vector = NDArray[np.float64]
 MOST_VAIN, NEXT, FEWEST_STEPS = 400, 4, 20
 
 
-class ExactOracle:
-    """All inner problems, solved at one theta after the other to the accuracy of the arithmetic.
+class ExactOracle(Oracle):
+    """All inner problems, solved by Newton's method to the accuracy of the arithmetic.
 
-    It has the methods of :class:`~hoag_shine.outer.inexact_oracle.Sampler`, and gives at once what
-    that one approaches: nobody has to ask for accuracy.
+    It gives at once what the inexact oracle approaches: nobody has to ask for accuracy.
     """
 
     def __init__(
@@ -39,12 +39,11 @@ class ExactOracle:
         parts: Sequence[DirectProblems],
         theta: Vector,
         shrinkage: float,
-        map: Callable[..., Iterable[Any]],  # noqa: A002
+        map: Map,  # noqa: A002
+        deadline: float = np.inf,
     ) -> None:
-        self.problems = problems
-        self._before = problems.n_passes  # other searches have spent
+        super().__init__(problems, deadline)
         self.theta = theta
-        self.deadline = np.inf
         self.n_iter = 0
         self.n_hvp = 0
         self._in_vain = 0
@@ -53,40 +52,28 @@ class ExactOracle:
         self._parts = parts
         self._shrinkage = shrinkage
         self._map = map
-        self._last: Sample | None = None
+        self._last: Evaluation | None = None
         for part in parts:
             part.forget()  # a search begins alike, whatever has been solved before
-
-    @property
-    def spent(self) -> bool:
-        """Whether a search has cost what it may: every solve is bounded."""
-        return False
 
     @property
     def _most_steps(self) -> int:
         """Newton steps that the next solve may take: fewer where many were in vain."""
         return max(FEWEST_STEPS, min(MAX_ITER, (MOST_VAIN - self._in_vain) // NEXT))
 
-    @property
-    def late(self) -> bool:
-        """Whether the time is over."""
-        return time.perf_counter() >= self.deadline
-
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
-        """Go to inner variables ``ws`` and ``theta``."""
         self.theta, self._last = theta, None
         own = iter(ws)
         for part in self._parts:
             part.start([next(own) for _ in range(part.n_folds)])
 
-    def sample(self, ask: Ask, scheduled: float | None = None) -> Sample:
-        """Solve at ``ask.theta``."""
+    def evaluate(self, ask: Ask, scheduled: float | None = None) -> Evaluation:
         if self._last is None or not np.array_equal(ask.theta, self._last.theta):
             self.theta = ask.theta
-            self._last = self._sample(ask.theta)
+            self._last = self._evaluate(ask.theta)
         return self._last
 
-    def _sample(self, theta: Vector) -> Sample:
+    def _evaluate(self, theta: Vector) -> Evaluation:
         try:
             most = self._most_steps
             solved = list(self._map(lambda part: part.solve(theta, most), self._parts))
@@ -104,18 +91,17 @@ class ExactOracle:
         grad = np.concatenate([s.hypergradients for s in solved]).mean(axis=0)
         if not (np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):
             raise NotFiniteError(theta)
-        spread = theta - theta.mean()
-        prior = 0.5 * self._shrinkage * float(spread @ spread)
+        shrinkage, pull = prior(theta, self._shrinkage)
         bound = float(np.concatenate([s.bounds for s in solved]).mean())
-        return Sample(
+        return Evaluation(
             theta=theta,
-            value=float(self.fold_values.mean()) + prior,
-            grad=grad + self._shrinkage * spread,
+            value=float(self.fold_values.mean()) + shrinkage,
+            grad=grad + pull,
             error=float(np.concatenate([s.errors for s in solved]).mean()),
             residual=0.0,
             final=True,
             tolerance=0.0,
-            prior=prior,
+            prior=shrinkage,
             grad_error=bound,
             grad_bound=bound,
             grad_asked=0.0,  # no more accurate if asked again
@@ -123,7 +109,7 @@ class ExactOracle:
             floor=FLOOR_SHARE * self.problems.null_value,
             exact=True,
             cheap=True,
-            passes=self.problems.n_passes - self._before,
+            passes=self.n_passes,
         )
 
 

@@ -1,94 +1,161 @@
-"""The record of a search, and the best of it."""
+"""The history of a search, and the best of it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Container
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..inner.lbfgs import Solution
-from .separate_oracles import Oracle
-from .steps import Ask, Sample
+from .oracle import Oracle
+from .steps import Ask, Evaluation
 from .steps.base import NotFiniteError, accurately, pessimistic
 
+Vector = NDArray[np.float64]
 
-class Trace:
-    """The record of the search, and the best of it.
 
-    Its criterion is to be known to ``accuracy`` of itself in the end. Where the inner problems are
+@dataclass(frozen=True)
+class Costs:
+    """What has been spent: inner iterations, Hessian products, data passes and seconds."""
+
+    inner_iterations: int = 0
+    hessian_products: int = 0
+    data_passes: float = 0.0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, oracle: Oracle) -> Costs:
+        """Return all that an oracle has spent so far."""
+        return cls(oracle.n_iter, oracle.n_hvp, oracle.n_passes, time.perf_counter())
+
+    def plus(self, later: Costs, earlier: Costs) -> Costs:
+        """Add what was spent between two times."""
+        return Costs(
+            self.inner_iterations + later.inner_iterations - earlier.inner_iterations,
+            self.hessian_products + later.hessian_products - earlier.hessian_products,
+            self.data_passes + later.data_passes - earlier.data_passes,
+            self.seconds + later.seconds - earlier.seconds,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One outer iteration: the last evaluation at its theta, and what all of them there have cost.
+
+    A ``look`` only tells of another part of the range: it is no candidate for the result.
+    ``measured_error`` is how far the criterion was off, where an exact oracle has looked.
+    """
+
+    evaluation: Evaluation
+    fold_values: Vector
+    costs: Costs
+    look: bool = False
+    measured_error: float = 0.0
+
+    def as_dict(self, iteration: int) -> dict[str, Any]:
+        """Return what users are shown, see :func:`~hoag_shine.hoag`; the arrays are copies."""
+        e = self.evaluation
+        return {
+            "iteration": iteration,
+            "theta": e.theta.copy(),
+            "criterion": e.value - e.prior,
+            "fold_criteria": self.fold_values.copy(),
+            "error": max(e.error, self.measured_error),
+            "hypergradient": e.grad.copy(),
+            "hypergradient_norm": float(np.linalg.norm(e.grad)),
+            "hypergradient_error": e.grad_error,
+            "hypergradient_bound": e.grad_bound,
+            "method": e.used,
+            "residual": e.residual,
+            "inner_tolerance": e.tolerance,
+            **asdict(self.costs),
+            "look": self.look,
+        }
+
+
+class History:
+    """The outer iterations of a search, and the best of them.
+
+    The criterion is to be known to ``accuracy`` of itself in the end. Where the inner problems are
     so small that an exact oracle is at hand, that one looks at the result, whatever has led there.
     """
 
-    def __init__(self, sampler: Oracle, accuracy: float, exact: Oracle | None = None) -> None:
-        self.history: list[dict[str, Any]] = []
+    def __init__(self, oracle: Oracle, accuracy: float, exact: Oracle | None = None) -> None:
+        self.records: list[Record] = []
         self.solutions: list[Solution] = []
         self.unsolved = False
         self.chosen: int | None = None
-        self._samples: list[Sample] = []
-        self._looks: set[int] = set()  # records that are no candidates for the result
         self._solved_index = 0  # the record that ``solutions`` belong to
-        self.sampler = sampler
+        self.oracle = oracle
         self._exact = exact
         self._accuracy = accuracy
-        self._spent = self._counters()
+        self._spent = Costs.of(oracle)
 
-    def add(self, sample: Sample, *, look: bool = False) -> dict[str, Any]:
-        """Record a sample; one at the theta of the last record takes its place."""
-        if not (self._samples and np.array_equal(self._samples[-1].theta, sample.theta)):
-            self.history.append({"iteration": len(self.history)})
-            self._samples.append(sample)
-        self._samples[-1] = sample
-        record = self.history[-1]
-        record.update(self._facts(sample), **self._costs(record))
-        newest = len(self.history) - 1
-        record["look"] = look
-        (self._looks.add if look else self._looks.discard)(newest)
+    def add(self, evaluation: Evaluation, *, look: bool = False) -> None:
+        """Record an evaluation; one at the theta of the last record takes its place."""
+        values, again = self.oracle.fold_values.copy(), self._continues(evaluation)
+        before = self.records.pop().costs if again else Costs()
+        self.records.append(Record(evaluation, values, self._charged(before), look))
+        newest = len(self.records) - 1
         if newest in (self.best_index, self._solved_index):
             self._keep_solutions(newest)
-        return record
+
+    def _continues(self, evaluation: Evaluation) -> bool:
+        return bool(self.records) and np.array_equal(
+            self.records[-1].evaluation.theta, evaluation.theta
+        )
+
+    def _charged(self, costs: Costs) -> Costs:
+        """Add what was spent since the last record."""
+        earlier, self._spent = self._spent, Costs.of(self.oracle)
+        return costs.plus(self._spent, earlier)
 
     def _keep_solutions(self, index: int) -> None:
-        self.solutions, self._solved_index = self.sampler.solutions, index
+        self.solutions, self._solved_index = self.oracle.solutions, index
 
     def keep_what_is_solved(self) -> None:
         """Return a record that the solutions belong to, where the end came before all were."""
         if self.chosen is None and self._solved_index != self.best_index:
             self.chosen = self._solved_index
 
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return what users are shown."""
+        return [record.as_dict(i) for i, record in enumerate(self.records)]
+
+    # --- the best ---------------------------------------------------------------------------------
+
     @property
     def best_index(self) -> int:
         """The record that is lowest even if its error is against it; what is newer replaces."""
         return self._lowest(self._candidates())
 
-    def best_elsewhere(self, theta: NDArray[np.float64]) -> Sample | None:
-        """Return the best sample that does not lie at this theta, if there is one."""
+    @property
+    def best(self) -> Evaluation:
+        return self.records[self.best_index].evaluation
+
+    def best_elsewhere(self, theta: Vector) -> Evaluation | None:
+        """Return the best evaluation that does not lie at this theta, if there is one."""
         candidates = self._candidates()
         candidates.pop(theta.tobytes(), None)
-        return self._samples[self._lowest(candidates)] if candidates else None
+        return self.records[self._lowest(candidates)].evaluation if candidates else None
+
+    @property
+    def latest(self) -> list[Evaluation]:
+        """The newest evaluation at each theta."""
+        return list({r.evaluation.theta.tobytes(): r.evaluation for r in self.records}.values())
 
     def _candidates(self) -> dict[bytes, int]:
-        """Return the newest record at each theta, without looks."""
-        return {
-            sample.theta.tobytes(): i
-            for i, sample in enumerate(self._samples)
-            if i not in self._looks
-        }
+        """Return the newest candidate at each theta."""
+        return {r.evaluation.theta.tobytes(): i for i, r in enumerate(self.records) if not r.look}
 
-    def _lowest(self, records: dict[bytes, int]) -> int:
-        return min(records.values(), key=lambda i: pessimistic(self._samples[i]))
+    def _lowest(self, candidates: dict[bytes, int]) -> int:
+        return min(candidates.values(), key=lambda i: pessimistic(self.records[i].evaluation))
 
-    @property
-    def latest(self) -> list[Sample]:
-        """The newest sample at each theta."""
-        return list({sample.theta.tobytes(): sample for sample in self._samples}.values())
-
-    @property
-    def best(self) -> Sample:
-        return self._samples[self.best_index]
+    # --- the result -------------------------------------------------------------------------------
 
     @property
     def result_index(self) -> int:
@@ -96,19 +163,19 @@ class Trace:
         return self.best_index if self.chosen is None else self.chosen
 
     def choose_last(self) -> None:
-        """Return the last sample, whichever is best."""
-        self.chosen = len(self.history) - 1
-        self.solutions = self.sampler.solutions
+        """Return the last evaluation, whichever is best."""
+        self.chosen = len(self.records) - 1
+        self.solutions = self.oracle.solutions
 
     @property
     def standard_error(self) -> float:
-        """The criterion's standard error at the best sample: that of a mean over the problems."""
-        values = self.history[self.best_index]["fold_criteria"]
+        """The criterion's standard error at the best: that of a mean over the problems."""
+        values = self.records[self.best_index].fold_values
         return float(np.std(values, ddof=1) / np.sqrt(values.size))
 
     @property
     def final_ask(self) -> Ask:
-        """What makes a sample as accurate as the result must be."""
+        """What makes an evaluation as accurate as the result must be."""
         return self._accurately(self.best_index)
 
     def polish(self) -> None:
@@ -117,14 +184,14 @@ class Trace:
         What looked best may no longer do so then; the next best is tried in its place, and so is
         the start where its error leaves open which is lower.
         """
-        exact = None if self.sampler is self._exact else self._exact
+        exact = None if self.oracle is self._exact else self._exact
         solved: dict[int, list[Solution]] = {}
         while (index := self._doubtful(solved)) is not None:
             if self._solved_index != index or self._short(index):
                 self._go_to(index)
             # The error is relative to the value, which may have become smaller.
-            while self._short(index) and not (self._ended(index) or self.sampler.late):
-                self._replace(index, self.sampler.sample(self._accurately(index)))
+            while self._short(index) and not (self._ended(index) or self.oracle.late):
+                self._replace(index, self.oracle.evaluate(self._accurately(index)))
             if exact is not None:
                 self._settle(index, exact)
             solved[index] = self.solutions
@@ -138,59 +205,67 @@ class Trace:
 
     def _go_to(self, index: int) -> None:
         """Solve accurately at the theta of a record."""
-        theta = self._samples[index].theta
-        if not np.array_equal(theta, self.sampler.theta):
-            self.sampler.restart(theta, [s.w for s in self.solutions])
+        record = self.records[index]
+        theta = record.evaluation.theta
+        if not np.array_equal(theta, self.oracle.theta):
+            self.oracle.restart(theta, [s.w for s in self.solutions])
         try:
-            self._replace(index, self.sampler.sample(self._accurately(index)))
+            self._replace(index, self.oracle.evaluate(self._accurately(index)))
         except NotFiniteError:
             # It was once, from other solutions: so little is certain of it.
-            self._samples[index] = replace(self._samples[index], error=np.inf, final=True)
-            self.history[index]["error"] = np.inf
+            unknown = replace(record.evaluation, error=np.inf, final=True)
+            self.records[index] = replace(record, evaluation=unknown)
+
+    def _replace(self, index: int, evaluation: Evaluation) -> None:
+        """Put a more accurate evaluation in the place of one at the same theta."""
+        record = self.records[index]
+        self.records[index] = replace(
+            record,
+            evaluation=evaluation,
+            fold_values=self.oracle.fold_values.copy(),
+            costs=self._charged(record.costs),
+        )
+        self._keep_solutions(index)
 
     def _settle(self, index: int, exact: Oracle) -> None:
         """Replace value and solutions by the exact oracle's; the derivative stays the method's."""
-        true = exact.sample(Ask(self._samples[index].theta))
-        old, record = self._samples[index], self.history[index]
-        self._samples[index] = replace(old, value=true.value, error=true.error, final=True)
-        record |= self._costs(record) | {
-            "criterion": true.value - true.prior,
-            "fold_criteria": exact.fold_values.copy(),
-            "error": true.error,
-        }
+        record = self.records[index]
+        true = _true(exact, record.evaluation)
+        if true is None:
+            return
+        self.records[index] = replace(
+            record,
+            evaluation=replace(record.evaluation, value=true.value, error=true.error, final=True),
+            fold_values=exact.fold_values.copy(),
+            costs=self._charged(record.costs),
+        )
         self.solutions, self._solved_index = exact.solutions, index
 
     def _measure_errors(self, solved: Container[int], exact: Oracle) -> None:
         """Replace estimated errors of records by what they are, if those are larger."""
-        for index, sample in enumerate(self._samples):
-            if index not in solved and not self.sampler.late:
-                true = exact.sample(Ask(sample.theta))
-                error = abs(sample.value - true.value) + true.error
-                record = self.history[index]
-                record |= self._costs(record) | {"error": max(record["error"], error)}
-
-    def _replace(self, index: int, sample: Sample) -> None:
-        """Put a more accurate sample in the place of one at the same theta."""
-        self._samples[index] = sample
-        record = self.history[index]
-        record.update(self._facts(sample), **self._costs(record))
-        self._keep_solutions(index)
+        for index, record in enumerate(self.records):
+            if index not in solved and not self.oracle.late:
+                true = _true(exact, record.evaluation)
+                error = abs(record.evaluation.value - true.value) + true.error if true else np.inf
+                self.records[index] = replace(
+                    record, measured_error=error, costs=self._charged(record.costs)
+                )
 
     def _short(self, index: int) -> bool:
-        """Whether a sample is less accurate than a result must be."""
-        sample, ask = self._samples[index], self._accurately(index)
-        return bool(sample.error > ask.accuracy or sample.tolerance > ask.tolerance)
+        """Whether an evaluation is less accurate than a result must be."""
+        evaluation, ask = self.records[index].evaluation, self._accurately(index)
+        return bool(evaluation.error > ask.accuracy or evaluation.tolerance > ask.tolerance)
 
     def _ended(self, index: int) -> bool:
-        return self._samples[index].final or self._samples[index].exhausted
+        evaluation = self.records[index].evaluation
+        return evaluation.final or evaluation.exhausted
 
     def _accurately(self, index: int) -> Ask:
-        sample = self._samples[index]
-        return accurately(sample, self._accuracy)
+        return accurately(self.records[index].evaluation, self._accuracy)
 
     def _doubtful(self, solved: Container[int]) -> int | None:
         """Return the record that is to be solved accurately next."""
-        best, start = self.best, self._samples[0]
+        best, start = self.best, self.records[0].evaluation
         if self.best_index not in solved:
             return self.best_index
         # Errors are estimates: they may be wrong by a factor.
@@ -198,30 +273,10 @@ class Trace:
         open_question = behind > self._accuracy * best.size
         return 0 if open_question and 0 not in solved else None
 
-    def _facts(self, sample: Sample) -> dict[str, Any]:
-        return {
-            "theta": sample.theta.copy(),
-            "criterion": sample.value - sample.prior,
-            "fold_criteria": self.sampler.fold_values.copy(),
-            "error": sample.error,
-            "hypergradient": sample.grad,
-            "hypergradient_norm": float(np.linalg.norm(sample.grad)),
-            "hypergradient_error": sample.grad_error,
-            "hypergradient_bound": sample.grad_bound,
-            "method": sample.used,
-            "residual": sample.residual,
-            "inner_tolerance": sample.tolerance,
-        }
 
-    def _costs(self, record: dict[str, Any]) -> dict[str, float]:
-        """Add what was spent since the last record to what this one had cost before."""
-        spent, self._spent = self._spent, self._counters()
-        return {name: record.get(name, 0) + self._spent[name] - spent[name] for name in spent}
-
-    def _counters(self) -> dict[str, float]:
-        return {
-            "inner_iterations": self.sampler.n_iter,
-            "hessian_products": self.sampler.n_hvp,
-            "data_passes": self.sampler.problems.n_passes,
-            "seconds": time.perf_counter(),
-        }
+def _true(exact: Oracle, evaluation: Evaluation) -> Evaluation | None:
+    """Return what an exact oracle says at the same theta; None where that is not finite."""
+    try:
+        return exact.evaluate(Ask(evaluation.theta)) if np.isfinite(evaluation.value) else None
+    except NotFiniteError:
+        return None

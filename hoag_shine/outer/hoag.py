@@ -2,12 +2,12 @@ r"""The outer loop: tune hyperparameters by hypergradients of inexactly solved i
 
 :func:`hoag` alternates between an inner and an outer side that know little of each other:
 
-* The inner side, the ``Sampler``, solves all inner problems at some theta to some tolerance and
-  reports a :class:`~hoag_shine.outer.steps.Sample`: criterion, hypergradient, and what the inner
-  error may be worth. Solutions, L-BFGS pairs and adjoints are carried from one theta to the next.
-* A *step rule* decides which theta comes next and how accurate its sample must be. It is a
-  generator that yields an :class:`~hoag_shine.outer.steps.Ask` and is sent the sample; it ends by
-  returning why.
+* An *oracle* solves all inner problems at some theta to some tolerance and reports a
+  :class:`~hoag_shine.outer.steps.Evaluation`: criterion, hypergradient, and what the inner error
+  may be worth. Solutions, L-BFGS pairs and adjoints are carried from one theta to the next.
+* A *step rule* decides which theta comes next and how accurate its evaluation must be. It is a
+  generator that yields an :class:`~hoag_shine.outer.steps.Ask` and is sent the evaluation; it ends
+  by returning why.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ from ..utils.validation import (
 )
 from ..utils.warn import one_warning, warn
 from .exact_oracle import ExactOracle
-from .history import Trace
-from .inexact_oracle import Sampler
-from .separate_oracles import Oracle, SeparateOracles
+from .history import History
+from .inexact_oracle import InexactOracle
+from .inner_state import Map
+from .oracle import Oracle
+from .separate_oracles import SeparateOracles
 from .steps import (
     Ask,
     Certificate,
+    Evaluation,
     Outcome,
-    Sample,
+    RuleMaker,
     StepRule,
     certify,
     global_search,
@@ -60,7 +63,8 @@ from .steps.base import NotFiniteError, ending, unbounded
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 
 Vector = NDArray[np.float64]
-# A rule that still wants more accuracy at one theta after so many samples there will not get it.
+# A rule that still wants more accuracy at one theta after so many evaluations there will not get
+# it.
 MOST_REPEATS = 30
 # Multiplications for a Newton step of all folds beyond which a search takes minutes.
 SLOW = 1e11
@@ -100,7 +104,7 @@ class HoagResult:
 
 
 # What overflows is not finite, and is looked for where it matters: the line search steps back from
-# it, and a sample that holds it is refused.
+# it, and an evaluation that holds it is refused.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def hoag(
     problem: Problem | ProblemSet,
@@ -167,7 +171,7 @@ def hoag(
     shrinkage : float, default=0.0
         Pulls many hyperparameters together, so that they do not fit the noise of the held-out
         data: :math:`\frac{s}{2} \sum_i (\theta_i - \bar\theta)^2` is added to what is
-        minimised. It is a Gaussian prior of variance :math:`1 / (n s)` for n held-out samples.
+        minimised. It is a Gaussian prior of variance :math:`1 / (n s)` for n held-out rows.
     selection : {"min", "one-se"}, default="min"
         ``"min"`` returns the hyperparameters of the lowest criterion. ``"one-se"`` goes on from
         there to the strongest penalties whose criterion is within one standard error of it (that
@@ -175,7 +179,7 @@ def hoag(
         a common factor, found by Newton's method on the criterion's derivative.
     max_time : float, optional
         Seconds after which the search ends with the best so far, as accurate as it is by then. At
-        least one sample is taken.
+        least one evaluation is taken.
     start : sequence of array-like, optional
         Inner variables to start from, for each problem an array of shape (n_params,); zero by
         default.
@@ -210,12 +214,12 @@ def hoag(
 
     Notes
     -----
-    The best sample is returned, never one worse than the start, and the inner problems are solved
-    accurately there before it is.
+    The best evaluation is returned, never one worse than the start, and the inner problems are
+    solved accurately there before it is.
 
     Ctrl-C ends the search with the best so far, once the present data pass or callback has ended;
-    before the first sample, with ``KeyboardInterrupt``. A second one is not waited for: it raises
-    ``KeyboardInterrupt`` at once. So it is where Python handles signals, in the main thread.
+    before the first evaluation, with ``KeyboardInterrupt``. A second one is not waited for: it
+    raises ``KeyboardInterrupt`` at once. So it is where Python handles signals, in the main thread.
 
     References
     ----------
@@ -234,22 +238,15 @@ def hoag(
     lower, upper = _bounds(bounds, problems.n_hyperparameters)
     origin = _start(theta, lower, upper)
     schedule = resolve_tolerance(tolerance)
-    if isinstance(step, str) and step == "auto" and schedule is not None:
-        # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
-        step = "adaptive"
     method = resolve_method(hypergradient)
-    options: dict[str, Any] = {}
+    accuracy = result_accuracy(tol, max(problem.n_params for problem in problems))
+    separable = schedule is None and isinstance(step, str) and step == "auto" and shrinkage == 0.0
+    single = problems.separate() if separable else None
+    make_rule, looks = _rule(step, origin.size, scheduled=schedule is not None, single=single)
+    # The papers' methods do not look around, and neither does what is named after them.
+    options: dict[str, Any] = {"accuracy": accuracy, "looks": method is auto} if looks else {}
     if first_step is not None:
         options["first_step"] = check_positive("first_step", first_step)
-    n_params = max(problem.n_params for problem in problems)
-    accuracy = result_accuracy(tol, n_params)
-    single = None
-    if schedule is None and isinstance(step, str) and step == "auto" and shrinkage == 0.0:
-        single = problems.separate()
-    make_rule = resolve_step(step, origin.size) if single is None else separate
-    if make_rule in (global_search, trust_region, separate):
-        # The papers' methods do not look around, and neither does what is named after them.
-        options |= {"accuracy": accuracy, "looks": method is auto}
     rule = make_rule(origin, lower, upper, tol, **options)
     ws = None if start is None else _variables(start, problems)
     with Deferred() as interrupts, Threads(n_jobs, len(problems), interrupts) as threads:
@@ -260,101 +257,133 @@ def hoag(
             shrinkage=shrinkage,
             limits=(memory, max_inner_iter),
             map=threads.map,
+            deadline=deadline,
         )
-        sampler, exact = (
+        oracle, exact = (
             make(problems, origin) if single is None else _joined(problems, single, origin, make)
         )
-        sampler.deadline = deadline
         if ws is not None:
-            sampler.restart(origin, ws)
-        trace = Trace(sampler, accuracy, exact)
+            oracle.restart(origin, ws)
+        history = History(oracle, accuracy, exact)
+        run = _Run(oracle, history, lower, upper, callback)
         try:
-            outcome = _search(rule, sampler, trace, schedule, max_iter, callback)
-            if not sampler.late:
-                trace.polish()
-                outcome = _outcome(outcome, trace.best, lower, upper)
+            outcome = run.follow(rule, max_iter, schedule)
+            if not oracle.late:
+                history.polish()
+                outcome = run.ended(outcome)
             if selection == "one-se" and outcome in _COMPLETE:
-                ask, error = trace.final_ask, trace.standard_error
-                stronger = one_standard_error(trace.best, error, ask, lower, upper, tol)
-                outcome = _search(stronger, sampler, trace, None, sys.maxsize, callback)
-                if outcome in _COMPLETE:
-                    trace.choose_last()
+                outcome = run.strengthen(tol)
         except KeyboardInterrupt:
-            if interrupts.forced or not trace.history:
+            if interrupts.forced or not history.records:
                 raise
             outcome = Outcome.INTERRUPTED
         if interrupts.take():
             outcome = Outcome.INTERRUPTED
-    trace.keep_what_is_solved()
+    history.keep_what_is_solved()
     with one_warning(ConvergenceWarning):
-        _warn(outcome, trace, lower, upper)
+        _warn(outcome, history, lower, upper)
+    return _result(history, outcome, lower, upper)
+
+
+def _rule(
+    step: str | RuleMaker, d: int, *, scheduled: bool, single: Sequence[ProblemSet] | None
+) -> tuple[RuleMaker, bool]:
+    """Return what makes the step rule, and whether that looks at the whole range."""
+    if single is not None:
+        return separate, True
+    if isinstance(step, str) and step == "auto" and scheduled:
+        # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
+        step = "adaptive"
+    make = resolve_step(step, d)
+    return make, make in (global_search, trust_region)
+
+
+def _result(history: History, outcome: Outcome, lower: Vector, upper: Vector) -> HoagResult:
+    records = history.as_dicts()
+    chosen = records[history.result_index]
     return HoagResult(
-        theta=trace.history[trace.result_index]["theta"],
-        value=trace.history[trace.result_index]["criterion"],
-        solutions=trace.solutions,
-        history=trace.history,
-        best_index=trace.result_index,
+        theta=chosen["theta"],
+        value=chosen["criterion"],
+        solutions=history.solutions,
+        history=records,
+        best_index=history.result_index,
         outcome=outcome,
-        certificate=certify(trace.latest, trace.best, lower, upper),
+        certificate=certify(history.latest, history.best, lower, upper),
     )
 
 
-def _search(
-    rule: StepRule,
-    sampler: Oracle,
-    trace: Trace,
-    schedule: Schedule | None,
-    max_iter: int,
-    callback: Callback | None,
-) -> Outcome:
-    """Let the rule ask and the inner side answer until one of them, or the caller, has enough."""
-    ask = next(rule)
-    again = 0
-    while True:
-        scheduled = None if schedule is None else schedule(len(trace.history) + 1)
-        sample = _sample(sampler, ask, scheduled, trace)
-        record = trace.add(sample, look=ask.look or not np.isfinite(sample.value))
-        outcome, moves = None, False
-        if sampler.late or sampler.spent:
-            outcome = Outcome.MAX_TIME if sampler.late else Outcome.MAX_INNER_ITER
-        else:
-            try:
-                ask = rule.send(sample)
-                moves = not np.array_equal(ask.theta, sample.theta)
-            except StopIteration as stop:
-                outcome = cast(Outcome, stop.value)
-        again = 0 if moves else again + 1
-        if again > MOST_REPEATS or (moves and len(trace.history) >= max_iter):
-            outcome = outcome or Outcome.MAX_ITER
-        # The caller hears of an iteration once, when no sample will refine it any more.
-        complete = moves or outcome is not None
-        if (
-            complete
-            and callback is not None
-            and callback(_copied(record), _unwritable(sampler.solutions))
-        ):
-            return Outcome.CALLBACK
-        if outcome is not None:
-            return outcome
-        if sampler.late:  # what the callback has taken counts, too
+@dataclass(frozen=True)
+class _Run:
+    """A search under way: the oracle that answers, and the history of its answers."""
+
+    oracle: Oracle
+    history: History
+    lower: Vector
+    upper: Vector
+    callback: Callback | None
+
+    def follow(self, rule: StepRule, max_iter: int, schedule: Schedule | None = None) -> Outcome:
+        """Let the rule ask and the oracle answer until one of them, or the caller, has enough."""
+        ask = next(rule)
+        again = 0
+        while True:
+            tolerance = None if schedule is None else schedule(len(self.history.records) + 1)
+            evaluation = self._evaluate(ask, tolerance)
+            self.history.add(evaluation, look=ask.look or not np.isfinite(evaluation.value))
+            outcome, moves = self._exhausted(), False
+            if outcome is None:
+                try:
+                    ask = rule.send(evaluation)
+                    moves = not np.array_equal(ask.theta, evaluation.theta)
+                except StopIteration as stop:
+                    outcome = cast(Outcome, stop.value)
+            again = 0 if moves else again + 1
+            if again > MOST_REPEATS or (moves and len(self.history.records) >= max_iter):
+                outcome = outcome or Outcome.MAX_ITER
+            # The caller hears of an iteration once, when no evaluation will refine it any more.
+            if (moves or outcome is not None) and self._stopped_by_caller():
+                return Outcome.CALLBACK
+            if outcome is not None:
+                return outcome
+            if self.oracle.late:  # what the callback has taken counts, too
+                return Outcome.MAX_TIME
+
+    def _exhausted(self) -> Outcome | None:
+        if self.oracle.late:
             return Outcome.MAX_TIME
+        return Outcome.MAX_INNER_ITER if self.oracle.spent else None
 
+    def _evaluate(self, ask: Ask, scheduled: float | None) -> Evaluation:
+        """Return an evaluation; where it is not finite, all that is known is to turn back."""
+        try:
+            return self.oracle.evaluate(ask, scheduled)
+        except NotFiniteError:
+            best = self.history.best_elsewhere(ask.theta)
+            if best is None:
+                raise
+            self.oracle.restart(best.theta, [s.w for s in self.history.solutions])
+            return unbounded(ask, best)
 
-def _sample(sampler: Oracle, ask: Ask, scheduled: float | None, trace: Trace) -> Sample:
-    """Return a sample; where the criterion is not finite, all that is known is to turn back."""
-    try:
-        return sampler.sample(ask, scheduled)
-    except NotFiniteError:
-        best = trace.best_elsewhere(ask.theta)
-        if best is None:
-            raise
-        sampler.restart(best.theta, [s.w for s in trace.solutions])
-        return unbounded(ask, best)
+    def _stopped_by_caller(self) -> bool:
+        if self.callback is None:
+            return False
+        last = len(self.history.records) - 1
+        record = self.history.records[last].as_dict(last)
+        return bool(self.callback(record, _unwritable(self.oracle.solutions)))
 
+    def ended(self, outcome: Outcome) -> Outcome:
+        """Return whether a complete search has ended on a bound: where its best evaluation is."""
+        complete = outcome in _COMPLETE
+        return ending(self.history.best, self.lower, self.upper) if complete else outcome
 
-def _outcome(outcome: Outcome, best: Sample, lower: Vector, upper: Vector) -> Outcome:
-    """Return whether a search has ended on a bound: where its best sample is."""
-    return ending(best, lower, upper) if outcome in _COMPLETE else outcome
+    def strengthen(self, tol: float) -> Outcome:
+        """Go on to the strongest penalties within one standard error."""
+        ask, error = self.history.final_ask, self.history.standard_error
+        rule = one_standard_error(self.history.best, error, ask, self.lower, self.upper, tol)
+        outcome = self.follow(rule, sys.maxsize)
+        if outcome in _COMPLETE:
+            self.history.choose_last()
+        return outcome
 
 
 def _oracles(
@@ -365,15 +394,16 @@ def _oracles(
     method: Method,
     shrinkage: float,
     limits: tuple[int, int],
-    map: Callable[..., Any],  # noqa: A002
+    map: Map,  # noqa: A002
+    deadline: float,
 ) -> tuple[Oracle, Oracle | None]:
     """Return what a search asks, and what solves the problems exactly, where there is such."""
     parts, exact = _direct(problems), None
     if parts is not None:
-        exact = ExactOracle(problems, parts, theta, shrinkage, map)
+        exact = ExactOracle(problems, parts, theta, shrinkage, map, deadline)
         if exactly:
             return exact, exact
-    return Sampler(problems, method, theta, *limits, shrinkage, map), exact
+    return InexactOracle(problems, method, theta, *limits, shrinkage, map, deadline), exact
 
 
 def _joined(
@@ -468,11 +498,6 @@ def _start(theta: ArrayLike | None, lower: Vector, upper: Vector) -> Vector:
     return np.clip(start, lower, upper)
 
 
-def _copied(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record that a callback may write into."""
-    return {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in record.items()}
-
-
 def _unwritable(solutions: Sequence[Solution]) -> list[Solution]:
     """Return solutions with arrays that a callback cannot write into."""
     return [replace(s, w=_read_only(s.w), grad=_read_only(s.grad)) for s in solutions]
@@ -498,23 +523,23 @@ _ADVICE = {
 
 
 def interrupted(result: HoagResult) -> HoagResult:
-    """Return the result of a search that was interrupted after its last sample, and say so."""
+    """Return the result of a search that was interrupted after its last evaluation, and say so."""
     if result.outcome is not Outcome.INTERRUPTED:
         _warn_of_end(Outcome.INTERRUPTED)
     return replace(result, outcome=Outcome.INTERRUPTED)
 
 
-def _warn(outcome: Outcome, trace: Trace, lower: Vector, upper: Vector) -> None:
+def _warn(outcome: Outcome, history: History, lower: Vector, upper: Vector) -> None:
     """Say what the caller should know about the result."""
     # Among many penalties, some on a bound are no surprise: columns of noise want the largest.
-    theta = trace.history[trace.result_index]["theta"]
+    theta = history.records[history.result_index].evaluation.theta
     expected = outcome is Outcome.BOUND and bool(((lower < theta) & (theta < upper)).any())
     if outcome in _ADVICE and not expected:
         _warn_of_end(outcome)
-    if trace.unsolved:
+    if history.unsolved:
         _convergence_warning(
             "The inner problems are not solved at the best hyperparameters, where the criterion is "
-            f"known to {trace.best.error:.1g} only: scale the features, or raise the lower bound "
+            f"known to {history.best.error:.1g} only: scale the features, or raise the lower bound "
             "of the penalty."
         )
 

@@ -1,4 +1,4 @@
-"""The inner side of the outer loop where each hyperparameter has problems of its own."""
+"""The oracle of problems that are separate: one for each hyperparameter."""
 
 from __future__ import annotations
 
@@ -12,55 +12,47 @@ from numpy.typing import NDArray
 from ..inner.inverse_hessian import _Operator
 from ..inner.lbfgs import Solution, Status
 from ..problems.base import ProblemSet
-from .exact_oracle import ExactOracle
-from .inexact_oracle import Sampler
-from .steps import Ask, Sample
+from .oracle import Oracle
+from .steps import Ask, Evaluation
 from .steps.base import NotFiniteError, unbounded
 
 Vector = NDArray[np.float64]
 
 
-class SeparateOracles:
+class SeparateOracles(Oracle):
     """Oracles of one hyperparameter each, as one.
 
-    It has the methods of :class:`~hoag_shine.outer.inexact_oracle.Sampler`. Its samples have those
-    of the single oracles as ``parts``, each with the accuracy, the units and the tolerance of its own.
+    Its evaluations have those of the single oracles as ``parts``, each with the accuracy, the units
+    and the tolerance of its own.
 
     Parameters
     ----------
     problems : ProblemSet
         All hyperparameters' problems.
-    oracles : sequence of Sampler or ExactOracle
+    oracles : sequence of Oracle
         One for each hyperparameter.
     """
 
-    def __init__(self, problems: ProblemSet, oracles: Sequence[Sampler | ExactOracle]) -> None:
-        self.problems = _Counted(oracles)
+    def __init__(self, problems: ProblemSet, oracles: Sequence[Oracle]) -> None:
+        super().__init__(problems)
         self.oracles = oracles
-        self._deadline = np.inf
-        self._parts: list[Sample | None] = [None] * len(oracles)
+        self._parts: list[Evaluation | None] = [None] * len(oracles)
         self._n_problems = len(problems)
 
     @property
-    def theta(self) -> Vector:
+    def n_passes(self) -> float:
+        return sum(oracle.n_passes for oracle in self.oracles)
+
+    @property
+    def theta(self) -> Vector:  # type: ignore[override]
         return np.concatenate([oracle.theta for oracle in self.oracles])
 
     @property
-    def deadline(self) -> float:
-        return self._deadline
-
-    @deadline.setter
-    def deadline(self, deadline: float) -> None:
-        self._deadline = deadline
-        for oracle in self.oracles:
-            oracle.deadline = deadline
-
-    @property
-    def n_iter(self) -> int:
+    def n_iter(self) -> int:  # type: ignore[override]
         return sum(oracle.n_iter for oracle in self.oracles)
 
     @property
-    def n_hvp(self) -> int:
+    def n_hvp(self) -> int:  # type: ignore[override]
         return sum(oracle.n_hvp for oracle in self.oracles)
 
     @property
@@ -72,11 +64,11 @@ class SeparateOracles:
         return self.oracles[0].late
 
     @property
-    def fold_values(self) -> Vector:
+    def fold_values(self) -> Vector:  # type: ignore[override]
         return np.asarray(np.sum([oracle.fold_values for oracle in self.oracles], axis=0))
 
     @property
-    def solutions(self) -> list[Solution]:
+    def solutions(self) -> list[Solution]:  # type: ignore[override]
         """The folds' solutions, with the hyperparameters' variables side by side."""
         return [
             _joined([oracle.solutions[k] for oracle in self.oracles])
@@ -84,18 +76,17 @@ class SeparateOracles:
         ]
 
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
-        """Go to inner variables ``ws`` and ``theta``."""
         d = len(self.oracles)
         for j, oracle in enumerate(self.oracles):
             own = [np.ascontiguousarray(w.reshape(-1, d)[:, j]) for w in ws]
             oracle.restart(theta[j : j + 1], own)
             self._parts[j] = None
 
-    def sample(self, ask: Ask, scheduled: float | None = None) -> Sample:
-        """Solve each hyperparameter's problems as it asks, or all as accurately as asked for."""
+    def evaluate(self, ask: Ask, scheduled: float | None = None) -> Evaluation:
         asks = ask.parts or self._share(ask)
         parts = [self._part(j, own, scheduled) for j, own in enumerate(asks)]
-        return Sample(
+        longest = max(parts, key=lambda s: s.n_steps)
+        return Evaluation(
             theta=ask.theta,
             value=self._value(parts),
             grad=np.concatenate([s.grad for s in parts]),
@@ -106,7 +97,8 @@ class SeparateOracles:
             grad_error=float(np.linalg.norm([s.grad_error for s in parts])),
             grad_bound=float(np.linalg.norm([s.grad_bound for s in parts])),
             grad_asked=ask.grad_accuracy,
-            used=max((s.used for s in parts), key=len),
+            used=longest.used,
+            n_steps=longest.n_steps,
             exhausted=any(s.exhausted for s in parts),
             floor=sum(s.floor for s in parts),
             exact=all(s.exact for s in parts),
@@ -115,7 +107,7 @@ class SeparateOracles:
             parts=tuple(parts),
         )
 
-    def _value(self, parts: Sequence[Sample]) -> float:
+    def _value(self, parts: Sequence[Evaluation]) -> float:
         """Return the criterion, as the mean over the folds that it is elsewhere."""
         finite = all(np.isfinite(s.value) for s in parts)
         return float(self.fold_values.mean()) if finite else np.inf
@@ -129,8 +121,8 @@ class SeparateOracles:
             for j, share in enumerate(shares)
         ]
 
-    def _part(self, j: int, ask: Ask, scheduled: float | None) -> Sample:
-        """Return a sample of one hyperparameter, the last one where that will do."""
+    def _part(self, j: int, ask: Ask, scheduled: float | None) -> Evaluation:
+        """Return an evaluation of one hyperparameter, the last one where that will do."""
         last = self._parts[j]
         if last is not None and scheduled is None and np.array_equal(last.theta, ask.theta):
             accurate = last.error <= ask.accuracy and last.tolerance <= ask.tolerance
@@ -138,27 +130,13 @@ class SeparateOracles:
                 return last
         oracle = self.oracles[j]
         try:
-            self._parts[j] = sample = oracle.sample(ask, scheduled)
+            self._parts[j] = evaluation = oracle.evaluate(ask, scheduled)
         except NotFiniteError:
             if last is None:
                 raise
-            sample = unbounded(ask, last)
+            evaluation = unbounded(ask, last)
             oracle.restart(last.theta, [np.zeros_like(s.w) for s in oracle.solutions])
-        return sample
-
-
-Oracle = Sampler | ExactOracle | SeparateOracles
-
-
-class _Counted:
-    """The data passes of several oracles."""
-
-    def __init__(self, oracles: Sequence[Sampler | ExactOracle]) -> None:
-        self._oracles = oracles
-
-    @property
-    def n_passes(self) -> float:
-        return sum(oracle.problems.n_passes for oracle in self._oracles)
+        return evaluation
 
 
 def _joined(parts: Sequence[Solution]) -> Solution:

@@ -1,9 +1,9 @@
 r"""Step rules: which hyperparameters to look at next, and how closely.
 
 A rule is a generator. It yields an :class:`~hoag_shine.outer.steps.Ask` and is sent the
-:class:`~hoag_shine.outer.steps.Sample` taken there; when it has seen enough it returns an
-:class:`~hoag_shine.Outcome`. Asking again for the theta just sampled, with a smaller ``accuracy``,
-continues the inner solves where they stand.
+:class:`~hoag_shine.outer.steps.Evaluation` taken there; when it has seen enough it returns an
+:class:`~hoag_shine.Outcome`. Asking again for the theta just evaluated, with a smaller
+``accuracy``, continues the inner solves where they stand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ...utils.validation import shown
 from .adaptive import adaptive
-from .base import RELIABLE_RESIDUAL, Ask, Outcome, Sample, StepRule
+from .base import RELIABLE_RESIDUAL, Ask, Evaluation, Outcome, StepRule
 from .certificate import Certificate, certify
 from .global_search import global_search
 from .one_standard_error import one_standard_error
@@ -25,8 +25,9 @@ __all__ = [
     "RULES",
     "Ask",
     "Certificate",
+    "Evaluation",
     "Outcome",
-    "Sample",
+    "RuleMaker",
     "StepRule",
     "adaptive",
     "certify",
@@ -38,7 +39,10 @@ __all__ = [
     "trust_region",
 ]
 
-RULES: dict[str, Callable[..., StepRule]] = {
+# Called as ``make(theta, lower, upper, tol, **options)``; ``first_step`` is an option of all.
+RuleMaker = Callable[..., StepRule]
+
+RULES: dict[str, RuleMaker] = {
     "adaptive": adaptive,
     "global": global_search,
     "secant": secant,
@@ -46,12 +50,19 @@ RULES: dict[str, Callable[..., StepRule]] = {
 }
 
 
-def resolve_step(step: str, n_hyperparameters: int) -> Callable[..., StepRule]:
-    """Return the step rule of that name; ``"auto"`` chooses by the number of hyperparameters."""
+def resolve_step(step: str | RuleMaker, n_hyperparameters: int) -> RuleMaker:
+    """Return the step rule of that name, or the callable itself.
+
+    ``"auto"`` chooses by the number of hyperparameters.
+    """
+    if callable(step):
+        return step
     if isinstance(step, str) and step == "auto":
         return global_search if n_hyperparameters == 1 else trust_region
     if not isinstance(step, str) or step not in RULES:
-        raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {shown(step)}.")
+        raise ValueError(
+            f"step must be 'auto', one of {sorted(RULES)} or a callable, got {shown(step)}."
+        )
     if step in ("secant", "global") and n_hyperparameters > 1:
         raise ValueError(
             f"step='secant' tunes one hyperparameter and the problem has {n_hyperparameters}; "

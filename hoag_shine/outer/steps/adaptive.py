@@ -25,18 +25,18 @@ def adaptive(
     .. [1] F. Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016,
        algorithm 1 and section 5, "Adaptive step size".
     """
-    sample = yield Ask(theta)
-    lipschitz = float(np.linalg.norm(sample.grad)) / first_step or 1.0
+    evaluation = yield Ask(theta)
+    lipschitz = float(np.linalg.norm(evaluation.grad)) / first_step or 1.0
     while True:
-        following = np.clip(sample.theta - sample.grad / lipschitz, lower, upper)
-        if np.abs(following - sample.theta).max() <= tol:
-            return ending(sample, lower, upper)
-        previous, sample = sample, (yield Ask(following))
-        length = float(np.linalg.norm(sample.theta - previous.theta))
+        following = np.clip(evaluation.theta - evaluation.grad / lipschitz, lower, upper)
+        if np.abs(following - evaluation.theta).max() <= tol:
+            return ending(evaluation, lower, upper)
+        previous, evaluation = evaluation, (yield Ask(following))
+        length = float(np.linalg.norm(evaluation.theta - previous.theta))
         allowed = (
             previous.value
-            + 0.25 * sample.tolerance
+            + 0.25 * evaluation.tolerance
             + 1.25 * previous.tolerance * length
             - 0.5 * lipschitz * length**2
         )
-        lipschitz *= 1.0 / 1.05 if sample.value <= allowed else 2.0
+        lipschitz *= 1.0 / 1.05 if evaluation.value <= allowed else 2.0

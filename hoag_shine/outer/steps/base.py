@@ -41,14 +41,14 @@ class Outcome(Enum):
 
 
 class Ask(NamedTuple):
-    """A wish for a sample at ``theta`` whose criterion is known to about ``accuracy``.
+    """A wish for an evaluation at ``theta`` whose criterion is known to about ``accuracy``.
 
     ``relative`` is the same relative to the criterion, where that is not known yet.
     ``tolerance`` is what the inner gradients' norm must fall to in any case, relative to the start.
     ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
-    ``look`` says that the sample only tells of another part of the range: it is not a candidate for
-    the result unless it is asked for again. ``parts`` are the wishes for each hyperparameter's own
-    problems, where they are separate.
+    ``look`` says that the evaluation only tells of another part of the range: it is not a candidate
+    for the result unless it is asked for again. ``parts`` are the wishes for each hyperparameter's
+    own problems, where they are separate.
     """
 
     theta: Vector
@@ -61,7 +61,7 @@ class Ask(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class Evaluation:
     """The outer problem at one theta, as far as the inner solves tell.
 
     Attributes
@@ -90,6 +90,8 @@ class Sample:
         The error that was allowed.
     used : str
         How the hypergradient was computed, where its method has a choice.
+    n_steps : int
+        Steps of an iterative method that this took.
     exhausted : bool
         Whether the inner solves have given all they can for want of iterations.
     floor : float
@@ -98,10 +100,10 @@ class Sample:
         Whether the inner problems are solved by factorised Hessians: ``error`` and ``grad_bound``
         are then certain.
     cheap : bool
-        Whether samples cost so little that the whole range can be looked at.
+        Whether evaluations cost so little that the whole range can be looked at.
     passes : float
         Data passes since the search began.
-    parts : tuple of Sample
+    parts : tuple of Evaluation
         Those of each hyperparameter's own problems, where they are separate; this is their sum.
     """
 
@@ -117,12 +119,13 @@ class Sample:
     grad_bound: float = float("inf")
     grad_asked: float = float("inf")
     used: str = ""
+    n_steps: int = 0
     exhausted: bool = False
     floor: float = 0.0
     exact: bool = False
     cheap: bool = False
     passes: float = 0.0
-    parts: tuple[Sample, ...] = ()
+    parts: tuple[Evaluation, ...] = ()
 
     @property
     def slope_error(self) -> float:
@@ -160,12 +163,12 @@ class NotFiniteError(ValueError):
         )
 
 
-def unbounded(ask: Ask, last: Sample) -> Sample:
-    """Return what stands for a sample whose criterion is not finite: it falls steeply towards last.
+def unbounded(ask: Ask, last: Evaluation) -> Evaluation:
+    """Return what stands for an evaluation that is not finite: it falls steeply towards the last.
 
     Its slope says no more than the direction.
     """
-    return Sample(
+    return Evaluation(
         theta=ask.theta,
         value=np.inf,
         grad=STEEP * np.sign(ask.theta - last.theta),
@@ -183,29 +186,29 @@ def unbounded(ask: Ask, last: Sample) -> Sample:
     )
 
 
-def pessimistic(sample: Sample) -> tuple[float, float]:
-    """Return what samples are compared by: the value with its error against it.
+def pessimistic(evaluation: Evaluation) -> tuple[float, float]:
+    """Return what evaluations are compared by: the value with its error against it.
 
     Of those whose error is not known, by the value.
     """
-    return sample.value + sample.error, sample.value
+    return evaluation.value + evaluation.error, evaluation.value
 
 
-def accurately(sample: Sample, accuracy: float) -> Ask:
-    """Ask for a sample at the same theta that knows its value to ``accuracy`` of itself."""
-    return Ask(sample.theta, accuracy * sample.size, GUARD * accuracy)
+def accurately(evaluation: Evaluation, accuracy: float) -> Ask:
+    """Ask for an evaluation at the same theta that knows its value to ``accuracy`` of itself."""
+    return Ask(evaluation.theta, accuracy * evaluation.size, GUARD * accuracy)
 
 
-StepRule = Generator[Ask, Sample, Outcome]
+StepRule = Generator[Ask, Evaluation, Outcome]
 
 
-def ending(sample: Sample, lower: Vector, upper: Vector) -> Outcome:
+def ending(evaluation: Evaluation, lower: Vector, upper: Vector) -> Outcome:
     """Return how a search ends here: on a bound that the derivative points out of, or not."""
-    return Outcome.BOUND if outward(sample, lower, upper).any() else Outcome.CONVERGED
+    return Outcome.BOUND if outward(evaluation, lower, upper).any() else Outcome.CONVERGED
 
 
-def outward(sample: Sample, lower: Vector, upper: Vector) -> NDArray[np.bool_]:
+def outward(evaluation: Evaluation, lower: Vector, upper: Vector) -> NDArray[np.bool_]:
     """Return which hyperparameters are on a bound that the criterion falls beyond."""
-    return ((sample.theta <= lower) & (sample.grad > 0.0)) | (
-        (sample.theta >= upper) & (sample.grad < 0.0)
+    return ((evaluation.theta <= lower) & (evaluation.grad > 0.0)) | (
+        (evaluation.theta >= upper) & (evaluation.grad < 0.0)
     )

@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...inner.inverse_hessian import InverseHessian
-from .base import Sample, Vector
+from .base import Evaluation, Vector
 
 # Secants of a model of several hyperparameters.
 MOST_SECANTS = 30
 Array = NDArray[np.float64]
 
-# Samples further away in log penalty than this say nothing of the curvature at the result: of
+# Evaluations further away in log penalty than this say nothing of the curvature at the result: of
 # those whose errors are certain, and of others, which tell of it only from further away.
 NEAR, NOT_FAR = 1.0, 2.0
 # No term of the criterion changes faster than exp(2 theta): the coefficients of ridge regression
 # are sums of sigmoids of theta, and the criterion is their square. By so much the curvature at the
-# result may be less than between it and a sample at some distance.
+# result may be less than between it and an evaluation at some distance.
 FASTEST = 2.0
 
 
@@ -45,22 +45,23 @@ class Certificate:
     slope_error : float
         What the norm of the slope's error does not exceed; an estimate unless ``certain``.
     interval : tuple of two ndarrays of shape (d,)
-        Ends of the part of the range that holds an optimum: the nearest samples from which the
+        Ends of the part of the range that holds an optimum: the nearest evaluations from which the
         criterion falls towards the result by more than the errors, or the bounds of the search.
         With several hyperparameters, a box around the result: twice the step to the minimum of a
-        model of samples near by, or once where errors are estimates, and at most 1 to each side.
+        model of evaluations near by, or once where errors are estimates, and at most 1 to each
+        side.
     gain : float
         What can at most be gained inside the interval, in units of the criterion; infinite where
         the method does not know its errors. See Notes.
     seen : tuple of two ndarrays of shape (d,)
-        Ends of the part of the range from which there are samples.
-    n_samples : int
+        Ends of the part of the range from which there are evaluations.
+    n_evaluations : int
         Number of places at which the criterion was evaluated.
     spacing : float
-        Largest distance of neighbouring samples in the seen part of the range, in log
+        Largest distance of neighbouring evaluations in the seen part of the range, in log
         hyperparameters; NaN for several hyperparameters.
     accuracy : float
-        Largest error of the criterion among the samples.
+        Largest error of the criterion among the evaluations.
     certain : bool
         Whether errors are bounds, from factorised Hessians. Otherwise they are estimates.
 
@@ -69,9 +70,9 @@ class Certificate:
     With the slope s at the result, known to e, and an end of the interval at a distance d on the
     side that the criterion may fall to, no more than :math:`(|s| + e)\,d` can be gained if the
     criterion is convex in between, and no more than :math:`(|s| + e)^2 / 2 \kappa` if its curvature
-    is at least :math:`\kappa`: that between the result and a sample near by, errors taken off, and
-    where these are certain, less by :math:`e^{-2 t}` for a sample at a distance t on that side.
-    ``gain`` is the smaller of the two. With several hyperparameters it is the sum of
+    is at least :math:`\kappa`: that between the result and an evaluation near by, errors taken off,
+    and where these are certain, less by :math:`e^{-2 t}` for an evaluation at a distance t on that
+    side. ``gain`` is the smaller of the two. With several hyperparameters it is the sum of
     :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
@@ -83,29 +84,31 @@ class Certificate:
     interval: tuple[Vector, Vector]
     gain: float
     seen: tuple[Vector, Vector]
-    n_samples: int
+    n_evaluations: int
     spacing: float
     accuracy: float
     certain: bool
 
 
-def certify(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector) -> Certificate:
-    """Return what samples say of the best of them.
+def certify(
+    evaluations: Sequence[Evaluation], best: Evaluation, lower: Vector, upper: Vector
+) -> Certificate:
+    """Return what evaluations say of the best of them.
 
     Parameters
     ----------
-    samples : sequence of Sample
+    evaluations : sequence of Evaluation
         The newest at each theta, the best one among them.
-    best : Sample
+    best : Evaluation
         The result.
     lower, upper : ndarray of shape (d,)
         Bounds of theta.
     """
     if best.parts:
-        return _of_parts(samples, best, lower, upper)
-    thetas = np.stack([s.theta for s in samples])
+        return _of_parts(evaluations, best, lower, upper)
+    thetas = np.stack([s.theta for s in evaluations])
     one = best.theta.size == 1
-    interval, gain = (_in_one_dimension if one else _in_a_box)(samples, best, lower, upper)
+    interval, gain = (_in_one_dimension if one else _in_a_box)(evaluations, best, lower, upper)
     return Certificate(
         theta=best.theta,
         value=best.value,
@@ -115,18 +118,20 @@ def certify(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vecto
         interval=interval,
         gain=gain,
         seen=(thetas.min(axis=0), thetas.max(axis=0)),
-        n_samples=len(samples),
+        n_evaluations=len(evaluations),
         spacing=float(np.diff(np.sort(thetas[:, 0])).max(initial=0.0)) if one else float("nan"),
-        accuracy=max(s.error for s in samples if np.isfinite(s.value)),
+        accuracy=max(s.error for s in evaluations if np.isfinite(s.value)),
         certain=best.exact,
     )
 
 
-def _of_parts(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector) -> Certificate:
+def _of_parts(
+    evaluations: Sequence[Evaluation], best: Evaluation, lower: Vector, upper: Vector
+) -> Certificate:
     """Return what the certificates of separate hyperparameters say together."""
     each = []
     for j, part in enumerate(best.parts):
-        own = {s.parts[j].theta.tobytes(): s.parts[j] for s in samples}
+        own = {s.parts[j].theta.tobytes(): s.parts[j] for s in evaluations}
         own[part.theta.tobytes()] = part
         each.append(certify(list(own.values()), part, lower[j : j + 1], upper[j : j + 1]))
 
@@ -146,7 +151,7 @@ def _of_parts(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vec
         interval=ends("interval"),
         gain=float(joined("gain").sum()),
         seen=ends("seen"),
-        n_samples=len(samples),
+        n_evaluations=len(evaluations),
         spacing=float(joined("spacing").max()),
         accuracy=float(joined("accuracy").max()),
         certain=all(c.certain for c in each),
@@ -154,12 +159,12 @@ def _of_parts(samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vec
 
 
 def _in_one_dimension(
-    samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector
+    evaluations: Sequence[Evaluation], best: Evaluation, lower: Vector, upper: Vector
 ) -> tuple[tuple[Vector, Vector], float]:
     """Return the interval that holds an optimum, and what can at most be gained in it."""
     x, slope, error = float(best.theta[0]), float(best.grad[0]), best.slope_error
-    before = [s for s in samples if s.theta[0] < x and _falls_towards(s, best)]
-    after = [s for s in samples if s.theta[0] > x and _falls_towards(s, best)]
+    before = [s for s in evaluations if s.theta[0] < x and _falls_towards(s, best)]
+    after = [s for s in evaluations if s.theta[0] > x and _falls_towards(s, best)]
     start = max((s.theta for s in before), key=lambda t: t[0], default=lower)
     end = min((s.theta for s in after), key=lambda t: t[0], default=upper)
     gain = 0.0
@@ -168,17 +173,17 @@ def _in_one_dimension(
         (1.0, error - slope, end[0] - x),
     ):
         if fall > 0.0 and width > 0.0:
-            curvature = seen_curvature(samples, best, side)
+            curvature = seen_curvature(evaluations, best, side)
             curved = 0.5 * fall**2 / curvature if curvature > 0.0 else np.inf
             gain = max(gain, min(fall * float(width), curved))
     return (start, end), gain
 
 
 def _in_a_box(
-    samples: Sequence[Sample], best: Sample, lower: Vector, upper: Vector
+    evaluations: Sequence[Evaluation], best: Evaluation, lower: Vector, upper: Vector
 ) -> tuple[tuple[Vector, Vector], float]:
     """Return a box around the result, and what can at most be gained in it."""
-    reach = np.minimum((2.0 if best.exact else 1.0) * np.abs(likely_step(samples, best)), NEAR)
+    reach = np.minimum((2.0 if best.exact else 1.0) * np.abs(likely_step(evaluations, best)), NEAR)
     start, end = np.maximum(best.theta - reach, lower), np.minimum(best.theta + reach, upper)
     gains = np.zeros(best.theta.size)
     for fall, width in (
@@ -189,12 +194,12 @@ def _in_a_box(
     return (start, end), float(gains.sum())
 
 
-def likely_step(samples: Sequence[Sample], best: Sample) -> Vector:
-    """Return the step to the minimum of a model of samples near by, less the sign.
+def likely_step(evaluations: Sequence[Evaluation], best: Evaluation) -> Vector:
+    """Return the step to the minimum of a model of evaluations near by, less the sign.
 
     A unit where there is no model.
     """
-    near = [s for s in samples if 0.0 < np.abs(s.theta - best.theta).max() <= NEAR]
+    near = [s for s in evaluations if 0.0 < np.abs(s.theta - best.theta).max() <= NEAR]
     near = sorted((s for s in near if _tells(s, best)), key=_distance(best))
     steps = np.array([s.theta - best.theta for s in near]).reshape(-1, best.theta.size)
     rises = np.array([s.grad - best.grad for s in near]).reshape(-1, best.theta.size)
@@ -204,10 +209,10 @@ def likely_step(samples: Sequence[Sample], best: Sample) -> Vector:
     return step
 
 
-def _tells(sample: Sample, best: Sample) -> bool:
-    """Whether the slopes of two samples differ by more than their errors."""
-    rise = float(np.linalg.norm(sample.grad - best.grad))
-    return bool(np.isfinite(sample.value) and sample.slope_error + best.slope_error <= rise)
+def _tells(evaluation: Evaluation, best: Evaluation) -> bool:
+    """Whether the slopes of two evaluations differ by more than their errors."""
+    rise = float(np.linalg.norm(evaluation.grad - best.grad))
+    return bool(np.isfinite(evaluation.value) and evaluation.slope_error + best.slope_error <= rise)
 
 
 def _newton_step(steps: Array, rises: Array, grad: Vector) -> Vector | None:
@@ -232,27 +237,27 @@ def _quasi_newton_step(steps: Array, rises: Array, grad: Vector) -> Vector:
     return np.asarray(model @ grad) if model.n_pairs else np.full(grad.size, NEAR)
 
 
-def _distance(best: Sample) -> Callable[[Sample], float]:
+def _distance(best: Evaluation) -> Callable[[Evaluation], float]:
     return lambda s: float(np.linalg.norm(s.theta - best.theta))
 
 
-def _falls_towards(sample: Sample, best: Sample) -> bool:
-    """Whether the criterion certainly falls on the way from a sample to the best one."""
-    direction = np.sign(best.theta[0] - sample.theta[0])
-    descends = float(sample.grad[0]) * direction + sample.slope_error < 0.0
-    return bool(descends or sample.value - sample.error > best.value + best.error)
+def _falls_towards(evaluation: Evaluation, best: Evaluation) -> bool:
+    """Whether the criterion certainly falls on the way from an evaluation to the best one."""
+    direction = np.sign(best.theta[0] - evaluation.theta[0])
+    descends = float(evaluation.grad[0]) * direction + evaluation.slope_error < 0.0
+    return bool(descends or evaluation.value - evaluation.error > best.value + best.error)
 
 
-def seen_curvature(samples: Sequence[Sample], best: Sample, side: float) -> float:
-    """Return the curvature between the best and samples near by, 0 if none is certain.
+def seen_curvature(evaluations: Sequence[Evaluation], best: Evaluation, side: float) -> float:
+    """Return the curvature between the best and evaluations near by, 0 if none is certain.
 
-    Of samples that are exact, the least on the side of that sign, since towards a plateau there is
-    less than on the way there, and that less what it may change on the way. Of others, the largest
-    that is left when errors are taken off.
+    Of evaluations that are exact, the least on the side of that sign, since towards a plateau there
+    is less than on the way there, and that less what it may change on the way. Of others, the
+    largest that is left when errors are taken off.
     """
     x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
     found = []
-    for other in samples:
+    for other in evaluations:
         distance = float(other.theta[0]) - x
         if 0.0 < (side * distance if best.exact else abs(distance)) <= reach:
             change = np.exp(-FASTEST * abs(distance)) if best.exact else 1.0
@@ -262,7 +267,7 @@ def seen_curvature(samples: Sequence[Sample], best: Sample, side: float) -> floa
     return max(0.0, float(np.nanmin(found) if best.exact else np.nanmax(found)))
 
 
-def _curvature(best: Sample, other: Sample, distance: float) -> float:
+def _curvature(best: Evaluation, other: Evaluation, distance: float) -> float:
     """Return what two slopes say of it, or two values, errors taken off; whichever says more."""
     rise = float(other.grad[0] - best.grad[0]) * np.sign(distance)
     by_slopes = (rise - other.slope_error - best.slope_error) / abs(distance)

@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 
 from ..tolerances import FLOOR_SHARE
-from .base import Ask, Outcome, Sample, StepRule, Vector, accurately, ending, pessimistic
+from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, ending, pessimistic
 from .certificate import Certificate, certify, seen_curvature
 from .secant import FIRST_ACCURACY, FIRST_RADIUS, secant
 
-# The range is looked at as a grid of so many values looks at it, unless samples show that there is
-# nothing in between.
+# The range is looked at as a grid of so many values looks at it, unless evaluations show that there
+# is nothing in between.
 GRID = 20
 # Where passes are dear, looks may cost this share of what the search has cost.
 SHARE_OF_PASSES = 0.2
@@ -22,7 +22,8 @@ SHARE_OF_PASSES = 0.2
 DECAY = 4.0
 # Gaps that are wider by this factor are as wide.
 ABOUT = 1.05
-# A sample that leaves open whether it is lower is asked for again with this share of its error.
+# An evaluation that leaves open whether it is lower is asked for again with this share of its
+# error.
 SHARPER = 0.3
 # The lowest point of a cubic is not looked at that is nearer to an end than this, in steps.
 CLOSE = 0.02
@@ -42,8 +43,8 @@ def global_search(
     r"""Search from the start, then look at the rest of the range, and search wherever it is lower.
 
     The local search is :func:`secant`. What it has found is solved accurately; then every gap
-    between neighbouring samples, and between the outermost ones and the bounds, is looked at that
-    may hide a value lower than the best by more than ``tol**2`` of it:
+    between neighbouring evaluations, and between the outermost ones and the bounds, is looked at
+    that may hide a value lower than the best by more than ``tol**2`` of it:
 
     * A gap no wider than the step of a grid of 20 values over the range hides nothing but what the
       cubic through values and derivatives at its ends shows.
@@ -52,9 +53,9 @@ def global_search(
       :math:`1 / (1 + e^{\theta - \theta_i})`, one for each singular value, so that no term of the
       criterion dies away faster than :math:`e^{-|\theta - \theta_i|}`.
 
-    Where a sample is lower by more than that, a local search begins there. Where samples are dear,
-    looks may cost a fifth of the passes that the search has cost, so that the nearest gaps are
-    looked at and the certificate says how far that went.
+    Where an evaluation is lower by more than that, a local search begins there. Where evaluations
+    are dear, looks may cost a fifth of the passes that the search has cost, so that the nearest
+    gaps are looked at and the certificate says how far that went.
 
     Parameters
     ----------
@@ -89,28 +90,28 @@ def global_search(
 
 
 class _Seen:
-    """The newest sample at each theta, and what they leave open."""
+    """The newest evaluation at each theta, and what they leave open."""
 
     def __init__(self, lower: Vector, upper: Vector, tol: float, accuracy: float) -> None:
         self.lower, self.upper = lower, upper
         self.tol, self.accuracy = tol, accuracy
         self.step = float(upper[0] - lower[0]) / (GRID - 1)
-        self.samples: list[Sample] = []
-        self.candidates: list[Sample] = []
+        self.evaluations: list[Evaluation] = []
+        self.candidates: list[Evaluation] = []
         self.passes = 0.0
 
-    def add(self, sample: Sample, *, look: bool = False) -> None:
-        """Put a sample in the place of an older one at the same theta."""
-        for samples in (self.samples, self.candidates):
-            samples[:] = [s for s in samples if _at(s) != _at(sample)]
-        self.samples.append(sample)
-        self.samples.sort(key=_at)
+    def add(self, evaluation: Evaluation, *, look: bool = False) -> None:
+        """Put an evaluation in the place of an older one at the same theta."""
+        for evaluations in (self.evaluations, self.candidates):
+            evaluations[:] = [s for s in evaluations if _at(s) != _at(evaluation)]
+        self.evaluations.append(evaluation)
+        self.evaluations.sort(key=_at)
         if not look:
-            self.candidates.append(sample)
-        self.passes = sample.passes
+            self.candidates.append(evaluation)
+        self.passes = evaluation.passes
 
     @property
-    def best(self) -> Sample:
+    def best(self) -> Evaluation:
         return min(self.candidates, key=pessimistic)
 
     @property
@@ -120,30 +121,32 @@ class _Seen:
         Of the model that has no coefficients, the strongest penalty seen knows more than the floor,
         which has no intercept either.
         """
-        null = abs(self.samples[-1].value) or np.inf
+        null = abs(self.evaluations[-1].value) or np.inf
         return self.tol**2 * max(abs(self.best.value), min(self.best.floor, FLOOR_SHARE * null))
 
-    def others(self, sample: Sample) -> list[Sample]:
-        return [s for s in self.samples if s is not sample and s.reliable]
+    def others(self, evaluation: Evaluation) -> list[Evaluation]:
+        return [s for s in self.evaluations if s is not evaluation and s.reliable]
 
     def outcome(self) -> Outcome:
         """Return how the search ends: certain, unless the method itself knows no errors."""
         best = self.best
-        gain = certify(self.samples, best, self.lower, self.upper).gain
+        gain = certify(self.evaluations, best, self.lower, self.upper).gain
         silent = not (best.exact or best.slope_error < np.inf)
-        unknown = any(s.value < best.value and not s.error < np.inf for s in self.samples)
+        unknown = any(s.value < best.value and not s.error < np.inf for s in self.evaluations)
         certain = silent or (gain <= self.negligible and not unknown)
         return ending(best, self.lower, self.upper) if certain else Outcome.UNCERTAIN
 
     def next_look(self) -> float | None:
         """Return where to look next, None if nothing is left open."""
         x = _at(self.best)
-        ends: list[Sample | None] = [None, *self.samples, None]
+        ends: list[Evaluation | None] = [None, *self.evaluations, None]
         found = [(gap, self._inside(*gap)) for gap in pairwise(ends)]
         places = [(self._urgency(gap, x), place) for gap, place in found if place is not None]
         return min(places)[1] if places else None
 
-    def _urgency(self, gap: tuple[Sample | None, Sample | None], x: float) -> tuple[int, float]:
+    def _urgency(
+        self, gap: tuple[Evaluation | None, Evaluation | None], x: float
+    ) -> tuple[int, float]:
         """Gaps that are seen to be lower come first, then stronger penalties, the nearest first."""
         left, right = gap
         inner = [_at(s) for s in gap if s is not None]
@@ -153,7 +156,7 @@ class _Seen:
             weaker = 0 if fall > self.negligible else weaker
         return weaker, min(abs(t - x) for t in inner)
 
-    def _inside(self, left: Sample | None, right: Sample | None) -> float | None:
+    def _inside(self, left: Evaluation | None, right: Evaluation | None) -> float | None:
         """Return where to look in a gap, None if it hides nothing."""
         if left is None or right is None:
             return self._beyond(left or right, -1.0 if left is None else 1.0)
@@ -171,17 +174,17 @@ class _Seen:
             return a + self.step if left is self.best else b - self.step
         return 0.5 * (a + b)
 
-    def _reach(self, sample: Sample) -> float:
-        """Return how far from a sample a dip must be that its slope does not tell of.
+    def _reach(self, evaluation: Evaluation) -> float:
+        """Return how far from an evaluation a dip must be that its slope does not tell of.
 
         It is one that leads below the best.
         """
-        depth = max(sample.value - self.best.value, 0.0) + self.negligible
-        slope = abs(_slope(sample))
+        depth = max(evaluation.value - self.best.value, 0.0) + self.negligible
+        slope = abs(_slope(evaluation))
         return float(np.log(DECAY * depth / slope)) if slope > 0.0 else np.inf
 
-    def _beyond(self, last: Sample | None, direction: float) -> float | None:
-        """Return where to look between the outermost sample and the bound."""
+    def _beyond(self, last: Evaluation | None, direction: float) -> float | None:
+        """Return where to look between the outermost evaluation and the bound."""
         assert last is not None
         bound = float(self.upper[0] if direction > 0.0 else self.lower[0])
         room = abs(bound - _at(last))
@@ -199,27 +202,27 @@ def _apart(place: float, a: float, b: float) -> float:
     return min(abs(place - a), abs(place - b))
 
 
-def _at(sample: Sample) -> float:
-    return float(sample.theta[0])
+def _at(evaluation: Evaluation) -> float:
+    return float(evaluation.theta[0])
 
 
-def _slope(sample: Sample) -> float:
-    return float(sample.grad[0])
+def _slope(evaluation: Evaluation) -> float:
+    return float(evaluation.grad[0])
 
 
-def _noted(rule: StepRule, seen: _Seen) -> Generator[Ask, Sample, Outcome]:
-    """Run a local search and note its samples."""
+def _noted(rule: StepRule, seen: _Seen) -> Generator[Ask, Evaluation, Outcome]:
+    """Run a local search and note its evaluations."""
     ask = next(rule)
     while True:
-        sample = yield ask
-        seen.add(sample)
+        evaluation = yield ask
+        seen.add(evaluation)
         try:
-            ask = rule.send(sample)
+            ask = rule.send(evaluation)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
 
-def _make_certain(seen: _Seen) -> Generator[Ask, Sample, None]:
+def _make_certain(seen: _Seen) -> Generator[Ask, Evaluation, None]:
     """Solve accurately at the best, and see slope and curvature there until no more can be gained.
 
     Where errors are estimates, the curvature that ends the search is seen by looks.
@@ -232,7 +235,7 @@ def _make_certain(seen: _Seen) -> Generator[Ask, Sample, None]:
 
 
 def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
-    """Return what tells more of the best sample, or of what can be gained beside it."""
+    """Return what tells more of the best evaluation, or of what can be gained beside it."""
     best, ask = seen.best, accurately(seen.best, seen.accuracy)
     given_up = best.final or best.exhausted
     if not given_up and (best.error > ask.accuracy or best.tolerance > ask.tolerance):
@@ -242,22 +245,22 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     if not best.exact:
         # An estimate of the curvature will do to choose how well the slope should be known. The
         # certificate has less, since it takes errors off.
-        curvature = _likely_curvature(seen.samples, best)
+        curvature = _likely_curvature(seen.evaluations, best)
         enough = np.sqrt(0.8 * seen.negligible * curvature) - abs(_slope(best))
         if enough >= best.slope_error:
             return None
         if enough > 0.5 * abs(_slope(best)):
             return ask._replace(grad_accuracy=enough)
         return _nearer_minimum(seen, best, ask, curvature)
-    certificate = certify(seen.samples, best, seen.lower, seen.upper)
+    certificate = certify(seen.evaluations, best, seen.lower, seen.upper)
     if certificate.gain <= seen.negligible:
         return None
     target = _nearer(seen, best, certificate, halve=halve)
-    known = any(abs(target - _at(s)) < 1e-9 for s in seen.samples)
+    known = any(abs(target - _at(s)) < 1e-9 for s in seen.evaluations)
     return None if known else Ask(np.array([target]))
 
 
-def _nearer_minimum(seen: _Seen, best: Sample, ask: Ask, curvature: float) -> Ask | None:
+def _nearer_minimum(seen: _Seen, best: Evaluation, ask: Ask, curvature: float) -> Ask | None:
     """Ask for the minimum of the parabola that slope and curvature at the best tell of."""
     slope = abs(_slope(best))
     if not curvature > 0.0:
@@ -269,9 +272,9 @@ def _nearer_minimum(seen: _Seen, best: Sample, ask: Ask, curvature: float) -> As
     return ask._replace(theta=target) if abs(target[0] - _at(best)) > seen.tol else None
 
 
-def _likely_curvature(samples: Sequence[Sample], best: Sample) -> float:
-    """Return the curvature between the best and the nearest other sample, whatever the errors."""
-    others = sorted(samples, key=lambda s: abs(_at(s) - _at(best)))[1:]
+def _likely_curvature(evaluations: Sequence[Evaluation], best: Evaluation) -> float:
+    """Return the curvature between the best and the nearest other, whatever the errors."""
+    others = sorted(evaluations, key=lambda s: abs(_at(s) - _at(best)))[1:]
     for other in others:
         curvature = (_slope(other) - _slope(best)) / (_at(other) - _at(best))
         if curvature > 0.0:
@@ -279,55 +282,55 @@ def _likely_curvature(samples: Sequence[Sample], best: Sample) -> float:
     return 0.0
 
 
-def _nearer(seen: _Seen, best: Sample, certificate: Certificate, *, halve: bool) -> float:
-    """Return where a sample tells more of the minimum: by Newton's step, or half a unit away.
+def _nearer(seen: _Seen, best: Evaluation, certificate: Certificate, *, halve: bool) -> float:
+    """Return where an evaluation tells more of the minimum: by Newton's step, or half a unit away.
 
     A criterion with kinks in its slope has minima that no such step leads to: ``halve`` brings the
     end of the interval nearer.
     """
     slope = _slope(best)
-    curvature = seen_curvature(seen.samples, best, -float(np.sign(slope)))
+    curvature = seen_curvature(seen.evaluations, best, -float(np.sign(slope)))
     step = -slope / curvature if curvature > 0.0 else -0.5 * (np.sign(slope) or 1.0)
     (start,), (end,) = certificate.interval
     target = float(np.clip(_at(best) + np.clip(step, -0.5, 0.5), start, end))
-    if halve or any(abs(target - _at(s)) < 1e-9 for s in seen.samples):
+    if halve or any(abs(target - _at(s)) < 1e-9 for s in seen.evaluations):
         return float(0.5 * (_at(best) + (start if slope > 0.0 else end)))
     return target
 
 
-def _look(seen: _Seen, spent: float) -> Generator[Ask, Sample, Sample | None]:
-    """Look at gaps until none is left; return a sample that is lower than the best."""
+def _look(seen: _Seen, spent: float) -> Generator[Ask, Evaluation, Evaluation | None]:
+    """Look at gaps until none is left; return an evaluation that is lower than the best."""
     while (target := seen.next_look()) is not None:
         best = seen.best
         before = seen.passes
-        sample = yield Ask(np.array([target]), relative=FIRST_ACCURACY, look=True)
-        while _undecided(sample, best) and sample.error > seen.negligible:
-            wanted = max(SHARPER * sample.error, seen.negligible)
-            if sample.final or sample.exhausted:
+        evaluation = yield Ask(np.array([target]), relative=FIRST_ACCURACY, look=True)
+        while _undecided(evaluation, best) and evaluation.error > seen.negligible:
+            wanted = max(SHARPER * evaluation.error, seen.negligible)
+            if evaluation.final or evaluation.exhausted:
                 break
-            sample = yield Ask(sample.theta, wanted, look=True)
-        seen.add(sample, look=True)
-        if _lower(sample, best, seen.negligible):
-            return sample
+            evaluation = yield Ask(evaluation.theta, wanted, look=True)
+        seen.add(evaluation, look=True)
+        if _lower(evaluation, best, seen.negligible):
+            return evaluation
         cost = seen.passes - before
-        if not sample.cheap and seen.passes + 2.0 * cost > (1.0 + SHARE_OF_PASSES) * spent:
+        if not evaluation.cheap and seen.passes + 2.0 * cost > (1.0 + SHARE_OF_PASSES) * spent:
             return None
     return None
 
 
-def _undecided(sample: Sample, best: Sample) -> bool:
-    """Whether a sample is the lower one of two or not, depending on its error."""
-    return abs(sample.value - best.value) <= sample.error
+def _undecided(evaluation: Evaluation, best: Evaluation) -> bool:
+    """Whether an evaluation is the lower one of two or not, depending on its error."""
+    return abs(evaluation.value - best.value) <= evaluation.error
 
 
-def _lower(sample: Sample, best: Sample, negligible: float) -> bool:
-    """Whether a sample is lower than the best, and by more than is negligible."""
-    error = sample.error if best.error < np.inf else 0.0
-    return sample.value + error < best.value - negligible
+def _lower(evaluation: Evaluation, best: Evaluation, negligible: float) -> bool:
+    """Whether an evaluation is lower than the best, and by more than is negligible."""
+    error = evaluation.error if best.error < np.inf else 0.0
+    return evaluation.value + error < best.value - negligible
 
 
-def _lowest(left: Sample, right: Sample) -> tuple[float, float]:
-    """Return where the cubic through two samples is lowest between them, and its value there."""
+def _lowest(left: Evaluation, right: Evaluation) -> tuple[float, float]:
+    """Return where the cubic through two evaluations is lowest in between, and its value."""
     a, width = _at(left), _at(right) - _at(left)
     rise = right.value - left.value
     d0, d1 = _slope(left) * width, _slope(right) * width

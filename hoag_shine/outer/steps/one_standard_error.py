@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Ask, Outcome, Sample, StepRule, Vector
+from .base import Ask, Evaluation, Outcome, StepRule, Vector
 
-# Each sample halves the bracket at worst: so many make any bracket narrower than rounding.
-MAX_SAMPLES = 60
+# Each evaluation halves the bracket at worst: so many make any bracket narrower than rounding.
+MAX_EVALUATIONS = 60
 
 
 def one_standard_error(
-    best: Sample, standard_error: float, accuracy: Ask, lower: Vector, upper: Vector, tol: float
+    best: Evaluation, standard_error: float, accuracy: Ask, lower: Vector, upper: Vector, tol: float
 ) -> StepRule:
     r"""Raise all hyperparameters by a common factor until the criterion has lost one error.
 
     Along :math:`\theta(t) = \theta^* + t`, clipped to the bounds, this finds the root of
     :math:`f(\theta(t)) = f(\theta^*) + SE` that is met first: steps of doubling length until the
-    criterion exceeds that, then Newton's steps on the derivative that every sample brings, halved
-    where they leave the bracket. It ends at a sample that is within the standard error even if
-    its error is against it, and at most ``tol`` short of the root. The last sample asked for is
-    the answer.
+    criterion exceeds that, then Newton's steps on the derivative that every evaluation brings,
+    halved where they leave the bracket. It ends at an evaluation that is within the standard error
+    even if its error is against it, and at most ``tol`` short of the root. The last evaluation
+    asked for is the answer.
 
     Parameters
     ----------
-    best : Sample
+    best : Evaluation
         At the minimum.
     standard_error : float
         What the criterion may lose.
     accuracy : Ask
-        How accurate samples must be; its theta is not used.
+        How accurate evaluations must be; its theta is not used.
     lower, upper : ndarray of shape (d,)
         Bounds of theta.
     tol : float
@@ -46,14 +46,14 @@ def one_standard_error(
     farthest = float(np.max(upper - best.theta))
     inside, outside = 0.0, np.inf
     t = min(1.0, farthest)
-    for _ in range(MAX_SAMPLES):
-        sample = yield at(t)
-        excess = sample.value - sample.prior - (best.value - best.prior) - standard_error
-        within = excess + sample.error <= 0.0
+    for _ in range(MAX_EVALUATIONS):
+        evaluation = yield at(t)
+        excess = evaluation.value - evaluation.prior - (best.value - best.prior) - standard_error
+        within = excess + evaluation.error <= 0.0
         inside, outside = (t, outside) if within else (inside, t)
         if within and t >= farthest:
             return Outcome.BOUND
-        slope = float(sample.grad[sample.theta < upper].sum())
+        slope = float(evaluation.grad[evaluation.theta < upper].sum())
         short = -excess / slope if slope > 0.0 else np.inf
         if within and (0.0 <= short <= tol or outside - inside <= tol):
             return Outcome.CONVERGED

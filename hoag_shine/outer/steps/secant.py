@@ -13,21 +13,21 @@ from .base import (
     SHARE_OF_GAIN,
     SHARE_OF_GRADIENT,
     Ask,
+    Evaluation,
     Outcome,
-    Sample,
     StepRule,
     Vector,
 )
 
 FIRST_RADIUS = 2.0
-# Where the search converges, a step gains less than the one before: of a sample at a new place,
-# this share of the error is asked for that the last gain would allow.
+# Where the search converges, a step gains less than the one before: of an evaluation at a new
+# place, this share of the error is asked for that the last gain would allow.
 NEXT_GAIN = 0.6
-# The error of the first sample, of which nothing is known before, relative to its value.
+# The error of the first evaluation, of which nothing is known before, relative to its value.
 FIRST_ACCURACY = 0.05
 # A secant through points further apart than this is no ground to stop on.
 NEAR = 1.0
-# A search in which newer samples keep contradicting older ones is told lies.
+# A search in which newer evaluations keep contradicting older ones is told lies.
 MAX_CORRECTIONS = 5
 # Where values decide against derivatives, the inner gradients fall to this before they may.
 VALUE_TOLERANCE = 2e-5
@@ -41,7 +41,7 @@ def secant(
     upper: Vector,
     tol: float,
     first_step: float = FIRST_RADIUS,
-    known: Sequence[Sample] = (),
+    known: Sequence[Evaluation] = (),
 ) -> StepRule:
     r"""Find the root of the derivative in one hyperparameter, or failing that, the lowest value.
 
@@ -51,16 +51,16 @@ def secant(
     search: as soon as a value contradicts them, parabolas through the values take their place, so
     that a wrong derivative costs iterations but not the optimum.
 
-    A sample is refined until its error is at most 0.3 of the gain expected of the next step (0.03
-    where only values tell), and its derivative good to 0.7 of itself where its error is known. Ends
-    when that step is at most ``tol`` long, or when no more than ``tol**2`` of the criterion can be
-    gained, or 0.03 of that where only values tell: near its minimum a function is known to the
-    square of what its argument is.
+    An evaluation is refined until its error is at most 0.3 of the gain expected of the next step
+    (0.03 where only values tell), and its derivative good to 0.7 of itself where its error is
+    known. Ends when that step is at most ``tol`` long, or when no more than ``tol**2`` of the
+    criterion can be gained, or 0.03 of that where only values tell: near its minimum a function is
+    known to the square of what its argument is.
 
-    ``known`` holds samples that were taken before, whose derivatives are reliable.
+    ``known`` holds evaluations that were taken before, whose derivatives are reliable.
     """
     search = _Search(float(lower[0]), float(upper[0]), first_step)
-    search.samples = sorted(known, key=_at)
+    search.evaluations = sorted(known, key=_at)
     search.add((yield Ask(theta, relative=FIRST_ACCURACY)))
     while True:
         move = search.propose()
@@ -90,27 +90,27 @@ class _Move(NamedTuple):
     curvature: float | None = None
 
 
-def _at(sample: Sample) -> float:
-    return float(sample.theta[0])
+def _at(evaluation: Evaluation) -> float:
+    return float(evaluation.theta[0])
 
 
-def _slope(sample: Sample) -> float:
-    return float(sample.grad[0])
+def _slope(evaluation: Evaluation) -> float:
+    return float(evaluation.grad[0])
 
 
-def _slope_that_matters(sample: Sample, move: _Move, negligible: float) -> float:
+def _slope_that_matters(evaluation: Evaluation, move: _Move, negligible: float) -> float:
     """Return the error of the derivative that leaves the decision as it is.
 
     It is a share of the derivative itself, or what is left of it where too little can be gained.
     """
-    step = abs(move.target - _at(sample)) or np.inf
+    step = abs(move.target - _at(evaluation)) or np.inf
     curvature = 2.0 * move.gain / step**2 if move.curvature is None else move.curvature
     worthless = float(np.sqrt(2.0 * negligible * curvature))
-    return max(SHARE_OF_GRADIENT * abs(_slope(sample)), worthless)
+    return max(SHARE_OF_GRADIENT * abs(_slope(evaluation)), worthless)
 
 
-def _outdated(old: Sample, new: Sample) -> bool:
-    """Whether a newer sample near by shows that the errors of an older one were underestimated.
+def _outdated(old: Evaluation, new: Evaluation) -> bool:
+    """Whether a newer evaluation near by shows that the errors of an older one were underestimated.
 
     Their values then differ by more than twice of what slopes and errors explain. The inner
     solutions become better as the search goes on, hence the newer one is right.
@@ -122,44 +122,44 @@ def _outdated(old: Sample, new: Sample) -> bool:
 
 
 class _Search:
-    """The samples of a search in one dimension, in order of theta, and what follows from them."""
+    """The evaluations of a search in one dimension, in order of theta, and their consequences."""
 
     def __init__(self, lower: float, upper: float, radius: float) -> None:
         self.lower, self.upper = lower, upper
-        self.samples: list[Sample] = []
-        self.latest: Sample
+        self.evaluations: list[Evaluation] = []
+        self.latest: Evaluation
         self.start: float
         self.radius = radius
         self.widths: list[float] = []
         self.corrections = 0
 
-    def add(self, sample: Sample) -> None:
+    def add(self, evaluation: Evaluation) -> None:
         first = not hasattr(self, "latest")
         if first:
-            self.start = _at(sample)
-        self.samples = [s for s in self.samples if _at(s) != _at(sample)]
-        outdated = any(_outdated(s, sample) for s in self.samples)
+            self.start = _at(evaluation)
+        self.evaluations = [s for s in self.evaluations if _at(s) != _at(evaluation)]
+        outdated = any(_outdated(s, evaluation) for s in self.evaluations)
         if outdated and self.corrections < MAX_CORRECTIONS:
             self.corrections += 1
-            self.samples = [s for s in self.samples if not _outdated(s, sample)]
-        if not first and abs(_at(sample) - _at(self.latest)) > 0.99 * self.radius:
+            self.evaluations = [s for s in self.evaluations if not _outdated(s, evaluation)]
+        if not first and abs(_at(evaluation) - _at(self.latest)) > 0.99 * self.radius:
             self.radius *= 2.0
-        insort(self.samples, sample, key=_at)
-        self.latest = sample
+        insort(self.evaluations, evaluation, key=_at)
+        self.latest = evaluation
 
     @property
-    def best(self) -> Sample:
-        """The sample that is lowest even if its error is against it, of equals near the start."""
-        return min(self.samples, key=lambda s: (s.value + s.error, abs(_at(s) - self.start)))
+    def best(self) -> Evaluation:
+        """What is lowest even if its error is against it; of equals, the nearest to the start."""
+        return min(self.evaluations, key=lambda s: (s.value + s.error, abs(_at(s) - self.start)))
 
     @property
-    def middle(self) -> Sample:
-        """The sample from which the next step starts."""
+    def middle(self) -> Evaluation:
+        """The evaluation from which the next step starts."""
         return self.latest if self.reliable else self.best
 
     @property
     def reliable(self) -> bool:
-        return all(sample.reliable for sample in self.samples)
+        return all(evaluation.reliable for evaluation in self.evaluations)
 
     @property
     def share(self) -> float:
@@ -168,7 +168,7 @@ class _Search:
 
     @property
     def rejected(self) -> bool:
-        """Whether the lowest sample is not the latest, so that a value has spoken."""
+        """Whether the lowest evaluation is not the latest, so that a value has spoken."""
         return self.best is not self.latest
 
     def outcome(self) -> Outcome:
@@ -184,7 +184,7 @@ class _Search:
     def _by_derivative(self) -> _Move:
         x, slope = _at(self.latest), _slope(self.latest)
         others = sorted(
-            (s for s in self.samples if s is not self.latest), key=lambda s: abs(_at(s) - x)
+            (s for s in self.evaluations if s is not self.latest), key=lambda s: abs(_at(s) - x)
         )
         ahead = [s for s in others if (_at(s) - x) * slope < 0.0 and _slope(s) * slope < 0.0]
         curvature, reach = self._curvature(self._distinct(others)) if others else (0.0, np.inf)
@@ -204,15 +204,15 @@ class _Search:
         gain = 0.5 * abs(slope * step)
         return _Move(x + step, gain, gain if reach <= NEAR else _most(slope, width), curvature)
 
-    def _distinct(self, others: list[Sample]) -> Sample:
-        """Return the nearest sample whose derivative differs by more than both errors."""
+    def _distinct(self, others: list[Evaluation]) -> Evaluation:
+        """Return the nearest evaluation whose derivative differs by more than both errors."""
         for other in others:
             difference = abs(_slope(other) - _slope(self.latest))
             if not difference < np.nan_to_num(other.grad_error + self.latest.grad_error):
                 return other
         return others[-1]
 
-    def _curvature(self, other: Sample) -> tuple[float, float]:
+    def _curvature(self, other: Evaluation) -> tuple[float, float]:
         """Return that of the parabola with both derivatives, and the distance it rests on."""
         distance = _at(other) - _at(self.latest)
         return (_slope(other) - _slope(self.latest)) / distance, abs(distance)
@@ -231,11 +231,11 @@ class _Search:
 
     def _levels_off(self, slope: float) -> bool:
         """Whether the criterion has run out into a plain, rather than not yet left one."""
-        return any(abs(_slope(s)) > 10.0 * abs(slope) for s in self.samples)
+        return any(abs(_slope(s)) > 10.0 * abs(slope) for s in self.evaluations)
 
     def _by_value(self) -> _Move:
-        i, x = self.samples.index(self.best), _at(self.best)
-        before, after = self.samples[:i], self.samples[i + 1 :]
+        i, x = self.evaluations.index(self.best), _at(self.best)
+        before, after = self.evaluations[:i], self.evaluations[i + 1 :]
         if not before and not after:
             return self._extrapolate(_slope(self.best), None)
         if not before and x > self.lower:
@@ -250,7 +250,7 @@ class _Search:
         far = max(before[-1], after[0], key=lambda s: abs(_at(s) - x))
         return self._inward(far, step, curvature)
 
-    def _outward(self, direction: float, neighbour: Sample) -> _Move:
+    def _outward(self, direction: float, neighbour: Evaluation) -> _Move:
         """Step to the open side, since the best point must have neighbours on both."""
         x = _at(self.best)
         curvature = (_slope(neighbour) - _slope(self.best)) / (_at(neighbour) - x)
@@ -261,7 +261,7 @@ class _Search:
         target = min(max(target, self.lower), self.upper)
         return _Move(target, 0.5 * abs(_slope(self.best) * (target - x)), np.inf)
 
-    def _inward(self, far: Sample, step: float, curvature: float) -> _Move:
+    def _inward(self, far: Evaluation, step: float, curvature: float) -> _Move:
         """Step to the parabola's minimum, or bring a neighbour nearer that makes it inaccurate."""
         distance = _at(far) - _at(self.best)
         near = abs(distance) <= 2.0 * PARABOLA or abs(step) >= PARABOLA
@@ -280,7 +280,7 @@ def _most(slope: float, width: float) -> float:
     return abs(slope) * float(np.expm1(width) if width > 0.0 else -width)
 
 
-def _parabola(left: Sample, middle: Sample, right: Sample) -> tuple[float, float]:
+def _parabola(left: Evaluation, middle: Evaluation, right: Evaluation) -> tuple[float, float]:
     """Return the step from the middle to the minimum of the parabola, and its curvature."""
     a, b = _at(left) - _at(middle), _at(right) - _at(middle)
     rise_a, rise_b = (left.value - middle.value) / a, (right.value - middle.value) / b

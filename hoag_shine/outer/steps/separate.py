@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Ask, Outcome, Sample, StepRule, Vector, accurately, pessimistic
+from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, pessimistic
 from .global_search import global_search
 from .secant import FIRST_RADIUS
 
@@ -24,8 +24,8 @@ def separate(
     """Run :func:`global_search` for each hyperparameter by itself, all of them side by side.
 
     For problems whose criterion is a sum of terms with a hyperparameter each, as that of several
-    targets: each term has its own units, tolerance and end. A sample of all is one of each, its
-    ``parts``; a search that has ended waits at its best for the others.
+    targets: each term has its own units, tolerance and end. An evaluation of all is one of each,
+    its ``parts``; a search that has ended waits at its best for the others.
     """
     options = tol, first_step, accuracy, looks
     each = [
@@ -35,8 +35,8 @@ def separate(
     while not all(one.outcome for one in each):
         asks = tuple(one.ask for one in each)
         look = any(ask.look for ask in asks)
-        sample = yield Ask(np.concatenate([a.theta for a in asks]), parts=asks, look=look)
-        for one, part in zip(each, sample.parts, strict=True):
+        evaluation = yield Ask(np.concatenate([a.theta for a in asks]), parts=asks, look=look)
+        for one, part in zip(each, evaluation.parts, strict=True):
             one.hear(part)
     share = tol**2 if accuracy is None else accuracy
     asks = tuple(accurately(one.best, share) for one in each)
@@ -51,27 +51,27 @@ class _One:
 
     rule: StepRule
     ask: Ask
-    samples: list[Sample]
+    evaluations: list[Evaluation]
     outcome: Outcome | None = None
 
     @classmethod
     def begin(cls, *arguments: object) -> _One:
-        rule: Generator[Ask, Sample, Outcome] = global_search(*arguments)  # type: ignore[arg-type]
+        rule: Generator[Ask, Evaluation, Outcome] = global_search(*arguments)  # type: ignore[arg-type]
         return cls(rule, next(rule), [])
 
     @property
-    def best(self) -> Sample:
-        return min(self.samples, key=pessimistic)
+    def best(self) -> Evaluation:
+        return min(self.evaluations, key=pessimistic)
 
-    def hear(self, sample: Sample) -> None:
-        """Give the search its sample, unless it has ended."""
+    def hear(self, evaluation: Evaluation) -> None:
+        """Give the search its evaluation, unless it has ended."""
         if self.outcome is not None:
             return
         if not self.ask.look:
-            same = [s for s in self.samples if not np.array_equal(s.theta, sample.theta)]
-            self.samples = [*same, sample]
+            same = [s for s in self.evaluations if not np.array_equal(s.theta, evaluation.theta)]
+            self.evaluations = [*same, evaluation]
         try:
-            self.ask = self.rule.send(sample)
+            self.ask = self.rule.send(evaluation)
         except StopIteration as stop:
             self.outcome = stop.value
             self.ask = Ask(self.best.theta)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...inner.inverse_hessian import InverseHessian
-from .base import Ask, Outcome, Sample, StepRule, Vector, ending, outward, pessimistic
+from .base import Ask, Evaluation, Outcome, StepRule, Vector, ending, outward, pessimistic
 from .certificate import certify, likely_step
 from .global_search import global_search
 from .secant import FIRST_RADIUS
@@ -19,10 +19,10 @@ VECTOR_RADIUS = (1.0, 4.0)
 # Pairs that the quasi-Newton model of the criterion keeps, and those without which it says too
 # little of what can be gained to end a search.
 VECTOR_MEMORY, FEWEST_PAIRS = 10, 3
-# Where samples are exact, the model goes on until it promises no more than this share of the
+# Where evaluations are exact, the model goes on until it promises no more than this share of the
 # criterion: less is lost then than what fewer hyperparameters would gain.
 EXACT_GAIN = 2e-5
-# Steps by all samples near by, after those of the model.
+# Steps by all evaluations near by, after those of the model.
 POLISHES = 10
 # A step that is no step.
 TINY = 1e-6
@@ -51,13 +51,13 @@ def trust_region(
     a quasi-Newton method whose model has the memory of L-BFGS, so that its cost is linear in the
     number of hyperparameters. No hyperparameter moves by more than the radius in one step; the
     radius shrinks where the criterion does not fall and grows where it falls as the model says. A
-    hyperparameter on a bound that its derivative points out of stays there. Where samples are exact
-    and the hyperparameters are at most 12, each is then searched over its whole range while the
-    others stay; where that gains something, the second stage begins anew.
+    hyperparameter on a bound that its derivative points out of stays there. Where evaluations are
+    exact and the hyperparameters are at most 12, each is then searched over its whole range while
+    the others stay; where that gains something, the second stage begins anew.
 
     Ends when a step changes no hyperparameter by more than ``tol``, or should gain no more than
-    ``tol**2`` of the criterion by a model that has seen curvature; where samples are exact, no more
-    than 2e-5 of it.
+    ``tol**2`` of the criterion by a model that has seen curvature; where evaluations are exact, no
+    more than 2e-5 of it.
     """
     search = _Several(theta, lower, upper, tol, accuracy, looks)
     start = np.ones_like(theta)
@@ -90,32 +90,32 @@ class _Several:
     ) -> None:
         self.looks = looks
         self.lower, self.upper, self.tol, self.accuracy = lower, upper, tol, accuracy
-        self.samples: dict[bytes, Sample] = {}
+        self.evaluations: dict[bytes, Evaluation] = {}
 
-    def negligible(self, sample: Sample) -> float:
-        share = min(self.tol**2, EXACT_GAIN) if sample.exact else self.tol**2
-        return share * sample.size
+    def negligible(self, evaluation: Evaluation) -> float:
+        share = min(self.tol**2, EXACT_GAIN) if evaluation.exact else self.tol**2
+        return share * evaluation.size
 
-    def outcome(self, best: Sample) -> Outcome:
+    def outcome(self, best: Evaluation) -> Outcome:
         """Return how the search ends: by what is certain, where errors are."""
         certain = self.gain(best) <= self.tol**2 * best.size or not (
             best.exact or best.slope_error < np.inf
         )
         return ending(best, self.lower, self.upper) if certain else Outcome.UNCERTAIN
 
-    def ask(self, ask: Ask) -> Generator[Ask, Sample, Sample]:
-        sample = yield ask
-        self.samples[sample.theta.tobytes()] = sample
-        return sample
+    def ask(self, ask: Ask) -> Generator[Ask, Evaluation, Evaluation]:
+        evaluation = yield ask
+        self.evaluations[evaluation.theta.tobytes()] = evaluation
+        return evaluation
 
-    def gain(self, sample: Sample) -> float:
-        """Return what can at most be gained around a sample, by its certificate."""
-        return certify(list(self.samples.values()), sample, self.lower, self.upper).gain
+    def gain(self, evaluation: Evaluation) -> float:
+        """Return what can at most be gained around an evaluation, by its certificate."""
+        return certify(list(self.evaluations.values()), evaluation, self.lower, self.upper).gain
 
     def on_line(
         self, base: Vector, direction: Vector, first_step: float
-    ) -> Generator[Ask, Sample, Sample]:
-        """Run :func:`global_search` along a direction of zeros and ones; return the best sample."""
+    ) -> Generator[Ask, Evaluation, Evaluation]:
+        """Run :func:`global_search` along a direction of zeros and ones; return the best."""
         moved = direction > 0.0
         reach = (self.lower - base)[moved].min(), (self.upper - base)[moved].max()
         lower, upper = np.array(reach[:1]), np.array(reach[1:])
@@ -123,71 +123,76 @@ class _Several:
             np.zeros(1), lower, upper, self.tol, first_step, self.accuracy, self.looks
         )
         ask = next(search)
-        best: Sample | None = None
+        best: Evaluation | None = None
         while True:
             shifted = np.clip(base + ask.theta * direction, self.lower, self.upper)
-            sample = yield from self.ask(ask._replace(theta=shifted))
+            evaluation = yield from self.ask(ask._replace(theta=shifted))
             if not ask.look:
-                best = sample if best is None else min(best, sample, key=pessimistic)
+                best = evaluation if best is None else min(best, evaluation, key=pessimistic)
             try:
-                ask = search.send(_along(sample, ask.theta, moved))
+                ask = search.send(_along(evaluation, ask.theta, moved))
             except StopIteration:
                 assert best is not None
                 return best
 
-    def by_model(self, sample: Sample, first_step: float) -> Generator[Ask, Sample, Sample]:
-        """Minimise by quasi-Newton steps from a sample; return the best one."""
-        model, polished = InverseHessian(sample.theta.size, VECTOR_MEMORY), 0
+    def by_model(
+        self, evaluation: Evaluation, first_step: float
+    ) -> Generator[Ask, Evaluation, Evaluation]:
+        """Minimise by quasi-Newton steps from an evaluation; return the best one."""
+        model, polished = InverseHessian(evaluation.theta.size, VECTOR_MEMORY), 0
         better: Vector | None = None
         radius, largest = VECTOR_RADIUS
         radius = min(radius, first_step)
-        fewest = min(FEWEST_PAIRS, sample.theta.size)
+        fewest = min(FEWEST_PAIRS, evaluation.theta.size)
         while True:
-            step, slope = self._step(model, better, sample, radius)
+            step, slope = self._step(model, better, evaluation, radius)
             gain, length = -0.5 * slope, float(np.abs(step).max())
-            wanted = max(CAUTION * sample.share * gain, self.negligible(sample))
-            grad = SHARE_OF_GRADIENT * float(np.linalg.norm(sample.grad))
-            short = sample.error > wanted and not sample.final
-            if short or sample.improvable(grad):
-                sample = yield from self.ask(Ask(sample.theta, wanted, grad_accuracy=grad))
+            wanted = max(CAUTION * evaluation.share * gain, self.negligible(evaluation))
+            grad = SHARE_OF_GRADIENT * float(np.linalg.norm(evaluation.grad))
+            short = evaluation.error > wanted and not evaluation.final
+            if short or evaluation.improvable(grad):
+                evaluation = yield from self.ask(Ask(evaluation.theta, wanted, grad_accuracy=grad))
                 continue
             seen = model.n_pairs >= fewest or length <= self.tol * radius
             # The certificate takes the slope for constant over twice the step, or where it is an
             # estimate, over the step, with its error.
-            promised = (4.0 if sample.exact else 2.0 + 2.0 * SHARE_OF_GRADIENT) * gain
-            close = length <= self.tol and not sample.exact
-            if (close or promised <= self.negligible(sample)) and seen:
-                # What the model has not seen, samples around may have.
-                if polished == POLISHES or not sample.exact:
-                    return sample
-                if self.gain(sample) <= self.negligible(sample):
-                    return sample
-                better, polished = likely_step(list(self.samples.values()), sample), polished + 1
+            promised = (4.0 if evaluation.exact else 2.0 + 2.0 * SHARE_OF_GRADIENT) * gain
+            close = length <= self.tol and not evaluation.exact
+            if (close or promised <= self.negligible(evaluation)) and seen:
+                # What the model has not seen, evaluations around may have.
+                if polished == POLISHES or not evaluation.exact:
+                    return evaluation
+                if self.gain(evaluation) <= self.negligible(evaluation):
+                    return evaluation
+                better, polished = (
+                    likely_step(list(self.evaluations.values()), evaluation),
+                    polished + 1,
+                )
                 radius = max(radius, 2.0 * float(np.abs(better).max()))
-                step, slope = self._step(model, better, sample, radius)
+                step, slope = self._step(model, better, evaluation, radius)
                 gain, length = -0.5 * slope, float(np.abs(step).max())
             if length < TINY or not slope < 0.0:
-                return sample
-            trial = yield from self.ask(Ask(sample.theta + step, wanted))
+                return evaluation
+            trial = yield from self.ask(Ask(evaluation.theta + step, wanted))
             if np.isfinite(trial.value):
-                model.append(trial.theta - sample.theta, trial.grad - sample.grad)
-            fall = sample.value - trial.value
+                model.append(trial.theta - evaluation.theta, trial.grad - evaluation.grad)
+            fall = evaluation.value - trial.value
             if fall > 0.5 * gain:
                 radius = min(max(radius, 2.0 * length), largest)
             elif fall <= 0.0:
                 radius = length * min(max(gain / (2.0 * gain - fall), 0.1), 0.5)
             if fall > 0.0:
-                sample, better = trial, None
+                evaluation, better = trial, None
 
     def _step(
-        self, model: InverseHessian, better: Vector | None, sample: Sample, radius: float
+        self, model: InverseHessian, better: Vector | None, evaluation: Evaluation, radius: float
     ) -> tuple[Vector, float]:
         """Return the model's step within radius and bounds, and the criterion's slope along it.
 
         ``better`` goes before it, if there is one that leads down.
         """
-        blocked = outward(sample, self.lower, self.upper)
-        grad = np.where(blocked, 0.0, sample.grad)
+        blocked = outward(evaluation, self.lower, self.upper)
+        grad = np.where(blocked, 0.0, evaluation.grad)
         candidates = [grad * radius / max(float(np.abs(grad).max()), np.finfo(float).tiny)]
         if model.n_pairs:
             candidates.insert(0, model @ grad)
@@ -195,20 +200,20 @@ class _Several:
             candidates.insert(0, better)
         for candidate in candidates:
             reach = np.clip(np.where(blocked, 0.0, candidate), -radius, radius)
-            step = np.clip(sample.theta - reach, self.lower, self.upper) - sample.theta
+            step = np.clip(evaluation.theta - reach, self.lower, self.upper) - evaluation.theta
             slope = float(step @ grad)
             if slope < 0.0:
                 break
         return step, slope
 
 
-def _along(sample: Sample, theta: Vector, moved: NDArray[np.bool_]) -> Sample:
-    """Return a sample as seen on a line: its derivative is the sum of those that move."""
+def _along(evaluation: Evaluation, theta: Vector, moved: NDArray[np.bool_]) -> Evaluation:
+    """Return an evaluation as seen on a line: its derivative is the sum of those that move."""
     more = float(np.sqrt(moved.sum()))  # what the sum's error exceeds that of the norm by
     return replace(
-        sample,
+        evaluation,
         theta=theta,
-        grad=np.array([sample.grad[moved].sum()]),
-        grad_error=more * sample.grad_error,
-        grad_bound=more * sample.grad_bound,
+        grad=np.array([evaluation.grad[moved].sum()]),
+        grad_error=more * evaluation.grad_error,
+        grad_bound=more * evaluation.grad_bound,
     )

@@ -1,0 +1,148 @@
+"""The inner problems at one theta: where their solvers stand, and what is known there.
+
+A state does not change. To go on is to make the next one, so that nothing of the last can be
+mistaken for it; what a state can be asked for, it computes once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hypergradients import Hypergradient
+from ..inner.lbfgs import Solution, quasi_newton_step
+from ..problems.base import ProblemSet
+from .steps import RELIABLE_RESIDUAL
+
+Vector = NDArray[np.float64]
+Map = Callable[..., Iterable[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Iterates:
+    """Where the inner solvers stand, and the outer losses of it.
+
+    ``map`` says where work on single problems is done, such as that of an executor of threads.
+    """
+
+    problems: ProblemSet
+    solutions: list[Solution]
+    map: Map = map
+
+    @cached_property
+    def outer_losses(self) -> list[tuple[float, Vector]]:
+        """Each problem's outer loss with its gradient."""
+        return self.problems.outer_values_and_grads([s.w for s in self.solutions])
+
+    @property
+    def outer_values(self) -> Vector:
+        return np.array([value for value, _ in self.outer_losses])
+
+    @property
+    def outer_grads(self) -> list[Vector]:
+        return [grad for _, grad in self.outer_losses]
+
+
+@dataclass(frozen=True, eq=False)
+class Adjoints:
+    r"""Answers to :math:`Hq = \nabla f` at some iterates.
+
+    ``weights`` are the q that an inner gradient is weighted by to estimate what it is worth in the
+    outer loss (the dual-weighted residual of Becker and Rannacher, Acta Numerica 2001, section 2).
+    """
+
+    iterates: Iterates
+    answers: list[Hypergradient]
+    weights: list[Vector]
+
+    @classmethod
+    def of(cls, iterates: Iterates, answers: list[Hypergradient]) -> Adjoints:
+        # Nobody vouches for the others' q; the solver's own estimate serves in its place.
+        weights = [
+            answer.q if vouched(answer) else s.inverse_hessian @ grad
+            for answer, s, grad in zip(
+                answers, iterates.solutions, iterates.outer_grads, strict=True
+            )
+        ]
+        return cls(iterates, answers, weights)
+
+    @property
+    def known(self) -> bool:
+        """Whether all methods know their errors; one that does not is asked at every iterate."""
+        return all(np.isfinite(answer.error) for answer in self.answers)
+
+
+@dataclass(frozen=True, eq=False)
+class InnerState:
+    """The inner problems at ``theta``.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_hyperparameters,)
+    iterates : Iterates
+    arrived : bool
+        Whether the iterates are those of another theta, with no iteration made at this one.
+    adjoints : Adjoints or None
+        Those last computed at this theta, which may be at earlier iterates.
+    """
+
+    theta: Vector
+    iterates: Iterates
+    arrived: bool = True
+    adjoints: Adjoints | None = None
+
+    def iterated(self, solutions: list[Solution]) -> InnerState:
+        """Return the state after iterations of the inner solvers."""
+        iterates = replace(self.iterates, solutions=solutions)
+        return InnerState(self.theta, iterates, arrived=False, adjoints=self.adjoints)
+
+    def with_adjoints(self, answers: list[Hypergradient]) -> InnerState:
+        """Return the state with new adjoints at its iterates."""
+        return replace(self, adjoints=Adjoints.of(self.iterates, answers))
+
+    @property
+    def solutions(self) -> list[Solution]:
+        return self.iterates.solutions
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the adjoints are those of these very iterates."""
+        return self.adjoints is not None and self.adjoints.iterates is self.iterates
+
+    @cached_property
+    def next_steps(self) -> list[Vector]:
+        """The steps that the inner solvers would try next."""
+        return list(self.iterates.map(quasi_newton_step, self.solutions))
+
+    @property
+    def next_steps_if_known(self) -> Sequence[Vector | None]:
+        """The next steps, where they have been asked for: the solvers need not compute them."""
+        known: Sequence[Vector | None] | None = self.__dict__.get("next_steps")
+        return known or [None] * len(self.solutions)
+
+    @property
+    def weighted_residuals(self) -> Vector:
+        r"""What the inner gradients will change of the outer losses: :math:`-q^\top \nabla g`."""
+        weights = self.adjoints.weights if self.adjoints is not None else ()
+        return -np.array([q @ s.grad for q, s in zip(weights, self.solutions, strict=True)])
+
+    @property
+    def promised_changes(self) -> Vector:
+        """What the next steps of the inner solvers promise to change of the outer losses."""
+        pairs = zip(self.iterates.outer_grads, self.next_steps, strict=True)
+        return np.array([grad @ step for grad, step in pairs])
+
+
+def vouched(answer: Hypergradient) -> bool:
+    """Whether a method stands up for its q, be it by the residual or by an error that it knows."""
+    return answer.residual <= RELIABLE_RESIDUAL or np.isfinite(answer.error)
+
+
+def mean_size(changes: Vector) -> float:
+    """Return how much the outer losses change, whatever the signs."""
+    return float(np.mean(np.abs(changes)))

@@ -1,0 +1,89 @@
+"""What the outer loop asks: the criterion and its hypergradient, at one theta after the other."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inner.lbfgs import Solution
+from ..problems.base import ProblemSet
+from .steps import Ask, Evaluation
+
+Vector = NDArray[np.float64]
+
+
+class Oracle(ABC):
+    """Solves all inner problems at a theta and evaluates the criterion there.
+
+    What one solve has learnt is kept for the next.
+
+    Parameters
+    ----------
+    problems : ProblemSet
+    deadline : float, default=inf
+        Time, by ``time.perf_counter``, from which on an evaluation is as accurate as it has become.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_hyperparameters,)
+        Where the inner problems stand.
+    solutions : list of Solution
+        Of the inner problems there.
+    fold_values : ndarray of shape (n_problems,)
+        Each problem's part of the criterion at the last evaluation.
+    n_iter, n_hvp : int
+        Iterations of the inner solvers and Hessian products of the hypergradients so far.
+    """
+
+    theta: Vector
+    solutions: list[Solution]
+    fold_values: Vector
+    n_iter: int
+    n_hvp: int
+
+    def __init__(self, problems: ProblemSet, deadline: float = np.inf) -> None:
+        self.problems = problems
+        self._deadline = deadline
+        self._before = problems.n_passes  # other searches have spent these
+
+    @abstractmethod
+    def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
+        """Go to inner variables ``ws`` and ``theta``."""
+
+    @abstractmethod
+    def evaluate(self, ask: Ask, scheduled: float | None = None) -> Evaluation:
+        """Return the criterion at ``ask.theta`` as accurately as asked.
+
+        Where ``scheduled`` is given, the inner gradients' norms fall to that share of those at the
+        start instead.
+
+        Raises
+        ------
+        NotFiniteError
+            Where the criterion or the hypergradient is not finite.
+        """
+
+    @property
+    def n_passes(self) -> float:
+        """Data passes since this oracle was made."""
+        return self.problems.n_passes - self._before
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return time.perf_counter() >= self._deadline
+
+    @property
+    def spent(self) -> bool:
+        """Whether the inner solvers have made as many iterations as a search may cost."""
+        return False
+
+
+def prior(theta: Vector, shrinkage: float) -> tuple[float, Vector]:
+    r"""Return :math:`\frac{s}{2} \sum_i (\theta_i - \bar\theta)^2` and its gradient."""
+    spread = theta - theta.mean()
+    return 0.5 * shrinkage * float(spread @ spread), shrinkage * spread
