@@ -4,14 +4,14 @@ from ._version import __version__ as __version__
 from .datasets import load_dataset as load_dataset
 from .estimators.generalized_linear import GeneralizedLinear as GeneralizedLinear
 from .hypergradients import Hypergradient as Hypergradient
-from .inner.inverse_hessian import InverseHessian as InverseHessian
-from .inner.lbfgs import (
+from .inner import InverseHessian as InverseHessian
+from .inner import (
     Solution as Solution,
 )
-from .inner.lbfgs import (
+from .inner import (
     Status as Status,
 )
-from .inner.lbfgs import (
+from .inner import (
     minimize_lbfgs as minimize_lbfgs,
 )
 from .outer.hoag import (
@@ -57,5 +57,7 @@ from .problems.losses import (
 from .problems.losses import (
     TweedieLoss as TweedieLoss,
 )
+from .problems.penalties import L2 as L2
+from .problems.penalties import Penalty as Penalty
 from .search import ShineCV as ShineCV
 from .search.folds import fold_problems as fold_problems

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from .inner.lbfgs import Solution
+from .inner import Solution
 from .search.folds import FoldedData
 from .search.pipelines import Chain
 from .search.refit import Refit, fitted_model

@@ -23,7 +23,7 @@ from hoag_shine.datasets import data_home
 from hoag_shine.hypergradients import AdjointProblem, as_solvers
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, SquaredLoss
-from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.penalties import GroupedPenalty
 from hoag_shine.problems.requests import run_together
 
 needs_data = pytest.mark.skipif(
@@ -184,7 +184,7 @@ def make_case(
         LAYOUTS[layout](X),
         y,
         model.loss,
-        L2Penalty(groups, model.scale),
+        GroupedPenalty(groups, model.scale),
         train,
         test,
         fit_intercept=fit_intercept,

@@ -20,7 +20,7 @@ from hoag_shine.hypergradients import METHODS, auto, cg
 from hoag_shine.hypergradients.linear_system import LinearSystem, Preconditioner, positive_definite
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, SquaredLoss
-from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.penalties import GroupedPenalty
 from hoag_shine.problems.requests import HessianProduct
 
 
@@ -65,7 +65,7 @@ def problems(draw):
             LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))](X),
             y,
             LogisticLoss() if logistic else SquaredLoss(),
-            L2Penalty(groups),
+            GroupedPenalty(groups),
             np.where(held_out, 0.0, weight),
             np.where(held_out, weight, 0.0) / weight[held_out[:, 0]].sum(),
             fit_intercept=intercept,
@@ -200,7 +200,7 @@ def test_numbers_beyond_the_range_of_single_precision_are_not_lost(unit):
             csr_array(X * factor),
             y.astype(float),
             LogisticLoss(),
-            L2Penalty(np.zeros(30, int)),
+            GroupedPenalty(np.zeros(30, int)),
             1.0 - held_out,
             held_out,
             fit_intercept=False,
@@ -222,7 +222,7 @@ def test_few_variables_without_a_penalty_are_eliminated(n_free, certain):
         X,
         y.astype(float),
         LogisticLoss(),
-        L2Penalty(groups),
+        GroupedPenalty(groups),
         np.ones((569, 1)),
         np.full((569, 1), 1 / 569),
     )[0]

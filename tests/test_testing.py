@@ -1,26 +1,40 @@
 """The public checks pass all that the library has, and fail what is wrong with a clear message."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 from helpers import LAYOUTS, make_case, quadratic_with_minimum_at
-from sklearn.datasets import load_wine
-from sklearn.linear_model import LogisticRegression
+from sklearn.datasets import load_diabetes, load_wine
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import scale
 
 from hoag_shine import (
+    L2,
+    GeneralizedLinear,
     Hypergradient,
     LogisticLoss,
     Loss,
     MultinomialLoss,
+    Penalty,
+    ShineCV,
     SigmoidSquaredLoss,
+    Solution,
     SquaredLoss,
+    Status,
     fold_problems,
 )
 from hoag_shine.hypergradients import METHODS
 from hoag_shine.problems.linear import LinearProblems
-from hoag_shine.problems.penalties import L2Penalty
-from hoag_shine.problems.requests import HessianProduct
-from hoag_shine.testing import check_hypergradient, check_loss, check_problem
+from hoag_shine.problems.penalties import GroupedPenalty
+from hoag_shine.problems.requests import Evaluate, HessianProduct
+from hoag_shine.testing import (
+    check_hypergradient,
+    check_inner_solver,
+    check_loss,
+    check_penalty,
+    check_problem,
+)
 
 LOSSES = [LogisticLoss(), SquaredLoss(), SigmoidSquaredLoss(), MultinomialLoss()]
 
@@ -41,7 +55,7 @@ def linear_problems(loss, layout="C", *, fit_intercept=True, free=False):
     groups = np.repeat(np.append(np.arange(13) % (2 + free) - free, [-1] * fit_intercept), m)
     rng = np.random.default_rng(0)
     weights = rng.random((2, len(y), 2))
-    penalty = L2Penalty(groups.astype(np.intp), 2.0)
+    penalty = GroupedPenalty(groups.astype(np.intp), 2.0)
     return LinearProblems(X, y, loss, penalty, *weights, fit_intercept=fit_intercept)
 
 
@@ -311,3 +325,116 @@ def test_a_method_that_changes_its_arguments_is_caught():
 
     with pytest.raises(AssertionError, match="careless changes its argument outer_grad in place"):
         check_hypergradient(careless, quadratic_with_minimum_at(0.3))
+
+
+# --- penalties ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Quartic(Penalty):
+    """A right one."""
+
+    def value(self, w):
+        return 0.25 * w**4
+
+    def gradient(self, w):
+        return w**3
+
+    def hessian(self, w):
+        return 3.0 * w**2
+
+
+def test_right_penalties_pass():
+    check_penalty(L2())
+    check_penalty(Quartic())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"gradient": lambda self, w: 1.01 * w**3}, "gradient of .* is wrong"),
+        ({"hessian": lambda self, w: w**2}, "hessian of .* is wrong"),
+        ({"value": lambda self, w: 0.25 * w**4 + 1.0}, "must be zero"),
+        ({"value": lambda self, w: w.sum()}, "value of .* not an ndarray"),
+        ({"quadratic": True}, "promises to be quadratic"),
+        ({"prox": lambda self, w, step: w}, "prox of .* is better"),
+        (
+            {
+                "value": lambda self, w: -np.cos(w) + 1.0,
+                "gradient": lambda self, w: np.sin(w),
+                "hessian": lambda self, w: np.cos(w),
+            },
+            "promises to be convex",
+        ),
+    ],
+)
+def test_wrong_penalties_are_found(wrong, message):
+    penalty = type("Wrong", (Quartic,), wrong)()
+    with pytest.raises(AssertionError, match=message):
+        check_penalty(penalty)
+
+
+@pytest.mark.parametrize("wrong", [None, Quartic, "l2"])
+def test_what_is_no_penalty_is_refused(wrong):
+    with pytest.raises(TypeError, match="penalty must be"):
+        check_penalty(wrong)
+
+
+@pytest.mark.parametrize("wrong", [Quartic, "l2", 3])
+def test_an_estimator_takes_no_other_penalty(wrong):
+    with pytest.raises(TypeError, match="penalty must be an instance"):
+        GeneralizedLinear(penalty=wrong).fit(np.eye(3), np.arange(3.0))
+
+
+# --- inner solvers -----------------------------------------------------------------------------
+
+
+def gradient_descent(start, *, tol, max_iter, **hints):
+    w, value, grad, n_iter, length = start.w, start.value, start.grad, 0, 1e-3
+    while np.linalg.norm(grad) > tol and n_iter < max_iter:
+        ahead, slope = yield Evaluate(w - length * grad)
+        if ahead < value:
+            w, value, grad, length = w - length * grad, ahead, slope, 2.0 * length
+        else:
+            length *= 0.5
+        n_iter += 1
+    status = Status.CONVERGED if np.linalg.norm(grad) <= tol else Status.MAX_ITER
+    return Solution(w, value, grad, start.inverse_hessian, n_iter, n_iter, status)
+
+
+def a_problem():
+    X, y = load_diabetes(return_X_y=True)
+    return fold_problems(Ridge(), scale(X), y, cv=3)[0]
+
+
+def test_right_inner_solvers_pass():
+    check_inner_solver("lbfgs", a_problem())
+    check_inner_solver(gradient_descent, a_problem())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda s: s.w, "no Solution"),
+        (lambda s: replace(s, value=s.value + 1.0), "value of .* is wrong"),
+        (lambda s: replace(s, grad=2.0 * s.grad), "grad of .* is wrong"),
+        (lambda s: replace(s, n_iter=s.n_iter + 10**6), "iterations"),
+        (lambda s: replace(s, inverse_hessian=None), "inverse_hessian of .* has shape"),
+        (lambda s: replace(s, status=Status.MAX_ITER), "ends with a gradient"),
+    ],
+)
+def test_wrong_inner_solvers_are_found(wrong, message):
+    def solver(start, **options):
+        return wrong((yield from gradient_descent(start, **options)))
+
+    with pytest.raises(AssertionError, match=message):
+        check_inner_solver(solver, a_problem())
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "newton", ["lbfgs"]])
+def test_what_is_no_inner_solver_is_refused(wrong):
+    with pytest.raises(ValueError, match="solver must be one of"):
+        check_inner_solver(wrong, a_problem())
+    X, y = load_diabetes(return_X_y=True)
+    with pytest.raises(ValueError, match="inner_solver must be one of"):
+        ShineCV(Ridge(), inner_solver=wrong).fit(X, y)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from ..problems.losses import Loss
+from ..problems.penalties import L2, Penalty
 from ..utils.validation import check_number, shown
 
 Vector = NDArray[np.float64]
@@ -48,6 +49,8 @@ class Model(ABC):
         The classes of y, for a classifier, once y is known.
     penalty_scale : float
         Penalty strength in units of alpha.
+    penalty : Penalty
+        That of a coefficient.
     """
 
     parameter: ClassVar[str]
@@ -57,6 +60,7 @@ class Model(ABC):
     multi_output: ClassVar[bool] = False
     value_by_output: ClassVar[bool] = False
     intercept_penalty: float = 0.0
+    penalty: Penalty = L2()
     offset: Any = 0.0
     n_outputs: int = 1
     n_averaged: int = 1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from ..inner.lbfgs import Solution, Status, minimize_lbfgs
+from ..inner import Solution, Status, minimize_lbfgs
 from ..outer.exact_oracle import first_solution
 from ..problems.base import Problem
 from ..problems.direct import MANY_FOLDS, MANY_NUMBERS
@@ -17,7 +17,7 @@ from ..problems.fold_weights import FoldWeights, as_fold_weights
 from ..problems.groups import UNPENALISED, Groups
 from ..problems.held_out import HeldOut
 from ..problems.linear import LinearProblems
-from ..problems.penalties import L2Penalty
+from ..problems.penalties import GroupedPenalty
 from ..problems.presolve.rows import CompressedRows
 from ..utils.warn import warn
 from .base import Model, Vector
@@ -73,7 +73,7 @@ def whole_problem(model: Model, X: Any, y: Vector, weight: Vector, groups: Group
     return linear_problems(model, X, y, groups, own, HeldOut.of(np.zeros((len(y), 1))))[0]
 
 
-def penalty_of(model: Model, groups: Groups, n_features: int) -> L2Penalty:
+def penalty_of(model: Model, groups: Groups, n_features: int) -> GroupedPenalty:
     """Return the penalty of groups of coefficients, over all variables in their flat layout.
 
     An intercept that an estimator penalises belongs to the group of its output's coefficients, if
@@ -87,7 +87,7 @@ def penalty_of(model: Model, groups: Groups, n_features: int) -> L2Penalty:
     of_variable = model.arrange(np.concatenate([coefficients, intercepts]))
     scale = np.full(of_variable.shape, model.penalty_scale)
     scale[n_features:] *= model.intercept_penalty
-    return L2Penalty(of_variable.ravel(), scale.ravel())
+    return GroupedPenalty(of_variable.ravel(), scale.ravel(), model.penalty)
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")

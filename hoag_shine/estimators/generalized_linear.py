@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..problems.groups import coefficient_groups
 from ..problems.losses import Loss, SquaredLoss
+from ..problems.penalties import L2, Penalty
 from ..utils.interrupts import set_fitted
 from ..utils.validation import (
     check_count,
@@ -27,13 +28,14 @@ from .fit import fit, warn_unless_converged, whole_problem
 
 
 class GeneralizedLinear(RegressorMixin, BaseEstimator):
-    r"""Linear model with a loss of one's own and an L2 penalty.
+    r"""Linear model with a loss, and a penalty, of one's own.
 
     .. math:: \min_{w, b} \; \sum_i s_i\, \ell(y_i, x_i^\top w + b)
-              + \frac{\alpha}{2} \|w\|^2
+              + \alpha \sum_j \phi(w_j)
 
-    with sample weights :math:`s_i`. A loss is a class with a value and two derivatives, in plain
-    numpy; :func:`hoag_shine.testing.check_loss` tells whether they are right. ``ShineCV`` tunes
+    with sample weights :math:`s_i`. A loss and a penalty are classes with a value and two
+    derivatives, in plain numpy; :func:`hoag_shine.testing.check_loss` and
+    :func:`hoag_shine.testing.check_penalty` tell whether they are right. ``ShineCV`` tunes
     ``alpha``.
 
     Parameters
@@ -41,6 +43,8 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
     loss : Loss, optional
         A pointwise loss; :class:`SquaredLoss` if not given. If it is not convex, the fit is a
         local minimum, the one that lies downhill from zero.
+    penalty : Penalty, optional
+        A smooth penalty of a coefficient; :class:`L2`, half its square, if not given.
     alpha : float, default=1.0
         Strength of the penalty, positive.
     fit_intercept : bool, default=True
@@ -94,12 +98,14 @@ class GeneralizedLinear(RegressorMixin, BaseEstimator):
         self,
         loss: Loss | None = None,
         *,
+        penalty: Penalty | None = None,
         alpha: float = 1.0,
         fit_intercept: bool = True,
         tol: float = 1e-6,
         max_iter: int = 1000,
     ) -> None:
         self.loss = loss
+        self.penalty = penalty
         self.alpha = alpha
         self.fit_intercept = fit_intercept
         self.tol = tol
@@ -183,6 +189,7 @@ class GeneralizedLinearModel(Model):
 
     def _check_options(self) -> None:
         self.loss = resolve_loss(self.estimator.loss)
+        self.penalty = resolve_penalty(self.estimator.penalty)
 
     def encode(self, y: NDArray[Any]) -> Vector:
         self.loss.check_targets(y)
@@ -209,3 +216,15 @@ def resolve_loss(loss: Any) -> Loss:
             "LogisticRegression for more than two classes, or a HuberRegressor."
         )
     return loss
+
+
+def resolve_penalty(penalty: Any) -> Penalty:
+    """Return the penalty, or half the square for None; TypeError for what is none."""
+    if penalty is None:
+        return L2()
+    if not isinstance(penalty, Penalty):
+        hint = " (an instance, not the class)" if isinstance(penalty, type) else ""
+        raise TypeError(
+            f"penalty must be an instance of hoag_shine.Penalty{hint}, got {shown(penalty)}."
+        )
+    return penalty

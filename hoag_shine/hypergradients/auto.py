@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.lbfgs import Solution
+from ..inner import Solution
 from ..problems.base import Problem
 from ..problems.requests import HessianProduct, Solver
 from .base import AdjointProblem, Hypergradient, Vector, relative

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.lbfgs import Solution
+from ..inner import Solution
 from ..problems.base import Problem
 from ..problems.requests import Solver
 

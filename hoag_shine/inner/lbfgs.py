@@ -2,112 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from ..problems.requests import Evaluate, HessianProduct, Solver, run_together
-from ..utils.validation import check_count, check_function, check_positive, check_vector, shown
-from .inverse_hessian import MOST_PAIRS, InverseHessian
+from ..problems.requests import HessianProduct, Solver
+from .base import Probe, Solution, Status, Vector
+from .inverse_hessian import InverseHessian
 from .line_search import Trial, strong_wolfe
-
-if TYPE_CHECKING:
-    from ..problems.base import Problem
-
-Vector = NDArray[np.float64]
-Probe = Callable[[int, Vector, InverseHessian], Iterable[Vector]]
 
 # So many steps in a row that lower neither the value nor the gradient's norm are rounding.
 PATIENCE = 20
 
 
-class Status(Enum):
-    """Why the inner solver stopped."""
-
-    CONVERGED = "the gradient norm is within the tolerance"
-    MAX_ITER = "the iteration limit was reached"
-    STALLED = "no step decreases the objective beyond rounding"
-    NON_FINITE = "the objective or its gradient is not finite"
-
-
-@dataclass(frozen=True)
-class Solution:
-    """What an inner solver returns.
-
-    Attributes
-    ----------
-    w : ndarray of shape (n,)
-        The solution.
-    value : float
-        Inner objective at ``w``.
-    grad : ndarray of shape (n,)
-        Its gradient at ``w``.
-    inverse_hessian : InverseHessian or LinearOperator of shape (n, n)
-        The estimate built on the way. A further solve that is given this object extends it; keep
-        a ``copy()`` where that matters. Of a problem that was solved by factorised Hessians, the
-        inverse itself.
-    n_iter : int
-        Iterations.
-    n_passes : int
-        Data passes: values with gradients, and Hessian products.
-    status : Status
-        Why the solver stopped.
-    """
-
-    w: Vector
-    value: float
-    grad: Vector
-    inverse_hessian: Any
-    n_iter: int
-    n_passes: int
-    status: Status
-
-    @property
-    def converged(self) -> bool:
-        """Whether the gradient norm is within the tolerance."""
-        return self.status is Status.CONVERGED
-
-
 def lbfgs(
-    w: Vector,
-    inverse_hessian: InverseHessian,
+    start: Solution,
     *,
     tol: float,
-    max_iter: int = 1000,
-    start: tuple[float, Vector] | None = None,
+    max_iter: int,
     step: Vector | None = None,
     probe: Probe | None = None,
 ) -> Solver[Solution]:
-    """Minimise by L-BFGS; a generator of requests, see :mod:`hoag_shine.problems.requests`.
+    """Minimise by L-BFGS, as :class:`~hoag_shine.inner.InnerSolver` says.
 
-    Parameters
+    References
     ----------
-    w : ndarray of shape (n,)
-        Starting point.
-    inverse_hessian : InverseHessian
-        Extended in place; may hold pairs from before.
-    tol : float
-        Stop when the gradient's Euclidean norm is at most this.
-    max_iter : int, default=1000
-    start : tuple of float and ndarray, optional
-        Value and gradient at ``w``, where they are known already.
-    step : ndarray of shape (n,), optional
-        The quasi-Newton step from there, likewise.
-    probe : callable, optional
-        Called as ``probe(n_iter, w, inverse_hessian)`` after each iteration; returns directions
-        along which the Hessian is to be sampled. Each costs a Hessian product and gives a pair.
-
-    Returns
-    -------
-    solution : Solution
+    .. [1] J. Nocedal and S. J. Wright, *Numerical Optimization*, 2nd ed., algorithm 7.5.
     """
-    value, grad = start if start is not None else (yield Evaluate(w))
-    n_passes = 0 if start is not None else 1
-    n_iter = idle = 0
+    w, value, grad = start.w, start.value, start.grad
+    inverse_hessian = start.inverse_hessian
+    n_passes = n_iter = idle = 0
     norm = float(np.linalg.norm(grad))
     lowest = value, norm
     while (status := _stop(value, norm, n_iter, tol, max_iter)) is None:
@@ -161,75 +83,3 @@ def _first_length(inverse_hessian: InverseHessian, norm: float) -> float:
     if inverse_hessian.knows_scale:
         return 1.0
     return min(1.0, 1.0 / norm)
-
-
-def minimize_lbfgs(
-    problem: Problem,
-    theta: Vector,
-    w: Vector | None = None,
-    *,
-    tol: float = 1e-6,
-    max_iter: int = 1000,
-    memory: int = 20,
-    inverse_hessian: InverseHessian | None = None,
-    initial: Callable[[Vector], Vector] | None = None,
-    probe: Probe | None = None,
-) -> Solution:
-    """Solve one inner problem by L-BFGS.
-
-    Parameters
-    ----------
-    problem : Problem
-    theta : ndarray of shape (n_hyperparameters,), float64
-        Logarithms of the hyperparameters.
-    w : ndarray of shape (n_params,), float64, optional
-        Starting point; zero by default.
-    tol : float, default=1e-6
-        Stop when the gradient's Euclidean norm is at most this.
-    max_iter : int, default=1000
-    memory : int, default=20
-        Number of pairs kept; ignored when ``inverse_hessian`` is given.
-    inverse_hessian : InverseHessian, optional
-        Pairs from an earlier solve, at any penalty. Moved to ``theta`` and extended in place.
-    initial : callable, optional
-        Multiplies by an approximate inverse of the Hessian, such as the estimate of a similar
-        problem, in place of the initial matrix. Not used where the problem has so few variables
-        that it has a better one, or when ``inverse_hessian`` is given.
-    probe : callable, optional
-        Asks for additional pairs; see :func:`hoag_shine.inner.lbfgs.lbfgs`.
-
-    Returns
-    -------
-    solution : Solution
-
-    Raises
-    ------
-    ValueError, TypeError
-        For bad arguments; the message names them.
-
-    References
-    ----------
-    .. [1] J. Nocedal and S. J. Wright, *Numerical Optimization*, 2nd ed., algorithm 7.5.
-    """
-    from ..problems.base import Problem, ProblemSet
-
-    if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
-    check_positive("tol", tol, zero=True, finite=False)
-    check_count("max_iter", max_iter, least=0)
-    check_count("memory", memory, most=MOST_PAIRS)
-    check_function("initial", initial)
-    check_function("probe", probe)
-    theta = check_vector("theta", theta, problem.n_hyperparameters)
-    w = np.zeros(problem.n_params) if w is None else check_vector("w", w, problem.n_params)
-    if inverse_hessian is not None and not isinstance(inverse_hessian, InverseHessian):
-        raise TypeError(f"inverse_hessian must be an InverseHessian, got {shown(inverse_hessian)}.")
-    solver = None
-    if inverse_hessian is None:
-        solver = problem.preconditioner(w, theta) or initial
-        inverse_hessian = InverseHessian(
-            problem.n_params, memory, data_diagonal=problem.data_diagonal(w)
-        )
-    inverse_hessian.set_penalty(problem.penalty_hessian(theta), solver=solver)
-    run = lbfgs(w, inverse_hessian, tol=tol, max_iter=max_iter, probe=probe)
-    return run_together(ProblemSet([problem]), theta, [run])[0]

@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inner import Solution, Status
 from ..inner.inverse_hessian import _Operator
-from ..inner.lbfgs import Solution, Status
 from ..problems.base import ProblemSet
 from ..problems.direct import DirectProblems, DirectSolution
 from ..problems.direct.newton import MAX_ITER

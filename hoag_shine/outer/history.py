@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.lbfgs import Solution
+from ..inner import Solution
 from .oracle import Oracle
 from .steps import Ask, Evaluation
 from .steps.base import NotFiniteError, accurately, pessimistic

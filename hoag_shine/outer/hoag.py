@@ -24,8 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from ..hypergradients import Method, auto, resolve_method
-from ..inner.inverse_hessian import MOST_PAIRS
-from ..inner.lbfgs import Solution
+from ..inner import MOST_PAIRS, InnerSolver, Solution, lbfgs, resolve_inner_solver
 from ..problems.base import JoinedProblems, Problem, ProblemSet
 from ..problems.direct import DirectProblems
 from ..utils.interrupts import Deferred, Threads
@@ -117,6 +116,7 @@ def hoag(
     bounds: tuple[ArrayLike, ArrayLike] = (-18.0, 18.0),
     tol: float = 1e-3,
     max_iter: int = 300,
+    inner_solver: str | InnerSolver = "lbfgs",
     memory: int = 30,
     max_inner_iter: int = 2000,
     shrinkage: float = 0.0,
@@ -164,6 +164,9 @@ def hoag(
         than a tenth of the data.
     max_iter : int, default=300
         Largest number of outer iterations.
+    inner_solver : str or callable, default="lbfgs"
+        What solves the inner problems, see :mod:`hoag_shine.inner`. Small problems are solved by
+        factorised Hessians with ``hypergradient="auto"``, unless another solver is passed.
     memory : int, default=30
         Pairs that L-BFGS keeps.
     max_inner_iter : int, default=2000
@@ -238,7 +241,7 @@ def hoag(
     lower, upper = _bounds(bounds, problems.n_hyperparameters)
     origin = _start(theta, lower, upper)
     schedule = resolve_tolerance(tolerance)
-    method = resolve_method(hypergradient)
+    method, solver = resolve_method(hypergradient), resolve_inner_solver(inner_solver)
     accuracy = result_accuracy(tol, max(problem.n_params for problem in problems))
     separable = schedule is None and isinstance(step, str) and step == "auto" and shrinkage == 0.0
     single = problems.separate() if separable else None
@@ -252,7 +255,8 @@ def hoag(
     with Deferred() as interrupts, Threads(n_jobs, len(problems), interrupts) as threads:
         make = partial(
             _oracles,
-            exactly=method is auto and schedule is None,
+            exactly=method is auto and schedule is None and solver is lbfgs,
+            solver=solver,
             method=method,
             shrinkage=shrinkage,
             limits=(memory, max_inner_iter),
@@ -391,6 +395,7 @@ def _oracles(
     theta: Vector,
     *,
     exactly: bool,
+    solver: InnerSolver,
     method: Method,
     shrinkage: float,
     limits: tuple[int, int],
@@ -403,7 +408,7 @@ def _oracles(
         exact = ExactOracle(problems, parts, theta, shrinkage, map, deadline)
         if exactly:
             return exact, exact
-    return InexactOracle(problems, method, theta, *limits, shrinkage, map, deadline), exact
+    return InexactOracle(problems, solver, method, theta, *limits, shrinkage, map, deadline), exact
 
 
 def _joined(

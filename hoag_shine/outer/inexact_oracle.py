@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hypergradients import AdjointProblem, Hypergradient, Method, as_solvers
-from ..inner.inverse_hessian import InverseHessian
-from ..inner.lbfgs import Solution, Status, lbfgs
+from ..inner import InnerSolver, InverseHessian, Solution, Status, begin
 from ..problems.base import ProblemSet
-from ..problems.requests import Evaluate, run_together
+from ..problems.requests import run_together
 from .inner_state import InnerState, Iterates, Map, mean_size, vouched
 from .oracle import Oracle, prior
 from .steps import Ask, Evaluation
@@ -38,7 +37,7 @@ LINEAR_TOLERANCE = 1e-4
 
 
 class InexactOracle(Oracle):
-    """All inner problems, each solved by L-BFGS until the outer loop cannot tell the difference.
+    """All inner problems, each solved until the outer loop cannot tell the difference.
 
     What one theta leaves to the next: the solutions, the pairs of L-BFGS, and what the
     hypergradient method has left to start from.
@@ -47,6 +46,7 @@ class InexactOracle(Oracle):
     def __init__(
         self,
         problems: ProblemSet,
+        solver: InnerSolver,
         method: Method,
         theta: Vector,
         memory: int,
@@ -56,6 +56,7 @@ class InexactOracle(Oracle):
         deadline: float = np.inf,
     ) -> None:
         super().__init__(problems, deadline)
+        self.solver = solver
         self.method = method
         self.max_iter = max_iter
         self.shrinkage = shrinkage
@@ -86,14 +87,8 @@ class InexactOracle(Oracle):
 
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
         """Go to inner variables ``ws`` and ``theta``; the pairs stay."""
-        answers = self.problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
-        self._arrive(
-            theta,
-            [
-                Solution(w, answers[k][0], answers[k][1], estimate, 0, 1, Status.MAX_ITER)
-                for k, (w, estimate) in enumerate(zip(ws, self._estimates, strict=True))
-            ],
-        )
+        begun = [begin(w, estimate) for w, estimate in zip(ws, self._estimates, strict=True)]
+        self._arrive(theta, run_together(self.problems, theta, begun))
 
     def evaluate(self, ask: Ask, scheduled: float | None = None) -> Evaluation:
         self._move(ask.theta)
@@ -147,12 +142,10 @@ class InexactOracle(Oracle):
     def _iterate(self, tolerance: float, max_iter: int) -> None:
         """Bring the inner problems nearer to their solutions."""
         solvers = [
-            lbfgs(
-                s.w,
-                s.inverse_hessian,
+            self.solver(
+                s,
                 tol=tolerance * scale,
                 max_iter=max_iter,
-                start=(s.value, s.grad),
                 step=step,
                 probe=probe and partial(probe, self.theta, self._along),
             )

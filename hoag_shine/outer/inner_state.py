@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hypergradients import Hypergradient
-from ..inner.lbfgs import Solution, quasi_newton_step
+from ..inner import Solution, quasi_newton_step
 from ..problems.base import ProblemSet
 from .steps import RELIABLE_RESIDUAL
 

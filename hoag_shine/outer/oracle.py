@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.lbfgs import Solution
+from ..inner import Solution
 from ..problems.base import ProblemSet
 from .steps import Ask, Evaluation
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inner import Solution, Status
 from ..inner.inverse_hessian import _Operator
-from ..inner.lbfgs import Solution, Status
 from ..problems.base import ProblemSet
 from .oracle import Oracle
 from .steps import Ask, Evaluation

@@ -45,7 +45,7 @@ from .fold_weights import FoldWeights, as_fold_weights
 from .groups import HELD, UNPENALISED
 from .held_out import HeldOut
 from .losses import Loss
-from .penalties import L2Penalty
+from .penalties import GroupedPenalty
 from .requests import Evaluate, HessianProduct, Request
 
 Vector = NDArray[np.float64]
@@ -72,7 +72,7 @@ class LinearProblem(Problem):
         self._index = index
         self.n_params = folds.n_params
         self.n_hyperparameters = folds.penalty.n_groups
-        self.convex = folds.loss.convex
+        self.convex = folds.loss.convex and folds.penalty.convex
         self.n_summed = len(folds.y)
         self.outer_minimum = folds.loss.minimum
 
@@ -102,14 +102,17 @@ class LinearProblem(Problem):
     def outer_value_and_grad(self, w: Vector) -> tuple[float, Vector]:
         return self._folds.outer_at({self._index: w})[self._index]
 
-    def penalty_hessian(self, theta: Vector) -> Vector:
-        return self._folds.penalty.hessian(theta)
+    def penalty_hessian(self, theta: Vector) -> Vector | None:
+        penalty = self._folds.penalty
+        return penalty.strength(theta) if penalty.quadratic else None
 
     def preconditioner(self, w: Vector, theta: Vector) -> Callable[[Vector], Vector] | None:
         return self._folds.preconditioners([w], theta)[0]
 
-    def data_diagonal(self, w: Vector) -> Vector:
-        return self._folds.diagonals_at({self._index: w})[self._index]
+    def data_diagonal(self, w: Vector) -> Vector | None:
+        # Of another penalty, the diagonal of the whole would have to be known.
+        quadratic = self._folds.penalty.quadratic
+        return self._folds.diagonals_at({self._index: w})[self._index] if quadratic else None
 
 
 class LinearProblems(ProblemSet):
@@ -122,7 +125,7 @@ class LinearProblems(ProblemSet):
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
         Targets as the loss expects them.
     loss : Loss
-    penalty : L2Penalty
+    penalty : GroupedPenalty
         Over the variables in their flat layout.
     train_weight, test_weight : ndarray of shape (n_samples, n_folds), float64
         :math:`s` and :math:`v` above. Or of shape (n_samples, n_folds, n_outputs), where a loss
@@ -144,7 +147,7 @@ class LinearProblems(ProblemSet):
         X: Any,
         y: Vector,
         loss: Loss,
-        penalty: L2Penalty,
+        penalty: GroupedPenalty,
         train_weight: Array | FoldWeights,
         test_weight: Array | HeldOut,
         *,
@@ -261,7 +264,7 @@ class LinearProblems(ProblemSet):
             self._X,
             self.y[:, 0, j],
             self.loss,
-            L2Penalty(groups, scale.reshape(-1, m)[:, j]),
+            GroupedPenalty(groups, scale.reshape(-1, m)[:, j], self.penalty.shape),
             weights,
             held_out,
             fit_intercept=self.fit_intercept,
@@ -297,12 +300,11 @@ class LinearProblems(ProblemSet):
             values += self._add_losses(block, Z[block, own], weight, G)
         self._n_passes += 1.0 if new else 0.5
         self._predictors.note(new, V)
-        h = self.penalty.hessian(theta)
         grads = self._one_by_one(G, len(folds))
         answers = {}
         for c, k in enumerate(folds):
-            quadratic = self._add_quadratic(k, h, ws[k], grads[c])
-            answers[k] = float(values[c]) + 0.5 * quadratic, grads[c]
+            penalty = self._add_penalty(k, ws[k], theta, grads[c])
+            answers[k] = float(values[c]) + penalty, grads[c]
         return answers
 
     def hessian_products(
@@ -344,10 +346,10 @@ class LinearProblems(ProblemSet):
                 np.multiply(product, weight, out=Z[:, :, c])
             self._add_backward(block, Z, G)
         self._n_passes += 1.0
-        h = self.penalty.hessian(theta)
         products = self._one_by_one(G, n_columns).reshape(V.shape)
         answers = {}
         for (k, v), own in zip(rows.items(), products, strict=True):
+            h = self.penalty.hessian(requests[k].w, theta)
             for row, product in zip(v, own, strict=False):
                 self._add_quadratic(k, h, row, product)
             answers[k] = own[: len(v)].reshape(requests[k].v.shape)
@@ -357,7 +359,7 @@ class LinearProblems(ProblemSet):
         return list(self.outer_at(dict(enumerate(ws))).values())
 
     def data_diagonals(self, ws: Sequence[Vector]) -> list[Vector | None]:
-        if self._keeps_to_span:
+        if self._keeps_to_span or not self.penalty.quadratic:
             return [None] * len(ws)
         return list(self.diagonals_at(dict(enumerate(ws))).values())
 
@@ -371,7 +373,8 @@ class LinearProblems(ProblemSet):
         that a solver without a diagonal would not get on.
         """
         wide = self._weights.n_train < self.n_features
-        return wide and self.penalty.n_groups == 1 and not hasattr(self._X, "tocsr")
+        shared = self.penalty.quadratic and self.penalty.n_groups == 1
+        return wide and shared and not hasattr(self._X, "tocsr")
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
@@ -423,7 +426,7 @@ class LinearProblems(ProblemSet):
         if self.n_params > MAX_FACTORISED or not cheap or self._keeps_to_span:
             return None
         w = np.mean(ws, axis=0)
-        h = self.penalty.hessian(theta)
+        h = self.penalty.hessian(w, theta)
         try:
             return self._coupled_solver(w, h) if self.loss.couples else self._solver(w, h)
         except LinAlgError:
@@ -621,6 +624,14 @@ class LinearProblems(ProblemSet):
         W = self._side_by_side(V)
         self._n_passes += 0.5
         return np.concatenate([self._forward(block, W, len(V)) for block in self.design.blocks])
+
+    def _add_penalty(self, k: int, w: Vector, theta: Vector, grad: Vector) -> float:
+        """Add the gradient of all of fold k's objective that is not the loss; return its value."""
+        if self.penalty.quadratic:
+            return 0.5 * self._add_quadratic(k, self.penalty.strength(theta), w, grad)
+        grad += self.penalty.gradient(w, theta)
+        centring = self._add_quadratic(k, np.zeros_like(w), w, grad)
+        return self.penalty.value(w, theta) + 0.5 * centring
 
     def _add_quadratic(self, k: int, h: Vector, v: Vector, product: Vector) -> float:
         """Add fold k's Hessian of all that is not the loss, times v; return that times v."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..estimators.fit import fit, whole_problem
+from ..inner import Solution
 from ..inner.inverse_hessian import InverseHessian
-from ..inner.lbfgs import Solution
 from ..outer.tolerances import result_accuracy
 from ..problems.base import Problem
 from ..problems.groups import Groups

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner.lbfgs import Solution
+from ..inner import Solution
 from .callbacks import Task
 from .folds import FoldedData, Part
 from .refit import fitted_model

@@ -15,7 +15,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 from sklearn.utils.extmath import safe_sparse_dot
 
-from ..inner.lbfgs import Solution
+from ..inner import Solution
 from ..utils.validation import check_number, naming
 from ..utils.warn import warn
 from .folds import FoldedData, Part, Rows

@@ -18,7 +18,7 @@ from ..estimators.base import Model, check_tunable
 from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
 from ..hypergradients import Method, resolve_method
-from ..inner.lbfgs import Solution
+from ..inner import InnerSolver, Solution, resolve_inner_solver
 from ..outer.hoag import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
 from ..outer.steps import Outcome
 from ..problems.base import ProblemSet
@@ -143,6 +143,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         ``"shine"`` takes it as it is, at no cost; ``"cg"`` solves the linear system by conjugate
         gradient (HOAG); ``"exact"`` factorises the Hessian, for small problems;
         ``"jacobian-free"`` is a baseline. See :mod:`hoag_shine.hypergradients` for all.
+    inner_solver : str or callable, default="lbfgs"
+        What solves the fits of a search, see :mod:`hoag_shine.inner`. Small problems are solved by
+        factorised Hessians with ``hypergradient="auto"``, unless another solver is passed.
     penalty : str, array-like of shape (n_features,), or dict, default="shared"
         ``"shared"``: one penalty for all coefficients. ``"feature"``: one for each feature.
         ``"output"``: one for each target of Ridge, which takes those as ``alpha``, or for each
@@ -319,6 +322,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         *,
         cv: Any = None,
         hypergradient: MethodName | Method = "auto",
+        inner_solver: Literal["lbfgs"] | InnerSolver = "lbfgs",
         penalty: Literal["shared", "feature", "output"] | ArrayLike | Mapping[Any, Any] = "shared",
         shrinkage: float = 0.0,
         init: float | None = None,
@@ -341,6 +345,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self.estimator = estimator
         self.cv = cv
         self.hypergradient = hypergradient
+        self.inner_solver = inner_solver
         self.penalty = penalty
         self.shrinkage = shrinkage
         self.init = init
@@ -462,6 +467,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                     problems,
                     **last,
                     hypergradient=self.hypergradient,
+                    inner_solver=self.inner_solver,
                     bounds=bounds,
                     tol=self.tol,
                     max_iter=self.max_iter,
@@ -488,6 +494,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     def _check_options(self, scoring: Scoring) -> None:
         check_search_options(self.tol, self.shrinkage, self.max_iter, self.n_jobs, self.callback)
         resolve_method(self.hypergradient)
+        resolve_inner_solver(self.inner_solver)
         if self.max_time is not None:
             check_positive("max_time", self.max_time, finite=False)
         check_option("selection", self.selection, SELECTIONS)

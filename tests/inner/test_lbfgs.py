@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold
 
 from hoag_shine import InverseHessian, Problem, Status, fold_problems, minimize_lbfgs
-from hoag_shine.inner.lbfgs import Solution, lbfgs, quasi_newton_step
+from hoag_shine.inner import Solution, lbfgs, quasi_newton_step
 
 
 class Function(Problem):
@@ -58,40 +58,44 @@ ROSENBROCK_START = np.array([-1.2, 1.0, -0.5, 2.0, -1.0, 0.7])
 # --- what it asks for --------------------------------------------------------------------------
 
 
-def test_a_step_that_is_known_is_the_one_that_is_tried():
+def at(w, value, grad, estimate):
+    return Solution(w, value, grad, estimate, 0, 0, Status.MAX_ITER)
+
+
+def at_rosenbrocks_start(estimate):
     value, grad = optimize.rosen(ROSENBROCK_START), optimize.rosen_der(ROSENBROCK_START)
-    estimate = InverseHessian(6, data_diagonal=np.arange(1.0, 7.0))
-    here = Solution(ROSENBROCK_START, value, grad, estimate, 0, 0, Status.MAX_ITER)
+    return at(ROSENBROCK_START, value, grad, estimate)
+
+
+def first_request(start, **options):
+    return next(lbfgs(start, tol=1e-6, max_iter=10, **options)).w
+
+
+def test_a_step_that_is_known_is_the_one_that_is_tried():
+    here = at_rosenbrocks_start(InverseHessian(6, data_diagonal=np.arange(1.0, 7.0)))
     step = quasi_newton_step(here)
-    start = {"tol": 1e-6, "start": (value, grad)}
-    asked = next(lbfgs(ROSENBROCK_START, estimate, **start)).w
+    asked = first_request(here)
     np.testing.assert_array_equal(asked, ROSENBROCK_START + step)
-    np.testing.assert_array_equal(
-        next(lbfgs(ROSENBROCK_START, estimate, step=step, **start)).w, asked
-    )
-    shorter = next(lbfgs(ROSENBROCK_START, estimate, step=0.5 * step, **start)).w
+    np.testing.assert_array_equal(first_request(here, step=step), asked)
+    shorter = first_request(here, step=0.5 * step)
     np.testing.assert_allclose(shorter, ROSENBROCK_START + 0.5 * step, rtol=1e-15)
 
 
 def test_a_value_and_gradient_that_are_known_are_not_asked_for():
-    problem = rosenbrock()
-    known = problem.value_and_grad(ROSENBROCK_START, NO_THETA)
-    solver = lbfgs(ROSENBROCK_START, InverseHessian(6), tol=1e-6, start=known)
-    request = next(solver)
-    assert not np.array_equal(request.w, ROSENBROCK_START)
+    here = at_rosenbrocks_start(InverseHessian(6))
+    assert not np.array_equal(first_request(here), ROSENBROCK_START)
     with pytest.raises(StopIteration) as stop:
-        next(lbfgs(ROSENBROCK_START, InverseHessian(6), tol=1e6, start=known))
+        next(lbfgs(here, tol=1e6, max_iter=10))
     assert stop.value.value.n_passes == 0
 
 
 @pytest.mark.parametrize(("size", "length"), [(50.0, 1.0), (0.3, 0.3)])
 def test_the_first_step_is_no_longer_than_one_where_nothing_is_known(size, length):
     grad = size * np.array([0.6, -0.8])
-    request = next(lbfgs(np.zeros(2), InverseHessian(2), tol=1e-9, start=(1.0, grad)))
-    np.testing.assert_allclose(request.w, -length * grad / size)
+    asked = first_request(at(np.zeros(2), 1.0, grad, InverseHessian(2)))
+    np.testing.assert_allclose(asked, -length * grad / size)
     informed = InverseHessian(2, data_diagonal=np.full(2, 4.0))
-    request = next(lbfgs(np.zeros(2), informed, tol=1e-9, start=(1.0, grad)))
-    np.testing.assert_allclose(request.w, -grad / 4.0)
+    np.testing.assert_allclose(first_request(at(np.zeros(2), 1.0, grad, informed)), -grad / 4.0)
 
 
 # --- solutions ---------------------------------------------------------------------------------

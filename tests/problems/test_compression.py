@@ -22,7 +22,7 @@ from hoag_shine import ShineCV, fold_problems
 from hoag_shine.problems.groups import HELD
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, MultinomialLoss, SquaredLoss, TweedieLoss
-from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.penalties import GroupedPenalty
 from hoag_shine.problems.presolve.rows import CompressedRows
 
 CV = KFold(3, shuffle=True, random_state=0)
@@ -80,7 +80,7 @@ def compare(rows, data, fit_intercept, rng, unit):
     free = rng.choice([0, 0, -1, HELD], size=X.shape[1] * n_outputs)
     groups = np.concatenate([free, np.full(n_outputs * fit_intercept, -1)])
     groups[0] = 0
-    penalty = L2Penalty(groups, 2.0)
+    penalty = GroupedPenalty(groups, 2.0)
     whole = LinearProblems(X, y, loss, penalty, train, test, fit_intercept=fit_intercept)
     few = LinearProblems(
         rows.X, rows.y, loss, penalty, rows.train_weight, rows.test_weight,

@@ -9,7 +9,7 @@ from sklearn.preprocessing import label_binarize
 from hoag_shine.problems import linear
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, MultinomialLoss, SquaredLoss
-from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.penalties import GroupedPenalty
 
 N_FOLDS = 4
 
@@ -42,7 +42,7 @@ def test_a_row_may_be_held_out_by_several_folds_or_none(kind, layout, asked, pie
     of_output = (m,) if kind == "outputs of their own weights" else ()
     held_out = rng.random((n, N_FOLDS, *of_output)) < 0.3
     weight = np.where(held_out, rng.random(held_out.shape), 0.0)
-    penalty = L2Penalty(np.zeros(65 * m, dtype=int), 1.0)
+    penalty = GroupedPenalty(np.zeros(65 * m, dtype=int), 1.0)
     problems = LinearProblems(LAYOUTS[layout](X), y, loss, penalty, np.ones((n, N_FOLDS)), weight)
     ws = {k: rng.normal(scale=0.3, size=65 * m) for k in asked}
     answers = problems.outer_at(ws)

@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold
 from hoag_shine import ProblemSet, ShineCV, SquaredLoss, fold_problems
 from hoag_shine.linalg.design import BLOCK_BYTES, as_design
 from hoag_shine.problems.linear import LinearProblems
-from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.penalties import GroupedPenalty
 from hoag_shine.problems.requests import Evaluate, HessianProduct, Line
 
 
@@ -300,7 +300,7 @@ def test_many_blocks_of_rows_give_what_one_gives():
         assert len(design.blocks) > 1, layout
         assert design.blocks[-1].stop == n
         assert X[design.blocks[0]].nbytes <= 2 * BLOCK_BYTES
-        penalty = L2Penalty(np.zeros(p, dtype=np.intp), 2.0)
+        penalty = GroupedPenalty(np.zeros(p, dtype=np.intp), 2.0)
         problem = LinearProblems(
             make(X), y, SquaredLoss(), penalty, weight, weight, fit_intercept=False
         )[0]
@@ -469,10 +469,10 @@ def test_x_is_neither_copied_nor_changed_and_may_be_read_only(layout, dtype):
 
 
 def test_every_group_has_a_penalty_of_its_own():
-    penalty = L2Penalty(np.array([1, 0, -1, 1, 2]), scale=3.0)
+    penalty = GroupedPenalty(np.array([1, 0, -1, 1, 2]), scale=3.0)
     theta = np.log([2.0, 5.0, 7.0])
     assert penalty.n_groups == 3
-    np.testing.assert_allclose(penalty.hessian(theta), [15.0, 6.0, 0.0, 15.0, 21.0])
+    np.testing.assert_allclose(penalty.strength(theta), [15.0, 6.0, 0.0, 15.0, 21.0])
     w, q = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.0, -1.0, 9.0, 2.0, 0.5])
     np.testing.assert_allclose(
         penalty.cross_vjp(w, theta, q), [6 * -2.0, 15 * (1.0 + 8.0), 21 * 2.5]

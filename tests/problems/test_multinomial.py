@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from hoag_shine import MultinomialLoss, ShineCV, fold_problems, load_dataset
 from hoag_shine.hypergradients import METHODS
 from hoag_shine.problems.linear import LinearProblems
-from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.penalties import GroupedPenalty
 from hoag_shine.problems.requests import Evaluate, HessianProduct
 
 N_CLASSES = 3
@@ -81,7 +81,7 @@ def make_case(layout="C", *, fit_intercept=True, weighted=True, groups="shared",
         LAYOUTS[layout](X),
         np.eye(N_CLASSES)[y],
         MultinomialLoss(),
-        L2Penalty(groups),
+        GroupedPenalty(groups),
         train,
         test,
         fit_intercept=fit_intercept,

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from hoag_shine import LogisticLoss, SigmoidSquaredLoss, SquaredLoss, hoag, minimize_lbfgs
 from hoag_shine.hypergradients import METHODS
 from hoag_shine.problems.linear import LinearProblems
-from hoag_shine.problems.penalties import L2Penalty
+from hoag_shine.problems.penalties import GroupedPenalty
 
 
 def folds(n_folds=2):
@@ -21,7 +21,7 @@ def folds(n_folds=2):
     for k, (rows, held_out) in enumerate(splits):
         train[rows, k] = 1.0
         test[held_out, k] = 1.0 / held_out.size
-    penalty = L2Penalty(np.append(np.zeros(X.shape[1], dtype=np.intp), -1))
+    penalty = GroupedPenalty(np.append(np.zeros(X.shape[1], dtype=np.intp), -1))
     problems = LinearProblems(X, y.astype(float), SigmoidSquaredLoss(), penalty, train, test)
     return problems, splits
 

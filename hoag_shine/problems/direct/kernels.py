@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..groups import HELD
-from ..penalties import L2Penalty
+from ..penalties import GroupedPenalty
 from .newton import State
 
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ class Kernels:
     Parameters
     ----------
     X : ndarray or CSR matrix of shape (n_rows, n_features)
-    penalty : L2Penalty
+    penalty : GroupedPenalty
         Over the columns of X and, where there is one more row, an intercept.
     groups : ndarray of shape (n_features or one more, n_outputs)
         Those of ``penalty``, :func:`separable`.
@@ -54,7 +54,7 @@ class Kernels:
         X, with a column of ones for an intercept.
     """
 
-    def __init__(self, X: Any, penalty: L2Penalty, groups: NDArray[np.intp]) -> None:
+    def __init__(self, X: Any, penalty: GroupedPenalty, groups: NDArray[np.intp]) -> None:
         self._penalty, self._groups = penalty, groups
         # As an array: of a matrix, * would be the product of matrices.
         own: Any = X if isinstance(X, np.ndarray) else sparse.csr_array(X)
@@ -93,7 +93,7 @@ class Kernels:
         a, b = state
         k, n, m = a.shape
         W = np.zeros((k, *self._groups.shape))
-        h = self._penalty.hessian(theta).reshape(self._groups.shape)
+        h = self._penalty.strength(theta).reshape(self._groups.shape)
         product = _dense(self._columns.T @ np.moveaxis(a, 0, 1).reshape(n, -1))
         product = np.moveaxis(product.reshape(-1, k, m), 1, 0)
         places = self._rows[:, None], self._outputs
@@ -104,7 +104,7 @@ class Kernels:
     def divide(self, v: Vector, theta: Vector) -> tuple[Vector, Array]:
         """Return a vector divided by the penalty, zero where there is none, and its rest there."""
         V = v.reshape(self._groups.shape)
-        h = self._penalty.hessian(theta).reshape(V.shape)
+        h = self._penalty.strength(theta).reshape(V.shape)
         alone, places = np.zeros_like(V), (self._rows[:, None], self._outputs)
         alone[places] = V[places] / h[places]
         return alone.ravel(), V[self.free_rows]

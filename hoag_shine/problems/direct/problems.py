@@ -20,7 +20,7 @@ from ..fold_weights import FoldWeights
 from ..groups import HELD, UNPENALISED
 from ..held_out import HeldOut
 from ..losses import Loss
-from ..penalties import L2Penalty
+from ..penalties import GroupedPenalty
 from .dual import DualSystem
 from .kernels import Kernels, separable
 from .least_squares import LeastSquares
@@ -114,7 +114,7 @@ class DirectProblems:
     X : ndarray or CSR matrix of shape (n_rows, n_features)
     y : ndarray of shape (n_rows, n_outputs)
     loss : Loss
-    penalty : L2Penalty
+    penalty : GroupedPenalty
     weight : FoldWeights
         Of the rows in the training losses.
     held_out : HeldOut
@@ -126,7 +126,7 @@ class DirectProblems:
         X: Any,
         y: Array,
         loss: Loss,
-        penalty: L2Penalty,
+        penalty: GroupedPenalty,
         weight: FoldWeights,
         held_out: HeldOut,
         sizes: Sizes,
@@ -185,7 +185,7 @@ class DirectProblems:
 
     def _solve_least_squares(self, normal: LeastSquares, theta: Vector) -> DirectSolution | None:
         """Solve all folds by their normal equations, if that is accurate."""
-        h = self.penalty.hessian(theta)
+        h = self.penalty.strength(theta)
         W, values, errors, Q = normal.solve(h.reshape(self._groups.shape))
         if not (errors <= ACCURATE * values.mean()).all():
             return None
@@ -289,7 +289,7 @@ class DirectProblems:
         return Folds(self.y, self.loss, weight, held_out)
 
     def _system(self, folds: Folds, theta: Vector) -> PrimalSystem | DualSystem:
-        h = self.penalty.hessian(theta).reshape(self._groups.shape)
+        h = self.penalty.strength(theta).reshape(self._groups.shape)
         if self._design is not None:
             centring = self._centring(folds, self._design.rows)
             return PrimalSystem(self._design, folds, h, self._active, centring)
@@ -351,7 +351,7 @@ class DirectProblems:
         rest = system.remainder(load, adjoint, Z)
         hypergradients = self._cross(ws, theta, qs)
         correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
-        h = self.penalty.hessian(theta)
+        h = self.penalty.strength(theta)
         terms = np.abs(h * ws * qs).sum(axis=1)
         # What the remainder does is known by the factor, to its own relative accuracy; where that
         # is poor, by the penalty alone.
@@ -452,17 +452,19 @@ def prefers_dual(n_train: int, groups: NDArray[np.intp]) -> bool:
     return int((groups >= 0).sum(axis=0).max()) > n_train
 
 
-def affordable(X: Any, loss: Loss, penalty: L2Penalty, sizes: Sizes) -> bool:
+def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> bool:
     """Whether all folds are to be solved directly.
 
-    That takes a convex loss, a penalty that is a product of one of the columns and one of the
-    outputs, and matrices that are small. Folds by the hundreds are solved directly even where it
-    takes long: side by side, they would not fit into memory.
+    That takes a convex loss, a quadratic penalty that is a product of one of the columns and one of
+    the outputs, and matrices that are small. Folds by the hundreds are solved directly even where
+    it takes long: side by side, they would not fit into memory.
     """
     n_folds, n_outputs, n_train, fit_intercept = sizes
     groups = penalty.groups.reshape(-1, n_outputs)
     n, p = X.shape
-    if not loss.convex or (not loss.couples and (groups == HELD).any()):
+    if not (loss.convex and penalty.quadratic):
+        return False
+    if not loss.couples and (groups == HELD).any():
         return False
     dual = prefers_dual(n_train, groups)
     if dual and not (separable(groups) and (not loss.couples or loss.has_root)):
