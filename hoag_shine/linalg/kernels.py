@@ -217,7 +217,7 @@ def dense_rmatmul(X, U, G):
 
 
 @loop()
-def side_by_side(V, m, W):
+def pack(V, m, W):
     """Write vectors to columns: row c of ``V``, itself rows of length ``m``, to the c-th m of W."""
     m = unsigned(m)
     for first in range(_0, unsigned(len(W)), _TILE):
@@ -230,8 +230,8 @@ def side_by_side(V, m, W):
 
 
 @loop()
-def one_by_one(W, m, V):
-    """Write columns to vectors, the reverse of :func:`side_by_side`."""
+def unpack(W, m, V):
+    """Write columns to vectors, the reverse of :func:`pack`."""
     m = unsigned(m)
     for first in range(_0, unsigned(len(W)), _TILE):
         rows = range(first, min(first + _TILE, unsigned(len(W))))

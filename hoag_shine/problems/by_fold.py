@@ -39,8 +39,8 @@ class ByFold:
             and np.array_equal(known, w)
         )
 
-    def room(self, folds: Sequence[int], n_outputs: int) -> Array:
-        """Return the memory of all folds, to write values of some that are then to be noted."""
+    def reserve(self, folds: Sequence[int], n_outputs: int) -> Array:
+        """Return the memory of all folds, to write values of some that are then to be marked."""
         if self._values.shape[2] != n_outputs:
             self._values = np.empty((*self._values.shape[:2], n_outputs))
             folds = range(len(self._ws))  # new memory holds nothing that was known
@@ -48,20 +48,20 @@ class ByFold:
             self._ws[k] = None
         return self._values
 
-    def note(self, folds: Sequence[int], ws: Sequence[Vector] | Array) -> None:
-        """Note at which w some folds' values were computed; nobody changes these arrays."""
+    def mark(self, folds: Sequence[int], ws: Sequence[Vector] | Array) -> None:
+        """Say at which w some folds' values were computed; nobody changes these arrays."""
         for k, w in zip(folds, ws, strict=True):
             self._ws[k] = w
 
-    def take(self, folds: Sequence[int], other: ByFold) -> None:
-        """Note what is known of some folds elsewhere."""
+    def copy_from(self, other: ByFold, folds: Sequence[int]) -> None:
+        """Copy what is known of some folds elsewhere."""
         places, n_outputs = columns(folds), other._values.shape[2]
-        self.room(folds, n_outputs)[:, places] = other._values[:, places]
+        self.reserve(folds, n_outputs)[:, places] = other._values[:, places]
         for k in folds:
             self._ws[k] = other._ws[k]
 
-    def give_to(self, other: ByFold) -> None:
-        """Leave the memory to another that has none; nothing is known any more."""
+    def lend_to(self, other: ByFold) -> None:
+        """Leave the memory to another that has none; nothing is known here any more."""
         if not other._values.size:
             other._values, self._values = self._values, other._values
             self._ws = [None] * len(self._ws)

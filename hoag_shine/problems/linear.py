@@ -36,30 +36,23 @@ from scipy.linalg import LinAlgError
 
 from ..linalg import kernels
 from ..linalg.allocator import keep_freed_memory
-from ..linalg.cholesky import cholesky_solver
-from ..linalg.design import MODERATE, CSRDesign, DenseDesign, as_design
+from ..linalg.design import MODERATE, CSRDesign, DenseDesign
 from .base import Problem, ProblemSet
-from .by_fold import ByFold, columns
+from .by_fold import columns
 from .direct import DirectProblems, Sizes, affordable
 from .fold_weights import FoldWeights, as_fold_weights
 from .groups import HELD, UNPENALISED
 from .held_out import HeldOut
 from .losses import Loss
+from .mean_hessian import MeanHessian
+from .passes import Passes
 from .penalties import GroupedPenalty
+from .predictors import LinearPredictors
 from .requests import Evaluate, HessianProduct, Request
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
 
-# A factorised Hessian is worth it up to this many variables, and where its data term costs no more
-# than so many products with the data.
-MAX_FACTORISED = 1000
-MAX_GRAM_COST = 40.0
-# Of the data term's Hessian, the last will do again where the samples' curvatures have changed by
-# no more than this share.
-SAME_CURVATURE = 0.1
-# Or where it takes no more than so many multiplications: some milliseconds.
-QUICK = 1e7
 # Of the rows that are held out, those in so many blocks are looked at together.
 PIECE = 16
 
@@ -167,22 +160,20 @@ class LinearProblems(ProblemSet):
         self.n_params = (self.n_features + int(fit_intercept)) * self.n_outputs
         self._share = 1.0 if n_samples is None else len(y) / n_samples
         self._made_in = 0.0 if n_samples is None else 1.0
-        self._n_passes = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
+        # Without those variables that the penalty fixes at zero.
+        free = penalty.groups != HELD
+        passes = Passes(X, self.n_outputs, fit_intercept, None if free.all() else free)
+        passes.n_spent = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
+        self._passes = passes
+        self._predictors = LinearPredictors(passes, self.y, loss, len(self))
+        self._mean_hessian = MeanHessian(passes, self.y, loss)
         # A fold's outer loss reads no other rows.
         self.held_out = test_weight if isinstance(test_weight, HeldOut) else HeldOut.of(test_weight)
-        # The folds' last linear predictors, those before them, and curvatures. The latter two share
-        # memory: lines are for line searches, which want no curvature.
-        self._earlier, self._curvatures = (ByFold(len(y), len(self)) for _ in range(2))
-        self._last_hessian: dict[int, tuple[Vector, Array]] = {}
-        self._buffers: dict[str, Array] = {}
-        # Without those variables that the penalty holds at zero.
-        free = penalty.groups != HELD
-        self._free = None if free.all() else free
 
-    @cached_property
+    @property
     def design(self) -> DenseDesign | CSRDesign:
         """X, read in blocks of rows."""
-        return as_design(self._X)
+        return self._passes.design
 
     @cached_property
     def train_weight(self) -> Array:
@@ -205,14 +196,6 @@ class LinearProblems(ProblemSet):
             (self.held_out.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum()
         ) / len(self)
 
-    @cached_property
-    def _predictors(self) -> ByFold:
-        """The folds' last linear predictors; searches begin at zero."""
-        predictors = ByFold(len(self.y), len(self))
-        predictors.room(range(len(self)), self.n_outputs).fill(0.0)
-        predictors.note(range(len(self)), np.zeros((len(self), self.n_params)))
-        return predictors
-
     @overload
     def __getitem__(self, index: int) -> LinearProblem: ...
     @overload
@@ -233,7 +216,9 @@ class LinearProblems(ProblemSet):
     @property
     def n_passes(self) -> float:
         direct = self.__dict__.get("direct")
-        return self._made_in + self._share * (self._n_passes + (direct.n_passes if direct else 0.0))
+        return self._made_in + self._share * (
+            self._passes.n_spent + (direct.n_passes if direct else 0.0)
+        )
 
     @property
     def work(self) -> float:
@@ -285,22 +270,23 @@ class LinearProblems(ProblemSet):
         """
         if not requests:
             return {}
-        self._interpolate(requests)
+        self._predictors.interpolate(requests)
         ws = {k: request.w for k, request in requests.items()}
         folds, new = list(ws), self._predictors.unknown(ws)
         V = np.stack([ws[k] for k in new]) if new else np.empty((0, self.n_params))
-        W = self._side_by_side(V) if new else None
-        Z, own, places = self._renew(new), columns(folds), columns(new)
-        values = np.zeros(len(folds))
-        G = self._zeros(len(folds))
-        for block in self.design.blocks:
+        W = self._passes.pack(V) if new else None
+        Z, own, places = self._predictors.renew(new), columns(folds), columns(new)
+        G = self._passes.zeros(len(folds))
+
+        def losses(block: slice) -> Array:
             if W is not None:
-                Z[block, places] = self._forward(block, W, len(new))
+                Z[block, places] = self._passes.forward(block, W, len(new))
             weight = self._columns(self.train_weight[block], folds)
-            values += self._add_losses(block, Z[block, own], weight, G)
-        self._n_passes += 1.0 if new else 0.5
-        self._predictors.note(new, V)
-        grads = self._one_by_one(G, len(folds))
+            return self._add_losses(block, Z[block, own], weight, G)
+
+        values = self._passes.total(losses, cost=1.0 if new else 0.5)
+        self._predictors.mark(new, V)
+        grads = self._passes.unpack(G, len(folds))
         answers = {}
         for c, k in enumerate(folds):
             penalty = self._add_penalty(k, ws[k], theta, grads[c])
@@ -327,26 +313,28 @@ class LinearProblems(ProblemSet):
         folds = list(requests)
         rows = {k: np.atleast_2d(request.v) for k, request in requests.items()}
         # As many vectors for each fold, zeros where one has fewer: they share its curvature.
-        V = self._stack((len(folds), max(map(len, rows.values()))), dtype)
+        V = self._passes.stack((len(folds), max(map(len, rows.values()))), dtype)
         for own, v in zip(V, rows.values(), strict=True):
             own[: len(v)] = v
             own[len(v) :] = 0.0
-        self._find_curvatures({k: request.w for k, request in requests.items()})
-        W = self._side_by_side(V.reshape(-1, self.n_params), dtype)
+        self._predictors.find_curvatures({k: request.w for k, request in requests.items()})
+        W = self._passes.pack(V.reshape(-1, self.n_params), dtype)
         n_columns = V.shape[0] * V.shape[1]
-        G = self._zeros(n_columns, dtype)
-        for block in self.design.blocks:
-            Z = self._forward(block, W, n_columns)
+        G = self._passes.zeros(n_columns, dtype)
+
+        def multiply(block: slice) -> None:
+            Z = self._passes.forward(block, W, n_columns)
             Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
-            D = self._curvatures.of(folds, block).astype(dtype, copy=False)
+            D = self._predictors.curvatures(folds, block).astype(dtype, copy=False)
             weight = self._columns(self.train_weight[block], folds).astype(dtype, copy=False)
             # One vector of each fold after the other: numpy is slow at inner loops over few.
             for c in range(V.shape[1]):
                 product = self.loss.hessian_product(D, Z[:, :, c])
                 np.multiply(product, weight, out=Z[:, :, c])
-            self._add_backward(block, Z, G)
-        self._n_passes += 1.0
-        products = self._one_by_one(G, n_columns).reshape(V.shape)
+            self._passes.add_backward(block, Z, G)
+
+        self._passes.each(multiply, cost=1.0)
+        products = self._passes.unpack(G, n_columns).reshape(V.shape)
         answers = {}
         for (k, v), own in zip(rows.items(), products, strict=True):
             h = self.penalty.hessian(requests[k].w, theta)
@@ -378,14 +366,14 @@ class LinearProblems(ProblemSet):
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
-        Z = self._predictors_at(ws)
+        Z = self._predictors.at(ws)
         held_out = self.held_out.by(list(ws), len(self))
         values, grads = np.zeros(len(ws)), np.zeros((len(ws), self.n_params))
         for piece in held_out.pieces(PIECE * self.design.step):
             self._add_held_out(piece, Z, values, grads)
-        self._n_passes += 0.5 * held_out.rows.size / len(self.y)
-        if self._free is not None:
-            grads *= self._free
+        self._passes.n_spent += 0.5 * held_out.rows.size / len(self.y)
+        if self._passes.free is not None:
+            grads *= self._passes.free
         return {k: (float(values[c]), grads[c]) for c, k in enumerate(ws)}
 
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:
@@ -395,14 +383,17 @@ class LinearProblems(ProblemSet):
         sum scales a variable, and one near zero would say that nothing holds it.
         """
         folds = list(ws)
-        self._find_curvatures(ws)
-        G = self._zeros(len(folds))
-        for block in self.design.blocks:
-            diagonal = np.abs(self.loss.hessian_diagonal(self._curvatures.of(folds, block)))
+        self._predictors.find_curvatures(ws)
+        G = self._passes.zeros(len(folds))
+
+        def add(block: slice) -> None:
+            curvatures = self._predictors.curvatures(folds, block)
+            diagonal = np.abs(self.loss.hessian_diagonal(curvatures))
             weight = self._columns(self.train_weight[block], folds)
-            self._add_backward(block, diagonal * weight, G, squared=True)
-        self._n_passes += 0.5
-        diagonals = dict(zip(folds, self._one_by_one(G, len(folds)), strict=True))
+            self._passes.add_backward(block, diagonal * weight, G, squared=True)
+
+        self._passes.each(add, cost=0.5)
+        diagonals = dict(zip(folds, self._passes.unpack(G, len(folds)), strict=True))
         if self._centring is not None:
             for k, diagonal in diagonals.items():
                 diagonal += np.repeat(self._centring[:, k], self.n_outputs)
@@ -420,66 +411,15 @@ class LinearProblems(ProblemSet):
     def _preconditioner(
         self, ws: Sequence[Vector], theta: Vector
     ) -> Callable[[Vector], Vector] | None:
-        m = self.n_outputs
-        cost = self.design.gram_cost * (m * (m + 1) // 2 if self.loss.couples else m)
-        cheap = cost <= max(MAX_GRAM_COST, QUICK / self.design.n_stored)
-        if self.n_params > MAX_FACTORISED or not cheap or self._keeps_to_span:
+        if self._keeps_to_span or not self._mean_hessian.cheap:
             return None
         w = np.mean(ws, axis=0)
         h = self.penalty.hessian(w, theta)
+        centring = None if self._centring is None else self._centring.mean(axis=1)
         try:
-            return self._coupled_solver(w, h) if self.loss.couples else self._solver(w, h)
+            return self._mean_hessian.solver(w, self.train_weight, h, centring)
         except LinAlgError:
             return None
-
-    def _solver(self, w: Vector, h: Vector) -> Callable[[Vector], Vector]:
-        """Factorise the mean Hessian of a loss that is a sum over the outputs, one by one."""
-        h = h.reshape(-1, self.n_outputs)
-        curvature = np.abs(self._mean_curvature(w, np.ones(self.n_outputs)))
-        factors: list[Any] = []
-        for c in range(self.n_outputs):
-            # Least squares of several targets under one penalty have one Hessian.
-            same = np.array_equal(curvature[:, c], curvature[:, 0])
-            if c > 0 and same and np.array_equal(h[:, c], h[:, 0]):
-                factors.append(factors[0])
-            else:
-                H = self._data_hessian(c, curvature[:, c]) + np.diag(h[:, c])
-                factors.append(cholesky_solver(H))
-
-        def solve(v: Vector) -> Vector:
-            V = v.reshape(-1, self.n_outputs)
-            solved = np.empty_like(V)
-            for c, factor in enumerate(factors):
-                solved[:, c] = factor(V[:, c])
-            return solved.ravel()
-
-        return solve
-
-    def _data_hessian(self, output: int, curvature: Vector) -> Array:
-        """Return the Hessian of an output's data term, or the last one if that is much the same."""
-        if output in self._last_hessian:
-            known, H = self._last_hessian[output]
-            if np.abs(curvature - known).sum() <= SAME_CURVATURE * known.sum():
-                return H
-        self._last_hessian[output] = curvature, self._gram(curvature)
-        return self._last_hessian[output][1]
-
-    def _coupled_solver(self, w: Vector, h: Vector) -> Callable[[Vector], Vector]:
-        """Factorise the mean Hessian of a loss that couples the outputs, as a whole."""
-        m = self.n_outputs
-        H = np.zeros((self.n_params // m, m, self.n_params // m, m))
-        for d in range(m):
-            curvature = self._mean_curvature(w, np.eye(m)[d])
-            for c in range(d, m):
-                H[:, c, :, d] = self._gram(curvature[:, c])
-                H[:, d, :, c] = H[:, c, :, d]
-        if self._free is not None:
-            free = self._free.reshape(-1, m)
-            H *= free * free[:, :, None, None]
-        if self._centring is not None:
-            rows = np.arange(len(H))
-            H[rows, :, rows, :] += self._centring.mean(axis=1)[:, None, None]
-        return cholesky_solver(H.reshape(self.n_params, -1) + np.diag(h))
 
     @cached_property
     def _single(self) -> Any:
@@ -487,70 +427,10 @@ class LinearProblems(ProblemSet):
         largest = self.train_weight.max(initial=0.0)
         return self.design.single if 1.0 / MODERATE <= largest <= MODERATE else np.float64
 
-    def _mean_curvature(self, w: Vector, v: Vector) -> Array:
-        """Return each sample's second derivative at w times v, weighted, as a mean over folds."""
-        Z = self._predict(w[None])
-        product = self.loss.hessian_product(self.loss.hessian(self.y, Z), np.ones_like(Z) * v)
-        weight = _mean(self.train_weight)
-        return np.asarray(product[:, 0] * weight.reshape(len(weight), -1))
-
-    def _gram(self, u: Vector) -> Array:
-        """Return X' diag(u) X, with the intercept's column of ones."""
-        rows, p = self.n_params // self.n_outputs, self.n_features
-        H, G = np.zeros((rows, rows)), np.zeros((p, p))
-        for block in self.design.blocks:
-            self.design.add_gram(block, u[block], G)
-            if self.fit_intercept:
-                self.design.add_rmatmul(block, u[block, None], H[p:, :p].T)
-        H[:p, :p] = np.tril(G) + np.tril(G, -1).T
-        H[:p, p:] = H[p:, :p].T
-        H[p:, p:] = u.sum()
-        self._n_passes += 0.5
-        return H
-
-    def _buffer(self, name: str, n_folds: int, dtype: Any = np.float64) -> Array:
-        """Return columns: the outputs of the first fold, then those of the next.
-
-        The same memory as long as they are as many: new memory would take as long as it takes to be
-        filled. What stands in columns beyond these is of no account.
-        """
-        k, rows = n_folds * self.n_outputs, self.n_params // self.n_outputs
-        known, wanted = self._buffers.get(name), (rows, self.design.width(k, dtype))
-        if known is None or known.shape != wanted or known.dtype != dtype:
-            self._buffers.pop(name, None)
-            known = self._buffers[name] = self.design.zeros(rows, k, dtype)
-        return known
-
-    def _stack(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return memory for vectors, likewise."""
-        n, known = int(np.prod(shape)), self._buffers.get("vectors")
-        if known is None or len(known) < n or known.dtype != dtype:
-            known = self._buffers["vectors"] = np.empty((n, self.n_params), dtype)
-        return known[:n].reshape(*shape, self.n_params)
-
-    def _zeros(self, n_folds: int, dtype: Any = np.float64) -> Array:
-        G = self._buffer("transposed product", n_folds, dtype)
-        G.fill(0.0)
-        return G
-
-    def _side_by_side(self, V: Array, dtype: Any = np.float64) -> Array:
-        """Return the rows of V as columns, without the variables held at zero."""
-        W = self._buffer("variables", len(V), dtype)
-        kernels.side_by_side(V if self._free is None else V * self._free, self.n_outputs, W)
-        return W
-
-    def _one_by_one(self, G: Array, n_folds: int) -> Array:
-        """Return the columns of G as rows, without the variables held at zero."""
-        V = np.empty((n_folds, self.n_params))
-        kernels.one_by_one(G, self.n_outputs, V)
-        if self._free is not None:
-            V *= self._free
-        return V
-
     def _add_losses(self, block: slice, Z: Array, weight: Array, G: Array) -> Array:
         """Add the gradients of a block's weighted losses to G; return the sums of the losses."""
         loss, slope = self.loss.value_and_gradient(self.y[block], Z)
-        self._add_backward(block, slope * weight, G)
+        self._passes.add_backward(block, slope * weight, G)
         # By BLAS, which sums columns faster than numpy.
         sums = np.ones(len(Z)) @ (weight * loss).reshape(len(Z), -1)
         return np.asarray(sums.reshape(loss.shape[1], -1).sum(axis=1))
@@ -564,66 +444,6 @@ class LinearProblems(ProblemSet):
         values += np.bincount(folds, sum(losses.T), len(values))
         G = grads.reshape(len(grads), -1, self.n_outputs)
         self.design.add_each(rows, (slope * weight)[:, 0], folds, G)
-
-    def _forward(self, block: slice, W: Array, n_folds: int) -> Array:
-        """Return the linear predictors of a block of rows, (sample, fold, output)."""
-        Z = self.design.matmul(block, W, n_folds * self.n_outputs)
-        return Z.reshape(-1, n_folds, self.n_outputs)
-
-    def _add_backward(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        """Add the transposed product of :meth:`_forward` to G."""
-        self.design.add_rmatmul(block, U.reshape(len(U), -1), G, squared=squared)
-
-    def _renew(self, folds: Sequence[int]) -> Array:
-        """Return room for linear predictors of some folds, whose last become the earlier ones."""
-        self._curvatures.give_to(self._earlier)
-        if len(folds) == len(self):
-            self._predictors, self._earlier = self._earlier, self._predictors
-        else:
-            self._earlier.take(folds, self._predictors)
-        return self._predictors.room(folds, self.n_outputs)
-
-    def _predictors_at(self, ws: Mapping[int, Vector]) -> Array:
-        """Return the linear predictors of each fold of ``ws``, (sample, fold, output)."""
-        if new := self._predictors.unknown(ws):
-            V = np.stack([ws[k] for k in new])
-            self._renew(new)[:, columns(new)] = self._predict(V)
-            self._predictors.note(new, V)
-        return self._predictors.of(list(ws))
-
-    def _interpolate(self, requests: Mapping[int, Evaluate]) -> None:
-        """Note the linear predictors of points on lines through two whose own are known.
-
-        The earlier ones stay those of the line's start: rounding errors are then no larger than
-        those of the way from there.
-        """
-        for k, (w, line) in requests.items():
-            if line is None or not self._earlier.knows(k, line.start):
-                continue
-            if self._predictors.knows(k, line.end):
-                start, end = self._earlier.of([k]), self._predictors.of([k])
-                Z = start + line.share * (end - start)
-                if np.isfinite(Z).all():
-                    self._predictors.room([k], self.n_outputs)[:, [k]] = Z
-                    self._predictors.note([k], [w.copy()])
-
-    def _find_curvatures(self, ws: Mapping[int, Vector]) -> None:
-        """See to it that the loss's second derivatives are known at the w of some folds."""
-        if not self._curvatures.unknown(ws):
-            return
-        # Of all that are asked for: to find predictors may have taken the memory of the known.
-        folds, Z = list(ws), self._predictors_at(ws)
-        self._earlier.give_to(self._curvatures)
-        for block in self.design.blocks:
-            D = self.loss.hessian(self.y[block], Z[block])
-            self._curvatures.room(folds, D.shape[2])[block, columns(folds)] = D
-        self._curvatures.note(folds, np.stack(list(ws.values())))
-
-    def _predict(self, V: Array) -> Array:
-        """Return the linear predictors at the rows of V, (sample, row, output)."""
-        W = self._side_by_side(V)
-        self._n_passes += 0.5
-        return np.concatenate([self._forward(block, W, len(V)) for block in self.design.blocks])
 
     def _add_penalty(self, k: int, w: Vector, theta: Vector, grad: Vector) -> float:
         """Add the gradient of all of fold k's objective that is not the loss; return its value."""
@@ -657,8 +477,11 @@ class LinearProblems(ProblemSet):
             return None
         n_folds = self.train_weight.shape[1]
         squares = self.design.zeros(free.size, n_folds)
-        for block in self.design.blocks:
-            self._add_backward(block, self.train_weight[block], squares, squared=True)
+
+        def add(block: slice) -> None:
+            self._passes.add_backward(block, self.train_weight[block], squares, squared=True)
+
+        self._passes.each(add, cost=0.0)
         return np.where(free[:, None], squares[:, :n_folds], 0.0) / self.n_outputs**2
 
     @staticmethod
@@ -672,10 +495,3 @@ def _single_will_do(request: HessianProduct) -> bool:
     squares = (float(v @ v) for v in np.atleast_2d(request.v))
     safe = (square == 0.0 or MODERATE**-4 <= square <= MODERATE**4 for square in squares)
     return request.single and all(safe)
-
-
-def _mean(weight: Array) -> Array:
-    """Return the mean over the folds, of shape (n_samples,) or (n_samples, n_outputs)."""
-    # By BLAS, which sums short rows much faster than numpy.
-    share = np.full(weight.shape[1], 1.0 / weight.shape[1])
-    return np.asarray(np.moveaxis(weight, 1, -1) @ share)

@@ -1,0 +1,106 @@
+"""What is known of the folds' linear predictors, so that few passes are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .by_fold import ByFold, columns
+from .losses import Loss
+from .passes import Passes
+from .requests import Evaluate
+
+Vector = NDArray[np.float64]
+Array = NDArray[np.float64]
+
+
+class LinearPredictors:
+    """The folds' last linear predictors, those before them, and the loss's curvatures.
+
+    Those before serve line searches: between two points, predictors are interpolated. Line searches
+    want no curvatures, so that the two share memory.
+
+    Parameters
+    ----------
+    passes : Passes
+    y : ndarray of shape (n_samples, 1, n_outputs)
+    loss : Loss
+    n_folds : int
+    """
+
+    def __init__(self, passes: Passes, y: Array, loss: Loss, n_folds: int) -> None:
+        self._passes, self._y, self._loss, self._n_folds = passes, y, loss, n_folds
+        self._earlier, self._curvatures = (ByFold(len(y), n_folds) for _ in range(2))
+
+    @cached_property
+    def _last(self) -> ByFold:
+        """The last ones; searches begin at zero."""
+        everyone = range(self._n_folds)
+        n_params = self._passes.n_variables * self._passes.n_outputs
+        last = ByFold(len(self._y), self._n_folds)
+        last.reserve(everyone, self._passes.n_outputs).fill(0.0)
+        last.mark(everyone, np.zeros((self._n_folds, n_params)))
+        return last
+
+    def unknown(self, ws: Mapping[int, Vector]) -> list[int]:
+        """Return the folds whose predictors at their w are not known."""
+        return self._last.unknown(ws)
+
+    def renew(self, folds: Sequence[int]) -> Array:
+        """Return memory for predictors of some folds, whose last become the earlier ones."""
+        self._curvatures.lend_to(self._earlier)
+        if len(folds) == self._n_folds:
+            self._last, self._earlier = self._earlier, self._last
+        else:
+            self._earlier.copy_from(self._last, folds)
+        return self._last.reserve(folds, self._passes.n_outputs)
+
+    def mark(self, folds: Sequence[int], ws: Sequence[Vector] | Array) -> None:
+        """Say at which w the predictors are that have been written to the memory."""
+        self._last.mark(folds, ws)
+
+    def at(self, ws: Mapping[int, Vector]) -> Array:
+        """Return the linear predictors of each fold of ``ws``, (sample, fold, output)."""
+        if new := self.unknown(ws):
+            V = np.stack([ws[k] for k in new])
+            self.renew(new)[:, columns(new)] = self._passes.predict(V)
+            self.mark(new, V)
+        return self._last.of(list(ws))
+
+    def interpolate(self, requests: Mapping[int, Evaluate]) -> None:
+        """Find the linear predictors of points on lines through two whose own are known.
+
+        The earlier ones stay those of the line's start: rounding errors are then no larger than
+        those of the way from there.
+        """
+        for k, (w, line) in requests.items():
+            if line is None or not self._earlier.knows(k, line.start):
+                continue
+            if self._last.knows(k, line.end):
+                start, end = self._earlier.of([k]), self._last.of([k])
+                Z = start + line.share * (end - start)
+                if np.isfinite(Z).all():
+                    self._last.reserve([k], self._passes.n_outputs)[:, [k]] = Z
+                    self._last.mark([k], [w.copy()])
+
+    def find_curvatures(self, ws: Mapping[int, Vector]) -> None:
+        """See to it that the loss's second derivatives are known at the w of some folds."""
+        if not self._curvatures.unknown(ws):
+            return
+        # Of all that are asked for: to find predictors may have taken the memory of the known.
+        folds, Z = list(ws), self.at(ws)
+        self._earlier.lend_to(self._curvatures)
+
+        def find(block: slice) -> None:
+            D = self._loss.hessian(self._y[block], Z[block])
+            self._curvatures.reserve(folds, D.shape[2])[block, columns(folds)] = D
+
+        self._passes.each(find, cost=0.0)
+        self._curvatures.mark(folds, np.stack(list(ws.values())))
+
+    def curvatures(self, folds: Sequence[int], block: slice) -> Array:
+        """Return the second derivatives that were found, of a block of rows."""
+        return self._curvatures.of(folds, block)
