@@ -1,4 +1,4 @@
-"""The step rules on functions of which everything is known, and told lies about them."""
+"""The step rules on functions of which everything is known, with right and wrong answers."""
 
 from itertools import pairwise
 

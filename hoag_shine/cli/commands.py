@@ -66,7 +66,8 @@ ESTIMATORS: dict[str, tuple[Any, str]] = {
     "gamma": (GammaRegressor, "deviance"),
     "tweedie": (TweedieRegressor, "deviance"),
 }
-# Whole numbers are labels if they are at most so many, and each stands for so many rows.
+# Whole numbers are labels if there are no more different ones than the first, and if each stands in
+# at least as many rows as the second says.
 MOST_LABELS, ROWS_PER_LABEL = 20, 5
 ERROR, INTERRUPTED = 2, 130  # exit codes: as argparse's, and the shell's for Ctrl-C
 

@@ -36,7 +36,7 @@ class Model(ABC):
     n_outputs : int
         Linear predictors of a sample: one for each target, or class where there are more than two.
     n_averaged : int
-        Of so many outputs the score is the mean, where the loss is their sum.
+        Number of outputs whose mean the score is, where the loss is their sum.
     multi_output : bool
         Whether y may have several columns.
     value_by_output : bool

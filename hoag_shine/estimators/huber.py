@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.extmath import safe_sparse_dot
 
-from ..problems.groups import HELD
+from ..problems.groups import FIXED
 from ..problems.losses import HuberLoss
 from ..utils.validation import check_positive
 from .base import Model, Vector, middle
@@ -55,9 +55,9 @@ class HuberModel(Model):
         return np.column_stack([y - self.offset[0], np.zeros_like(y)])
 
     def arrange(self, groups: NDArray[np.intp]) -> NDArray[np.intp]:
-        groups[:-1, 1] = HELD
+        groups[:-1, 1] = FIXED
         if not self.estimator.fit_intercept:
-            groups[-1, 0] = HELD
+            groups[-1, 0] = FIXED
         return groups
 
     def _set_fitted(

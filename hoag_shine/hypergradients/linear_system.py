@@ -29,8 +29,8 @@ from ..linalg.cholesky import cholesky_solver
 
 Vector = NDArray[np.float64]
 
-# A bound cannot be smaller than what rounding does to the residual that it is made of: so many
-# times the precision of the products.
+# Rounding of a residual, in units of the precision of the products. No bound made of the residual
+# is smaller than that.
 ROUNDING = 1e3
 
 

@@ -45,7 +45,7 @@ Vector = NDArray[np.float64]
 TEMPER = 2.0 / 3.0
 # More pairs than this are never of use, and each takes the memory of three vectors.
 MOST_PAIRS = 10_000
-# From so many variables on, pairs are read from memory and not from a cache.
+# Number of variables from which on pairs are read from memory and not from a cache.
 MANY = 10_000
 
 

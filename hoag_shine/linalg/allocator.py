@@ -18,7 +18,7 @@ def keep_freed_memory() -> None:
     The GNU C library gives an array back to the system when it is freed, unless a larger one has
     been freed before, and a new page has to be found and filled with zeros, which takes longer than
     to compute a vector. So it is shown a large one, which is never touched and takes no memory.
-    Others do as they do.
+    Other C libraries are not changed by this.
     """
     np.empty(LARGEST, dtype=np.uint8)
 

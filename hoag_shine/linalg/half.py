@@ -24,7 +24,7 @@ ITEMSIZE = np.dtype(DTYPE).itemsize
 LARGEST = -97
 
 _INT = ir.IntType(32)
-# Of a float32's fraction, so many bits are more than there is room for.
+# Bits of a float32's fraction for which a half has no room.
 _SPARE = 13
 # Exponents count from -15 in half precision, and from -127 in float32.
 _SHIFT = 15 - 127

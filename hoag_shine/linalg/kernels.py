@@ -31,9 +31,9 @@ _CONTRACT = {"contract"}
 # A signed and an unsigned integer make a float in numba.
 _0, _1, _2, _3, _4 = (unsigned(i) for i in range(5))
 
-# Rows of W or G are found by the columns of X, which jump. Where G has more numbers than a core's
-# own cache holds, a row is asked for so many entries before it is used. A row of W is only read,
-# which processors begin as early by themselves: to ask for it costs a fifth.
+# Rows of W or G are found by the columns of X, which jump. Where G has more numbers (the first)
+# than a core's own cache holds, its rows are prefetched, this many entries (the second) ahead. Rows
+# of W are only read, and processors prefetch these by themselves: to ask for them cost a fifth.
 _NEAR, _AHEAD = 1 << 17, unsigned(32)
 # A pair whose product is below this multiple of its norms' says nothing above rounding.
 CURVATURE_FLOOR = 1e-14
@@ -45,7 +45,7 @@ _TILE = unsigned(32)
 def get_ready() -> None:
     """Have numba load what it needs for a first call, with Python's garbage collector paused.
 
-    It creates so many objects then, all of them to stay, that the collector would search the whole
+    It creates many objects then, all of them to stay, so that the collector would search the whole
     process for garbage, which takes longer than a search on small data.
     """
     collecting = gc.isenabled()

@@ -62,8 +62,7 @@ from .steps.base import NotFiniteError, ending, unbounded
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 
 Vector = NDArray[np.float64]
-# A rule that still wants more accuracy at one theta after so many evaluations there will not get
-# it.
+# Evaluations at one theta, after which a rule that still wants more accuracy will not get it.
 MOST_REPEATS = 30
 # Multiplications for a Newton step of all folds beyond which a search takes minutes.
 SLOW = 1e11
@@ -518,11 +517,11 @@ def _read_only(vector: Vector) -> Vector:
 _COMPLETE = (Outcome.CONVERGED, Outcome.BOUND)
 
 _ADVICE = {
-    Outcome.UNCERTAIN: "the certificate of the result says what may be gained; decrease tol",
+    Outcome.UNCERTAIN: "the certificate says how much, and where; decrease tol",
     Outcome.MAX_ITER: "increase max_iter, or tol if the result is accurate enough",
     Outcome.MAX_INNER_ITER: "scale the features, or raise the lower bound of the penalty",
     Outcome.MAX_TIME: "the best hyperparameters seen until then are kept; increase max_time",
-    Outcome.BOUND: "widen bounds if a better value beyond them would be of use",
+    Outcome.BOUND: "widen bounds to search further",
     Outcome.INTERRUPTED: "the best hyperparameters seen until then are kept",
 }
 

@@ -20,11 +20,12 @@ FLOOR = 1e-12
 # the default tol of a search, differences of 1e-6 of that make no difference.
 FLOOR_SHARE = 2.5e-3
 
-# Up to so many variables, digits are cheap.
+# Largest number of inner variables for which a solution to all digits is cheap, and the relative
+# accuracy of the criterion that is asked for then.
 FEW = 10_000
 CHEAP = 3e-6
 
-# Nor does a search have to be short where a pass reads no more than such a share of the data.
+# Where a pass reads no more than this share of the data, a search need not be short: its tol then.
 SMALL_SHARE = 0.1
 THOROUGH = 1e-3
 

@@ -15,7 +15,7 @@ from ..utils.validation import shown
 # The label of columns without a penalty, beside None.
 UNPENALISED = -1
 # The group of variables that a model does not have: they stay at zero.
-HELD = -2
+FIXED = -2
 
 
 @dataclass(frozen=True)

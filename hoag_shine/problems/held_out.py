@@ -67,7 +67,7 @@ class HeldOut:
         return self._taken(kept, place[self.folds[kept]])
 
     def pieces(self, size: int) -> list[Self]:
-        """Return portions, each from no more than so many rows that stand together."""
+        """Return portions, each from at most ``size`` consecutive rows."""
         last = int(self.rows.max(initial=0))
         ends = np.searchsorted(self.rows, np.arange(0, last + size + 1, size))
         parts = [slice(i, j) for i, j in pairwise(ends) if i < j]

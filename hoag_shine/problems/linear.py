@@ -41,7 +41,7 @@ from .base import Problem, ProblemSet
 from .by_fold import columns
 from .direct import DirectProblems, Sizes, affordable
 from .fold_weights import FoldWeights, as_fold_weights
-from .groups import HELD, UNPENALISED
+from .groups import FIXED, UNPENALISED
 from .held_out import HeldOut
 from .losses import Loss
 from .mean_hessian import MeanHessian
@@ -53,7 +53,7 @@ from .requests import Evaluate, HessianProduct, Request
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
 
-# Of the rows that are held out, those in so many blocks are looked at together.
+# Blocks of rows whose held-out losses are computed together.
 PIECE = 16
 
 
@@ -161,7 +161,7 @@ class LinearProblems(ProblemSet):
         self._share = 1.0 if n_samples is None else len(y) / n_samples
         self._made_in = 0.0 if n_samples is None else 1.0
         # Without those variables that the penalty fixes at zero.
-        free = penalty.groups != HELD
+        free = penalty.groups != FIXED
         passes = Passes(X, self.n_outputs, fit_intercept, None if free.all() else free)
         passes.n_spent = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
         self._passes = passes
@@ -491,7 +491,7 @@ class LinearProblems(ProblemSet):
 
 
 def _single_will_do(request: HessianProduct) -> bool:
-    """Whether it is asked for no more, and no number will be out of range."""
+    """Whether single precision is enough, and no number will be out of its range."""
     squares = (float(v @ v) for v in np.atleast_2d(request.v))
     safe = (square == 0.0 or MODERATE**-4 <= square <= MODERATE**4 for square in squares)
     return request.single and all(safe)

@@ -16,14 +16,14 @@ Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
 Solve = Callable[[Vector], Vector]
 
-# A factorised Hessian is worth it up to this many variables, and where its data term costs no more
-# than so many products with the data.
+# A factorised Hessian is worth its cost up to this many variables, and where its data term costs no
+# more than this many products with the data.
 MAX_FACTORISED = 1000
 MAX_GRAM_COST = 40.0
 # Of the data term's Hessian, the last will do again where the samples' curvatures have changed by
 # no more than this share.
 SAME_CURVATURE = 0.1
-# Or where it takes no more than so many multiplications: some milliseconds.
+# Or where it takes no more multiplications than this: some milliseconds.
 QUICK = 1e7
 
 

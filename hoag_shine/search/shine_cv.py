@@ -375,10 +375,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             float32 is kept, anything else becomes float64. Sparse formats other than CSR are
-            converted. Never copied for the folds. Copied once without what the solvers can do
-            without: where a tenth of at least 2,000 sparse columns are multiples of others, as
-            those with a single entry may be, or empty, and where a tenth of the samples are the
-            same as others. For a pipeline, whatever its first step takes.
+            converted. Never copied for the folds. Copied once where presolve makes it smaller: if a
+            tenth of at least 2,000 sparse columns are empty or multiples of others, as those with
+            a single entry may be, and if a tenth of the samples repeat others. For a pipeline, whatever its first step takes.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Labels of two or more classes, or real targets; several only for Ridge.
         sample_weight : array-like of shape (n_samples,), optional

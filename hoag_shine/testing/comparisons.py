@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
-# Checked in at most so many coordinates, drawn at random where there are more.
+# Most coordinates that are checked; drawn at random where there are more.
 MOST = 20
 
 Where = Callable[[tuple[int, ...]], str]

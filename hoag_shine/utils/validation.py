@@ -90,7 +90,7 @@ def check_indices(X: Any) -> None:
     Raises
     ------
     ValueError
-        If X has a column or row that it has not, or its index pointer is none.
+        If an index of X is out of range, or its index pointer does not ascend.
     """
     if not sparse.issparse(X) or getattr(X, "format", None) not in ("csr", "csc"):
         return

@@ -19,7 +19,7 @@ from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import KFold, LeaveOneOut, RepeatedKFold, ShuffleSplit
 
 from hoag_shine import ShineCV, fold_problems
-from hoag_shine.problems.groups import HELD
+from hoag_shine.problems.groups import FIXED
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, MultinomialLoss, SquaredLoss, TweedieLoss
 from hoag_shine.problems.penalties import GroupedPenalty
@@ -77,7 +77,7 @@ def compare(rows, data, fit_intercept, rng, unit):
     """Hold problems over the compressed rows against those over all, at variables of size unit."""
     X, y, loss, train, test = data
     n_outputs, theta = y.size // len(y), rng.normal(size=1)
-    free = rng.choice([0, 0, -1, HELD], size=X.shape[1] * n_outputs)
+    free = rng.choice([0, 0, -1, FIXED], size=X.shape[1] * n_outputs)
     groups = np.concatenate([free, np.full(n_outputs * fit_intercept, -1)])
     groups[0] = 0
     penalty = GroupedPenalty(groups, 2.0)

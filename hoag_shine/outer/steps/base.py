@@ -31,8 +31,8 @@ class Outcome(Enum):
     """Why the outer loop ended."""
 
     CONVERGED = "the next step would change the criterion or theta by less than the tolerance"
-    BOUND = "the best hyperparameter lies on a bound, and the criterion falls beyond it"
-    UNCERTAIN = "it is not certain that no more than the tolerance can still be gained"
+    BOUND = "the best hyperparameter lies on a bound, and the criterion still falls there"
+    UNCERTAIN = "more than the tolerance may still be gained"
     MAX_ITER = "the limit of outer iterations was reached"
     MAX_INNER_ITER = "the inner problems took as many iterations as a search may cost"
     MAX_TIME = "the limit of time was reached"

@@ -12,8 +12,8 @@ from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, ending
 from .certificate import Certificate, certify, seen_curvature
 from .secant import FIRST_ACCURACY, FIRST_RADIUS, secant
 
-# The range is looked at as a grid of so many values looks at it, unless evaluations show that there
-# is nothing in between.
+# No gap between evaluations stays wider than a step of a grid of this many values over the range,
+# unless evaluations show that it hides nothing.
 GRID = 20
 # Where passes are dear, looks may cost this share of what the search has cost.
 SHARE_OF_PASSES = 0.2

@@ -6,7 +6,7 @@ import numpy as np
 
 from .base import Ask, Evaluation, Outcome, StepRule, Vector
 
-# Each evaluation halves the bracket at worst: so many make any bracket narrower than rounding.
+# Each evaluation halves the bracket at worst: this many make any bracket narrower than rounding.
 MAX_EVALUATIONS = 60
 
 

@@ -27,7 +27,8 @@ NEXT_GAIN = 0.6
 FIRST_ACCURACY = 0.05
 # A secant through points further apart than this is no ground to stop on.
 NEAR = 1.0
-# A search in which newer evaluations keep contradicting older ones is told lies.
+# Newer evaluations may contradict older ones this many times; after that, derivatives are not
+# believed.
 MAX_CORRECTIONS = 5
 # Where values decide against derivatives, the inner gradients fall to this before they may.
 VALUE_TOLERANCE = 2e-5

@@ -24,9 +24,9 @@ VECTOR_MEMORY, FEWEST_PAIRS = 10, 3
 EXACT_GAIN = 2e-5
 # Steps by all evaluations near by, after those of the model.
 POLISHES = 10
-# A step that is no step.
+# Length of a step that counts as none.
 TINY = 1e-6
-# Up to so many hyperparameters, each is searched over its range by itself, so many times at most.
+# Largest number of hyperparameters that are searched over their ranges one by one, and how often.
 FEW, ROUNDS = 12, 2
 
 # A value that is too good to be true makes every later step look like a failure, and a derivative

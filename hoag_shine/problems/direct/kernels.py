@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..groups import HELD
+from ..groups import FIXED
 from ..penalties import GroupedPenalty
 from .newton import State
 
@@ -28,7 +28,7 @@ def separable(groups: NDArray[np.intp]) -> bool:
     penalised = groups[(groups >= 0).any(axis=1)]
     has = penalised >= 0
     own = penalised[:, has.any(axis=0)]
-    full = bool((has.all(axis=0) | (penalised == HELD).all(axis=0)).all())
+    full = bool((has.all(axis=0) | (penalised == FIXED).all(axis=0)).all())
     alike = bool((own == own[:, :1]).all() or (own == own[:1]).all())
     return full and alike
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fold_weights import FoldWeights
-from ..groups import HELD, UNPENALISED
+from ..groups import FIXED, UNPENALISED
 from ..held_out import HeldOut
 from ..losses import Loss
 from ..penalties import GroupedPenalty
@@ -40,8 +40,8 @@ MAX_PRODUCTS = 2e7
 STEPS = 4.0
 # Numbers in an array over rows and folds: folds beyond these wait for their turn.
 MAX_NUMBERS = 1 << 22
-# From so many numbers on, such an array is too large to be kept for all folds; and from so many
-# folds on, what an iterative solver does for each of them costs more than the arithmetic.
+# Numbers from which on such an array is too large to be kept for all folds, and folds from which on
+# what an iterative solver does for each of them costs more than the arithmetic.
 MANY_NUMBERS, MANY_FOLDS = 1 << 24, 50
 # Steps with the last factor, and linear predictors that are products with X and not with a kernel.
 CORRECTIONS, REFINEMENTS = 4, 3
@@ -136,7 +136,7 @@ class DirectProblems:
         self.n_passes = 0.0
         self._weight, self._held_out = weight, held_out
         self._groups = penalty.groups.reshape(-1, y.shape[1])
-        self._active = self._groups != HELD
+        self._active = self._groups != FIXED
         self._states: dict[int, tuple[State, Vector | None]] = {}
         self._kernels: Kernels | None = None
         self._design: Design | None = None
@@ -173,7 +173,7 @@ class DirectProblems:
 
     @cached_property
     def _least_squares(self) -> LeastSquares | None:
-        """The normal equations, where these folds are so many that all of their rows are dear."""
+        """The normal equations, where the folds are many and to read all of their rows is dear."""
         if self._design is None or not self.loss.quadratic or self.n_folds <= MANY_FOLDS:
             return None
         small = self.n_folds * len(self._groups) ** 2 <= MANY_NUMBERS
@@ -464,7 +464,7 @@ def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> boo
     n, p = X.shape
     if not (loss.convex and penalty.quadratic):
         return False
-    if not loss.couples and (groups == HELD).any():
+    if not loss.couples and (groups == FIXED).any():
         return False
     dual = prefers_dual(n_train, groups)
     if dual and not (separable(groups) and (not loss.couples or loss.has_root)):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...linalg import kernels
-from ..groups import HELD
+from ..groups import FIXED
 from .base import Penalty
 from .l2 import L2
 
@@ -53,7 +53,7 @@ class GroupedPenalty:
         self.n_groups = int(groups.max(initial=-1)) + 1
         self._penalised = groups >= 0
         self._group = np.maximum(groups, 0)
-        self._constant = np.where(groups == HELD, 1.0, 0.0)
+        self._constant = np.where(groups == FIXED, 1.0, 0.0)
         self._last: tuple[bytes, Vector] | None = None
 
     def strength(self, theta: Vector) -> Vector:

@@ -32,7 +32,7 @@ from ..losses import Loss
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# A search makes about so many products of each entry of X with each fold's outputs.
+# Products that a search makes of each entry of X with each fold's outputs, about.
 PRODUCTS = 40
 # Numbers in a block of rows: what the cache holds.
 BLOCK = 1 << 17
@@ -40,7 +40,7 @@ BLOCK = 1 << 17
 ROUNDING = 1e-12
 # Distinct rows are copied: worth it where so large a share of all rows goes.
 SHARE = 0.1
-# It is counted on so many rows.
+# Rows on which that is estimated.
 SAMPLE = 4096
 
 
@@ -112,7 +112,7 @@ class CompressedRows:
         """Keep the first of all rows that are the same, with the sums of their weights."""
         n = len(y)
         if X.shape[1] >= n:
-            return None  # so long, rows are seldom the same
+            return None  # rows with more entries than there are rows are seldom the same
         marks = _marks(X, y.reshape(n, -1))
         # The rows with a mark in some interval are a sample of all, with all of their copies.
         part = marks[marks - np.floor(marks) < SAMPLE / n]
