@@ -7,6 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from hoag_shine import (
+    L2,
     GeneralizedLinear,
     HuberLoss,
     InverseHessian,
@@ -17,7 +18,13 @@ from hoag_shine import (
     hoag,
     minimize_lbfgs,
 )
-from hoag_shine.testing import check_hypergradient, check_loss, check_problem
+from hoag_shine.testing import (
+    check_hypergradient,
+    check_inner_solver,
+    check_loss,
+    check_penalty,
+    check_problem,
+)
 
 X, Y = diabetes()
 
@@ -96,6 +103,14 @@ def problem_check(**arguments):
     check_problem(**{"problem": SMALL} | arguments)
 
 
+def penalty_check(**arguments):
+    check_penalty(**{"penalty": L2()} | arguments)
+
+
+def inner_solver_check(**arguments):
+    check_inner_solver(**{"solver": "lbfgs", "problem": PROBLEMS[0]} | arguments)
+
+
 def hypergradient_check(**arguments):
     check_hypergradient(**{"method": "exact", "problem": SMALL} | arguments)
 
@@ -109,6 +124,7 @@ GOOD = {
         "estimator": "",
         "cv": "None",
         "hypergradient": "type",  # a function, whatever it does
+        "inner_solver": "type",
         "penalty": "",
         "shrinkage": "0 0.5",
         "init": "None 0.5",
@@ -133,7 +149,8 @@ GOOD = {
         "problem": "",
         "theta": "None True -1 0 0.5",
         "hypergradient": "type",
-        "step": "",
+        "inner_solver": "type",
+        "step": "type",
         "first_step": "None 0.5",
         "tolerance": "type",
         "bounds": "",
@@ -170,6 +187,7 @@ GOOD = {
     },
     estimator: {
         "loss": "None",
+        "penalty": "None",
         "alpha": "0.5",
         "fit_intercept": "True",
         "tol": "0.5",
@@ -193,6 +211,19 @@ GOOD = {
         "w": "None",
         "rtol": "0.5",
         "random_state": "None 0 True",
+    },
+    penalty_check: {
+        "penalty": "",
+        "largest": "0.5",
+        "rtol": "0.5",
+        "random_state": "None 0 True",
+    },
+    inner_solver_check: {
+        "solver": "type",
+        "problem": "",
+        "theta": "None True -1 0 0.5",
+        "tol": "0.5",
+        "max_iter": "1e400 1e5000",
     },
     hypergradient_check: {
         "method": "type",

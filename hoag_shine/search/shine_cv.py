@@ -377,7 +377,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             float32 is kept, anything else becomes float64. Sparse formats other than CSR are
             converted. Never copied for the folds. Copied once where presolve makes it smaller: if a
             tenth of at least 2,000 sparse columns are empty or multiples of others, as those with
-            a single entry may be, and if a tenth of the samples repeat others. For a pipeline, whatever its first step takes.
+            a single entry may be, and if a tenth of the samples repeat others. For a pipeline,
+            whatever its first step takes.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Labels of two or more classes, or real targets; several only for Ridge.
         sample_weight : array-like of shape (n_samples,), optional

@@ -11,7 +11,7 @@ from ..inner import InnerSolver, Solution, begin, resolve_inner_solver
 from ..inner.inverse_hessian import InverseHessian
 from ..problems.base import Problem, ProblemSet
 from ..problems.requests import run_together
-from ..utils.validation import check_positive, check_vector, shown
+from ..utils.validation import check_count, check_positive, check_vector, shown
 from .comparisons import Array, nowhere, require, require_array, require_equal, require_untouched
 
 
@@ -51,6 +51,7 @@ def check_inner_solver(
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
     check_positive("tol", tol)
+    check_count("max_iter", max_iter)
     what = solver if isinstance(solver, str) else getattr(solver, "__name__", repr(solver))
     d = problem.n_hyperparameters
     theta_ = np.zeros(d) if theta is None else check_vector("theta", theta, d)
