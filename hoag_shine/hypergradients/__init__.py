@@ -24,6 +24,8 @@ memory has a ``probe``, see :class:`ShineOPA`.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from ..validation import shown
 from .auto import auto
 from .base import Hypergradient, Method, as_solvers
@@ -36,6 +38,7 @@ __all__ = [
     "METHODS",
     "Hypergradient",
     "Method",
+    "MethodName",
     "ShineOPA",
     "as_solvers",
     "auto",
@@ -48,6 +51,9 @@ __all__ = [
     "shine_refine",
 ]
 
+MethodName: TypeAlias = Literal[
+    "auto", "shine", "shine-opa", "shine-refine", "cg", "cg-limited", "jacobian-free", "exact"
+]
 METHODS: dict[str, Method] = {
     "auto": auto,
     "shine": shine,

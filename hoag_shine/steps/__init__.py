@@ -54,7 +54,7 @@ def resolve_step(step: str, n_hyperparameters: int) -> Callable[..., StepRule]:
         raise ValueError(f"step must be 'auto' or one of {sorted(RULES)}, got {shown(step)}.")
     if step in ("secant", "global") and n_hyperparameters > 1:
         raise ValueError(
-            f"step='secant' tunes one hyperparameter and the problem has {n_hyperparameters}; "
+            f"step={step!r} tunes one hyperparameter and the problem has {n_hyperparameters}; "
             "use step='trust-region'."
         )
     return RULES[step]
