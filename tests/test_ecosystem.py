@@ -1,6 +1,7 @@
 """Other libraries' data, files and tools: a row of the table in the guide for each test."""
 
 import pickle
+from contextlib import contextmanager
 from enum import Enum
 
 import joblib
@@ -10,7 +11,7 @@ from helpers import breast_cancer, diabetes
 from sklearn import config_context
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -48,6 +49,44 @@ def test_data_frames_are_data_with_names(library):
     np.testing.assert_allclose(
         search.predict_proba(X), plain.predict_proba(breast_cancer()[0]), atol=1e-6
     )
+
+
+class Lazy:
+    """What Dask's collections look like to those that do not import it."""
+
+    def __init__(self, data):
+        self._data = data
+
+    def __dask_graph__(self):
+        return {}
+
+    def compute(self):
+        return self._data
+
+
+def lazily(library):
+    """Return X with names, and y, as collections that are computed when they are wanted."""
+    X, y = frame_of("pandas")
+    if library == "stand-in":
+        return Lazy(X), Lazy(y)
+    dask = pytest.importorskip("dask.dataframe")
+    return dask.from_pandas(X, npartitions=3), dask.from_pandas(y, npartitions=3)
+
+
+@pytest.mark.parametrize("library", ["stand-in", "dask"])
+@pytest.mark.parametrize(
+    "model",
+    [LogisticRegression(), make_pipeline(StandardScaler(), LogisticRegression())],
+    ids=["model", "pipeline"],
+)
+def test_dask_collections_are_computed_and_keep_their_names(library, model):
+    X, y = lazily(library)
+    search = ShineCV(model, cv=3).fit(X, y)
+    plain = ShineCV(model, cv=3).fit(*frame_of("pandas"))
+    assert search.best_params_ == plain.best_params_
+    assert list(search.feature_names_in_) == NAMES
+    np.testing.assert_array_equal(search.predict(X), plain.predict(frame_of("pandas")[0]))
+    assert search.score(X, y) == plain.score(*frame_of("pandas"))
 
 
 @pytest.mark.parametrize("dispatch", [False, True])
@@ -146,12 +185,86 @@ def test_the_best_estimator_goes_through_onnx():
 # --- tools ---------------------------------------------------------------------------------------
 
 
-def test_searches_run_in_workers_of_joblib():
+@contextmanager
+def workers(backend):
+    """Have joblib run in workers of a backend, those of another package included."""
+    if backend == "dask":
+        distributed = pytest.importorskip("distributed")
+        cluster = distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        )
+        with cluster, distributed.Client(cluster), joblib.parallel_config(backend="dask"):
+            yield
+        return
+    if backend == "ray":
+        ray = pytest.importorskip("ray")
+        pytest.importorskip("ray.util.joblib").register_ray()
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with joblib.parallel_config(backend=backend, n_jobs=2):
+            yield
+    finally:
+        if backend == "ray":
+            ray.shutdown()
+
+
+@pytest.mark.filterwarnings("default")  # of the packages
+@pytest.mark.parametrize("backend", ["threading", "dask", "ray"])
+def test_searches_run_in_workers_of_joblib(backend):
     X, y = diabetes()
     search = ShineCV(Ridge(), cv=3, n_jobs=2)
     alone = cross_val_score(search, X, y, cv=2)
-    with joblib.parallel_config(backend="threading", n_jobs=2):
-        np.testing.assert_array_equal(cross_val_score(search, X, y, cv=2), alone)
+    with workers(backend):
+        np.testing.assert_allclose(cross_val_score(search, X, y, cv=2), alone, rtol=1e-6)
+        inside = ShineCV(make_pipeline(StandardScaler(), Ridge()), cv=3, n_jobs=2).fit(X, y)
+    outside = ShineCV(make_pipeline(StandardScaler(), Ridge()), cv=3).fit(X, y)
+    assert inside.best_params_["ridge__alpha"] == pytest.approx(
+        outside.best_params_["ridge__alpha"], rel=1e-6
+    )
+
+
+def as_a_grid_scores(model, search, X, y):
+    """Return what a grid reports at the penalty that a search has chosen."""
+    (name,) = search.best_params_
+    grid = {name: [search.best_params_[name]]}
+    return GridSearchCV(model, grid, cv=search.cv, scoring="neg_log_loss").fit(X, y).best_score_
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("encoder", ["OneHotEncoder", "TargetEncoder", "LeaveOneOutEncoder"])
+def test_category_encoders_see_the_training_rows_alone(encoder):
+    encoders = pytest.importorskip("category_encoders")
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X = pandas.DataFrame({"town": rng.choice(list("abcdef"), 300), "size": rng.normal(size=300)})
+    y = (X["town"].isin(["a", "b"]) + X["size"] + rng.normal(size=300) > 0.5).astype(int)
+    last = LogisticRegression(solver="newton-cholesky", tol=1e-8)
+    model = make_pipeline(getattr(encoders, encoder)(), last)
+    search = ShineCV(model, cv=3).fit(X, y)
+    assert search.best_score_ == pytest.approx(as_a_grid_scores(model, search, X, y), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("default")
+def test_samplers_of_imbalanced_learn_see_the_training_rows_alone():
+    pipeline = pytest.importorskip("imblearn.pipeline")
+    sampling = pytest.importorskip("imblearn.over_sampling")
+    X, y = breast_cancer()
+    last = LogisticRegression(solver="newton-cholesky", tol=1e-8)
+    sampler = sampling.RandomOverSampler(random_state=0)
+    model = pipeline.make_pipeline(StandardScaler(), sampler, last)
+    search = ShineCV(model, cv=3).fit(X, y)
+    assert search.best_score_ == pytest.approx(as_a_grid_scores(model, search, X, y), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("default")
+def test_shap_explains_it():
+    shap = pytest.importorskip("shap")
+    X, y = diabetes()
+    search = ShineCV(Ridge(), cv=3).fit(X, y)
+    explained = shap.LinearExplainer(search, X)(X[:5])
+    np.testing.assert_allclose(
+        explained.values.sum(axis=1) + explained.base_values, search.predict(X[:5])
+    )
 
 
 def test_optuna_tunes_around_it():
