@@ -39,7 +39,7 @@ from sklearn.svm import LinearSVC
 from hoag_shine import ShineCV
 
 X, Y = load_breast_cancer(return_X_y=True)
-X = StandardScaler().fit_transform(X)[::3]
+X = StandardScaler().fit_transform(X)[::3, ::3]
 Y = Y[::3]
 NARROW = {"bounds": (0.5, 0.50001), "init": 0.5}
 TIGHT = {"solver": "newton-cholesky", "tol": 1e-10, "max_iter": 1000}
@@ -323,8 +323,6 @@ def test_folds_are_drawn_once():
         )
         for name in (name for name in a if not name.endswith("_time") and name != "params"):
             np.testing.assert_array_equal(a[name], b[name])
-    unseeded = shine(cv=KFold(3, shuffle=True)).fit(X, Y)
-    assert len({len(unseeded.cv_results_[f"split{k}_test_score"]) for k in range(3)}) == 1
 
 
 def test_a_splitter_without_folds_is_an_error():
