@@ -1,5 +1,7 @@
 """Bad arguments end, before any work, in an error that names them."""
 
+from typing import Literal, get_args, get_origin, get_type_hints
+
 import numpy as np
 import pytest
 from helpers import Quadratic, diabetes
@@ -18,6 +20,10 @@ from hoag_shine import (
     hoag,
     minimize_lbfgs,
 )
+from hoag_shine.hypergradients import METHODS
+from hoag_shine.outer.hoag import SELECTIONS
+from hoag_shine.outer.steps import RULES
+from hoag_shine.outer.tolerances import SCHEDULES
 from hoag_shine.testing import (
     check_hypergradient,
     check_inner_solver,
@@ -275,3 +281,21 @@ def test_a_thousand_classes_are_fine():
     with pytest.warns(ConvergenceWarning):
         found = ShineCV(LogisticRegression(), cv=2, max_iter=1, tol=0.5).fit(X, y)
     assert found.classes_.size == 1000
+
+
+@pytest.mark.parametrize(
+    ("function", "option", "words"),
+    [
+        (hoag, "hypergradient", METHODS),
+        (hoag, "step", ["auto", *RULES]),
+        (hoag, "tolerance", SCHEDULES),
+        (hoag, "selection", SELECTIONS),
+        (ShineCV.__init__, "hypergradient", METHODS),
+        (ShineCV.__init__, "selection", SELECTIONS),
+    ],
+)
+def test_types_of_options_are_the_words_that_are_known(function, option, words):
+    kind = get_type_hints(function)[option]
+    kinds = kind, *get_args(kind)
+    (literal,) = (one for one in kinds if get_origin(one) is Literal)
+    assert set(get_args(literal)) == set(words)

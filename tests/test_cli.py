@@ -196,7 +196,7 @@ def test_plot(files, tmp_path, suffix, magic):
     [
         (["tune", "nowhere.svm"], "no file 'nowhere.svm'"),
         (["tune", "sklearn:titanic"], "'sklearn:titanic' is not known"),
-        (["tune", "sklearn:diabetes", "--folds", "1"], "n_splits=2"),
+        (["tune", "sklearn:diabetes", "--folds", "1"], "--folds must be at least 2"),
         (["tune", "sklearn:diabetes", "--tol", "-1"], "tol must be positive"),
         (["tune", "sklearn:diabetes", "--max-iter", "0"], "max_iter must be at least 1"),
         (["tune", "sklearn:diabetes", "--save", "nowhere/model"], "no folder 'nowhere'"),

@@ -3,6 +3,7 @@
 import gzip
 import io
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.datasets import dump_svmlight_file, load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
+from hoag_shine import ShineCV
 from hoag_shine.cli import main
 from hoag_shine.persistence import load_model
 
@@ -265,19 +267,72 @@ def test_an_interrupt_while_it_is_imported(monkeypatch, capsys):
     assert capsys.readouterr().err == "hoag-shine: interrupted\n"
 
 
+# What is imported loses a KeyboardInterrupt, as callbacks of the garbage collector do.
+LOST = """
+import os, signal, sys, time
+
+class Losing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "hoag_shine.commands":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            except KeyboardInterrupt:
+                pass
+
+sys.meta_path.insert(0, Losing())
+from hoag_shine.cli import main
+sys.exit(main(["tune", "sklearn:iris"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
+def test_an_interrupt_is_not_lost_while_it_is_imported():
+    ended = subprocess.run(
+        [sys.executable, "-c", LOST], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "hoag-shine: interrupted\n")
+    assert ended.stdout == ""
+
+
+def test_a_score_that_fails_is_told_in_a_line(capsys):
+    assert main(["tune", "sklearn:diabetes", "--scoring", "roc_auc", *FAST]) == 0
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert re.search(r"^hoag-shine: warning: Scoring failed.*AttributeError.*$", err, re.MULTILINE)
+    assert re.search("held-out roc_auc .*nan", out)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--folds", "1"), ("--seed", "-1")])
+def test_what_is_wrong_is_named_by_its_option(option, value, capsys):
+    assert main(["tune", "sklearn:iris", option, value]) == 2
+    assert f"error: {option} must be" in capsys.readouterr().err
+
+
 def test_help_has_defaults_and_examples(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["tune", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for part in (
-        "default: 0.02",
-        "default: 50",
         "examples:",
         "--groups",
         "--scoring",
         "--max-time",
     ):
         assert part in text
+    defaults = ShineCV(LogisticRegression()).get_params()
+    for name in ("tol", "max_iter", "hypergradient"):
+        assert f"(default: {defaults[name]})" in text
+
+
+@pytest.mark.parametrize("command", [[], ["tune"], ["predict"]])
+def test_help_fits_a_narrow_terminal(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    # The first sentences are wrapped by the terminal.
+    options = capsys.readouterr().out.partition("positional arguments")[2]
+    assert max(map(len, options.splitlines())) <= 60
 
 
 def test_the_other_command_has_a_version(capsys):

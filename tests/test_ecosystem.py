@@ -1,16 +1,18 @@
 """Other libraries' data, files and tools: a row of the table in the guide for each test."""
 
 import pickle
+from contextlib import contextmanager
 from enum import Enum
+from functools import cache
 
 import joblib
 import numpy as np
 import pytest
 from helpers import breast_cancer, diabetes
 from sklearn import config_context
-from sklearn.compose import TransformedTargetRegressor
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -20,9 +22,22 @@ from hoag_shine.persistence import load_model, save_model
 NAMES = [f"f{i}" for i in range(30)]
 
 
+def rows():
+    """Return X and y: a third of the breast cancer data, which is enough for what is shown here."""
+    X, y = breast_cancer()
+    return X[::3], y[::3]
+
+
+@cache
+def plain_search(data="arrays"):
+    """Return what a search finds in arrays; of a frame, that knows the names, too."""
+    search = ShineCV(LogisticRegression(), cv=3)
+    return search.fit(*(rows() if data == "arrays" else frame_of("pandas")))
+
+
 def frame_of(library):
     """Return X with names, and y, as another library has them."""
-    X, y = breast_cancer()
+    X, y = rows()
     if library == "polars":
         polars = pytest.importorskip("polars")
         return polars.DataFrame(X.copy(), schema=NAMES), polars.Series(y.copy())
@@ -42,11 +57,52 @@ def frame_of(library):
 def test_data_frames_are_data_with_names(library):
     X, y = frame_of(library)
     search = ShineCV(LogisticRegression(), cv=3).fit(X, y)
-    plain = ShineCV(LogisticRegression(), cv=3).fit(*breast_cancer())
+    plain = plain_search()
     assert search.best_params_["C"] == pytest.approx(plain.best_params_["C"], rel=1e-6)
     assert list(search.feature_names_in_) == NAMES
-    np.testing.assert_allclose(
-        search.predict_proba(X), plain.predict_proba(breast_cancer()[0]), atol=1e-6
+    np.testing.assert_allclose(search.predict_proba(X), plain.predict_proba(rows()[0]), atol=1e-6)
+
+
+class Lazy:
+    """What Dask's collections look like to those that do not import it."""
+
+    def __init__(self, data):
+        self._data = data
+
+    def __dask_graph__(self):
+        return {}
+
+    def compute(self):
+        return self._data
+
+
+def lazily(library):
+    """Return X with names, and y, as collections that are computed when they are wanted."""
+    X, y = frame_of("pandas")
+    if library == "stand-in":
+        return Lazy(X), Lazy(y)
+    dask = pytest.importorskip("dask.dataframe")
+    return dask.from_pandas(X, npartitions=3), dask.from_pandas(y, npartitions=3)
+
+
+@pytest.mark.parametrize("library", ["stand-in", "dask"])
+def test_dask_collections_are_computed_and_keep_their_names(library):
+    X, y = lazily(library)
+    search, plain = ShineCV(LogisticRegression(), cv=3).fit(X, y), plain_search("frame")
+    assert search.best_params_ == plain.best_params_
+    assert list(search.feature_names_in_) == NAMES
+    np.testing.assert_array_equal(search.predict(X), plain.predict(frame_of("pandas")[0]))
+    assert search.score(X, y) == plain.score(*frame_of("pandas"))
+
+
+@pytest.mark.parametrize("library", ["stand-in", "dask"])
+def test_transformers_get_rows_of_dask_collections(library):
+    X, y = lazily(library)
+    columns = ColumnTransformer([("scale", StandardScaler(), NAMES[:5])])
+    search = ShineCV(make_pipeline(columns, LogisticRegression()), cv=3).fit(X, y)
+    assert list(search.feature_names_in_) == NAMES
+    np.testing.assert_array_equal(
+        search.predict(X), search.best_estimator_.predict(frame_of("pandas")[0])
     )
 
 
@@ -71,11 +127,11 @@ def test_tensors_are_converted(dispatch, monkeypatch):
 # --- files ---------------------------------------------------------------------------------------
 
 
+@cache
 def searches():
-    X, y = breast_cancer()
     piped = make_pipeline(StandardScaler(), LogisticRegression())
-    yield ShineCV(LogisticRegression(), cv=3).fit(X, y)
-    yield ShineCV(piped, cv=3, scoring=["accuracy", "roc_auc"], refit="roc_auc").fit(X, y)
+    scored = ShineCV(piped, cv=3, scoring=["accuracy", "roc_auc"], refit="roc_auc")
+    return plain_search(), scored.fit(*rows())
 
 
 def test_a_search_goes_through_pickle():
@@ -92,7 +148,7 @@ def test_what_is_stored_of_a_search_is_no_enumeration():
 
 def test_a_search_goes_through_skops():
     skops = pytest.importorskip("skops.io")
-    X, _ = breast_cancer()
+    X, _ = rows()
     for search in searches():
         data = skops.dumps(search)
         types = skops.get_untrusted_types(data=data)
@@ -104,8 +160,8 @@ def test_a_search_goes_through_skops():
 
 
 def test_names_of_columns_are_saved(tmp_path):
-    X, y = frame_of("pandas")
-    fitted = ShineCV(LogisticRegression(), cv=3).fit(X, y).best_estimator_
+    X, _ = frame_of("pandas")
+    fitted = plain_search("frame").best_estimator_
     save_model(fitted, tmp_path / "model")
     loaded, _ = load_model(tmp_path / "model")
     np.testing.assert_array_equal(loaded.feature_names_in_, fitted.feature_names_in_)
@@ -131,7 +187,7 @@ def test_what_needs_another_format_is_told_of_it(estimator, tmp_path):
 
 def test_the_best_estimator_goes_through_onnx():
     skl2onnx, runtime = pytest.importorskip("skl2onnx"), pytest.importorskip("onnxruntime")
-    X, y = breast_cancer()
+    X, y = rows()
     numbers = X.astype(np.float32)
     for model in (LogisticRegression(), make_pipeline(StandardScaler(), LogisticRegression())):
         search = ShineCV(model, cv=3).fit(X, y)
@@ -146,17 +202,91 @@ def test_the_best_estimator_goes_through_onnx():
 # --- tools ---------------------------------------------------------------------------------------
 
 
-def test_searches_run_in_workers_of_joblib():
+@contextmanager
+def workers(backend):
+    """Have joblib run in workers of a backend, those of another package included."""
+    if backend == "dask":
+        distributed = pytest.importorskip("distributed")
+        cluster = distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        )
+        with cluster, distributed.Client(cluster), joblib.parallel_config(backend="dask"):
+            yield
+        return
+    if backend == "ray":
+        ray = pytest.importorskip("ray")
+        pytest.importorskip("ray.util.joblib").register_ray()
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with joblib.parallel_config(backend=backend, n_jobs=2):
+            yield
+    finally:
+        if backend == "ray":
+            ray.shutdown()
+
+
+@pytest.mark.filterwarnings("default")  # of the packages
+@pytest.mark.parametrize("backend", ["threading", "dask", "ray"])
+def test_searches_run_in_workers_of_joblib(backend):
     X, y = diabetes()
     search = ShineCV(Ridge(), cv=3, n_jobs=2)
     alone = cross_val_score(search, X, y, cv=2)
-    with joblib.parallel_config(backend="threading", n_jobs=2):
-        np.testing.assert_array_equal(cross_val_score(search, X, y, cv=2), alone)
+    with workers(backend):
+        np.testing.assert_allclose(cross_val_score(search, X, y, cv=2), alone, rtol=1e-6)
+        inside = ShineCV(make_pipeline(StandardScaler(), Ridge()), cv=3, n_jobs=2).fit(X, y)
+    outside = ShineCV(make_pipeline(StandardScaler(), Ridge()), cv=3).fit(X, y)
+    assert inside.best_params_["ridge__alpha"] == pytest.approx(
+        outside.best_params_["ridge__alpha"], rel=1e-6
+    )
+
+
+def as_a_grid_scores(model, search, X, y):
+    """Return what a grid reports at the penalty that a search has chosen."""
+    (name,) = search.best_params_
+    grid = {name: [search.best_params_[name]]}
+    return GridSearchCV(model, grid, cv=search.cv, scoring="neg_log_loss").fit(X, y).best_score_
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("encoder", ["OneHotEncoder", "TargetEncoder", "LeaveOneOutEncoder"])
+def test_category_encoders_see_the_training_rows_alone(encoder):
+    encoders = pytest.importorskip("category_encoders")
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X = pandas.DataFrame({"town": rng.choice(list("abcdef"), 300), "size": rng.normal(size=300)})
+    y = (X["town"].isin(["a", "b"]) + X["size"] + rng.normal(size=300) > 0.5).astype(int)
+    last = LogisticRegression(solver="newton-cholesky", tol=1e-8)
+    model = make_pipeline(getattr(encoders, encoder)(), last)
+    search = ShineCV(model, cv=3).fit(X, y)
+    assert search.best_score_ == pytest.approx(as_a_grid_scores(model, search, X, y), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("default")
+def test_samplers_of_imbalanced_learn_see_the_training_rows_alone():
+    pipeline = pytest.importorskip("imblearn.pipeline")
+    sampling = pytest.importorskip("imblearn.over_sampling")
+    X, y = rows()
+    last = LogisticRegression(solver="newton-cholesky", tol=1e-8)
+    sampler = sampling.RandomOverSampler(random_state=0)
+    model = pipeline.make_pipeline(StandardScaler(), sampler, last)
+    search = ShineCV(model, cv=3).fit(X, y)
+    assert search.best_score_ == pytest.approx(as_a_grid_scores(model, search, X, y), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("default")
+def test_shap_explains_it():
+    shap = pytest.importorskip("shap")
+    X, y = diabetes()
+    search = ShineCV(Ridge(), cv=3).fit(X, y)
+    explained = shap.LinearExplainer(search, X)(X[:5])
+    np.testing.assert_allclose(
+        explained.values.sum(axis=1) + explained.base_values, search.predict(X[:5])
+    )
 
 
 def test_optuna_tunes_around_it():
     optuna = pytest.importorskip("optuna")
-    X, y = breast_cancer()
+    X, y = rows()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def objective(trial):
@@ -178,8 +308,7 @@ def test_mlflow_logs_by_the_lines_of_the_guide(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri(tmp_path.as_uri())
     mlflow.set_experiment("tuning")
-    X, y = breast_cancer()
-    search = ShineCV(LogisticRegression(), cv=3).fit(X, y)
+    X, search = rows()[0], plain_search()
     with mlflow.start_run() as run:
         mlflow.log_params(search.best_params_)
         mlflow.log_metric("best_score", search.best_score_)
@@ -194,4 +323,4 @@ def test_mlflow_logs_by_the_lines_of_the_guide(tmp_path, monkeypatch):
 def test_a_notebook_shows_it():
     search = ShineCV(make_pipeline(StandardScaler(), LogisticRegression()), cv=3)
     assert "StandardScaler" in search._repr_html_()
-    assert "best_estimator_" in search.fit(*breast_cancer())._repr_html_()
+    assert "best_estimator_" in search.fit(*rows())._repr_html_()

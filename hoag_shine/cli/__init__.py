@@ -6,10 +6,17 @@ It imports nothing heavy before it can answer Ctrl-C; the commands are in
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+MESSAGE = "hoag-shine: interrupted"
+STDERR = 2  # its file
 DEMONSTRATION = "demonstrate"  # what ``python -m hoag_shine`` does without arguments
 
 
@@ -28,12 +35,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         if argv == [DEMONSTRATION]:
-            from .demonstration import demonstrate
+            with _ended_by_interrupts():
+                from .demonstration import demonstrate
 
             return demonstrate()
-        from .commands import run
+        with _ended_by_interrupts():
+            from .commands import run
 
         return run(argv)
     except KeyboardInterrupt:
-        print("hoag-shine: interrupted", file=sys.stderr)
+        print(MESSAGE, file=sys.stderr)
         return INTERRUPTED
+
+
+@contextmanager
+def _ended_by_interrupts() -> Iterator[None]:
+    """Have Ctrl-C end the process at once.
+
+    Modules that are being imported lose a ``KeyboardInterrupt`` now and then: it is raised within a
+    callback of the garbage collector, or caught as an import that has failed.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    here = threading.current_thread() is threading.main_thread()
+    if not here or before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(*_: Any) -> None:
+    """End the process: nothing is to be cleaned up yet."""
+    os.write(STDERR, f"{MESSAGE}\n".encode())
+    os._exit(INTERRUPTED)

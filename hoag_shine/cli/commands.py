@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
@@ -41,6 +42,7 @@ from ..outer.hoag import SELECTIONS
 from ..outer.steps import Outcome
 from ..persistence import load_model, save_model
 from ..search import ShineCV
+from ..utils.validation import check_count, check_seed
 from .tables import TableEncoder, is_table, read_table, take_column
 
 DATA_HELP = (
@@ -51,9 +53,10 @@ DATA_HELP = (
 )
 EXAMPLES = """examples:
   hoag-shine tune sklearn:wine --standardize
-  hoag-shine tune train.svm.gz --estimator svm --save model.safetensors
-  hoag-shine tune houses.csv --target price --groups town --scoring r2
-  hoag-shine predict model.safetensors new.csv --output prices.txt
+  hoag-shine tune train.svm.gz --estimator svm --n-jobs 2
+  hoag-shine tune houses.csv --target price --groups town
+  hoag-shine tune houses.csv --target price --save model
+  hoag-shine predict model new.csv --output prices.txt
 """
 # For each name the class, what its loss is called, and whether it is a classifier.
 ESTIMATORS: dict[str, tuple[Any, str]] = {
@@ -69,6 +72,7 @@ ESTIMATORS: dict[str, tuple[Any, str]] = {
 # Whole numbers are labels if there are no more different ones than the first, and if each stands in
 # at least as many rows as the second says.
 MOST_LABELS, ROWS_PER_LABEL = 20, 5
+DEFAULTS = {name: option.default for name, option in signature(ShineCV).parameters.items()}
 ERROR, INTERRUPTED = 2, 130  # exit codes: as argparse's, and the shell's for Ctrl-C
 
 
@@ -169,11 +173,16 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         "--estimator",
         choices=["auto", *ESTIMATORS],
         default="auto",
+        metavar="NAME",
         help="auto (default): logistic where the labels are text, two values, or at most "
-        f"{MOST_LABELS} whole numbers with {ROWS_PER_LABEL} rows each on average; ridge otherwise",
+        f"{MOST_LABELS} whole numbers with {ROWS_PER_LABEL} rows each on average, ridge otherwise; "
+        f"or {', '.join(ESTIMATORS)}",
     )
     parser.add_argument(
-        "--power", type=float, help="of tweedie: the variance grows with this power of the mean"
+        "--power",
+        type=float,
+        metavar="P",
+        help="of tweedie: the variance grows with this power of the mean",
     )
     parser.add_argument("--no-intercept", action="store_true", help="fit no intercept")
     parser.add_argument(
@@ -188,7 +197,9 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         default="shared",
         help="one for all coefficients (default), for each column, or for each of several classes",
     )
-    parser.add_argument("--folds", type=int, default=5, help="number of folds (default: 5)")
+    parser.add_argument(
+        "--folds", type=int, metavar="N", default=5, help="number of folds (default: 5)"
+    )
     parser.add_argument(
         "--groups",
         metavar="COLUMN|FILE",
@@ -196,7 +207,11 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         "for each row",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the shuffling into folds (default: 0)"
+        "--seed",
+        type=int,
+        metavar="N",
+        default=0,
+        help="seed of the shuffling into folds (default: 0)",
     )
     parser.add_argument(
         "--scoring",
@@ -205,14 +220,20 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         help="a score of scikit-learn to report beside the loss, such as accuracy; may be repeated",
     )
     parser.add_argument(
-        "--hypergradient", choices=list(METHODS), help="how to get the derivative (default: auto)"
+        "--hypergradient",
+        choices=list(METHODS),
+        metavar="NAME",
+        help=f"how to get the derivative: {', '.join(METHODS)} "
+        f"(default: {DEFAULTS['hypergradient']})",
     )
     parser.add_argument(
         "--bounds",
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
-        help="smallest and largest penalty parameter, C or alpha (default: 1e-8 1e8)",
+        help="smallest and largest penalty parameter, C or alpha (default: {:g} {:g})".format(
+            *DEFAULTS["bounds"]
+        ),
     )
     parser.add_argument(
         "--selection",
@@ -220,15 +241,22 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         help="min (default), or one-se: the strongest penalty within a standard error of the best",
     )
     parser.add_argument(
-        "--tol", type=float, help="tolerance on the logarithm of the penalty (default: 0.02)"
+        "--tol",
+        type=float,
+        help=f"tolerance on the logarithm of the penalty (default: {DEFAULTS['tol']})",
     )
     parser.add_argument(
-        "--max-iter", type=int, help="largest number of outer iterations (default: 50)"
+        "--max-iter",
+        type=int,
+        metavar="N",
+        help=f"largest number of outer iterations (default: {DEFAULTS['max_iter']})",
     )
     parser.add_argument(
         "--max-time", type=float, metavar="SECONDS", help="end with the best so far (default: none)"
     )
-    parser.add_argument("--n-jobs", type=int, help="threads, -1 for all cores (default: 1)")
+    parser.add_argument(
+        "--n-jobs", type=int, metavar="N", help="threads, -1 for all cores (default: 1)"
+    )
     parser.add_argument(
         "--quiet", action="store_true", help="print nothing but NAME=VALUE of the chosen penalty"
     )
@@ -300,6 +328,8 @@ def _search(
 
 
 def _splitter(arguments: argparse.Namespace, estimator: Any, *, grouped: bool) -> Any:
+    check_count("--folds", arguments.folds, least=2)
+    check_seed("--seed", arguments.seed)
     shuffled = {"shuffle": True, "random_state": arguments.seed}
     if grouped and not is_classifier(estimator):
         return GroupKFold(arguments.folds)
@@ -428,7 +458,13 @@ def _told_warnings() -> Iterator[None]:
         warnings.simplefilter("default")
         yield
     for message in dict.fromkeys(str(warning.message) for warning in caught):
-        _say(f"warning: {message}")
+        _say(f"warning: {_without_traceback(message)}")
+
+
+def _without_traceback(message: str) -> str:
+    """Return a message without the calls that led to an error, which is its last line."""
+    head, found, calls = message.rstrip().partition("Traceback (most recent call last):")
+    return head + calls.splitlines()[-1] if found else message
 
 
 def _report(search: ShineCV, arguments: argparse.Namespace, X: Matrix) -> None:

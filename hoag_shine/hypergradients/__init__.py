@@ -22,6 +22,8 @@ memory has a ``probe``, see :class:`ShineOPA`.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from ..utils.validation import shown
 from .auto import auto
 from .base import AdjointProblem, Hypergradient, Method, as_solvers
@@ -35,6 +37,7 @@ __all__ = [
     "AdjointProblem",
     "Hypergradient",
     "Method",
+    "MethodName",
     "ShineOPA",
     "as_solvers",
     "auto",
@@ -47,6 +50,9 @@ __all__ = [
     "shine_refine",
 ]
 
+MethodName: TypeAlias = Literal[
+    "auto", "shine", "shine-opa", "shine-refine", "cg", "cg-limited", "jacobian-free", "exact"
+]
 METHODS: dict[str, Method] = {
     "auto": auto,
     "shine": shine,

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from ..hypergradients import Method, auto, resolve_method
+from ..hypergradients import Method, MethodName, auto, resolve_method
 from ..inner import MOST_PAIRS, InnerSolver, Solution, lbfgs, resolve_inner_solver
 from ..problems.base import JoinedProblems, Problem, ProblemSet
 from ..problems.direct import DirectProblems
@@ -108,10 +108,11 @@ def hoag(
     problem: Problem | ProblemSet,
     theta: ArrayLike | None = None,
     *,
-    hypergradient: str | Method = "auto",
-    step: str = "auto",
+    hypergradient: MethodName | Method = "auto",
+    step: Literal["auto", "global", "secant", "trust-region", "adaptive"] = "auto",
     first_step: float | None = None,
-    tolerance: str | Schedule = "adjoint",
+    tolerance: Literal["adjoint", "quadratic", "cubic", "exponential", "exact"]
+    | Schedule = "adjoint",
     bounds: tuple[ArrayLike, ArrayLike] = (-18.0, 18.0),
     tol: float = 1e-3,
     max_iter: int = 300,
@@ -119,7 +120,7 @@ def hoag(
     memory: int = 30,
     max_inner_iter: int = 2000,
     shrinkage: float = 0.0,
-    selection: str = "min",
+    selection: Literal["min", "one-se"] = "min",
     max_time: float | None = None,
     start: Sequence[ArrayLike] | None = None,
     n_jobs: int | None = None,

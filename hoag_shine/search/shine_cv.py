@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..estimators.base import Model, check_tunable
 from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
-from ..hypergradients import Method, resolve_method
+from ..hypergradients import Method, MethodName, resolve_method
 from ..inner import InnerSolver, Solution, resolve_inner_solver
 from ..outer.hoag import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
 from ..outer.steps import Outcome
@@ -30,6 +30,7 @@ from ..utils.validation import (
     check_option,
     check_positive,
     check_seed,
+    in_memory,
     numpy_only,
     shown,
 )
@@ -45,9 +46,6 @@ from .routing import Routed, route, router, routing_enabled
 from .scoring import CRITERION, Scores, Scoring
 
 Vector = NDArray[np.float64]
-MethodName: TypeAlias = Literal[
-    "auto", "shine", "shine-opa", "shine-refine", "cg", "cg-limited", "jacobian-free", "exact"
-]
 
 # First step of a warm start in the logarithm of the penalty, which new data hardly move.
 WARM_STEP = 0.25
@@ -64,7 +62,7 @@ def _delegated(name: str) -> Any:
     def method(self: ShineCV, X: Any) -> Any:
         best = self._best()
         with numpy_only():
-            return getattr(best, name)(X)
+            return getattr(best, name)(in_memory(X))
 
     method.__name__ = name
     method.__qualname__ = f"ShineCV.{name}"
@@ -400,6 +398,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         ValueError, TypeError
             For bad input; the message names the argument.
         """
+        X, y, sample_weight, groups = map(in_memory, (X, y, sample_weight, groups))
         as_model(Chain(self.estimator).model)  # before anything else asks what it can do
         scoring = self._scoring()
         self._check_options(scoring)
@@ -705,6 +704,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             If there are several scores and ``refit`` names none of them.
         """
         best = self._best()
+        X, y, sample_weight = map(in_memory, (X, y, sample_weight))
         if sample_weight is not None:
             params["sample_weight"] = sample_weight
         if routing_enabled():

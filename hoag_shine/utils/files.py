@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# Characters of a reader's complaint that a message shows: some quote what they trip over.
+LONGEST = 200
+
 
 @contextmanager
 def reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
@@ -36,4 +39,5 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = str(error).rstrip(".") or type(error).__name__
+        reason = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}..."
         raise ValueError(f"{os.fspath(path)!r} is not {kind}: {reason}.") from error

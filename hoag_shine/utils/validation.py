@@ -50,6 +50,11 @@ def flat(y: Any) -> Any:
     return _safe_indexing(y, 0, axis=1)
 
 
+def in_memory(data: Any) -> Any:
+    """Return what a Dask collection holds, with its names; anything else as it is."""
+    return data.compute() if hasattr(data, "__dask_graph__") else data
+
+
 def numpy_only() -> AbstractContextManager[Any]:
     """Have scikit-learn convert arrays of other libraries, whatever ``array_api_dispatch`` says."""
     dispatches = get_config().get("array_api_dispatch", False)

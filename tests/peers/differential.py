@@ -66,7 +66,7 @@ def searched(cls, mode):
         if mode == "grid":
             return GridSearchCV(estimator, {parameter: [value]}, cv=2, error_score="raise")
         held = {"bounds": (value, value * 1.000001), "init": value} if value else {}
-        return ShineCV(estimator, cv=2, tol=1e-5, **held)
+        return ShineCV(estimator, cv=2, tol=1e-5, max_iter=1, **held)
 
     return make
 

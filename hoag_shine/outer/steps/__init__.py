@@ -65,7 +65,7 @@ def resolve_step(step: str | RuleMaker, n_hyperparameters: int) -> RuleMaker:
         )
     if step in ("secant", "global") and n_hyperparameters > 1:
         raise ValueError(
-            f"step='secant' tunes one hyperparameter and the problem has {n_hyperparameters}; "
+            f"step={step!r} tunes one hyperparameter and the problem has {n_hyperparameters}; "
             "use step='trust-region'."
         )
     return RULES[step]
