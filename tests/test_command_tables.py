@@ -273,7 +273,7 @@ import os, signal, sys, time
 
 class Losing:
     def find_spec(self, name, path=None, target=None):
-        if name == "hoag_shine.commands":
+        if name == "hoag_shine.cli.commands":
             try:
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(1)

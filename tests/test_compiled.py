@@ -61,7 +61,7 @@ def read_only(tmp_path):
     """An installation beside which nothing can be written, not even by root, and no home."""
     installed = Path(hoag_shine.__file__).parent
     shutil.copytree(installed, tmp_path / "hoag_shine", ignore=lambda *_: {"__pycache__"})
-    (tmp_path / "hoag_shine" / "__pycache__").touch()
+    (tmp_path / "hoag_shine" / "linalg" / "__pycache__").touch()
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), "/dev/null/nowhere")
     return {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": "", **nowhere}
 
@@ -129,7 +129,7 @@ def test_code_of_other_sources_is_not_used(read_only, tmp_path):
     environment = read_only | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     run(CALL, **environment)
     before = {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.nbi")}
-    with (tmp_path / "hoag_shine" / "half.py").open("a") as file:
+    with (tmp_path / "hoag_shine" / "linalg" / "half.py").open("a") as file:
         file.write("# changed\n")
     assert run(CALL, **environment) == (ANSWER, "")
     assert all(file.read_bytes() != content for file, content in before.items())
