@@ -12,8 +12,8 @@ def is_exporting() -> bool:
 
 
 def may_ask(x: Tensor) -> bool:
-    """Whether a value of x can be had: neither in an export nor while a CUDA graph is recorded."""
-    if is_exporting():
+    """Whether a value of x can be had: not in an export, ``vmap`` or a CUDA graph's recording."""
+    if is_exporting() or "Vmap" in torch_func():
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
@@ -21,3 +21,14 @@ def may_ask(x: Tensor) -> bool:
 def within_torch_func() -> bool:
     """Whether a transformation of ``torch.func`` is under way."""
     return bool(getattr(torch._C, "_are_functorch_transforms_active", bool)())
+
+
+def torch_func() -> list[str]:
+    """Return which transformations of ``torch.func`` are under way, the outermost first.
+
+    ``"Grad"`` is one for derivatives of any kind, ``"Vmap"`` one for batches.
+    """
+    if not within_torch_func():
+        return []
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return [interpreter.key().name for interpreter in stack]

@@ -56,8 +56,9 @@ def fixed_point(
         See :mod:`hoag_shine.deq.solvers`.
     backward : str or callable, default="auto"
         ``"auto"``, ``"shine"``, ``"implicit"``, ``"jacobian-free"``, ``"phantom"``,
-        ``"phantom-unrolled"`` or a function, see :mod:`hoag_shine.deq.backward`; or ``"unrolled"``,
-        which records ``max_iter`` Picard steps.
+        ``"phantom-unrolled"``, ``"implicit-twice"`` or a function, see
+        :mod:`hoag_shine.deq.backward`; or ``"unrolled"``, which records ``max_iter`` Picard
+        steps.
     backward_tol : float, optional
         Residual, over the norm of the gradient of the loss, at which ``"auto"`` and ``"implicit"``
         stop; by default that of the method, 0.1 and 1e-6.

@@ -24,8 +24,8 @@ def reattached(image: Tensor, z: Tensor, rule: Rule) -> Tensor:
     """
     if within_torch_func():
         raise RuntimeError(
-            "within torch.func a fixed point needs backward='phantom-unrolled' or 'unrolled' (and "
-            "under vmap solver='picard' with tol=0)."
+            "within torch.func a fixed point needs backward='implicit-twice', 'phantom-unrolled' "
+            "or 'unrolled'."
         )
     return _apply(_Reattach, image, image[:, :0].sum(), z, rule)
 
@@ -136,8 +136,9 @@ class _SecondDerivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> None:
         raise RuntimeError(
-            "second derivatives through a DEQ are not supported, but a graph of its backward pass "
-            "was made (create_graph=True) and differentiated. backward='unrolled' supports them."
+            "second derivatives through a DEQ are not supported by this backward method, but a "
+            "graph of its backward pass was made (create_graph=True) and differentiated. "
+            "backward='implicit-twice' has them, as 'phantom-unrolled' and 'unrolled' have."
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .asking import is_exporting, within_torch_func
+from .asking import is_exporting, torch_func, within_torch_func
 from .backward import Linearisation
 from .backward.unrolled import unrolled
 from .info import Info
@@ -54,6 +54,8 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
         info.iterates = tuple(f.layout.unflatten(iterate) for iterate in solution.iterates)
         return z, info
     _fill_cache(f, start)
+    if "Vmap" in torch_func():
+        start = _mapped(f, start)
     with torch.no_grad():
         solution = options.forward_solver(f, start, options.stopping)
     info = _info(solution, f)
@@ -84,6 +86,12 @@ def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tens
     assert options.method is not None
     linearisation = Linearisation(f, z, info.converged)
     return reattached(image, z, Rule(options.method, linearisation, info, lost, options.measure))
+
+
+def _mapped(f: FlatMap, start: Tensor) -> Tensor:
+    """Return the start as a tensor that vmap maps over, even if only f's parameters differ."""
+    value = f(start)
+    return torch.where(torch.isnan(value), start, start)
 
 
 def _fill_cache(f: FlatMap, z: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .asking import within_torch_func
 from .once import remembering
 
 State: TypeAlias = Any
@@ -231,6 +232,8 @@ class FlatMap:
                 "products with the Jacobian need automatic differentiation, which "
                 "torch.inference_mode() forbids: use torch.no_grad()."
             )
+        if within_torch_func():
+            return self._value_and_vjp_of_torch_func(z)
         with torch.enable_grad():
             point = z.detach().requires_grad_()
             value = self(point)
@@ -250,6 +253,16 @@ class FlatMap:
             return product
 
         return value.detach(), vjp
+
+    def _value_and_vjp_of_torch_func(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        value, pullback = torch.func.vjp(self, z)[:2]
+
+        def vjp(v: Tensor) -> Tensor:
+            self.n_vjp += 1
+            product: Tensor = pullback(v)[0]
+            return product
+
+        return value, vjp
 
     @property
     def has_outer_grad(self) -> bool:

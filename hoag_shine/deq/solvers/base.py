@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..asking import may_ask
+from ..asking import may_ask, within_torch_func
 from ..low_rank import LowRank
 from ..state import FlatMap
 
@@ -223,7 +223,11 @@ class Monitor:
 
     def move(self, z: Tensor, step: Tensor) -> None:
         """Add a step to an iterate, in place, for the samples that go on."""
-        z.addcmul_(step, self.active[:, None].to(z.dtype))
+        moving = self.active[:, None].to(z.dtype)
+        if within_torch_func():  # vmap has no such operation
+            z.add_(step * moving)
+        else:
+            z.addcmul_(step, moving)
 
     def finished(self) -> bool:
         """Whether no sample is left; looks only every ``check_every`` steps."""

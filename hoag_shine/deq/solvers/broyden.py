@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..abilities import declares
+from ..asking import within_torch_func
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
 from .base import Solution, Stopping, check_memory, damped, watched
@@ -50,7 +51,10 @@ def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = 
     while True:
         value = f(z)
         g = steps.room_for_residual()
-        torch.sub(z, value, out=g)
+        if within_torch_func():  # vmap has no operations into a given place
+            g.copy_(z - value)
+        else:
+            torch.sub(z, value, out=g)
         monitor.update(z, g, value)
         if steps.full:
             earlier = steps.operator(monitor.best_step, earlier)
@@ -99,7 +103,10 @@ class _Steps:
         weights = self._pair(k - 1, alive) if k else first
         step = torch.bmm(weights, self.rows[:, : k + 1]).squeeze(1)
         zero = step.new_zeros(())  # not a product with the mask: a step may be NaN
-        torch.where(alive[:, None], step, zero, out=self.rows[:, k])
+        if within_torch_func():
+            self.rows[:, k] = torch.where(alive[:, None], step, zero)
+        else:
+            torch.where(alive[:, None], step, zero, out=self.rows[:, k])
         self.held += 1
 
     def _pair(self, i: int, alive: Tensor) -> Tensor:
