@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .asking import is_exporting, torch_func, within_torch_func
+from .asking import chosen, is_exporting, rows_are_finite, torch_func, within_torch_func
 from .backward import Linearisation
 from .backward.unrolled import unrolled
 from .info import Info
@@ -75,11 +75,11 @@ def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tens
     """Return z with a graph, if one is recorded; its backward pass is told to ``info``."""
     if not torch.is_grad_enabled():
         return z
-    lost = ~(torch.isfinite(info.residual) & torch.isfinite(z).all(1))
+    lost = ~(torch.isfinite(info.residual) & rows_are_finite(z))
     # A z0 that is not finite stands for no result, and its derivatives would spread.
-    start = torch.where(lost[:, None], 0, z)
+    start = chosen(lost, torch.zeros_like(z), z)
     if options.recorder is not None:
-        return torch.where(lost[:, None], z, options.recorder(f, start))
+        return chosen(lost, z, options.recorder(f, start))
     image = f(start)
     if not image.requires_grad:
         return z

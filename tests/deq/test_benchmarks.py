@@ -27,14 +27,22 @@ def run(monkeypatch, capsys):
     return run
 
 
-def test_speed(run):
+def test_costs(run):
     tiny = ["--config", "small", "--batch", "2", "--size", "8", "--steps", "2", "--rounds", "1"]
-    lines = run("speed.py", *tiny, "--amp", "no", "bf16")
-    assert lines[0] == "torchdeq is not installed: no comparison with it"
+    lines = run("costs.py", *tiny, "--amp", "no", "bf16")
     calls = {line[:28].strip(): line[28:].split()[1] for line in lines if "backward" in line}
     assert calls["backward shine"] == "0"
     assert calls["backward shine, refine 5"] == "7"
     assert sum(line.startswith("broyden") for line in lines) == 2
+
+
+def test_speed(run, tmp_path):
+    tiny = ["--layers", "mlp", "--steps", "2", "3", "--rounds", "1", "--batch", "2"]
+    lines = run("speed.py", *tiny, "--output", str(tmp_path / "speed.csv"))
+    assert lines[0] == "torchdeq is not installed: our times alone"
+    rows = [line for line in lines if line.startswith(("broyden", "anderson", "picard"))]
+    assert len(rows) == 16
+    assert all(float(time) > 0 for row in rows for time in row[34:].split())
 
 
 def test_memory(run):

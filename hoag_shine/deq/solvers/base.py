@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..asking import may_ask, within_torch_func
+from ..asking import asking_is_free, chosen, may_ask, within_torch_func
 from ..low_rank import LowRank
 from ..state import FlatMap
 
@@ -162,8 +162,6 @@ class Monitor:
     ----------
     active, was_active : bool Tensor of shape (batch,)
         Samples that go on after the last iterate, and those that did before it.
-    finite : bool Tensor of shape (batch,)
-        Samples of which the last residual is finite.
     step : int
         Number of steps before the last iterate.
     """
@@ -176,14 +174,13 @@ class Monitor:
         self.check_every = stopping.check_every or (1 if on_cpu else 5)
         self.active = torch.ones(z0.shape[0], dtype=torch.bool, device=z0.device)
         self.was_active = self.active
-        self.finite = self.active
         self._best = z0.clone()
         self._least = z0.new_full((z0.shape[0],), torch.inf)
         # What each step costs is felt where f is small: what can be told at the end is only kept.
         self._trace: list[Tensor] = []
         self._norms: list[tuple[Tensor, Tensor]] = []
         self._were_active: list[Tensor] = []
-        self._failures: list[Tensor] = []
+        self._sound: list[Tensor] = []
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
         """Take note of an iterate ``z`` with ``g = z - f``, up to sign, and ``f = f(z)``."""
@@ -197,19 +194,26 @@ class Monitor:
             self._largest = self.stopping.divergence * residual
             self._start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
         judged = self._judged(residual, relative, scale)
-        self.finite = torch.isfinite(residual)
         better = self.active & (judged < self._least)
         self._least = torch.where(better, judged, self._least)
-        self._best = torch.where(better[:, None], z, self._best)
-        grown = residual > self._largest
-        # From a warm start at the solution, rounding alone may grow that much.
-        failed = ~self.finite | (grown & (relative > torch.finfo(f.dtype).eps ** 0.5))
+        best = chosen(better, z, self._best)
+        self._best = best.clone() if best is z else best  # solvers may go on in place
+        # From a warm start at the solution, rounding alone may grow that much. What is not finite
+        # fulfils neither.
+        sound = (residual < self._largest) | (relative <= torch.finfo(f.dtype).eps ** 0.5)
         self._trace.append(judged)
         self._norms.append((residual, relative))
         self._were_active.append(self.active)
-        self._failures.append(failed)
+        self._sound.append(sound)
         self.was_active = self.active
-        self.active = self.active & ~(failed | (judged <= self._tol))
+        self.active = self.active & sound
+        if self.stopping.tol > 0:
+            self.active = self.active & ~(judged <= self.stopping.tol)
+
+    @property
+    def finite(self) -> Tensor:
+        """Samples of which the last residual is finite."""
+        return torch.isfinite(self._norms[-1][0])
 
     @property
     def best_step(self) -> Tensor:
@@ -219,7 +223,7 @@ class Monitor:
 
     def moved(self, z: Tensor, to: Tensor) -> Tensor:
         """Return the next iterate: samples that are done stay where they are."""
-        return torch.where(self.active[:, None], to, z)
+        return chosen(self.active, to, z)
 
     def move(self, z: Tensor, step: Tensor) -> None:
         """Add a step to an iterate, in place, for the samples that go on."""
@@ -238,7 +242,7 @@ class Monitor:
     def solution(self, inverse_jacobian: LowRank) -> Solution:
         """Return the best iterates with the estimate that belongs to them."""
         best = self.best_step
-        failed = (torch.stack(self._were_active) & torch.stack(self._failures)).any(0)
+        failed = (torch.stack(self._were_active) & ~torch.stack(self._sound)).any(0)
         status = torch.full_like(best, Status.BUDGET, dtype=torch.int8)
         status = status.masked_fill(failed, Status.DIVERGED)
         status = status.masked_fill(self._least <= self._tol, Status.CONVERGED)
@@ -274,14 +278,18 @@ class Monitor:
 
     def _judged(self, residual: Tensor, relative: Tensor, scale: Tensor) -> Tensor:
         """Return what is compared with the tolerance; see :class:`Stopping`."""
+        absolute = self.stopping.mode == "absolute"
         eps = torch.finfo(scale.dtype).eps
-        resolved = residual + eps * scale  # less than that may be nothing but rounding
-        if self.stopping.mode == "absolute":
-            return torch.where(scale > self._start * eps**-0.5, resolved, residual)
+        limit = self._start * eps**-0.5 if absolute else 2 * self._start
+        grown = scale > limit
+        if asking_is_free(grown) and not bool(grown.any()):
+            return residual if absolute else relative
+        # What is less than that may be nothing but rounding.
+        resolved = torch.add(residual, scale, alpha=eps)
+        if absolute:
+            return torch.where(grown, resolved, residual)
         allowed = self._start * (self._first / resolved)
-        return torch.where(
-            scale > 2 * self._start, torch.maximum(relative, resolved / allowed), relative
-        )
+        return torch.where(grown, torch.maximum(relative, resolved / allowed), relative)
 
 
 class Unwatched(Monitor):
@@ -291,7 +299,7 @@ class Unwatched(Monitor):
         self.stopping = stopping
         self.step = -1
         self._kept = {}
-        self.active = self.was_active = self.finite = z0.new_ones(z0.shape[0], dtype=torch.bool)
+        self.active = self.was_active = z0.new_ones(z0.shape[0], dtype=torch.bool)
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
         """Count an iterate, and measure the last."""
@@ -301,6 +309,11 @@ class Unwatched(Monitor):
             self._residual = torch.linalg.vector_norm(g, dim=1)
             scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
             self._relative = self._residual / scale
+
+    @property
+    def finite(self) -> Tensor:
+        """All samples: nothing is looked at."""
+        return self.active
 
     @property
     def best_step(self) -> Tensor:
