@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -174,7 +175,7 @@ def main():
     parser.add_argument("--steps", nargs="+", type=int, default=[10, 20, 40])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, help="by default 64, 16 and 8")
-    parser.add_argument("--output", type=argparse.FileType("w"), help="a CSV file")
+    parser.add_argument("--output", type=Path, help="a CSV file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     runs = [by_ours]
@@ -209,9 +210,10 @@ def report(rows, options, *, compared):
         slow = [row for row in rows if row[4] < 0.97]
         print(f"\nOurs is slower by more than 3 % in {len(slow)} of {len(rows)} cases.")
     if options.output:
-        writer = csv.writer(options.output)
-        writer.writerow(["layer", "steps", "pairing", "calls of f", "torchdeq over ours"])
-        writer.writerows(rows)
+        with options.output.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["layer", "steps", "pairing", "calls of f", "torchdeq over ours"])
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

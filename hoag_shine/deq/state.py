@@ -121,6 +121,8 @@ class Layout:
         """
         if isinstance(state, Tensor) and isinstance(self.structure, int):
             leaves = [state]
+        elif self._is_plain and self._is_plain_like(state):
+            leaves = state
         else:
             _check_structure(state, self.structure, name)
             leaves = _in_order(state, self.structure)
@@ -129,11 +131,14 @@ class Layout:
 
     def unflatten(self, flat: Tensor) -> State:
         """Return the state, as views where dtypes allow, of a matrix of shape (batch, n)."""
-        flat = flat.to(self.leaf_dtype)
+        if flat.dtype != self.leaf_dtype:
+            flat = flat.to(self.leaf_dtype)
         if isinstance(self.structure, int):
             return self._leaf(flat, 0)
-        pieces = torch.split(flat, self._sizes, dim=1)
+        pieces = [flat] if len(self.shapes) == 1 else torch.split(flat, self._sizes, dim=1)
         leaves = [self._leaf(piece, i) for i, piece in enumerate(pieces)]
+        if self._is_plain:
+            return tuple(leaves)
         return _rebuild(self.structure, lambda i: leaves[i])
 
     def _row(self, leaf: Tensor, i: int, name: str) -> Tensor:
@@ -149,7 +154,21 @@ class Layout:
             )
         if self.channels_last[i]:
             leaf = leaf.movedim(1, -1)
-        return leaf.reshape(self.batch, self._sizes[i]).to(self.dtype)
+        row = leaf.reshape(self.batch, self._sizes[i])
+        return row if row.dtype == self.dtype else row.to(self.dtype)
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether the state is a tuple of tensors and nothing more: f may be called very often."""
+        structure = self.structure
+        return type(structure) is tuple and all(isinstance(part, int) for part in structure)
+
+    def _is_plain_like(self, state: State) -> bool:
+        return (
+            isinstance(state, (tuple, list))
+            and len(state) == len(self.shapes)
+            and all(isinstance(leaf, Tensor) for leaf in state)
+        )
 
     @cached_property
     def _sizes(self) -> list[int]:
