@@ -82,3 +82,30 @@ def test_accuracy_and_quality(run, tmp_path):
     cosines = [float(line[26:34]) for line in lines if line.startswith("shine, refine 5")]
     assert len(cosines) == 4
     assert all(0 < cosine <= 1 for cosine in cosines)
+
+
+def test_the_experiments_of_the_paper(run, tmp_path):
+    tiny = ["--quick", "--limit", "64", "--test-limit", "4", "--epochs", "1", "--seeds", "1"]
+    tiny += ["--max-iter", "4", "--batches", "1", "--device", "cpu", "--output", str(tmp_path)]
+
+    def rows(name):
+        return (tmp_path / f"{name}.csv").read_text().splitlines()[1:]
+
+    lines = run("paper.py", "accuracy", *tiny, "--methods", "full", "shine")
+    assert [line.split()[0] for line in lines[1:]] == ["full", "shine"]
+    before = rows("accuracy")
+    lines = run("paper.py", "accuracy", *tiny, "--methods", "full", "jacobian-free")
+    assert rows("accuracy")[:2] == before  # what was there is not done again
+    assert [row.split(",")[0] for row in rows("accuracy")] == ["full", "shine", "jacobian-free"]
+
+    run("paper.py", "inversion", *tiny)
+    assert len(rows("inversion")) == 4 * 3 * 2 * 2
+    cosines = [float(row.split(",")[-2]) for row in rows("inversion")]
+    assert all(-1 <= cosine <= 1.001 for cosine in cosines)
+
+    run("paper.py", "contractivity", *tiny, "--methods", "shine")
+    assert [row.split(",")[2] for row in rows("contractivity")] == ["0", "1"]
+    run("paper.py", "fallback", *tiny)
+    assert all(0 <= float(row.split(",")[-1]) <= 1 for row in rows("fallback"))
+    experiments = ("accuracy", "contractivity", "fallback", "inversion")
+    assert sorted(file.stem for file in tmp_path.glob("*.png")) == list(experiments)
