@@ -86,7 +86,20 @@ def test_accuracy_and_quality(run, tmp_path):
 
 def test_the_experiments_of_the_paper(run, tmp_path):
     tiny = ["--quick", "--limit", "64", "--test-limit", "4", "--epochs", "1", "--seeds", "1"]
-    tiny += ["--max-iter", "4", "--batches", "1", "--device", "cpu", "--output", str(tmp_path)]
+    tiny += [
+        "--config",
+        "small",
+        "--pretrain-steps",
+        "0",
+        "--max-iter",
+        "4",
+        "--batches",
+        "1",
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path),
+    ]
 
     def rows(name):
         return (tmp_path / f"{name}.csv").read_text().splitlines()[1:]

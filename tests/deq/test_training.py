@@ -438,7 +438,7 @@ def test_a_run_that_never_saved_starts_again(tmp_path):
 def test_training_learns(tmp_path):
     train, test = load_images("sklearn:digits")
     config = dataclasses.replace(
-        CONFIGS["small"], in_channels=1, epochs=4, pretrain_steps=30, lr=5e-3
+        CONFIGS["small"], in_channels=1, epochs=3, pretrain_steps=30, lr=5e-3, max_iter=6
     )
     recipe = Recipe(augment=False, tensorboard=False)
     row = Trainer(MDEQ(config, backward="shine"), train, test, recipe, tmp_path).run()
@@ -467,7 +467,7 @@ def test_outer_problem_awareness_does_not_hang_on_a_name(tmp_path, solver):
 def test_every_option_of_the_command_line(tmp_path):
     options = ["--solver", "adjoint-broyden", "--refine", "1", "--fallback", "residual"]
     options += ["--amp", "bf16", "--channels-last", "--jacobian-weight", "0.1", "--clip", "0"]
-    options += ["--no-augment", "--batch-size", "160", "--log-every", "1"]
+    options += ["--no-augment", "--limit", "64", "--batch-size", "32", "--log-every", "1"]
     trained(tmp_path, *options)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -497,7 +497,7 @@ world = int(os.environ.get("WORLD_SIZE", "1"))
 if world > 1:
     torch.distributed.init_process_group("gloo")
 train, test = load_images("sklearn:digits")
-config = dataclasses.replace(CONFIGS["small"], in_channels=1, pretrain_steps=0, max_iter=8)
+config = dataclasses.replace(CONFIGS["small"], in_channels=1, pretrain_steps=0, max_iter=5)
 recipe = Recipe(augment=False, tensorboard=False, clip=0.0)
 
 def gradients(backward):
@@ -513,7 +513,7 @@ def gradients(backward):
                 module.eval()
 
     trainer.parallel.train = train_all_but_batch_norms
-    trainer.train_step(shuffled_batches(len(train), 64, 0, 0, trainer.rank, world)[0])
+    trainer.train_step(shuffled_batches(len(train), 16, 0, 0, trainer.rank, world)[0])
     named = trainer.module.named_parameters()
     return {f"{backward} {name}": p.grad.contiguous() for name, p in named}
 
