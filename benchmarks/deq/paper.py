@@ -12,8 +12,9 @@ command that was killed goes on where it was when it is given again. --config, -
 ``cifar10-tiny --no-augment --max-iter 22``) with all of CIFAR-10 and ten seeds, on a GPU.
 
 What is not the published code: each sample stops by its own relative tolerance, where that has one
-absolute norm for the whole batch; refinement takes GMRES steps from the estimate, where that
-continues Broyden's method; the learning rate falls to 0, where that ends at 1e-6.
+absolute norm for the whole batch (``--stop batch --tol TOL``, if wanted); refinement takes GMRES
+steps from the estimate, where that continues Broyden's method; the learning rate falls to 0, where
+that ends at 1e-6.
 """
 
 import argparse
@@ -97,7 +98,8 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         train, test = load_images(options.data)
         self.train, self.test = train.first(options.limit), test.first(options.test_limit)
-        given = {name: getattr(options, name) for name in ("epochs", "pretrain_steps", "max_iter")}
+        sizes = ("epochs", "pretrain_steps", "max_iter", "tol", "stop")
+        given = {name: getattr(options, name) for name in sizes}
         self.config = dataclasses.replace(
             CONFIGS[options.config],
             in_channels=train.pixels.shape[1],
@@ -338,6 +340,8 @@ def main():
     parser.add_argument("--test-limit", type=int)
     for name in ("epochs", "pretrain-steps", "max-iter"):
         parser.add_argument(f"--{name}", type=int, help="instead of the config's")
+    parser.add_argument("--tol", type=float, help="instead of the config's")
+    parser.add_argument("--stop", choices=["relative", "absolute", "batch"])
     parser.add_argument("--seeds", type=int, help="default: 10, or 2 with --quick")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--batches", type=int, default=5, help="that are timed or inverted")

@@ -144,6 +144,19 @@ def test_the_estimate_of_damped_broyden_is_that_of_the_inverse():
     )
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_batch_may_stop_by_the_norm_of_all(name):
+    """At the first step after which that is small enough, for all samples."""
+    f, x, _ = tanh_problem()
+    x[1] *= 100
+    found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=60, tol=1e-3, mode="batch")
+    assert (found.status == Status.CONVERGED).all()
+    assert len(set(found.n_steps.tolist())) == 1
+    assert found.residual.norm() <= 1e-3
+    assert (found.trace[:-1] > 1e-3).all()
+    torch.testing.assert_close(found.trace[-1], found.residual.norm().expand(3))
+
+
 @pytest.mark.parametrize("memory", [2, 3])
 def test_adjoint_broyden_with_little_memory(memory):
     f, x, solution, _ = linear_problem(norm=0.5)

@@ -475,6 +475,7 @@ def test_every_option_of_the_command_line(tmp_path):
     options = ["--solver", "adjoint-broyden", "--refine", "1", "--fallback", "residual"]
     options += ["--amp", "bf16", "--channels-last", "--jacobian-weight", "0.1", "--clip", "0"]
     options += ["--no-augment", "--limit", "64", "--batch-size", "32", "--log-every", "1"]
+    options += ["--stop", "batch"]
     trained(tmp_path, *options)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))

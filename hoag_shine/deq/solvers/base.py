@@ -37,11 +37,13 @@ class Stopping:
     tol : float
         A sample is done when its residual :math:`\|z - f(z)\|`, or that over a scale, is no larger.
         0 means a fixed budget: no sample stops early and the device is never waited for.
-    mode : {"relative", "absolute"}
-        Which residual. The scale is :math:`\|f(z)\|`. Where that is more than twice what it was
-        at the start, :math:`\max(\|z_0\|, \|f(z_0)\|)`, the growth counts only as far as the
-        residual has fallen: of :math:`f(z) = z + 1` large z are no solutions, also where they are
-        so large that the 1 is lost in rounding.
+    mode : {"relative", "absolute", "batch"}
+        Which residual. ``"batch"`` is the absolute one of all samples together, which then stop at
+        one step, as in published code; one that is not finite keeps all from it. The scale of the
+        relative one is :math:`\|f(z)\|`. Where that is more than twice what it was at the start,
+        :math:`\max(\|z_0\|, \|f(z_0)\|)`, the growth counts only as far as the residual has
+        fallen: of :math:`f(z) = z + 1` large z are no solutions, also where they are so large that
+        the 1 is lost in rounding.
     divergence : float
         A sample is given up when its residual is that many times its first one.
     check_every : int, optional
@@ -57,7 +59,7 @@ class Stopping:
 
     max_iter: int = 18
     tol: float = 1e-4
-    mode: Literal["relative", "absolute"] = "relative"
+    mode: Literal["relative", "absolute", "batch"] = "relative"
     divergence: float = 1e3
     check_every: int | None = None
     monitor: bool = True
@@ -68,8 +70,8 @@ class Stopping:
             raise ValueError(f"max_iter must be an integer of at least 1, got {self.max_iter!r}.")
         if not (isinstance(self.tol, Real) and self.tol >= 0):
             raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}.")
-        if self.mode not in ("relative", "absolute"):
-            raise ValueError(f"stop must be 'relative' or 'absolute', got {self.mode!r}.")
+        if self.mode not in ("relative", "absolute", "batch"):
+            raise ValueError(f"stop must be 'relative', 'absolute' or 'batch', got {self.mode!r}.")
         if not self.divergence > 1:
             raise ValueError(f"divergence must be larger than 1, got {self.divergence!r}.")
         if self.check_every is not None and self.check_every < 1:
@@ -194,6 +196,8 @@ class Monitor:
             self._largest = self.stopping.divergence * residual
             self._start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
         judged = self._judged(residual, relative, scale)
+        if self.stopping.mode == "batch":
+            judged = torch.linalg.vector_norm(judged).expand_as(judged)
         better = self.active & (judged < self._least)
         self._least = torch.where(better, judged, self._least)
         best = chosen(better, z, self._best)
@@ -278,7 +282,7 @@ class Monitor:
 
     def _judged(self, residual: Tensor, relative: Tensor, scale: Tensor) -> Tensor:
         """Return what is compared with the tolerance; see :class:`Stopping`."""
-        absolute = self.stopping.mode == "absolute"
+        absolute = self.stopping.mode != "relative"
         eps = torch.finfo(scale.dtype).eps
         limit = self._start * eps**-0.5 if absolute else 2 * self._start
         grown = scale > limit

@@ -40,6 +40,7 @@ OVERRIDES = (
     "pretrain_steps",
     "max_iter",
     "tol",
+    "stop",
     "dropout",
     "weight_decay",
     "optimizer",
@@ -220,6 +221,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     }.items():
         parser.add_argument(f"--{name}", type=kind, help="instead of the config's")
     parser.add_argument("--optimizer", choices=["adam", "sgd"], help="instead of the config's")
+    parser.add_argument(
+        "--stop",
+        choices=["relative", "absolute", "batch"],
+        help="what --tol is for, each sample's residual or a batch's; instead of the config's",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)"
     )
