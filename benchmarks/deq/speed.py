@@ -94,7 +94,7 @@ class Pairing:
     training: bool = True
 
 
-def pairings(steps):
+def pairings(steps, names=None):
     """Return all of them: forward passes alone, the implicit backward, and that of one step."""
     found = []
     for ours, theirs in TORCHDEQS.items():
@@ -111,7 +111,7 @@ def pairings(steps):
     unwatched = {"solver": "picard", "monitor": False}
     simple = {"f_solver": "simple_fixed_point_iter"}
     found.append(Pairing("picard, no statistics", unwatched, simple, training=False))
-    return found
+    return [pairing for pairing in found if names is None or pairing.name in names]
 
 
 def calls(solver, steps):
@@ -157,11 +157,11 @@ def unit(layer, n_calls=20):
     return (time.process_time() - start) / n_calls
 
 
-def measure(layer, steps, rounds, runs):
+def measure(layer, steps, options, runs):
     """Yield each pairing with ours in calls of f, and the ratio; the first round warms up."""
-    for pairing in pairings(steps):
+    for pairing in pairings(steps, options.pairings):
         own, ratios = [], []
-        for i in range(rounds + 1):
+        for i in range(options.rounds + 1):
             order = runs if i % 2 else runs[::-1]
             taken = {run: seconds(run, layer, pairing, steps) for run in order}
             own.append(taken[by_ours] / unit(layer))
@@ -174,6 +174,8 @@ def main():
     parser.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--steps", nargs="+", type=int, default=[10, 20, 40])
     parser.add_argument("--rounds", type=int, default=7)
+    names = [pairing.name for pairing in pairings(1)]
+    parser.add_argument("--pairings", nargs="+", choices=names, help="by default all")
     parser.add_argument("--batch", type=int, help="by default 64, 16 and 8")
     parser.add_argument("--output", type=Path, help="a CSV file")
     options = parser.parse_args()
@@ -191,7 +193,7 @@ def main():
         torch.manual_seed(0)
         layer = make(options.batch or batch)
         for steps in options.steps:
-            for row in measure(layer, steps, options.rounds, runs):
+            for row in measure(layer, steps, options, runs):
                 rows.append((name, steps, *row))
                 print(f"{name} {steps}: {row[0]}: {row[2]:.2f}", file=sys.stderr)
     report(rows, options, compared=len(runs) > 1)
