@@ -12,12 +12,50 @@ def is_exporting() -> bool:
 
 
 def may_ask(x: Tensor) -> bool:
-    """Whether a value of x can be had: neither in an export nor while a CUDA graph is recorded."""
-    if is_exporting():
+    """Whether a value of x can be had: not in an export, ``vmap`` or a CUDA graph's recording."""
+    if is_exporting() or "Vmap" in torch_func():
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def asking_is_free(x: Tensor) -> bool:
+    """Whether a value of x can be had at once: on a processor there is nothing to wait for."""
+    return x.device.type == "cpu" and may_ask(x)
+
+
+def chosen(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Return the rows of ``yes`` where a mask of shape (batch,) is true, else those of ``no``.
+
+    Where all rows are of one kind that tensor itself is returned, if asking is free: a choice by
+    rows costs a processor more than most other passes.
+    """
+    if asking_is_free(rows):
+        if bool(rows.all()):
+            return yes
+        if not bool(rows.any()):
+            return no
+    return torch.where(rows[:, None], yes, no)
+
+
+def rows_are_finite(x: Tensor) -> Tensor:
+    """Return which rows of x, of shape (batch, n), are finite, for the price of a sum.
+
+    Of rows whose sum overflows the norm would, too.
+    """
+    return torch.isfinite(x.sum(1))
 
 
 def within_torch_func() -> bool:
     """Whether a transformation of ``torch.func`` is under way."""
     return bool(getattr(torch._C, "_are_functorch_transforms_active", bool)())
+
+
+def torch_func() -> list[str]:
+    """Return which transformations of ``torch.func`` are under way, the outermost first.
+
+    ``"Grad"`` is one for derivatives of any kind, ``"Vmap"`` one for batches.
+    """
+    if not within_torch_func():
+        return []
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return [interpreter.key().name for interpreter in stack]

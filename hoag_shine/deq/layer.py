@@ -27,7 +27,7 @@ def fixed_point(
     backward_tol: float | None = None,
     max_iter: int = 18,
     tol: float = 1e-4,
-    stop: Literal["relative", "absolute"] = "relative",
+    stop: Literal["relative", "absolute", "batch"] = "relative",
     divergence: float = 1e3,
     check_every: int | None = None,
     refine: int = 0,
@@ -56,8 +56,9 @@ def fixed_point(
         See :mod:`hoag_shine.deq.solvers`.
     backward : str or callable, default="auto"
         ``"auto"``, ``"shine"``, ``"implicit"``, ``"jacobian-free"``, ``"phantom"``,
-        ``"phantom-unrolled"`` or a function, see :mod:`hoag_shine.deq.backward`; or ``"unrolled"``,
-        which records ``max_iter`` Picard steps.
+        ``"phantom-unrolled"``, ``"implicit-twice"`` or a function, see
+        :mod:`hoag_shine.deq.backward`; or ``"unrolled"``, which records ``max_iter`` Picard
+        steps.
     backward_tol : float, optional
         Residual, over the norm of the gradient of the loss, at which ``"auto"`` and ``"implicit"``
         stop; by default that of the method, 0.1 and 1e-6.
@@ -65,10 +66,11 @@ def fixed_point(
         Largest number of solver steps; f is evaluated once more than that.
     tol : float, default=1e-4
         Samples stop there. 0 means that all steps are taken, and the device is never waited for.
-    stop : {"relative", "absolute"}, default="relative"
-        Whether ``tol`` is for the norm of z - f(z) over that of f(z), or for the norm itself. A
-        norm of f(z) that has grown since the start counts only as far as the residual has fallen:
-        z that run away are no solution.
+    stop : {"relative", "absolute", "batch"}, default="relative"
+        Whether ``tol`` is for the norm of z - f(z) over that of f(z), for the norm itself, or for
+        the norm over the whole batch, all samples of which then stop at one step. A norm of
+        f(z) that has grown since the start counts only as far as the residual has fallen: z that
+        run away are no solution.
     divergence : float, default=1000
         A sample whose residual grows that many times is given up and flagged.
     check_every : int, optional
@@ -188,7 +190,7 @@ class DEQ(nn.Module):
         backward_tol: float | None = None,
         max_iter: int = 18,
         tol: float = 1e-4,
-        stop: Literal["relative", "absolute"] = "relative",
+        stop: Literal["relative", "absolute", "batch"] = "relative",
         divergence: float = 1e3,
         check_every: int | None = None,
         refine: int = 0,

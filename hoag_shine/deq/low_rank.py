@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, repr=False)
 class LowRank:
-    r"""The identity plus a low-rank matrix for every sample, :math:`B = I + L^\top M R`.
+    r"""The identity plus a low-rank matrix for every sample, :math:`B = c (I + L^\top M R)`.
 
     Attributes
     ----------
@@ -18,11 +18,14 @@ class LowRank:
         Factors in time order, the oldest first. They may be views of one buffer.
     middle : Tensor of shape (batch, rank, rank) or None
         M; None is the identity.
+    scale : float
+        c.
     """
 
     left: Tensor
     right: Tensor
     middle: Tensor | None = None
+    scale: float = 1.0
 
     def __repr__(self) -> str:
         batch, rank, n = self.left.shape
@@ -49,18 +52,18 @@ class LowRank:
 
     def matvec(self, x: Tensor) -> Tensor:
         """Return B x for every sample; ``x`` and the result have shape (batch, n)."""
-        return _apply(self.left, self.middle, self.right, x)
+        return self._scaled(_apply(self.left, self.middle, self.right, x))
 
     def rmatvec(self, x: Tensor) -> Tensor:
         """Return the transpose of B times x; ``x`` and the result have shape (batch, n)."""
         middle = None if self.middle is None else self.middle.mT
-        return _apply(self.right, middle, self.left, x)
+        return self._scaled(_apply(self.right, middle, self.left, x))
 
     def dense(self) -> Tensor:
         """Return B as a tensor of shape (batch, n, n), for tests and small problems."""
         n = self.left.shape[2]
         eye = torch.eye(n, dtype=self.left.dtype, device=self.left.device)
-        return eye + self.left.mT @ (self.core @ self.right)
+        return self._scaled(eye + self.left.mT @ (self.core @ self.right))
 
     def keep(self, wanted: Tensor) -> LowRank:
         """Return the operator without the pairs that are not wanted.
@@ -70,7 +73,10 @@ class LowRank:
         wanted : bool Tensor of shape (batch, rank)
             True for a sample's leading pairs, those up to some time.
         """
-        return LowRank(self.left, self.right, self.core * wanted[:, :, None])
+        return LowRank(self.left, self.right, self.core * wanted[:, :, None], self.scale)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x if self.scale == 1 else self.scale * x
 
 
 def choose(first: Tensor, a: LowRank, b: LowRank) -> LowRank:
@@ -80,11 +86,13 @@ def choose(first: Tensor, a: LowRank, b: LowRank) -> LowRank:
     ----------
     first : bool Tensor of shape (batch,)
     a, b : LowRank
+        Of one scale.
     """
     rank = max(a.rank, b.rank)
     mask = first[:, None, None]
     pairs = zip(_padded(a, rank), _padded(b, rank), strict=True)
-    return LowRank(*(torch.where(mask, x, y) for x, y in pairs))
+    left, right, middle = (torch.where(mask, x, y) for x, y in pairs)
+    return LowRank(left, right, middle, a.scale)
 
 
 def _padded(operator: LowRank, rank: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,7 +30,7 @@ class Options:
     backward_tol: float | None
     max_iter: int
     tol: float
-    stop: Literal["relative", "absolute"]
+    stop: Literal["relative", "absolute", "batch"]
     divergence: float
     check_every: int | None
     refine: int

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..utils.warn import warn
-from .asking import may_ask, within_torch_func
+from .asking import chosen, may_ask, rows_are_finite, within_torch_func
 from .backward import Linearisation, Method
 from .info import BackwardInfo, Info
 from .state import without_autocast
@@ -24,8 +24,8 @@ def reattached(image: Tensor, z: Tensor, rule: Rule) -> Tensor:
     """
     if within_torch_func():
         raise RuntimeError(
-            "within torch.func a fixed point needs backward='phantom-unrolled' or 'unrolled' (and "
-            "under vmap solver='picard' with tol=0)."
+            "within torch.func a fixed point needs backward='implicit-twice', 'phantom-unrolled' "
+            "or 'unrolled'."
         )
     return _apply(_Reattach, image, image[:, :0].sum(), z, rule)
 
@@ -75,7 +75,7 @@ class Rule:
         self.linearisation.free()
         unsolved = self._unsolved(grad, adjoint.value)
         self._tell(unsolved)
-        return torch.where((self.lost | unsolved)[:, None], 0, adjoint.value)
+        return chosen(self.lost | unsolved, torch.zeros_like(grad), adjoint.value)
 
     def _unsolved(self, grad: Tensor, u: Tensor) -> Tensor:
         """Return where a finite gradient got an adjoint that is not: it would reach all others.
@@ -84,7 +84,7 @@ class Rule:
         """
         if self.linearisation.precision == torch.float16:
             return torch.zeros_like(self.lost)
-        return ~torch.isfinite(u).all(1) & torch.isfinite(grad).all(1) & ~self.lost
+        return ~rows_are_finite(u) & rows_are_finite(grad) & ~self.lost
 
     def _tell(self, unsolved: Tensor) -> None:
         if not may_ask(self.lost) or not bool((self.lost | unsolved).any()):
@@ -136,8 +136,9 @@ class _SecondDerivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> None:
         raise RuntimeError(
-            "second derivatives through a DEQ are not supported, but a graph of its backward pass "
-            "was made (create_graph=True) and differentiated. backward='unrolled' supports them."
+            "second derivatives through a DEQ are not supported by this backward method, but a "
+            "graph of its backward pass was made (create_graph=True) and differentiated. "
+            "backward='implicit-twice' has them, as 'phantom-unrolled' and 'unrolled' have."
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .asking import is_exporting, within_torch_func
+from .asking import chosen, is_exporting, rows_are_finite, torch_func, within_torch_func
 from .backward import Linearisation
 from .backward.unrolled import unrolled
 from .info import Info
@@ -54,6 +54,8 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
         info.iterates = tuple(f.layout.unflatten(iterate) for iterate in solution.iterates)
         return z, info
     _fill_cache(f, start)
+    if "Vmap" in torch_func():
+        start = _mapped(f, start)
     with torch.no_grad():
         solution = options.forward_solver(f, start, options.stopping)
     info = _info(solution, f)
@@ -73,17 +75,23 @@ def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tens
     """Return z with a graph, if one is recorded; its backward pass is told to ``info``."""
     if not torch.is_grad_enabled():
         return z
-    lost = ~(torch.isfinite(info.residual) & torch.isfinite(z).all(1))
+    lost = ~(torch.isfinite(info.residual) & rows_are_finite(z))
     # A z0 that is not finite stands for no result, and its derivatives would spread.
-    start = torch.where(lost[:, None], 0, z)
+    start = chosen(lost, torch.zeros_like(z), z)
     if options.recorder is not None:
-        return torch.where(lost[:, None], z, options.recorder(f, start))
+        return chosen(lost, z, options.recorder(f, start))
     image = f(start)
     if not image.requires_grad:
         return z
     assert options.method is not None
     linearisation = Linearisation(f, z, info.converged)
     return reattached(image, z, Rule(options.method, linearisation, info, lost, options.measure))
+
+
+def _mapped(f: FlatMap, start: Tensor) -> Tensor:
+    """Return the start as a tensor that vmap maps over, even if only f's parameters differ."""
+    value = f(start)
+    return torch.where(torch.isnan(value), start, start)
 
 
 def _fill_cache(f: FlatMap, z: Tensor) -> None:

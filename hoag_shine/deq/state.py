@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .asking import within_torch_func
 from .once import remembering
 
 State: TypeAlias = Any
@@ -120,6 +121,8 @@ class Layout:
         """
         if isinstance(state, Tensor) and isinstance(self.structure, int):
             leaves = [state]
+        elif self._is_plain and self._is_plain_like(state):
+            leaves = state
         else:
             _check_structure(state, self.structure, name)
             leaves = _in_order(state, self.structure)
@@ -128,11 +131,14 @@ class Layout:
 
     def unflatten(self, flat: Tensor) -> State:
         """Return the state, as views where dtypes allow, of a matrix of shape (batch, n)."""
-        flat = flat.to(self.leaf_dtype)
+        if flat.dtype != self.leaf_dtype:
+            flat = flat.to(self.leaf_dtype)
         if isinstance(self.structure, int):
             return self._leaf(flat, 0)
-        pieces = torch.split(flat, self._sizes, dim=1)
+        pieces = [flat] if len(self.shapes) == 1 else torch.split(flat, self._sizes, dim=1)
         leaves = [self._leaf(piece, i) for i, piece in enumerate(pieces)]
+        if self._is_plain:
+            return tuple(leaves)
         return _rebuild(self.structure, lambda i: leaves[i])
 
     def _row(self, leaf: Tensor, i: int, name: str) -> Tensor:
@@ -148,7 +154,21 @@ class Layout:
             )
         if self.channels_last[i]:
             leaf = leaf.movedim(1, -1)
-        return leaf.reshape(self.batch, self._sizes[i]).to(self.dtype)
+        row = leaf.reshape(self.batch, self._sizes[i])
+        return row if row.dtype == self.dtype else row.to(self.dtype)
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether the state is a tuple of tensors and nothing more: f may be called very often."""
+        structure = self.structure
+        return type(structure) is tuple and all(isinstance(part, int) for part in structure)
+
+    def _is_plain_like(self, state: State) -> bool:
+        return (
+            isinstance(state, (tuple, list))
+            and len(state) == len(self.shapes)
+            and all(isinstance(leaf, Tensor) for leaf in state)
+        )
 
     @cached_property
     def _sizes(self) -> list[int]:
@@ -231,6 +251,8 @@ class FlatMap:
                 "products with the Jacobian need automatic differentiation, which "
                 "torch.inference_mode() forbids: use torch.no_grad()."
             )
+        if within_torch_func():
+            return self._value_and_vjp_of_torch_func(z)
         with torch.enable_grad():
             point = z.detach().requires_grad_()
             value = self(point)
@@ -250,6 +272,16 @@ class FlatMap:
             return product
 
         return value.detach(), vjp
+
+    def _value_and_vjp_of_torch_func(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        value, pullback = torch.func.vjp(self, z)[:2]
+
+        def vjp(v: Tensor) -> Tensor:
+            self.n_vjp += 1
+            product: Tensor = pullback(v)[0]
+            return product
+
+        return value, vjp
 
     @property
     def has_outer_grad(self) -> bool:

@@ -765,7 +765,7 @@ def test_z0_is_checked(z0, error, message):
     [
         (
             {"backward": "exact"},
-            "backward must be one of auto, implicit, jacobian-free, phantom, phantom-unr",
+            "backward must be one of auto, implicit, implicit-twice, jacobian-free",
         ),
         ({"solver": "picard", "backward": "shine"}, "needs a solver that estimates"),
         ({"solver": picard, "backward": "shine"}, "estimates .* got 'picard'"),

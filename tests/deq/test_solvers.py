@@ -87,8 +87,10 @@ def test_factors_belong_to_the_chosen_iterate(solver):
         torch.testing.assert_close(found.inverse_jacobian.dense()[i], expected)
 
 
-@pytest.mark.parametrize("memory", [1, 2, 3, 5])
-def test_broyden_keeps_the_secant_equation_and_the_memory(memory):
+@pytest.mark.parametrize(
+    ("memory", "damping"), [(1, 1), (2, 1), (3, 1), (5, 1), (2, 0.4), (5, 0.4)]
+)
+def test_broyden_keeps_the_secant_equation_and_the_memory(memory, damping):
     f, x, _ = tanh_problem(norm=0.5)
     iterates = []
 
@@ -96,7 +98,7 @@ def test_broyden_keeps_the_secant_equation_and_the_memory(memory):
         iterates.append(z.clone())
         return f(z, x)
 
-    limited = partial(broyden, memory=memory)
+    limited = partial(broyden, memory=memory, damping=damping)
     found = solve(limited, recorded, torch.zeros_like(x), x, max_iter=9, tol=0)
     assert found.inverse_jacobian.rank <= memory
     for i, last in enumerate(found.n_steps.tolist()):
@@ -106,6 +108,53 @@ def test_broyden_keeps_the_secant_equation_and_the_memory(memory):
         y = (new - f(new, x[i])) - (old - f(old, x[i]))
         product = found.inverse_jacobian.matvec(y.expand_as(x))[i]
         torch.testing.assert_close(product, new - old)
+
+
+def test_damped_broyden_solves_a_stiff_layer():
+    """The derivatives of f are as large as 30: a step by the identity goes thirty times too far."""
+    basis = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64))[0]
+    weight = basis * torch.linspace(0, 30, 40, dtype=torch.float64) @ basis.T
+    x = torch.randn(4, 40, dtype=torch.float64)
+    budget = {"max_iter": 80, "tol": 1e-6}
+    found = {
+        damping: solve(
+            partial(broyden, damping=damping),
+            lambda z, x: x - torch.tanh(z) @ weight,
+            torch.zeros_like(x),
+            x,
+            **budget,
+        )
+        for damping in (1, 0.1)
+    }
+    assert not found[1].status.eq(Status.CONVERGED).any()
+    assert found[0.1].status.eq(Status.CONVERGED).all()
+
+
+def test_the_estimate_of_damped_broyden_is_that_of_the_inverse():
+    """In one dimension two steps know it all; the identity that it starts from is damped, too."""
+    solver, damping = partial(broyden, damping=0.25), 0.25
+    x = torch.randn(3, 1, dtype=torch.float64)
+    start = solve(solver, lambda z: x - 3 * z, torch.zeros_like(x), max_iter=1, tol=10.0)
+    torch.testing.assert_close(start.inverse_jacobian.rmatvec(x), damping * x)
+    found = solve(solver, lambda z: x - 2 * z, torch.zeros_like(x), max_iter=3, tol=0)
+    torch.testing.assert_close(found.z, x / 3)
+    torch.testing.assert_close(found.inverse_jacobian.rmatvec(x), x / 3)
+    torch.testing.assert_close(
+        found.inverse_jacobian.dense(), torch.full((3, 1, 1), 1 / 3).double()
+    )
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_batch_may_stop_by_the_norm_of_all(name):
+    """At the first step after which that is small enough, for all samples."""
+    f, x, _ = tanh_problem()
+    x[1] *= 100
+    found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=60, tol=1e-3, mode="batch")
+    assert (found.status == Status.CONVERGED).all()
+    assert len(set(found.n_steps.tolist())) == 1
+    assert found.residual.norm() <= 1e-3
+    assert (found.trace[:-1] > 1e-3).all()
+    torch.testing.assert_close(found.trace[-1], found.residual.norm().expand(3))
 
 
 @pytest.mark.parametrize("memory", [2, 3])
@@ -258,6 +307,8 @@ def test_a_fixed_budget_never_waits_for_the_device(name, monkeypatch):
         raise AssertionError("a tensor's value was asked for")
 
     f, x, _ = tanh_problem()
+    for module in ("asking", "solvers.base"):  # as where asking has a price
+        monkeypatch.setattr(f"hoag_shine.deq.{module}.asking_is_free", lambda x: False)
     monkeypatch.setattr(torch.Tensor, "__bool__", waits)
     monkeypatch.setattr(torch.Tensor, "item", waits)
     found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=6, tol=0)

@@ -398,6 +398,13 @@ def test_a_solver_of_ones_own_has_to_be_passed_again(tmp_path):
         (["--device", "abacus"], "device='abacus' cannot be used here"),
         (["--solver", "picard", "--memory", "3", "--backward", "phantom"], "--memory is of no use"),
         (["--memory", "0"], "memory must be at least 1"),
+        (
+            ["--backward", "shine", "--backward-steps", "3"],
+            "--backward-steps is of no use to shine",
+        ),
+        (["--backward", "unrolled", "--damping", "0.2"], "--damping is of no use to unrolled"),
+        (["--image-size", "8"], "no folder 'train' in 'sklearn:digits'"),
+        (["--options", "nowhere.toml"], "nowhere.toml"),
         pytest.param(
             ["--device", "cuda"],
             "device='cuda' cannot be used here",
@@ -438,7 +445,7 @@ def test_a_run_that_never_saved_starts_again(tmp_path):
 def test_training_learns(tmp_path):
     train, test = load_images("sklearn:digits")
     config = dataclasses.replace(
-        CONFIGS["small"], in_channels=1, epochs=4, pretrain_steps=30, lr=5e-3
+        CONFIGS["small"], in_channels=1, epochs=3, pretrain_steps=30, lr=5e-3, max_iter=6
     )
     recipe = Recipe(augment=False, tensorboard=False)
     row = Trainer(MDEQ(config, backward="shine"), train, test, recipe, tmp_path).run()
@@ -467,7 +474,8 @@ def test_outer_problem_awareness_does_not_hang_on_a_name(tmp_path, solver):
 def test_every_option_of_the_command_line(tmp_path):
     options = ["--solver", "adjoint-broyden", "--refine", "1", "--fallback", "residual"]
     options += ["--amp", "bf16", "--channels-last", "--jacobian-weight", "0.1", "--clip", "0"]
-    options += ["--no-augment", "--batch-size", "160", "--log-every", "1"]
+    options += ["--no-augment", "--limit", "64", "--batch-size", "32", "--log-every", "1"]
+    options += ["--stop", "batch"]
     trained(tmp_path, *options)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -497,7 +505,7 @@ world = int(os.environ.get("WORLD_SIZE", "1"))
 if world > 1:
     torch.distributed.init_process_group("gloo")
 train, test = load_images("sklearn:digits")
-config = dataclasses.replace(CONFIGS["small"], in_channels=1, pretrain_steps=0, max_iter=8)
+config = dataclasses.replace(CONFIGS["small"], in_channels=1, pretrain_steps=0, max_iter=5)
 recipe = Recipe(augment=False, tensorboard=False, clip=0.0)
 
 def gradients(backward):
@@ -513,7 +521,7 @@ def gradients(backward):
                 module.eval()
 
     trainer.parallel.train = train_all_but_batch_norms
-    trainer.train_step(shuffled_batches(len(train), 64, 0, 0, trainer.rank, world)[0])
+    trainer.train_step(shuffled_batches(len(train), 16, 0, 0, trainer.rank, world)[0])
     named = trainer.module.named_parameters()
     return {f"{backward} {name}": p.grad.contiguous() for name, p in named}
 
@@ -738,3 +746,43 @@ def test_damaged_images_are_an_error_that_names_the_file(tmp_path, kind):
             assert path.name in str(error) or "image" in str(error)  # noqa: PT017
         else:
             assert train.pixels.dtype == torch.uint8
+
+
+def test_options_from_a_file_and_the_best_checkpoint(tmp_path, capsys):
+    options = tmp_path / "options.toml"
+    options.write_text('lr = 0.5\nbackward = "phantom"\nbackward-steps = 3\nkeep-best = true\n')
+    run = tmp_path / "run"
+    trained(run, *ONE_EPOCH, "--options", str(options), "--lr", "0.01", "--damping", "0.7")
+    notes = load_checkpoint(run / "checkpoints").notes
+    assert notes["config"]["lr"] == 0.01
+    expected = {"name": "phantom", "options": {"damping": 0.7, "steps": 3}}
+    assert notes["layer"]["backward"] == expected
+    assert len(list((run / "best").glob("*.json"))) == 1
+    first = capsys.readouterr().out
+    arguments = ["evaluate", *QUICK[:2], "--output", str(run), "--device", "cpu", "--best"]
+    assert main([*arguments, "--limit", "128", "--eval-batch-size", "50"]) == 0
+    for found, wanted in zip(capsys.readouterr().out.split(), first.split(), strict=True):
+        name, value = wanted.split("=")
+        assert found.startswith(f"{name}=")
+        assert float(found.split("=")[1]) == pytest.approx(float(value), abs=2e-4)
+
+
+def test_bad_files_of_options(tmp_path, capsys):
+    file = tmp_path / "options.toml"
+    for text, message in (("lr = ", "is not a TOML file"), ("lr = [1, 2]", "lr must be a text")):
+        file.write_text(text)
+        assert main(["train", *QUICK, "--options", str(file)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_log_of_fewer_columns_is_kept(tmp_path):
+    trained(tmp_path, *ONE_EPOCH)
+    log = tmp_path / "log.csv"
+    lines = [line.rpartition(",")[0] for line in log.read_text().splitlines()]
+    log.write_text("\n".join(lines) + "\n")
+    trained(tmp_path, *ONE_EPOCH, "--resume", "--epochs", "2")
+    with log.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(float(row["step"])) for row in rows] == [1, 2, 3, 4]
+    assert rows[1]["test_accuracy"]
+    assert 0 <= float(rows[3]["test_accuracy"]) <= float(rows[3]["test_top5"]) <= 1

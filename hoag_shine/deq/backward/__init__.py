@@ -12,6 +12,7 @@ records as it goes on from the solver's z.
 from .auto import auto
 from .base import Adjoint, Linearisation, Method, Recorder
 from .implicit import implicit
+from .implicit_twice import implicit_twice
 from .jacobian_free import jacobian_free
 from .phantom import phantom, unrolled_phantom
 from .shine import shine
@@ -25,7 +26,10 @@ METHODS: dict[str, Method] = {
     "shine": shine,
 }
 
-RECORDERS: dict[str, Recorder] = {"phantom-unrolled": unrolled_phantom}
+RECORDERS: dict[str, Recorder] = {
+    "implicit-twice": implicit_twice,
+    "phantom-unrolled": unrolled_phantom,
+}
 
 __all__ = [
     "METHODS",
@@ -36,6 +40,7 @@ __all__ = [
     "Recorder",
     "auto",
     "implicit",
+    "implicit_twice",
     "jacobian_free",
     "phantom",
     "shine",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..abilities import declares
-from ..asking import may_ask
+from ..asking import chosen, may_ask
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation, relative_norm
 from .conjugate_residuals import ConjugateResiduals
@@ -64,9 +64,9 @@ def auto(
         open_ = _open(solver, wanted) & ~solver.failed
         if not _any(open_):
             break
-        direction = torch.where(open_[:, None], solver.residual, 0)
+        direction = chosen(open_, solver.residual, torch.zeros_like(grad))
         solver.add(direction, linearisation.times(direction))
-    u = torch.where(solver.failed[:, None], torch.nan, solver.u)
+    u = chosen(solver.failed, torch.full_like(grad, torch.nan), solver.u)
     if torch.finfo(linearisation.precision).eps > torch.finfo(torch.float32).eps:
         # In low precision products are not linear, and the residual is not what was subtracted.
         return Adjoint(u, linearisation.measured(u, grad).residual, fell_back)
@@ -93,9 +93,8 @@ def _started(
         return solver, fell_back
     own_image = linearisation.times(grad)
     fell_back = open_ & ~(_explained(image, grad) >= _explained(own_image, grad))
-    choice = fell_back[:, None]
     solver = ConjugateResiduals(grad)
-    solver.add(torch.where(choice, grad, shared), torch.where(choice, own_image, image))
+    solver.add(chosen(fell_back, grad, shared), chosen(fell_back, own_image, image))
     return solver, fell_back
 
 

@@ -44,7 +44,7 @@ def gmres(
     """
     batch, n = residual.shape
     every = check_every or (1 if residual.device.type == "cpu" else 5)
-    basis = residual.new_zeros(batch, max_iter + 1, n)
+    basis = residual.new_empty(batch, max_iter + 1, n)  # what is not used is not touched
     hessenberg = residual.new_zeros(batch, max_iter + 1, max_iter)
     beta = torch.linalg.vector_norm(residual, dim=1)
     basis[:, 0] = _unit(residual, beta)

@@ -35,7 +35,7 @@ class MDEQConfig:
     backward_max_iter : int
         Products of the implicit backward pass.
     tol : float
-    stop : {"relative", "absolute"}
+    stop : {"relative", "absolute", "batch"}
     pretrain_depth : int
         Unrolled steps of f in the pretraining phase.
     pretrain_steps : int
@@ -58,7 +58,7 @@ class MDEQConfig:
     max_iter: int = 18
     backward_max_iter: int = 20
     tol: float = 1e-3
-    stop: Literal["relative", "absolute"] = "relative"
+    stop: Literal["relative", "absolute", "batch"] = "relative"
     pretrain_depth: int = 10
     pretrain_steps: int = 0
     epochs: int = 50

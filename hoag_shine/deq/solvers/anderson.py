@@ -48,7 +48,7 @@ def anderson(
     check_damping(damping)
     monitor = watched(z0, stopping)
     batch, n = z0.shape
-    iterates = z0.new_zeros(batch, memory, n)
+    images = z0.new_zeros(batch, memory, n)  # what a step from each iterate alone would give
     residuals = z0.new_zeros(batch, memory, n)
     gram = z0.new_zeros(batch, memory, memory)
     z = z0
@@ -59,36 +59,32 @@ def anderson(
         if step == stopping.max_iter or monitor.finished():
             break
         new, held = step % memory, min(step + 1, memory)
-        iterates[:, new] = z
+        image = value if damping == 1 else torch.add(z, g, alpha=damping)
+        images[:, new] = image
         residuals[:, new] = g
         products = torch.bmm(g[:, None, :], residuals[:, :held].mT).squeeze(1)
         gram[:, new, :held] = products
         gram[:, :held, new] = products
-        weights = _weights(gram[:, :held, :held], new, regularization)[:, None, :]
-        mixed = torch.bmm(weights, iterates[:, :held])
-        mixed = torch.baddbmm(mixed, weights, residuals[:, :held], alpha=damping)
-        z = monitor.moved(z, mixed.squeeze(1))
+        if held > 1:
+            weights = _weights(gram[:, :held, :held], new, regularization)
+            image = torch.bmm(weights[:, None, :], images[:, :held]).squeeze(1)
+        z = monitor.moved(z, image)
     return monitor.solution(LowRank.identity(z0))
 
 
 def _weights(gram: Tensor, new: int, regularization: float) -> Tensor:
     """Return weights of sum 1 that minimise the norm of the combined residual.
 
-    The unknowns are the weights of the differences to the newest residual. Each is measured in
-    units of its own norm: residuals shrink by orders of magnitude, and one absolute regularisation
-    would drown the newest.
+    The unknowns are the weights of the differences to the newest residual. Each is regularised in
+    proportion to its own square: residuals shrink by orders of magnitude, and one absolute
+    regularisation would drown the newest.
     """
-    corner = gram[:, new, new]
-    row = gram[:, new, :]
-    differences = gram - row[:, None, :] - row[:, :, None] + corner[:, None, None]
-    norms = differences.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    norms = torch.where(norms > 0, norms, 1)  # the newest, whose difference to itself is zero
-    system = differences / (norms[:, :, None] * norms[:, None, :])
-    system = system + regularization * torch.eye(
-        system.shape[1], dtype=system.dtype, device=system.device
-    )
-    system[:, new, new] = 1
-    solution, _ = torch.linalg.solve_ex(system, (corner[:, None] - row) / norms)
-    weights: Tensor = solution / norms
-    weights[:, new] = 1 - (weights.sum(1) - weights[:, new])
+    target = gram[:, new, new, None] - gram[:, new, :]
+    system = gram - gram[:, new, None, :] + target[:, :, None]
+    squares = system.diagonal(dim1=1, dim2=2)
+    # The newest is no unknown: its difference to itself is zero, and so is its solution.
+    squares.add_(torch.where(squares > 0, regularization * squares, 1))
+    weights: Tensor
+    weights, _ = torch.linalg.solve_ex(system, target)
+    weights[:, new] = 1 - weights.sum(1)
     return weights

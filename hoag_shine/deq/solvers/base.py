@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..asking import may_ask
+from ..asking import asking_is_free, chosen, may_ask, within_torch_func
 from ..low_rank import LowRank
 from ..state import FlatMap
 
@@ -37,11 +37,13 @@ class Stopping:
     tol : float
         A sample is done when its residual :math:`\|z - f(z)\|`, or that over a scale, is no larger.
         0 means a fixed budget: no sample stops early and the device is never waited for.
-    mode : {"relative", "absolute"}
-        Which residual. The scale is :math:`\|f(z)\|`. Where that is more than twice what it was
-        at the start, :math:`\max(\|z_0\|, \|f(z_0)\|)`, the growth counts only as far as the
-        residual has fallen: of :math:`f(z) = z + 1` large z are no solutions, also where they are
-        so large that the 1 is lost in rounding.
+    mode : {"relative", "absolute", "batch"}
+        Which residual. ``"batch"`` is the absolute one of all samples together, which then stop at
+        one step, as in published code; one that is not finite keeps all from it. The scale of the
+        relative one is :math:`\|f(z)\|`. Where that is more than twice what it was at the start,
+        :math:`\max(\|z_0\|, \|f(z_0)\|)`, the growth counts only as far as the residual has
+        fallen: of :math:`f(z) = z + 1` large z are no solutions, also where they are so large that
+        the 1 is lost in rounding.
     divergence : float
         A sample is given up when its residual is that many times its first one.
     check_every : int, optional
@@ -57,7 +59,7 @@ class Stopping:
 
     max_iter: int = 18
     tol: float = 1e-4
-    mode: Literal["relative", "absolute"] = "relative"
+    mode: Literal["relative", "absolute", "batch"] = "relative"
     divergence: float = 1e3
     check_every: int | None = None
     monitor: bool = True
@@ -68,8 +70,8 @@ class Stopping:
             raise ValueError(f"max_iter must be an integer of at least 1, got {self.max_iter!r}.")
         if not (isinstance(self.tol, Real) and self.tol >= 0):
             raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}.")
-        if self.mode not in ("relative", "absolute"):
-            raise ValueError(f"stop must be 'relative' or 'absolute', got {self.mode!r}.")
+        if self.mode not in ("relative", "absolute", "batch"):
+            raise ValueError(f"stop must be 'relative', 'absolute' or 'batch', got {self.mode!r}.")
         if not self.divergence > 1:
             raise ValueError(f"divergence must be larger than 1, got {self.divergence!r}.")
         if self.check_every is not None and self.check_every < 1:
@@ -162,8 +164,6 @@ class Monitor:
     ----------
     active, was_active : bool Tensor of shape (batch,)
         Samples that go on after the last iterate, and those that did before it.
-    finite : bool Tensor of shape (batch,)
-        Samples of which the last residual is finite.
     step : int
         Number of steps before the last iterate.
     """
@@ -176,14 +176,13 @@ class Monitor:
         self.check_every = stopping.check_every or (1 if on_cpu else 5)
         self.active = torch.ones(z0.shape[0], dtype=torch.bool, device=z0.device)
         self.was_active = self.active
-        self.finite = self.active
         self._best = z0.clone()
         self._least = z0.new_full((z0.shape[0],), torch.inf)
         # What each step costs is felt where f is small: what can be told at the end is only kept.
         self._trace: list[Tensor] = []
         self._norms: list[tuple[Tensor, Tensor]] = []
         self._were_active: list[Tensor] = []
-        self._failures: list[Tensor] = []
+        self._sound: list[Tensor] = []
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
         """Take note of an iterate ``z`` with ``g = z - f``, up to sign, and ``f = f(z)``."""
@@ -197,19 +196,28 @@ class Monitor:
             self._largest = self.stopping.divergence * residual
             self._start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
         judged = self._judged(residual, relative, scale)
-        self.finite = torch.isfinite(residual)
+        if self.stopping.mode == "batch":
+            judged = torch.linalg.vector_norm(judged).expand_as(judged)
         better = self.active & (judged < self._least)
         self._least = torch.where(better, judged, self._least)
-        self._best = torch.where(better[:, None], z, self._best)
-        grown = residual > self._largest
-        # From a warm start at the solution, rounding alone may grow that much.
-        failed = ~self.finite | (grown & (relative > torch.finfo(f.dtype).eps ** 0.5))
+        best = chosen(better, z, self._best)
+        self._best = best.clone() if best is z else best  # solvers may go on in place
+        # From a warm start at the solution, rounding alone may grow that much. What is not finite
+        # fulfils neither.
+        sound = (residual < self._largest) | (relative <= torch.finfo(f.dtype).eps ** 0.5)
         self._trace.append(judged)
         self._norms.append((residual, relative))
         self._were_active.append(self.active)
-        self._failures.append(failed)
+        self._sound.append(sound)
         self.was_active = self.active
-        self.active = self.active & ~(failed | (judged <= self._tol))
+        self.active = self.active & sound
+        if self.stopping.tol > 0:
+            self.active = self.active & ~(judged <= self.stopping.tol)
+
+    @property
+    def finite(self) -> Tensor:
+        """Samples of which the last residual is finite."""
+        return torch.isfinite(self._norms[-1][0])
 
     @property
     def best_step(self) -> Tensor:
@@ -219,11 +227,15 @@ class Monitor:
 
     def moved(self, z: Tensor, to: Tensor) -> Tensor:
         """Return the next iterate: samples that are done stay where they are."""
-        return torch.where(self.active[:, None], to, z)
+        return chosen(self.active, to, z)
 
     def move(self, z: Tensor, step: Tensor) -> None:
         """Add a step to an iterate, in place, for the samples that go on."""
-        z.addcmul_(step, self.active[:, None].to(z.dtype))
+        moving = self.active[:, None].to(z.dtype)
+        if within_torch_func():  # vmap has no such operation
+            z.add_(step * moving)
+        else:
+            z.addcmul_(step, moving)
 
     def finished(self) -> bool:
         """Whether no sample is left; looks only every ``check_every`` steps."""
@@ -234,7 +246,7 @@ class Monitor:
     def solution(self, inverse_jacobian: LowRank) -> Solution:
         """Return the best iterates with the estimate that belongs to them."""
         best = self.best_step
-        failed = (torch.stack(self._were_active) & torch.stack(self._failures)).any(0)
+        failed = (torch.stack(self._were_active) & ~torch.stack(self._sound)).any(0)
         status = torch.full_like(best, Status.BUDGET, dtype=torch.int8)
         status = status.masked_fill(failed, Status.DIVERGED)
         status = status.masked_fill(self._least <= self._tol, Status.CONVERGED)
@@ -270,14 +282,18 @@ class Monitor:
 
     def _judged(self, residual: Tensor, relative: Tensor, scale: Tensor) -> Tensor:
         """Return what is compared with the tolerance; see :class:`Stopping`."""
+        absolute = self.stopping.mode != "relative"
         eps = torch.finfo(scale.dtype).eps
-        resolved = residual + eps * scale  # less than that may be nothing but rounding
-        if self.stopping.mode == "absolute":
-            return torch.where(scale > self._start * eps**-0.5, resolved, residual)
+        limit = self._start * eps**-0.5 if absolute else 2 * self._start
+        grown = scale > limit
+        if asking_is_free(grown) and not bool(grown.any()):
+            return residual if absolute else relative
+        # What is less than that may be nothing but rounding.
+        resolved = torch.add(residual, scale, alpha=eps)
+        if absolute:
+            return torch.where(grown, resolved, residual)
         allowed = self._start * (self._first / resolved)
-        return torch.where(
-            scale > 2 * self._start, torch.maximum(relative, resolved / allowed), relative
-        )
+        return torch.where(grown, torch.maximum(relative, resolved / allowed), relative)
 
 
 class Unwatched(Monitor):
@@ -287,7 +303,7 @@ class Unwatched(Monitor):
         self.stopping = stopping
         self.step = -1
         self._kept = {}
-        self.active = self.was_active = self.finite = z0.new_ones(z0.shape[0], dtype=torch.bool)
+        self.active = self.was_active = z0.new_ones(z0.shape[0], dtype=torch.bool)
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
         """Count an iterate, and measure the last."""
@@ -297,6 +313,11 @@ class Unwatched(Monitor):
             self._residual = torch.linalg.vector_norm(g, dim=1)
             scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
             self._relative = self._residual / scale
+
+    @property
+    def finite(self) -> Tensor:
+        """All samples: nothing is looked at."""
+        return self.active
 
     @property
     def best_step(self) -> Tensor:

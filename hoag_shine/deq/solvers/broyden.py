@@ -6,13 +6,21 @@ import torch
 from torch import Tensor
 
 from ..abilities import declares
+from ..asking import within_torch_func
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Solution, Stopping, check_memory, damped, watched
+from .base import Solution, Stopping, check_damping, check_memory, damped, watched
 
 
 @declares(estimates_inverse=True, takes_outer_grad=False)
-def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = None) -> Solution:
+def broyden(
+    f: FlatMap,
+    z0: Tensor,
+    stopping: Stopping,
+    *,
+    memory: int | None = None,
+    damping: float = 1.0,
+) -> Solution:
     r"""Find the root of :math:`g(z) = z - f(z)` by quasi-Newton steps.
 
     Parameters
@@ -23,6 +31,10 @@ def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = 
     memory : int, optional
         Largest number of pairs held, by default ``stopping.max_iter``. When they are full, the
         estimate starts again from the identity.
+    damping : float, default=1
+        :math:`\tau`, in (0, 1]: the estimate starts from :math:`\tau I`. Where derivatives of f are
+        large (a stiff layer, :math:`I - J` of norm 10 or 30), the first steps go far too far with
+        1, and about two over that norm is a good value.
 
     Returns
     -------
@@ -39,22 +51,30 @@ def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = 
     is a small lower triangular matrix that grows by a row at a time. An iteration reads the buffer
     twice, and the memory is half of that of separate factors.
 
+    With damping, all this is done for :math:`\tau g`, which has the same root.
+
     Where the update would make B nearly singular it is damped by Moré and Trangenstein's
     factor (same reference, section 7.2), so that a determinant never shrinks below a tenth.
     """
     memory = check_memory(memory, stopping.max_iter)
+    check_damping(damping)
     monitor = watched(z0, stopping)
     z = z0.clone()
-    steps = _Steps(z0, memory)
+    steps = _Steps(z0, memory, damping)
     earlier: LowRank | None = None
     while True:
         value = f(z)
         g = steps.room_for_residual()
-        torch.sub(z, value, out=g)
+        if within_torch_func():  # vmap has no operations into a given place
+            g.copy_(z - value)
+        else:
+            torch.sub(z, value, out=g)
         monitor.update(z, g, value)
+        if damping != 1:
+            g.mul_(damping)
         if steps.full:
             earlier = steps.operator(monitor.best_step, earlier)
-            steps = _Steps(z0, memory, monitor.step)
+            steps = _Steps(z0, memory, damping, monitor.step)
             steps.room_for_residual().copy_(g)
         steps.append(monitor.was_active & monitor.finite)
         if monitor.step == stopping.max_iter or monitor.finished():
@@ -65,11 +85,12 @@ def broyden(f: FlatMap, z0: Tensor, stopping: Stopping, *, memory: int | None = 
 class _Steps:
     """The steps since a start, and the matrix M that they determine."""
 
-    def __init__(self, z0: Tensor, memory: int, start: int = 0) -> None:
+    def __init__(self, z0: Tensor, memory: int, damping: float, start: int = 0) -> None:
         batch, n = z0.shape
         # A pair takes two rows; the last is room for the residual that finds the memory full.
         self.rows = z0.new_empty(batch, memory + 2, n)
         self.middle = z0.new_zeros(batch, memory, memory)
+        self.damping = damping
         self.start = start
         self.held = 0  # rows in use
 
@@ -99,7 +120,10 @@ class _Steps:
         weights = self._pair(k - 1, alive) if k else first
         step = torch.bmm(weights, self.rows[:, : k + 1]).squeeze(1)
         zero = step.new_zeros(())  # not a product with the mask: a step may be NaN
-        torch.where(alive[:, None], step, zero, out=self.rows[:, k])
+        if within_torch_func():
+            self.rows[:, k] = torch.where(alive[:, None], step, zero)
+        else:
+            torch.where(alive[:, None], step, zero, out=self.rows[:, k])
         self.held += 1
 
     def _pair(self, i: int, alive: Tensor) -> Tensor:
@@ -127,5 +151,6 @@ class _Steps:
         pairs = self.held - 1
         ages = torch.arange(pairs, device=self.rows.device) + self.start
         rows, middle = self.rows[:, : self.held], self.middle[:, :pairs, :pairs]
-        now = LowRank(rows[:, 1:], rows[:, :-1], middle).keep(ages < best_step[:, None])
+        now = LowRank(rows[:, 1:], rows[:, :-1], middle, self.damping)
+        now = now.keep(ages < best_step[:, None])
         return now if earlier is None else choose(best_step <= self.start, earlier, now)

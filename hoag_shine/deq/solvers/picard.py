@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..abilities import declares
@@ -32,9 +33,10 @@ def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) 
     z = z0
     for step in range(stopping.max_iter + 1):
         value = f(z)
-        g = value - z
-        monitor.update(z, g, value)
-        if step == stopping.max_iter or monitor.finished():
+        last = step == stopping.max_iter
+        looked_at = stopping.monitor or last
+        monitor.update(z, value - z if looked_at else value, value)
+        if last or monitor.finished():
             break
-        z = monitor.moved(z, value if damping == 1 else z + damping * g)
+        z = monitor.moved(z, value if damping == 1 else torch.lerp(z, value, damping))
     return monitor.solution(LowRank.identity(z0))

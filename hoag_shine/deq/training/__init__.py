@@ -3,9 +3,11 @@
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .data import Images, Normalizer, load_images
 from .loop import Recipe, Trainer, evaluate, load_model
+from .streaming import ImageStream, stream_images
 
 __all__ = [
     "Checkpoint",
+    "ImageStream",
     "Images",
     "Normalizer",
     "Recipe",
@@ -15,4 +17,5 @@ __all__ = [
     "load_images",
     "load_model",
     "save_checkpoint",
+    "stream_images",
 ]

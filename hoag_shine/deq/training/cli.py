@@ -7,9 +7,11 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,11 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..._version import __version__
+from ...utils.files import reading
 from ..backward import METHODS, RECORDERS
 from ..mdeq import CONFIGS, MDEQ
 from ..solvers import SOLVERS
-from .data import load_images
+from .data import Images, load_images
 from .loop import Recipe, Trainer, check_device, evaluate, load_model
+from .streaming import ImageStream, stream_images
 
 DATA_HELP = (
     "sklearn:digits, a .npz file with X_train, y_train, X_test and y_test (MNIST), a folder of "
@@ -36,6 +40,7 @@ OVERRIDES = (
     "pretrain_steps",
     "max_iter",
     "tol",
+    "stop",
     "dropout",
     "weight_decay",
     "optimizer",
@@ -56,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     code : int
         0 for success, 2 for an error that is told in one line on standard error, 130 after Ctrl-C.
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(_with_file(sys.argv[1:] if argv is None else argv))
         arguments.command(arguments)
     except KeyboardInterrupt:
         _say("interrupted; --resume goes on from the last checkpoint")
@@ -66,6 +71,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return ERROR
     return 0
+
+
+def _with_file(argv: Sequence[str]) -> list[str]:
+    """Return arguments with those of an ``--options`` file before them: the later ones count."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--options", type=Path)
+    given, rest = first.parse_known_args(argv)
+    if given.options is None:
+        return list(argv)
+    with reading(given.options, "a TOML file of options"):
+        found = tomllib.loads(given.options.read_text(encoding="utf-8"))
+    words = []
+    for name, value in found.items():
+        if isinstance(value, dict | list):
+            raise ValueError(f"{given.options}: {name} must be a text, a number, true or false.")
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not False:
+            words.append(f"--{name}={value}")
+    return [*rest[:1], *words, *rest[1:]]
 
 
 def _say(message: str) -> None:
@@ -86,10 +111,17 @@ def _parser() -> argparse.ArgumentParser:
     test = commands.add_parser("evaluate", help="test the newest checkpoint of a run")
     test.set_defaults(command=_evaluate)
     _add_common(test)
+    test.add_argument("--best", action="store_true", help="the best one, of a run with --keep-best")
     return parser
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--options",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file with options such as lr = 0.01; those of the command line count more",
+    )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument(
         "--output",
@@ -109,6 +141,19 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="automatic mixed precision; the solver's state stays in float32 (default: no)",
     )
     parser.add_argument("--limit", type=int, help="use only the first images of each set")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="read a folder's images when they are needed, and scale them; for training, random "
+        "parts of them",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=4, help="threads that read them (default: 4)"
+    )
+    parser.add_argument(
+        "--eval-batch-size", type=int, default=500, help="images of a test batch (default: 500)"
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -144,6 +189,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="residual at which auto (default: 0.1) and implicit (default: 1e-6) stop",
     )
     parser.add_argument(
+        "--backward-steps",
+        type=int,
+        metavar="STEPS",
+        help="steps of phantom gradients (default: 5), products of auto (10) and implicit",
+    )
+    parser.add_argument(
+        "--damping", type=float, help="of the steps of phantom gradients (default: 0.5)"
+    )
+    parser.add_argument(
         "--refine", type=int, default=0, help="GMRES steps that refine it (default: 0)"
     )
     parser.add_argument(
@@ -167,6 +221,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     }.items():
         parser.add_argument(f"--{name}", type=kind, help="instead of the config's")
     parser.add_argument("--optimizer", choices=["adam", "sgd"], help="instead of the config's")
+    parser.add_argument(
+        "--stop",
+        choices=["relative", "absolute", "batch"],
+        help="what --tol is for, each sample's residual or a batch's; instead of the config's",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)"
     )
@@ -193,6 +252,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--no-tensorboard", action="store_true", help="write no event files for TensorBoard"
+    )
+    parser.add_argument(
+        "--keep-best",
+        action="store_true",
+        help="keep the checkpoint of the best test accuracy, too",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
@@ -249,21 +313,29 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    model, normalize = load_model(arguments.output)
-    _, test = load_images(arguments.data)
-    recipe = Recipe(device=arguments.device, amp=arguments.amp)
+    model, normalize = load_model(arguments.output, best=arguments.best)
+    _, test = _images(arguments)
+    recipe = Recipe(
+        device=arguments.device, amp=arguments.amp, eval_batch_size=arguments.eval_batch_size
+    )
     model = model.to(recipe.device)
     _print_scores(evaluate(model, normalize, test.first(arguments.limit), recipe))
 
 
+def _images(arguments: argparse.Namespace) -> tuple[Images | ImageStream, Images | ImageStream]:
+    if arguments.image_size is None:
+        return load_images(arguments.data)
+    return stream_images(arguments.data, arguments.image_size, arguments.workers)
+
+
 def _trainer(arguments: argparse.Namespace) -> Trainer:
-    train, test = (part.first(arguments.limit) for part in load_images(arguments.data))
+    train, test = (part.first(arguments.limit) for part in _images(arguments))
     overrides = {
         name: value for name in OVERRIDES if (value := getattr(arguments, name)) is not None
     }
     config = dataclasses.replace(
         CONFIGS[arguments.config],
-        in_channels=train.pixels.shape[1],
+        in_channels=train.channels,
         n_classes=int(train.labels.max()) + 1,
         **overrides,
     )
@@ -271,7 +343,7 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
     model = MDEQ(
         config,
         solver=_with_options(SOLVERS, arguments.solver, arguments, ("memory", "opa_every")),
-        backward=arguments.backward,
+        backward=_backward(arguments),
         backward_tol=arguments.backward_tol,
         refine=arguments.refine,
         fallback=arguments.fallback,
@@ -289,18 +361,40 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
         log_every=arguments.log_every,
         checkpoint_every=arguments.checkpoint_every,
         tensorboard=not arguments.no_tensorboard,
+        eval_batch_size=arguments.eval_batch_size,
+        keep_best=arguments.keep_best,
     )
     return Trainer(model, train, test, recipe, arguments.output)
 
 
+def _backward(arguments: argparse.Namespace) -> Any:
+    """Return the backward method, with its steps by whatever name it has for them."""
+    table: dict[str, Callable[..., Any]] = {**METHODS, **RECORDERS}
+    name = arguments.backward
+    known = inspect.signature(table[name]).parameters if name in table else {}
+    steps = "steps" if "steps" in known else "max_iter"
+    return _with_options(table, name, arguments, ("damping",), {steps: "backward_steps"})
+
+
 def _with_options(
-    table: Mapping[str, Any], name: str, arguments: argparse.Namespace, options: Sequence[str]
+    table: Mapping[str, Any],
+    name: str,
+    arguments: argparse.Namespace,
+    options: Sequence[str],
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """Return a function of the table with those of the options that were given."""
-    given = {key: value for key in options if (value := getattr(arguments, key)) is not None}
+    """Return a function of the table with those of the options that were given.
+
+    Parameters
+    ----------
+    others : mapping of str to str
+        Arguments of the function, and the options that stand for them.
+    """
+    named = {key: key for key in options} | dict(others)
+    given = {k: v for k, option in named.items() if (v := getattr(arguments, option)) is not None}
     for key in given:
-        if key not in inspect.signature(table[name]).parameters:
-            raise ValueError(f"--{key.replace('_', '-')} is of no use to {name}.")
+        if name not in table or key not in inspect.signature(table[name]).parameters:
+            raise ValueError(f"--{named[key].replace('_', '-')} is of no use to {name}.")
     return partial(table[name], **given) if given else name
 
 

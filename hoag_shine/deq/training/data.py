@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...utils.files import reading
+
+if TYPE_CHECKING:
+    from .streaming import ImageStream
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -40,6 +43,31 @@ class Images:
         if n is not None and n < 1:
             raise ValueError(f"the number of images must be at least 1, got {n}.")
         return self if n is None else Images(self.pixels[:n], self.labels[:n])
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.pixels.shape[1]
+
+    def sample(self) -> Tensor:
+        """Return pixels for the statistics of the channels: all of them."""
+        return self.pixels
+
+    def expect(self, indices: Tensor, seed: int, *, augmented: bool, flip: bool) -> None:
+        """Do nothing: all images are there."""
+
+    def training_pixels(
+        self, indices: Tensor, seed: int, *, augmented: bool, flip: bool, device: str = "cpu"
+    ) -> Tensor:
+        """Return images, shifted and mirrored by PyTorch's random numbers if ``augmented``."""
+        pixels = self.pixels[indices].to(device)
+        return augment(pixels, flip=flip) if augmented else pixels
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all images in order."""
+        for start in range(0, len(self), batch_size):
+            part = slice(start, start + batch_size)
+            yield self.pixels[part], self.labels[part]
 
 
 def load_images(source: str) -> tuple[Images, Images]:
@@ -114,13 +142,6 @@ def shuffled_batches(
     return [order[s + rank * share : s + (rank + 1) * share] for s in starts]
 
 
-def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield all images in order."""
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        yield images.pixels[part], images.labels[part]
-
-
 @dataclass(frozen=True)
 class Normalizer:
     """From pixels to inputs of mean 0 and standard deviation 1 in each channel.
@@ -135,9 +156,9 @@ class Normalizer:
     std: Tensor
 
     @classmethod
-    def of(cls, train: Images) -> Normalizer:
-        """Take mean and standard deviation from the images."""
-        return cls(*channel_statistics(train.pixels))
+    def of(cls, train: Images | ImageStream) -> Normalizer:
+        """Take mean and standard deviation from the images, or from some of a stream."""
+        return cls(*channel_statistics(train.sample()))
 
     @classmethod
     def from_notes(cls, notes: dict[str, list[float]]) -> Normalizer:

@@ -26,7 +26,8 @@ from ..mdeq import MDEQ, MDEQConfig
 from ..options import restored as restored_options
 from ..solvers import SOLVERS
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
-from .data import Images, Normalizer, augment, batches, seed_of, shuffled_batches
+from .data import Images, Normalizer, seed_of, shuffled_batches
+from .streaming import ImageStream
 
 COLUMNS = [
     "step",
@@ -42,9 +43,18 @@ COLUMNS = [
     "seconds",
     "test_loss",
     "test_accuracy",
+    "test_top5",
 ]
 
 # What a resumed run may have changed: its length, and what does not change its weights.
+NO_CONCERN = (
+    "device",
+    "log_every",
+    "checkpoint_every",
+    "tensorboard",
+    "eval_batch_size",
+    "keep_best",
+)
 MAY_CHANGE = {("config", "epochs"), ("layer", "check_every"), ("layer", "check_separable")}
 
 
@@ -73,6 +83,10 @@ class Recipe:
         In steps.
     tensorboard : bool
         Whether to write TensorBoard's event files beside ``log.csv``.
+    eval_batch_size : int
+        Images of a batch in testing.
+    keep_best : bool
+        Whether to keep the checkpoint of the best test accuracy, too, in the folder ``best``.
     """
 
     seed: int = 0
@@ -87,11 +101,14 @@ class Recipe:
     log_every: int = 20
     checkpoint_every: int = 500
     tensorboard: bool = True
+    eval_batch_size: int = 500
+    keep_best: bool = False
 
     def __post_init__(self) -> None:
         if self.amp not in ("no", "bf16", "fp16"):
             raise ValueError(f"amp must be 'no', 'bf16' or 'fp16', got {self.amp!r}.")
         least = {"clip": 0, "jacobian_weight": 0, "log_every": 1, "checkpoint_every": 1}
+        least["eval_batch_size"] = 1
         for name, smallest in least.items():
             if not getattr(self, name) >= smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}.")
@@ -127,18 +144,25 @@ def check_device(device: str) -> None:
 
 
 def evaluate(
-    model: MDEQ, normalize: Normalizer, images: Images, recipe: Recipe, batch_size: int = 500
+    model: MDEQ,
+    normalize: Normalizer,
+    images: Images | ImageStream,
+    recipe: Recipe,
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """Return ``test_loss`` and ``test_accuracy``, means over the images.
+    """Return ``test_loss``, ``test_accuracy`` and ``test_top5``, means over the images.
+
+    The last one is the share of images whose class is among the five of the highest scores.
 
     Parameters
     ----------
     model : MDEQ
     normalize : Normalizer
-    images : Images
+    images : Images or ImageStream
     recipe : Recipe
-        Device, precision and memory format.
-    batch_size : int, default=500
+        Device, precision, memory format and batch size.
+    batch_size : int, optional
+        By default that of the recipe.
 
     Raises
     ------
@@ -148,24 +172,29 @@ def evaluate(
     if len(images) == 0:
         raise ValueError("there are no images to test on.")
     model.eval()
-    loss, right = 0.0, 0
+    loss, right, among_five = 0.0, 0, 0
     with torch.no_grad():
-        for pixels, labels in batches(images, batch_size):
+        for pixels, labels in images.batches(batch_size or recipe.eval_batch_size):
             with recipe.autocast():
                 scores = model(recipe.placed(normalize(pixels))).scores
             scores, labels = scores.float(), labels.to(recipe.device)
             loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
             right += int((scores.argmax(1) == labels).sum())
-    return {"test_loss": loss / len(images), "test_accuracy": right / len(images)}
+            best = scores.topk(min(5, scores.shape[1])).indices
+            among_five += int((best == labels[:, None]).sum())
+    sums = {"test_loss": loss, "test_accuracy": right, "test_top5": among_five}
+    return {name: total / len(images) for name, total in sums.items()}
 
 
-def load_model(folder: Path, **options: Any) -> tuple[MDEQ, Normalizer]:
+def load_model(folder: Path, *, best: bool = False, **options: Any) -> tuple[MDEQ, Normalizer]:
     """Load the model of a run from its newest checkpoint.
 
     Parameters
     ----------
     folder : Path
         That of a :class:`Trainer`, or the ``--output`` of ``hoag-shine-deq train``.
+    best : bool, default=False
+        Whether to load the checkpoint of the best test accuracy, if the run kept it.
     **options
         Of :class:`~hoag_shine.deq.DEQ`, in place of those of the run.
 
@@ -184,9 +213,10 @@ def load_model(folder: Path, **options: Any) -> tuple[MDEQ, Normalizer]:
         If none is whole, the newest is not of such a run, or the run had a solver or a backward
         method of one's own that is not passed here.
     """
-    checkpoint = load_checkpoint(folder / "checkpoints")
+    place = folder / ("best" if best else "checkpoints")
+    checkpoint = load_checkpoint(place)
     if checkpoint is None:
-        raise FileNotFoundError(f"there is no checkpoint in {folder}.")
+        raise FileNotFoundError(f"there is no checkpoint in {place}.")
     with _of_a_run(folder):
         return _model_of(checkpoint, options)
 
@@ -227,7 +257,7 @@ class Trainer:
     Parameters
     ----------
     model : MDEQ
-    train, test : Images
+    train, test : Images or ImageStream
     recipe : Recipe
     folder : Path
         Where ``log.csv``, checkpoints and TensorBoard's files go.
@@ -245,7 +275,12 @@ class Trainer:
     """
 
     def __init__(
-        self, model: MDEQ, train: Images, test: Images, recipe: Recipe, folder: Path
+        self,
+        model: MDEQ,
+        train: Images | ImageStream,
+        test: Images | ImageStream,
+        recipe: Recipe,
+        folder: Path,
     ) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -268,6 +303,7 @@ class Trainer:
         self.optimizer = _optimizer(self.module, self.config)
         self.scaler = torch.amp.GradScaler(recipe.device_type, enabled=recipe.amp == "fp16")
         self.step = 0
+        self.best = 0.0
         self.log = Log(folder, recipe.tensorboard) if self.rank == 0 else None
 
     def resume(self) -> bool:
@@ -288,6 +324,7 @@ class Trainer:
                 checkpoint.restore(self.module, self.optimizer)
                 self.scaler.load_state_dict(checkpoint.notes["scaler"])
             self.step = checkpoint.step
+            self.best = float(checkpoint.notes.get("best", 0.0))
         if self.log is not None:
             self.log.forget_after(self.step)
         return checkpoint is not None
@@ -330,17 +367,18 @@ class Trainer:
                 self.rank,
                 self.world_size,
             )
-            for indices in order[self.step % self.steps_per_epoch :]:
-                row = self._one_step(epoch, indices)
+            for i in range(self.step % self.steps_per_epoch, len(order)):
+                row = self._one_step(epoch, order[i], *order[i + 1 : i + 2])
                 if progress is not None:
                     progress(self.step, row)
         if self.rank == 0 and self.log is not None:
             self.log.close()
         return row
 
-    def _one_step(self, epoch: int, indices: Tensor) -> dict[str, Any]:
+    def _one_step(self, epoch: int, *indices: Tensor) -> dict[str, Any]:
+        """Take a step on the first of these batches; the second one is that of the next step."""
         started = time.perf_counter()
-        row: dict[str, Any] = {"epoch": epoch, **self.train_step(indices)}
+        row: dict[str, Any] = {"epoch": epoch, **self.train_step(*indices)}
         row |= {"step": self.step, "seconds": time.perf_counter() - started}
         end_of_epoch = self.step % self.steps_per_epoch == 0
         if end_of_epoch:
@@ -348,18 +386,26 @@ class Trainer:
         if self.rank == 0:
             if self.log and self._is_logged(self.step):
                 self.log.write({k: float(v) for k, v in row.items()})
+            if end_of_epoch and self.recipe.keep_best and row["test_accuracy"] > self.best:
+                self.best = row["test_accuracy"]
+                self.save("best")
             if end_of_epoch or self.step % self.recipe.checkpoint_every == 0:
                 self.save()
         return row
 
-    def train_step(self, indices: Tensor) -> dict[str, Any]:
-        """Take one step on the given training images; return what there is to log."""
-        torch.manual_seed(seed_of(self.recipe.seed, self.step, self.rank))
+    def train_step(self, indices: Tensor, following: Tensor | None = None) -> dict[str, Any]:
+        """Take one step on the given training images; return what there is to log.
+
+        Those of the following step are read meanwhile, if they have to be read.
+        """
+        torch.manual_seed(self._seed(self.step))
         self.parallel.train()
         lr = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         images, labels = self._batch(indices)
+        if following is not None:
+            self.train_set.expect(following, self._seed(self.step + 1), **self._augmentation)
         self.optimizer.zero_grad(set_to_none=True)
         loss, info = self._loss(images, labels)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -380,11 +426,12 @@ class Trainer:
         """Return loss and accuracy on the test set."""
         return evaluate(self.module, self.normalize, self.test_set, self.recipe)
 
-    def save(self) -> None:
-        """Write a checkpoint."""
-        save_checkpoint(
-            self.folder / "checkpoints", self.step, self.module, self.optimizer, self._notes()
-        )
+    def save(self, folder: str = "checkpoints") -> None:
+        """Write a checkpoint to a folder of the run."""
+        keep = 1 if folder == "best" else 2
+        notes = self._notes() | {"best": self.best}
+        place = self.folder / folder
+        save_checkpoint(place, self.step, self.module, self.optimizer, notes, keep)
 
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Info | None]:
         pretraining = self.step < self.config.pretrain_steps
@@ -409,11 +456,18 @@ class Trainer:
         return step % self.steps_per_epoch == 0 or step % self.recipe.log_every == 0
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = self.train_set.pixels[indices].to(self.recipe.device)
-        if self.recipe.augment:
-            pixels = augment(pixels, flip=self.recipe.flip)
+        seed = self._seed(self.step)
+        device = self.recipe.device
+        pixels = self.train_set.training_pixels(indices, seed, **self._augmentation, device=device)
         labels = self.train_set.labels[indices].to(self.recipe.device)
         return self.recipe.placed(self.normalize(pixels)), labels
+
+    @property
+    def _augmentation(self) -> dict[str, bool]:
+        return {"augmented": self.recipe.augment, "flip": self.recipe.flip}
+
+    def _seed(self, step: int) -> int:
+        return seed_of(self.recipe.seed, step, self.rank)
 
     def _learning_rate(self) -> float:
         share = self.step / self.total_steps
@@ -433,8 +487,8 @@ class Trainer:
     def _notes(self) -> dict[str, Any]:
         config = dataclasses.asdict(self.config)
         recipe = dataclasses.asdict(self.recipe)
-        for key in ("device", "log_every", "checkpoint_every", "tensorboard"):
-            del recipe[key]  # may change on the way
+        for key in NO_CONCERN:
+            del recipe[key]
         return {
             # As JSON has it, to compare with what was read.
             "config": {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()},
@@ -486,8 +540,10 @@ class Log:
             return
         with self.path.open(newline="") as file:
             rows = list(csv.reader(file))
-        # The last line may have been cut by a kill.
-        kept = [r for r in rows[1:] if len(r) == len(COLUMNS) and float(r[0]) <= step]
+        head, *rows = rows or [COLUMNS]
+        # The last line may have been cut by a kill; an older version may have had fewer columns.
+        named = [dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head)]
+        kept = [[r.get(name, "") for name in COLUMNS] for r in named if float(r["step"]) <= step]
         write_atomically(self.path, _csv([COLUMNS, *kept]).encode())
 
     def close(self) -> None:

@@ -1,0 +1,211 @@
+"""Labelled images that are read from their files when they are needed, by several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...utils.files import reading
+from .data import SUFFIXES
+
+# As ImageNet's models are trained: a part of 8 to 100 % of the area, of a shape of 3:4 to 4:3; and
+# tested: the middle, with an eighth of the short side cut off.
+AREAS, SHAPES, MIDDLE = (0.08, 1.0), (3 / 4, 4 / 3), 224 / 256
+
+
+class ImageStream:
+    """Images of any sizes in files, cut and scaled to one size as they are read.
+
+    Of the images only two batches are in memory at a time: the one that is used, and the next one,
+    which threads read meanwhile.
+
+    Parameters
+    ----------
+    files : sequence of Path
+    labels : int64 Tensor of shape (n,)
+    size : int
+        Height and width of what is returned.
+    workers : int, default=4
+        Number of threads.
+    """
+
+    channels = 3
+
+    def __init__(self, files: list[Path], labels: Tensor, size: int, workers: int = 4) -> None:
+        for name, value in {"size": size, "workers": workers}.items():
+            if not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+        self.files, self.labels = files, labels
+        self.size, self.workers = size, workers
+        self._pool: ThreadPoolExecutor | None = None
+        self._expected: tuple[Any, list[Future[NDArray[np.uint8]]]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def first(self, n: int | None) -> ImageStream:
+        """Return about n images, at equal distances: files lie class by class. None is all."""
+        if n is not None and n < 1:
+            raise ValueError(f"the number of images must be at least 1, got {n}.")
+        if n is None or n >= len(self):
+            return self
+        rows = np.linspace(0, len(self) - 1, n).astype(int)
+        files = [self.files[i] for i in rows]
+        return ImageStream(files, self.labels[torch.from_numpy(rows)], self.size, self.workers)
+
+    def sample(self) -> Tensor:
+        """Return at most 1,000 images, for the statistics of their channels."""
+        few = self.first(1000)
+        return few._finished(few._started(range(len(few))))
+
+    def expect(self, indices: Tensor, seed: int, *, augmented: bool, flip: bool) -> None:
+        """Have the images read that the next call of :meth:`training_pixels` will ask for."""
+        key = (seed, augmented, flip)
+        self._expected = (key, self._started(indices.tolist(), *self._cut(*key)))
+
+    def training_pixels(
+        self, indices: Tensor, seed: int, *, augmented: bool, flip: bool, device: str = "cpu"
+    ) -> Tensor:
+        """Return images, of shape (batch, 3, size, size).
+
+        Parameters
+        ----------
+        indices : Tensor of shape (batch,)
+        seed : int
+            What is cut out of an image is a function of this and the image's number.
+        augmented : bool
+            Whether to cut out a random part, and not the middle.
+        flip : bool
+            Whether to mirror half of those.
+        device : str, default="cpu"
+            Where to put them.
+        """
+        key = (seed, augmented, flip)
+        expected, self._expected = self._expected, None
+        if expected is None or expected[0] != key:
+            return self._finished(self._started(indices.tolist(), *self._cut(*key))).to(device)
+        return self._finished(expected[1]).to(device)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all images in order, their middles."""
+        starts = range(0, len(self), batch_size)
+        parts = [range(start, min(start + batch_size, len(self))) for start in starts]
+        following = self._started(parts[0]) if parts else []
+        for i, part in enumerate(parts):
+            current = following
+            following = self._started(parts[i + 1]) if i + 1 < len(parts) else []
+            yield self._finished(current), self.labels[part.start : part.stop]
+
+    @staticmethod
+    def _cut(seed: int, augmented: bool, flip: bool) -> tuple[int | None, bool]:
+        return (seed, flip) if augmented else (None, False)
+
+    def _started(
+        self, indices: Iterable[int], seed: int | None = None, flip: bool = False
+    ) -> list[Future[NDArray[np.uint8]]]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers)
+        return [
+            self._pool.submit(
+                _read, self.files[i], self.size, None if seed is None else (seed, i), flip
+            )
+            for i in indices
+        ]
+
+    @staticmethod
+    def _finished(images: list[Future[NDArray[np.uint8]]]) -> Tensor:
+        pixels = np.stack([image.result() for image in images])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def stream_images(source: str, size: int, workers: int = 4) -> tuple[ImageStream, ImageStream]:
+    """Find the images of a folder, and read them only when they are needed.
+
+    Parameters
+    ----------
+    source : str
+        A folder with ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg`` (also jpeg, png, webp, bmp), as
+        ImageNet has it. ``val`` may stand for ``test``.
+    size : int
+        Height and width that images are scaled to.
+    workers : int, default=4
+        Number of threads that read.
+
+    Returns
+    -------
+    train, test : ImageStream
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If a part of it holds no images.
+    """
+    folder = Path(source)
+    test = "test" if (folder / "test").is_dir() else "val"
+    for part in ("train", test):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"there is no folder {part!r} in {source!r}.")
+    classes = sorted(p.name for p in (folder / "train").iterdir() if p.is_dir())
+    parts = [_labelled(folder / part, classes) for part in ("train", test)]
+    train_set, test_set = (ImageStream(*part, size, workers) for part in parts)
+    return train_set, test_set
+
+
+def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        place = folder / name
+        found = sorted(place.iterdir()) if place.is_dir() else []
+        images = [file for file in found if file.suffix.lower() in SUFFIXES]
+        files += images
+        labels += [label] * len(images)
+    if not files:
+        raise ValueError(f"{folder} holds no images.")
+    return files, torch.tensor(labels, dtype=torch.int64)
+
+
+def _read(file: Path, size: int, seed: tuple[int, int] | None, flip: bool) -> NDArray[np.uint8]:
+    """Return a part of an image, of shape (size, size, 3): the middle, or a random one."""
+    from PIL import Image
+
+    with reading(file, "an image"):
+        try:
+            with Image.open(file) as opened:
+                image = opened.convert("RGB")
+        except Image.DecompressionBombError as error:
+            raise ValueError(error) from error
+    rng = None if seed is None else np.random.default_rng(seed)
+    box = _middle(*image.size) if rng is None else _random_part(*image.size, rng)
+    # What is made much smaller is made smaller by whole factors first, which is quicker.
+    part = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    pixels = np.asarray(part)
+    mirrored = flip and rng is not None and rng.random() < 0.5
+    return pixels[:, ::-1] if mirrored else pixels
+
+
+def _middle(width: int, height: int) -> tuple[float, float, float, float]:
+    side = MIDDLE * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _random_part(
+    width: int, height: int, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    for _ in range(10):
+        area = width * height * rng.uniform(*AREAS)
+        shape = np.exp(rng.uniform(*np.log(SHAPES)))
+        w, h = float(np.sqrt(area * shape)), float(np.sqrt(area / shape))
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left, top, left + w, top + h
+    return _middle(width, height)
