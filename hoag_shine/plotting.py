@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .inner import Solution
 from .search.folds import FoldedData
-from .search.pipelines import Chain
+from .search.pipelines import PipelineParts
 from .search.refit import Refit, fitted_model
 
 if TYPE_CHECKING:
@@ -377,7 +377,7 @@ def searched(search: Any) -> list[dict[str, Any]]:
 
 
 def _loss_name(search: Any) -> str:
-    model = Chain(search.estimator).model
+    model = PipelineParts(search.estimator).model
     return LOSS_NAMES.get(type(model), f"loss of {type(model).__name__}")
 
 

@@ -1,8 +1,9 @@
 """From what a user passes to ``fit`` to the inner problems of the folds: validation and weights.
 
-Folds that share one design matrix are one :class:`Part`, in which a fold is nothing but weights of
-the rows. Without transformers there is one part for all folds. Transformers are fitted to the
-training rows of a fold, so that behind them each fold has a design of its own: a part for each.
+Folds that share one design matrix are one :class:`DesignGroup`, in which a fold is nothing but
+weights of the rows. Without transformers there is one group for all folds. Transformers are fitted
+to the training rows of a fold, so that behind them each fold has a design of its own: a group for
+each.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from ..utils.validation import (
     validated,
 )
 from ..utils.warn import warn
-from .pipelines import Chain, Fitted
+from .pipelines import Fitted, PipelineParts
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -96,7 +97,7 @@ class Splits(Sequence[tuple[Rows, Rows]]):
 
 
 @dataclass(frozen=True)
-class Part:
+class DesignGroup:
     """Rows with one design matrix, and the folds among them.
 
     Attributes
@@ -127,7 +128,7 @@ class Part:
     transformers: Fitted | None = None
     merged: MergedColumns | None = None
 
-    def merge(self, groups: Groups) -> Part:
+    def merge(self, groups: Groups) -> DesignGroup:
         """Return the part with merged columns, where that makes the inner problems smaller."""
         return replace(self, merged=MergedColumns.of(self.X, groups))
 
@@ -151,7 +152,7 @@ class Part:
             names = self.transformers.get_feature_names_out()
         return names
 
-    def by_classes(self) -> list[Part]:
+    def by_classes(self) -> list[DesignGroup]:
         """Return the part in runs of folds that lack the same classes, each without these."""
         lacking = [tuple(self.model.lacking(self.y[t], self.weight[t])) for t, _ in self.splits]
         if not any(lacking):
@@ -159,16 +160,16 @@ class Part:
         runs = [list(run) for _, run in groupby(range(len(lacking)), key=lacking.__getitem__)]
         return [self._of_folds(run, lacking[run[0]]) for run in runs]
 
-    def complete(self) -> Part:
+    def complete(self) -> DesignGroup:
         """Return the part for a fit to all of its rows, which may lack classes, too."""
         lacking = self.model.lacking(self.y, self.weight)
         return self._without(lacking.tolist(), self.splits) if lacking.size else self
 
-    def _of_folds(self, folds: Sequence[int], lacking: Sequence[int]) -> Part:
+    def _of_folds(self, folds: Sequence[int], lacking: Sequence[int]) -> DesignGroup:
         splits = Splits([self.splits[k] for k in folds], len(self.y))
         return self._without(lacking, splits) if lacking else replace(self, splits=splits)
 
-    def _without(self, lacking: Sequence[int], splits: Splits) -> Part:
+    def _without(self, lacking: Sequence[int], splits: Splits) -> DesignGroup:
         model, y, known = self.model.without(lacking, self.y)
         return replace(self, splits=splits, model=model, y=y, weight=self.weight * known)
 
@@ -192,14 +193,14 @@ class FoldedData:
 
     Attributes
     ----------
-    chain : Chain
+    chain : PipelineParts
     model : Model
     X, y : as passed, but indexable
     codes : ndarray of float64
         y as numbers.
     weight : ndarray of shape (n_samples,), float64
     splits : list of (train, test)
-    parts : list of Part
+    parts : list of DesignGroup
     """
 
     def __init__(
@@ -223,7 +224,7 @@ class FoldedData:
         check_n_jobs(n_jobs)
         check_seed("random_state", random_state)
         check_indices(X)  # before anything is read from it
-        self.chain = Chain(estimator)
+        self.chain = PipelineParts(estimator)
         self.model = as_model(self.chain.model)
         self._transform_params = dict(transform_params or {})
         self._shared = None if self.chain.transforms else self._validated(X)
@@ -261,7 +262,7 @@ class FoldedData:
         self.parts = [one for part in parts for one in part.by_classes()]
 
     @property
-    def part_of_fold(self) -> list[Part]:
+    def part_of_fold(self) -> list[DesignGroup]:
         """For each fold the part that it belongs to."""
         return [part for part in self.parts for _ in part.splits]
 
@@ -279,7 +280,7 @@ class FoldedData:
             for name, value in params.items()
         }
 
-    def whole(self) -> Part:
+    def whole(self) -> DesignGroup:
         """Return all rows, for the final fit: none is held out."""
         if self.chain.prefix:
             return self._transformed(np.arange(len(self.codes))).complete()
@@ -288,7 +289,7 @@ class FoldedData:
             return first
         return self._of_all_rows(self.splits).complete()
 
-    def groups(self, penalty: Any, parts: Sequence[Part]) -> list[Groups]:
+    def groups(self, penalty: Any, parts: Sequence[DesignGroup]) -> list[Groups]:
         """Return what ``penalty`` says of the columns of each part, the same names in all."""
         if not isinstance(penalty, str) or penalty not in ("shared", "output"):
             _check_same_columns(parts)
@@ -331,13 +332,13 @@ class FoldedData:
                 "apart."
             )
 
-    def _of_all_rows(self, splits: Splits) -> Part:
+    def _of_all_rows(self, splits: Splits) -> DesignGroup:
         """Return all rows as they are."""
         assert self._shared is not None
         matrix, seen = self._shared
-        return Part(matrix, self.codes, self.weight, splits, seen, self.model)
+        return DesignGroup(matrix, self.codes, self.weight, splits, seen, self.model)
 
-    def _transformed(self, train: Rows, test: Rows | None = None) -> Part:
+    def _transformed(self, train: Rows, test: Rows | None = None) -> DesignGroup:
         """Fit transformers to the training rows of a fold; its held-out rows follow them."""
         if not self.chain.transforms:
             return self._with_own_targets(train, test)
@@ -354,7 +355,7 @@ class FoldedData:
             weight = np.ones(len(codes))
         if test is None:
             nothing = Splits([], len(codes))
-            return Part(matrix, codes, weight, nothing, seen, self.model, transformers)
+            return DesignGroup(matrix, codes, weight, nothing, seen, self.model, transformers)
         held_out = validated(
             seen,
             transformers.transform(_safe_indexing(self.X, test)),
@@ -370,7 +371,7 @@ class FoldedData:
         stack: Any = as_csr if sparse.issparse(matrix) else np.concatenate
         n_rows = len(codes) + test.size
         places = np.arange(len(codes)), np.arange(len(codes), n_rows)
-        return Part(
+        return DesignGroup(
             stack([matrix, held_out]),
             np.concatenate([codes, own]),
             np.concatenate([weight, self.weight[test]]),
@@ -380,14 +381,14 @@ class FoldedData:
             transformers,
         )
 
-    def _with_own_targets(self, train: Rows, test: Rows | None) -> Part:
+    def _with_own_targets(self, train: Rows, test: Rows | None) -> DesignGroup:
         """Return all rows with targets that are transformed as the training rows say."""
         assert self._shared is not None
         matrix, seen = self._shared
         _, _, transformers = self.chain.fit(None, _safe_indexing(self.y, train), {})
         codes = self.model.recode(self._finite_targets(transformers.targets(self.y)))
         splits = Splits([] if test is None else [(train, test)], len(codes))
-        return Part(matrix, codes, self.weight, splits, seen, self.model, transformers)
+        return DesignGroup(matrix, codes, self.weight, splits, seen, self.model, transformers)
 
     def _finite_targets(self, y: Any) -> Any:
         """Return targets that a step or a transformer has made, checked like those of the user."""
@@ -420,7 +421,7 @@ class FoldedData:
             )
         return check_cv([_pair(fold) for fold in cv])
 
-    def _all_transformed(self, n_jobs: int | None) -> list[Part]:
+    def _all_transformed(self, n_jobs: int | None) -> list[DesignGroup]:
         """Return a part for each fold."""
         with (
             Deferred() as interrupts,
@@ -548,7 +549,7 @@ def _by_row(value: Any, n_samples: int) -> bool:
     return bool(size == n_samples)
 
 
-def _check_same_columns(parts: Sequence[Part]) -> None:
+def _check_same_columns(parts: Sequence[DesignGroup]) -> None:
     """Raise unless a penalty of one column is of the same column in every fold."""
     sizes = [part.X.shape[1] for part in parts]
     names = [part.names for part in parts]
@@ -581,13 +582,13 @@ def _index_type(n_rows: int) -> Any:
     return np.promote_types(np.int32, np.min_scalar_type(-n_rows))
 
 
-def problems_of(parts: Sequence[Part], groups: Sequence[Groups]) -> ProblemSet:
+def problems_of(parts: Sequence[DesignGroup], groups: Sequence[Groups]) -> ProblemSet:
     """Return the inner problems of all folds."""
     sets = [_part_problems(part, own) for part, own in zip(parts, groups, strict=True)]
     return sets[0] if len(sets) == 1 else JoinedProblems(sets)
 
 
-def training_weights(part: Part) -> FoldWeights:
+def training_weights(part: DesignGroup) -> FoldWeights:
     """Return the weights of the rows in the training losses of the folds."""
 
     def of_fold(k: int) -> Array:
@@ -598,7 +599,7 @@ def training_weights(part: Part) -> FoldWeights:
     return FoldWeights(len(part.splits), of_fold)
 
 
-def held_out_rows(part: Part) -> HeldOut:
+def held_out_rows(part: DesignGroup) -> HeldOut:
     """Return the rows that the folds hold out, with their weights in the outer losses."""
     rows, folds, weight = [], [], []
     for k, (_, test) in enumerate(part.splits):
@@ -611,7 +612,7 @@ def held_out_rows(part: Part) -> HeldOut:
     return HeldOut.listed(*(np.concatenate(a) for a in (rows, folds, weight)))
 
 
-def _part_problems(part: Part, groups: Groups) -> LinearProblems:
+def _part_problems(part: DesignGroup, groups: Groups) -> LinearProblems:
     """Return the inner problems of folds that share X."""
     X, own = part.inner(groups)
     return linear_problems(part.model, X, part.y, own, training_weights(part), held_out_rows(part))

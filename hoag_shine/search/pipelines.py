@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from ..utils.validation import shown
 
 
-class Chain:
+class PipelineParts:
     """An estimator as the transformers that it begins with and the linear model that it ends in.
 
     A pipeline's steps transform X, or resample the training rows as those of imbalanced-learn do; a
@@ -122,14 +122,14 @@ class Fitted:
 
     Parameters
     ----------
-    chain : Chain
+    chain : PipelineParts
     outer, inner : Pipeline or None
         Fitted, with a last step that passes on what it gets.
     target : TransformedTargetRegressor or None
         Fitted.
     """
 
-    def __init__(self, chain: Chain, outer: Any, target: Any, inner: Any) -> None:
+    def __init__(self, chain: PipelineParts, outer: Any, target: Any, inner: Any) -> None:
         self._chain = chain
         self._outer = outer
         self._target = target

@@ -15,7 +15,7 @@ from ..inner.inverse_hessian import InverseHessian
 from ..outer.tolerances import result_accuracy
 from ..problems.base import Problem
 from ..problems.groups import Groups
-from .folds import FoldedData, Part, training_weights
+from .folds import DesignGroup, FoldedData, training_weights
 
 Vector = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class Refit:
     Parameters
     ----------
     data : FoldedData
-    whole : Part
+    whole : DesignGroup
         All rows.
     groups : Groups
         Of the columns of ``whole``.
@@ -35,7 +35,7 @@ class Refit:
         criterion is known.
     """
 
-    def __init__(self, data: FoldedData, whole: Part, groups: Groups, tol: float) -> None:
+    def __init__(self, data: FoldedData, whole: DesignGroup, groups: Groups, tol: float) -> None:
         self.data = data
         self.whole = whole
         self.groups = groups
@@ -105,7 +105,7 @@ class Refit:
         return model if made_by is None else made_by.assemble(model)
 
 
-def fitted_model(part: Part, value: Any, solution: Solution, *, by_output: bool) -> Any:
+def fitted_model(part: DesignGroup, value: Any, solution: Solution, *, by_output: bool) -> Any:
     """Return the linear model with the coefficients of a solution."""
     w, dtype = part.expand(solution.w), part.X.dtype
     model = part.model.fitted(value, w, solution.n_iter, dtype, by_output=by_output)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..inner import Solution
 from .callbacks import Task
-from .folds import FoldedData, Part
+from .folds import DesignGroup, FoldedData
 from .refit import fitted_model
 from .scoring import Scores
 
@@ -68,7 +68,7 @@ class Report:
         """Score the folds' models, in the place of what was known of this iteration."""
         (value,) = record["params"].values()
 
-        def model(part: Part, solution: Solution) -> Any:
+        def model(part: DesignGroup, solution: Solution) -> Any:
             return fitted_model(part, value, solution, by_output=self.by_output)
 
         self.scores.record(record["iteration"], model, solutions)

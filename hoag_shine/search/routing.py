@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from ..utils.warn import warn
-from .pipelines import Chain
+from .pipelines import PipelineParts
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def router(search: Any, scorer: Any) -> MetadataRouter:
 
 def route(search: Any, scorer: Any, sample_weight: Any, groups: Any, params: Any) -> Routed:
     """Return the metadata of ``fit`` by their destination."""
-    chain = Chain(search.estimator)
+    chain = PipelineParts(search.estimator)
     if routing_enabled():
         named = {"sample_weight": sample_weight, "groups": groups}
         given = {name: value for name, value in named.items() if value is not None}
@@ -94,7 +94,7 @@ def _takes_weights(scorer: Any) -> bool:
     return "sample_weight" in signature(scorer).parameters
 
 
-def _by_request(chain: Chain, params: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _by_request(chain: PipelineParts, params: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return what a pipeline that is fitted with ``params`` gives to its model and the others."""
     transform: dict[str, Any] = {}
     if chain.outer is not None:
@@ -114,7 +114,9 @@ def _by_request(chain: Chain, params: Mapping[str, Any]) -> tuple[Any, dict[str,
     return params.get("sample_weight"), transform
 
 
-def _by_prefix(chain: Chain, weight: Any, params: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _by_prefix(
+    chain: PipelineParts, weight: Any, params: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
     own = f"{chain.prefix}sample_weight"
     transform = {name: value for name, value in params.items() if name != own}
     foreign = [

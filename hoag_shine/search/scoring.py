@@ -18,7 +18,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from ..inner import Solution
 from ..utils.validation import check_number, naming
 from ..utils.warn import warn
-from .folds import FoldedData, Part, Rows
+from .folds import DesignGroup, FoldedData, Rows
 
 Array = NDArray[np.float64]
 
@@ -141,7 +141,7 @@ class Scores:
         self.seconds: list[float] = []
 
     def record(
-        self, i: int, model: Callable[[Part, Solution], Any], solutions: Sequence[Solution]
+        self, i: int, model: Callable[[DesignGroup, Solution], Any], solutions: Sequence[Solution]
     ) -> None:
         """Score the folds as iteration ``i``, which may be one more or one once more.
 
@@ -218,7 +218,7 @@ class Scores:
         alike = chain.target is None and not (side == 0 and chain.resamples)
         return alike and self.scoring.from_transformed
 
-    def _loss(self, part: Part, rows: Rows, solution: Solution) -> float:
+    def _loss(self, part: DesignGroup, rows: Rows, solution: Solution) -> float:
         """Return the mean loss of a fold's training rows, as the criterion is of the held-out."""
         model = part.model
         W = part.expand(solution.w).reshape(-1, model.n_outputs)

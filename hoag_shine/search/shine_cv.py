@@ -36,9 +36,9 @@ from ..utils.validation import (
 )
 from ..utils.warn import one_warning, warn
 from .callbacks import CallbackSupportMixin, Task, with_callbacks
-from .folds import FoldedData, Part, problems_of
+from .folds import DesignGroup, FoldedData, problems_of
 from .grids import explaining_grids
-from .pipelines import Chain
+from .pipelines import PipelineParts
 from .refit import Refit
 from .report import Report
 from .results import results_table, select, warn_of_missing_scores
@@ -80,7 +80,7 @@ def _delegated(name: str) -> Any:
     return available_if(has)(method)
 
 
-def _noted(whole: Part, model: Model) -> dict[str, Any]:
+def _noted(whole: DesignGroup, model: Model) -> dict[str, Any]:
     """Return what the first step has seen of the columns of X, and the classes of y."""
     seen = whole.seen if whole.transformers is None else whole.transformers.first or whole.seen
     names = ("n_features_in_", "feature_names_in_")
@@ -399,7 +399,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             For bad input; the message names the argument.
         """
         X, y, sample_weight, groups = map(in_memory, (X, y, sample_weight, groups))
-        as_model(Chain(self.estimator).model)  # before anything else asks what it can do
+        as_model(PipelineParts(self.estimator).model)  # before anything else asks what it can do
         scoring = self._scoring()
         self._check_options(scoring)
         routed = route(self, scoring.scorer, sample_weight, groups, params)
@@ -679,7 +679,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         """Return the fitted linear model, or raise AttributeError without one."""
         if not hasattr(self, "best_estimator_"):
             raise AttributeError(f"This ShineCV has no {name}: it needs fit, with refit=True.")
-        return Chain(self.best_estimator_).model
+        return PipelineParts(self.best_estimator_).model
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None, **params: Any) -> float:
         """Score the best estimator by ``scoring``, or by its own ``score`` without one.
