@@ -35,7 +35,7 @@ from hoag_shine import GeneralizedLinear, LogisticLoss, Outcome, ShineCV, Sigmoi
 # Over all, the laws of the library are tried on 2,000 examples and some hundreds: 1,500 here, 500
 # in tests/test_auto.py, and hypothesis's usual hundred for each of the others.
 USUAL = settings.default.max_examples
-many = settings(max_examples=5 * USUAL, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=2 * USUAL, suppress_health_check=list(HealthCheck))
 
 CLASSIFIERS = [
     LogisticRegression(),
