@@ -908,3 +908,13 @@ def test_ridge_on_tabular_data(name, hypergradient):
     (here,) = ridge_losses(X, y, cv, np.array([search.best_params_["alpha"]]))
     assert here / lowest - 1 <= 1e-6
     np.testing.assert_allclose(-search.best_score_, lowest, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_looks_have_seen_does_not_leave_a_search_uncertain(seed):
+    """With seed 3 they see less curvature than the search had, which went on from there."""
+    X, y = breast_cancer()
+    cv = KFold(3, shuffle=True, random_state=seed)
+    search = ShineCV(LogisticRegression(), cv=cv, bounds=(0.01, 100.0)).fit(X[::3], y[::3])
+    assert search.outcome_ is Outcome.CONVERGED
+    assert search.certificate_.certain

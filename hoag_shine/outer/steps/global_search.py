@@ -86,6 +86,8 @@ def global_search(
         local = secant(lower_one.theta, lower, upper, tol, 0.5 * seen.step, seen.others(lower_one))
         yield from _noted(local, seen)
         yield from _make_certain(seen)
+    if seen.best.exact:  # looks may have seen less curvature than the search had
+        yield from _make_certain(seen)
     return seen.outcome()
 
 
