@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...utils.files import reading
-
-if TYPE_CHECKING:
-    from .streaming import ImageStream
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+from .streaming import SUFFIXES, ImageStream
 
 
 @dataclass(frozen=True)

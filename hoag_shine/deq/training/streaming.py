@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...utils.files import reading
-from .data import SUFFIXES
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of files that are images
 # As ImageNet's models are trained: a part of 8 to 100 % of the area, of a shape of 3:4 to 4:3; and
 # tested: the middle, with an eighth of the short side cut off.
 AREAS, SHAPES, MIDDLE = (0.08, 1.0), (3 / 4, 4 / 3), 224 / 256
