@@ -1,6 +1,7 @@
 """What every test needs before it is collected."""
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave out the doctests of hoag_shine.deq where PyTorch is not installed."""
+    """Leave out the doctests of hoag_shine.deq without PyTorch; let interrupts interrupt.
+
+    A shell has its background jobs, and what these start, ignore SIGINT.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if find_spec("torch") is None:
         deq = Path(hoag_shine.__file__).parent / "deq"
         config.option.ignore = [*(config.option.ignore or ()), str(deq)]
