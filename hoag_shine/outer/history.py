@@ -97,7 +97,9 @@ class History:
 
     def add(self, evaluation: Evaluation, *, look: bool = False) -> None:
         """Record an evaluation; one at the theta of the last record takes its place."""
-        values, again = self.oracle.fold_values.copy(), self._continues(evaluation)
+        known, again = np.isfinite(evaluation.value), self._continues(evaluation)
+        values = self.oracle.fold_values
+        values = values.copy() if known else np.full_like(values, np.inf)
         before = self.records.pop().costs if again else Costs()
         self.records.append(Record(evaluation, values, self._charged(before), look))
         newest = len(self.records) - 1

@@ -339,6 +339,8 @@ class _Run:
                 try:
                     ask = rule.send(evaluation)
                     moves = not np.array_equal(ask.theta, evaluation.theta)
+                    if not np.isfinite(ask.theta).all():  # its numbers have overflowed
+                        outcome = Outcome.UNCERTAIN
                 except StopIteration as stop:
                     outcome = cast(Outcome, stop.value)
             again = 0 if moves else again + 1

@@ -105,5 +105,7 @@ def _score_columns(name: str, scores: Array) -> dict[str, Array]:
     columns = {f"split{k}_{name}": scores[:, k] for k in range(scores.shape[1])}
     # Of scores beyond 1e154, the squares are not finite.
     size = np.maximum(np.abs(scores).max(axis=1), np.finfo(np.float64).tiny)
-    deviation = (scores / size[:, None]).std(axis=1) * size
+    with np.errstate(invalid="ignore"):
+        deviation = (scores / size[:, None]).std(axis=1) * size
+    deviation[np.isinf(size)] = np.inf
     return columns | {f"mean_{name}": scores.mean(axis=1), f"std_{name}": deviation}
