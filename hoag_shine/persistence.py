@@ -26,6 +26,7 @@ from .estimators.generalized_linear import GeneralizedLinear
 from .estimators.registry import MODELS
 from .problems import losses
 from .problems.losses import Loss
+from .problems.penalties import L2, Penalty
 from .utils.files import reading
 from .utils.warn import warn
 
@@ -58,8 +59,8 @@ def save_model(
         If the estimator is of another class, such as a pipeline, or its classes or the notes have
         no form in JSON.
     ValueError
-        If it is a classifier of several labels for each sample, its coefficients are not finite, or
-        the notes are nested too deeply.
+        If it is a classifier of several labels for each sample, its penalty is one of the user's,
+        its coefficients are not finite, or the notes are nested too deeply.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     OSError
@@ -82,6 +83,12 @@ def save_model(
     binarizer = getattr(estimator, "_label_binarizer", None)
     if binarizer is not None and binarizer.y_type_.startswith("multilabel"):
         raise ValueError("estimator has several labels for each sample, and only one can be saved.")
+    penalty = getattr(estimator, "penalty", None)
+    if isinstance(penalty, Penalty) and penalty != L2():
+        raise ValueError(
+            f"estimator has the penalty {penalty!r}, for which the format has no place: save it by "
+            "skops.io.dump."
+        )
     coef, intercept = _array(estimator.coef_), _array(estimator.intercept_)
     try:
         _check_arrays(coef, intercept)

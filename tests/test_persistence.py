@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from sklearn.linear_model import Lasso, LogisticRegression, Ridge, RidgeClassifi
 from sklearn.preprocessing import scale
 from supported import CASES, several_labels
 
-from hoag_shine import GeneralizedLinear, LogisticLoss, Loss, SquaredLoss, TweedieLoss
+from hoag_shine import L2, GeneralizedLinear, LogisticLoss, Loss, SquaredLoss, TweedieLoss
 from hoag_shine.cli import main
 from hoag_shine.persistence import load_model, save_model
 
@@ -396,3 +397,17 @@ def test_a_safetensors_file_of_something_else(path):
     save_file({"weight": np.ones(3)}, path)
     with pytest.raises(ValueError, match="is not a model saved"):
         load_model(path)
+
+
+def test_a_penalty_of_ones_own_is_refused(tmp_path):
+    """It would be lost: the file has no place for it."""
+
+    @dataclass(frozen=True)
+    class Half(L2):
+        pass
+
+    X, y = np.eye(4), np.arange(4.0)
+    with pytest.raises(ValueError, match=r"has the penalty .*Half\(\)"):
+        save_model(GeneralizedLinear(penalty=Half()).fit(X, y), tmp_path / "model")
+    save_model(GeneralizedLinear(penalty=L2()).fit(X, y), tmp_path / "model")
+    assert load_model(tmp_path / "model")[0].penalty is None
