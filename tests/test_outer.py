@@ -1,5 +1,7 @@
 """The outer loop on bilevel problems whose solution is known, and in bad company."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import (
@@ -634,3 +636,17 @@ def test_a_second_search_of_the_same_problems_is_the_same():
     searches = [[record["theta"][0] for record in hoag(problems).history] for _ in range(4)]
     for other in searches[1:]:
         np.testing.assert_allclose(other, searches[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_iter", [0, 1])
+def test_an_inner_solver_that_gets_nowhere_ends(n_iter):
+    """Whether or not it counts its idle iterations."""
+
+    def idle(start, *, tol, max_iter, **hints):
+        return replace(start, n_iter=n_iter, status=Status.MAX_ITER)
+        yield
+
+    problems = ProblemSet(list(make_case("logistic").problems))
+    with pytest.warns(ConvergenceWarning, match="inner problems are not solved"):
+        result = hoag(problems, inner_solver=idle, max_inner_iter=5)
+    assert sum(record["inner_iterations"] for record in result.history) <= 4 * 5

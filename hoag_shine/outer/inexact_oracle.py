@@ -158,8 +158,10 @@ class InexactOracle(Oracle):
             )
         ]
         solutions = run_together(self.problems, self.theta, solvers, map=self.map)
-        self.n_iter += max(s.n_iter for s in solutions)
         self.state = self.state.iterated(solutions)
+        made = max(s.n_iter for s in solutions)
+        # A solver that makes no iteration, yet does not say that it is done, must come to an end.
+        self.n_iter += made if made or self._final else 1
 
     @property
     def _final(self) -> bool:
