@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from ..inner import Solution, Status, minimize_lbfgs
-from ..outer.exact_oracle import first_solution
+from ..inner.factorised import first_solution
 from ..problems.base import Problem
 from ..problems.direct import MANY_FOLDS, MANY_NUMBERS
 from ..problems.fold_weights import FoldWeights, as_fold_weights

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Self
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inner import Solution, Status
-from ..inner.inverse_hessian import _Operator
+from ..inner import Solution
+from ..inner.factorised import factorised_solution
 from ..problems.base import ProblemSet
-from ..problems.direct import DirectProblems, DirectSolution
+from ..problems.direct import DirectProblems
 from ..problems.direct.newton import MAX_ITER
 from .inner_state import Map
 from .oracle import Oracle, prior
@@ -83,7 +81,7 @@ class ExactOracle(Oracle):
         self.n_iter += n_iter
         self._in_vain += n_iter * any(not np.isfinite(s.errors).all() for s in solved)
         self.solutions = [
-            _solution(part, s, k, theta)
+            factorised_solution(part, s, k, theta)
             for part, s in zip(self._parts, solved, strict=True)
             for k in range(part.n_folds)
         ]
@@ -111,40 +109,3 @@ class ExactOracle(Oracle):
             cheap=True,
             passes=self.n_passes,
         )
-
-
-def first_solution(part: DirectProblems, theta: Vector, max_iter: int) -> Solution:
-    """Return the solution of the first of some problems."""
-    return _solution(part, part.solve(theta, max_iter=min(max_iter, MAX_ITER)), 0, theta)
-
-
-def _solution(part: DirectProblems, solved: DirectSolution, k: int, theta: Vector) -> Solution:
-    w = solved.ws[k]
-    return Solution(
-        w,
-        float(solved.inner_values[k]),
-        solved.grads[k],
-        FactorisedInverse(part, k, theta, w),
-        solved.n_iter,
-        solved.n_iter,
-        Status.CONVERGED if solved.converged[k] else Status.MAX_ITER,
-    )
-
-
-class FactorisedInverse(_Operator):
-    """The inverse Hessian of a solution, which is factorised when it is first applied."""
-
-    def __init__(self, part: DirectProblems, k: int, theta: Vector, w: Vector) -> None:
-        super().__init__(np.dtype(np.float64), (w.size, w.size))  # type: ignore[call-arg]
-        self._place = part, k, theta, w
-
-    @cached_property
-    def _product(self) -> Callable[[Vector], Vector]:
-        part, k, theta, w = self._place
-        return part.inverse(k, theta, w)
-
-    def _matvec(self, v: Vector) -> Vector:
-        return self._product(np.asarray(v, dtype=np.float64).ravel())
-
-    def _adjoint(self) -> Self:
-        return self

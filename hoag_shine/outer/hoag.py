@@ -109,7 +109,7 @@ def hoag(
     theta: ArrayLike | None = None,
     *,
     hypergradient: MethodName | Method = "auto",
-    step: Literal["auto", "global", "secant", "trust-region", "adaptive"] = "auto",
+    step: Literal["auto", "global", "secant", "trust-region", "adaptive"] | RuleMaker = "auto",
     first_step: float | None = None,
     tolerance: Literal["adjoint", "quadratic", "cubic", "exponential", "exact"]
     | Schedule = "adjoint",
@@ -137,7 +137,7 @@ def hoag(
     hypergradient : str or callable, default="auto"
         ``"auto"``, ``"shine"``, ``"shine-opa"``, ``"shine-refine"``, ``"cg"``, ``"cg-limited"``,
         ``"jacobian-free"`` or ``"exact"``; see :mod:`hoag_shine.hypergradients`.
-    step : {"auto", "global", "secant", "trust-region", "adaptive"}, default="auto"
+    step : {"auto", "global", "secant", "trust-region", "adaptive"} or callable, default="auto"
         ``"global"`` searches one hyperparameter, looks at the rest of its range and is the default
         there; ``"secant"`` is its local search alone. ``"trust-region"`` is the default for several
         hyperparameters, of which each is searched by itself where their problems have nothing in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class MeanHessian:
         self._passes, self._y, self._loss = passes, y, loss
         self._last: dict[int, tuple[Vector, Array]] = {}
 
-    @property
+    @cached_property
     def cheap(self) -> bool:
         """Whether it is worth its cost."""
         m, design = self._passes.n_outputs, self._passes.design

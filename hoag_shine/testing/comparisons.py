@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from ..problems.base import Problem
+from ..utils.validation import check_vector, shown
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
@@ -140,3 +143,22 @@ def require(holds: bool, message: str) -> None:
     # Not the statement, which Python leaves out when it optimises.
     if not holds:
         raise AssertionError(message)
+
+
+def given_name(function: Any) -> str:
+    """Return the name that a solver or method was given by, or else its own."""
+    return function if isinstance(function, str) else getattr(function, "__name__", repr(function))
+
+
+def of_all_sizes(shape: int | tuple[int, ...], largest: float, rng: Any) -> Array:
+    """Return numbers of both signs, from a ten-thousandth of the largest up to it."""
+    sizes = largest * 10.0 ** rng.uniform(-4.0, 0.0, size=shape)
+    return np.asarray(sizes * rng.choice([-1.0, 1.0], size=shape))
+
+
+def problem_at(problem: Any, theta: ArrayLike | None) -> tuple[Problem, Array]:
+    """Return a problem and where to check it: at theta, or at zero."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
+    d = problem.n_hyperparameters
+    return problem, np.zeros(d) if theta is None else check_vector("theta", theta, d)

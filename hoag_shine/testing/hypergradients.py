@@ -13,13 +13,15 @@ from ..hypergradients import AdjointProblem, Hypergradient, Method, as_solvers, 
 from ..inner import Solution, minimize_lbfgs
 from ..problems.base import Problem, ProblemSet
 from ..problems.requests import run_together
-from ..utils.validation import check_flag, check_positive, check_vector, shown
+from ..utils.validation import check_flag, check_positive
 from .comparisons import (
     Array,
     at_point,
     difference,
+    given_name,
     name_of,
     nowhere,
+    problem_at,
     require,
     require_array,
     require_close,
@@ -69,14 +71,11 @@ def check_hypergradient(
         For bad arguments; the message names them.
     """
     function = resolve_method(method, "method")
-    if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
+    problem, theta_ = problem_at(problem, theta)
     check_flag("exact", exact)
     check_positive("tol", tol, zero=True)
     check_positive("rtol", rtol)
-    what = method if isinstance(method, str) else getattr(method, "__name__", repr(method))
-    d = problem.n_hyperparameters
-    theta_ = np.zeros(d) if theta is None else check_vector("theta", theta, d)
+    what = given_name(method)
     solution = _solve(problem, theta_)
     outer_grad = problem.outer_value_and_grad(solution.w)[1]
     first = _ask(what, function, problem, theta_, solution, outer_grad, tol, None)

@@ -11,8 +11,17 @@ from ..inner import InnerSolver, Solution, begin, resolve_inner_solver
 from ..inner.inverse_hessian import InverseHessian
 from ..problems.base import Problem, ProblemSet
 from ..problems.requests import run_together
-from ..utils.validation import check_count, check_positive, check_vector, shown
-from .comparisons import Array, nowhere, require, require_array, require_equal, require_untouched
+from ..utils.validation import check_count, check_positive
+from .comparisons import (
+    Array,
+    given_name,
+    nowhere,
+    problem_at,
+    require,
+    require_array,
+    require_equal,
+    require_untouched,
+)
 
 
 def check_inner_solver(
@@ -48,13 +57,10 @@ def check_inner_solver(
         For bad arguments; the message names them.
     """
     function = resolve_inner_solver(solver, "solver")
-    if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a Problem, got {shown(problem)}.")
+    problem, theta_ = problem_at(problem, theta)
     check_positive("tol", tol)
     check_count("max_iter", max_iter)
-    what = solver if isinstance(solver, str) else getattr(solver, "__name__", repr(solver))
-    d = problem.n_hyperparameters
-    theta_ = np.zeros(d) if theta is None else check_vector("theta", theta, d)
+    what = given_name(solver)
     estimate = InverseHessian(problem.n_params, 10)
     estimate.set_penalty(problem.penalty_hessian(theta_))
     members = ProblemSet([problem])

@@ -15,6 +15,7 @@ from .comparisons import (
     Array,
     at_point,
     difference,
+    of_all_sizes,
     require,
     require_array,
     require_close,
@@ -142,8 +143,7 @@ def _targets(loss: Loss, n_outputs: int, rng: Any, n: int = 200) -> Array:
 
 def _predictors(shape: tuple[int, ...], largest: float, rng: Any) -> Array:
     """Return predictors of all sizes up to the largest, and of both signs, with zero."""
-    sizes = largest * 10.0 ** rng.uniform(-4.0, 0.0, size=shape)
-    z = np.asarray(sizes * rng.choice([-1.0, 1.0], size=shape))
+    z = of_all_sizes(shape, largest, rng)
     z[:: max(1, len(z) // 4)] = np.array([0.0, largest, -largest])[: z.shape[1], None]
     return z
 

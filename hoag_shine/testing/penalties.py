@@ -14,6 +14,7 @@ from .comparisons import (
     Array,
     at_point,
     difference,
+    of_all_sizes,
     require,
     require_array,
     require_close,
@@ -59,7 +60,7 @@ def check_penalty(
     check_positive("largest", largest)
     check_positive("rtol", rtol)
     rng = check_seed("random_state", random_state)
-    w = largest * 10.0 ** rng.uniform(-4.0, 0.0, size=200) * rng.choice([-1.0, 1.0], size=200)
+    w = of_all_sizes(200, largest, rng)
     w[:3] = 0.0, largest, -largest
     before, where = w.copy(), at_point(w=w)
     value, gradient, hessian = penalty.value(w), penalty.gradient(w), penalty.hessian(w)

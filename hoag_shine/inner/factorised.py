@@ -1,0 +1,57 @@
+"""Solutions of small problems, whose Hessians are factorised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..problems.direct import DirectProblems, DirectSolution
+from ..problems.direct.newton import MAX_ITER
+from .base import Solution, Status
+from .inverse_hessian import _Operator
+
+Vector = NDArray[np.float64]
+
+
+def first_solution(part: DirectProblems, theta: Vector, max_iter: int) -> Solution:
+    """Return the solution of the first of some problems."""
+    return factorised_solution(part, part.solve(theta, max_iter=min(max_iter, MAX_ITER)), 0, theta)
+
+
+def factorised_solution(
+    part: DirectProblems, solved: DirectSolution, k: int, theta: Vector
+) -> Solution:
+    """Return what a Newton solve says of problem k, as any inner solver would."""
+    w = solved.ws[k]
+    return Solution(
+        w,
+        float(solved.inner_values[k]),
+        solved.grads[k],
+        FactorisedInverse(part, k, theta, w),
+        solved.n_iter,
+        solved.n_iter,
+        Status.CONVERGED if solved.converged[k] else Status.MAX_ITER,
+    )
+
+
+class FactorisedInverse(_Operator):
+    """The inverse Hessian of a solution, which is factorised when it is first applied."""
+
+    def __init__(self, part: DirectProblems, k: int, theta: Vector, w: Vector) -> None:
+        super().__init__(np.dtype(np.float64), (w.size, w.size))  # type: ignore[call-arg]
+        self._place = part, k, theta, w
+
+    @cached_property
+    def _product(self) -> Callable[[Vector], Vector]:
+        part, k, theta, w = self._place
+        return part.inverse(k, theta, w)
+
+    def _matvec(self, v: Vector) -> Vector:
+        return self._product(np.asarray(v, dtype=np.float64).ravel())
+
+    def _adjoint(self) -> Self:
+        return self
