@@ -20,13 +20,13 @@ import matplotlib as mpl
 import numpy as np
 from benchmark_utils.criterion import KeptCriterion, default_cache
 from benchmark_utils.data import five_folds
+from benchmark_utils.measuring import unit_of
 from benchmark_utils.methods import METHODS
 from benchmark_utils.rivals import CS, SCORING, logistic_regression_cv
 from benchmark_utils.settling import explore
 from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
-from table import unit_of
 from threadpoolctl import threadpool_limits
 
 from hoag_shine import ShineCV, fold_problems

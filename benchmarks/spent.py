@@ -18,10 +18,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmark_utils.data import five_folds
+from benchmark_utils.measuring import unit_of
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
-from table import unit_of
 from threadpoolctl import threadpool_limits
 
 import hoag_shine

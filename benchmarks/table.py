@@ -16,7 +16,6 @@ with scikit-learn. A search that takes longer than ``--patience`` seconds is not
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -26,13 +25,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numba
 import numpy as np
-import scipy
-import sklearn
 from benchmark_utils.criterion import KeptCriterion, default_cache
 from benchmark_utils.data import five_folds
 from benchmark_utils.kernels import KERNELS
+from benchmark_utils.measuring import environment, unit_of
 from benchmark_utils.rivals import RIVALS, absent
 from benchmark_utils.settling import explore
 from rich.console import Console
@@ -44,7 +41,6 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-import hoag_shine
 from hoag_shine import ShineCV, fold_problems
 from hoag_shine.datasets import load_dataset
 
@@ -73,10 +69,11 @@ class Entry:
 def main():
     args = parse_arguments()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(environment := describe(args))
-    found = {"environment": environment}
+    found = {}
     with threadpool_limits(args.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rivals that do not converge are judged by their result
+        found["environment"] = environment(repeats=args.repeats, seed=args.seed)
+        console.print(found["environment"])
         for part in args.parts:
             found[part] = PARTS[part](args, console)
             if args.json:
@@ -97,18 +94,6 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, default=1, help="of BLAS and OpenMP")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
-
-
-def describe(args):
-    packages = hoag_shine, sklearn, scipy, np, numba
-    return {
-        "python": platform.python_version(),
-        **{package.__name__: package.__version__ for package in packages},
-        "cores": os.cpu_count(),
-        "threads": args.threads,
-        "repeats": args.repeats,
-        "seed of the folds": args.seed,
-    }
 
 
 # --- searches ------------------------------------------------------------------------------------
@@ -210,19 +195,6 @@ def competition_table(name, X, unit, entries, landscape):
             f"{seconds / ours:.2f}",
         )
     return table
-
-
-def unit_of(X, repeats=20):
-    """Return the seconds of X @ v and X.T @ u, the best of ``repeats``."""
-    v, u = np.ones(X.shape[1]), np.ones(X.shape[0])
-
-    def once():
-        begin = time.perf_counter()
-        X @ v
-        X.T @ u
-        return time.perf_counter() - begin
-
-    return min(once() for _ in range(repeats))
 
 
 # --- kernels -------------------------------------------------------------------------------------
