@@ -26,22 +26,21 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from benchmark_utils.criterion import KeptCriterion, default_cache
+from benchmark_utils.criterion import kept_criterion
 from benchmark_utils.data import five_folds
 from benchmark_utils.kernels import KERNELS
 from benchmark_utils.measuring import environment, unit_of
-from benchmark_utils.rivals import RIVALS, absent
+from benchmark_utils.rivals import RIDGE_RIVALS, RIVALS, absent
 from benchmark_utils.settling import explore
 from rich.console import Console
 from rich.table import Table
 from scipy.sparse import issparse
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from hoag_shine import ShineCV, fold_problems
 from hoag_shine.datasets import load_dataset
 
 CLASSIFICATION = ["text:20news", "text:imdb"] + [
@@ -51,7 +50,6 @@ REGRESSION = [f"tabular:{name}" for name in ("cal_housing", "cpu_small", "puma32
     "text:20news"
 ]
 QUICK = {"logistic": ["sklearn:breast_cancer", "sklearn:digits=8"], "ridge": ["sklearn:diabetes"]}
-ALPHAS = np.logspace(-4, 4, 20)
 TOLERANCE = 1e-3
 
 
@@ -126,26 +124,9 @@ def ridge(args, console):
         cv = list(KFold(5, shuffle=True, random_state=args.seed).split(X))
         criterion = kept_criterion(Ridge(), {"X": X, "y": y, "cv": cv})
         landscape = explore(criterion, (TOLERANCE,))
-        scoring = "neg_mean_squared_error"
-        searches = {
-            "ShineCV": ShineCV(Ridge(), cv=cv),
-            "RidgeCV": RidgeCV(ALPHAS, cv=cv, scoring=scoring),
-            "GridSearchCV": GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=cv, scoring=scoring),
-        }
-        runs = {key: partial(ridge_search, model, X, y) for key, model in searches.items()}
+        runs = {key: partial(search, X, y, cv) for key, search in RIDGE_RIVALS.items()}
         rows[name] = compete(args, console, name, X, runs, {}, criterion, landscape)
     return rows
-
-
-def ridge_search(model, X, y):
-    fitted = clone(model).fit(X, y)
-    alpha = fitted.alpha_ if isinstance(model, RidgeCV) else fitted.best_params_["alpha"]
-    return 1.0 / alpha
-
-
-def kept_criterion(estimator, data):
-    problems = fold_problems(estimator, data["X"], data["y"], cv=data["cv"])
-    return KeptCriterion(problems, [type(estimator).__name__, data], default_cache())
 
 
 def compete(args, console, name, X, searches, missing, criterion, landscape):
