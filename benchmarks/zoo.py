@@ -24,7 +24,7 @@ that is there is added to: sets that are measured again replace their old result
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -34,46 +34,26 @@ from benchmark_utils.criterion import kept_criterion
 from benchmark_utils.measuring import environment
 from benchmark_utils.rivals import absent
 from benchmark_utils.settling import explore
+from benchmark_utils.zoo_contest import (
+    TOLERANCE,
+    Entry,
+    allowed,
+    fastest,
+    summary,
+    surely_slower,
+)
 from benchmark_utils.zoo_runs import FIT, OURS, data_of, searches_of, timed, unit_seconds
 from benchmark_utils.zoo_sets import BY_NAME
 from joblib import effective_n_jobs
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 # The sets of --quick, and the rivals that it leaves out: those that are slow on all of them.
 QUICK = ["breast_cancer", "iris", "diabetes"]
 SLOW_ON_SMALL = ("sag, ", "saga, ", "GridSearchCV", ", 100")
-# Largest excess of an honest search; below this share of a constant's loss, the criterion is zero.
-TOLERANCE, ZERO = 1e-3, 1e-3
-# Rivals are stopped after this many times the seconds of the fastest honest one, and of ours; not
-# before some seconds.
-SLOWER, HOPELESS, AT_LEAST = 2.0, 60.0, 1.0
-# 100 values take this many times the seconds of 20, at least.
-LEAST_TIMES = 2.0
-# Rivals whose first run was this much slower than the fastest may be the fastest ones.
-CLOSE = 1.3
-
-
-@dataclass
-class Entry:
-    """What one search did on one set.
-
-    ``seconds`` are those of its first run, ``pairs`` those of ShineCV and of it, in turn.
-    ``stopped`` is what it was given, where that was not enough; memory is in MiB, beyond X.
-    """
-
-    name: str
-    seconds: float | None = None
-    pairs: list[tuple[float, float]] = field(default_factory=list)
-    theta: float | None = None
-    excess: float | None = None
-    memory: float | None = None
-    stopped: float | None = None
-    note: str = ""
-
-    @property
-    def honest(self):
-        return self.excess is not None and self.excess <= TOLERANCE
+# Below this share of the loss of a constant, the criterion counts as zero.
+ZERO = 1e-3
 
 
 def main():
@@ -92,7 +72,8 @@ def main():
         for name in args.only or (QUICK if args.quick else BY_NAME):
             for jobs in map(effective_n_jobs, args.jobs):
                 try:
-                    record = measure(args, child, BY_NAME[name], jobs)
+                    with threadpool_limits(jobs):
+                        record = measure(args, child, BY_NAME[name], jobs)
                 except (OSError, RuntimeError, TooSlow) as error:
                     console.print(f"{name} is left out: {error}")
                     continue
@@ -160,7 +141,7 @@ def measure(args, child, each, jobs):
     fit = Entry(FIT)
     repeat(run, args, ours, [*fastest(entries), fit], np.exp(-judge.optimum["theta"]))
     optimum = judge.settle([ours, *entries])
-    unit = child.run(unit_seconds, *setting, seconds=args.patience)
+    unit = child.run(unit_seconds, *setting[:2], seconds=args.patience)
     return {
         "set": each.name,
         "kind": each.kind,
@@ -191,32 +172,6 @@ def first(run, entry, seconds):
     return entry
 
 
-def allowed(ours, entries, patience):
-    """Return the seconds that the next rival is given."""
-    honest = [entry.seconds for entry in entries if entry.honest]
-    most = min([HOPELESS * ours.seconds, *(SLOWER * seconds for seconds in honest)])
-    return min(max(most, AT_LEAST), patience)
-
-
-def surely_slower(entry, entries, seconds):
-    """Say whether a grid of 100 values needs more than this, judged by one of 20."""
-    solver = entry.name.removesuffix(", 100")
-    if solver == entry.name:
-        return False
-    fewer = next(each for each in entries if each.name == f"{solver}, 20")
-    return (fewer.seconds or fewer.stopped or 0.0) >= seconds / LEAST_TIMES
-
-
-def fastest(entries):
-    """Return those that may be the fastest honest one, or the fastest."""
-    ran = [entry for entry in entries if entry.seconds is not None]
-    chosen = []
-    for some in (ran, [entry for entry in ran if entry.honest]):
-        some = sorted(some, key=lambda entry: entry.seconds)
-        chosen += [entry for entry in some[:2] if entry.seconds <= CLOSE * some[0].seconds]
-    return [entry for entry in ran if entry in chosen]
-
-
 def repeat(run, args, ours, entries, C):
     """Run ShineCV and each of the entries in turn, as often as the limit allows."""
     cost = sum(ours.seconds + (entry.seconds or ours.seconds) for entry in entries)
@@ -231,52 +186,6 @@ def repeat(run, args, ours, entries, C):
             entry.pairs.append((before[0], after[0]))
             entry.memory = max(entry.memory or 0.0, after[2])
             ours.memory = max(ours.memory, before[2])
-
-
-def summary(ours, entries, fit, unit):
-    """Return what the page shows: medians, and the leads over two rivals."""
-    pairs = [pair for entry in [*entries, fit] for pair in entry.pairs]
-    seconds = median(own for own, _ in pairs)
-    ran = [entry for entry in entries if entry.seconds is not None]
-    return {
-        "seconds": seconds,
-        "units": seconds / unit,
-        "fits": median(own / theirs for own, theirs in fit.pairs),
-        "excess": ours.excess,
-        "memory": ours.memory,
-        "honest": lead(ours, [entry for entry in ran if entry.honest]) or bound(ours, entries),
-        "any": lead(ours, ran),
-    }
-
-
-def lead(ours, entries):
-    """Return the smallest lead over one of these."""
-    leads = {entry.name: ratio(ours, entry) for entry in entries}
-    best = min(entries, key=lambda entry: leads[entry.name], default=None)
-    if best is None:
-        return None
-    return {
-        "name": best.name,
-        "lead": leads[best.name],
-        "excess": best.excess,
-        "at_least": False,
-    }
-
-
-def ratio(ours, entry):
-    if entry.pairs:
-        return median(theirs / own for own, theirs in entry.pairs)
-    return entry.seconds / ours.seconds
-
-
-def bound(ours, entries):
-    """Return the least that the lead must be where all that are not wrong were stopped."""
-    stopped = [entry for entry in entries if entry.stopped]
-    if not stopped:
-        return None
-    first = min(stopped, key=lambda entry: entry.stopped)
-    least = first.stopped / ours.seconds
-    return {"name": first.name, "lead": least, "excess": None, "at_least": True}
 
 
 class Judge:

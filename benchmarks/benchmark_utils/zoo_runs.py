@@ -28,8 +28,8 @@ def data_of(name, seed):
     _data(name, seed)
 
 
-def unit_seconds(name, seed, jobs):
-    with threadpool_limits(jobs):
+def unit_seconds(name, seed):
+    with threadpool_limits(1):
         return unit_of(_data(name, seed)["X"])
 
 
