@@ -78,6 +78,7 @@ def main():
                     console.print(f"{name} is left out: {error}")
                     continue
                 console.print(competition_table(record))
+                sys.stdout.flush()  # hours pass before the last set
                 found.append(record)
                 records = [*(each for each in records if place(each) != place(record)), record]
                 if args.json:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 
 
 class TooSlow(Exception):
@@ -68,6 +69,7 @@ class Child:
 
 def _serve(pipe):
     os.setsid()  # a group of its own, with the workers that a search may start
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe.send("ready")
     while True:
         try:
@@ -79,3 +81,9 @@ def _serve(pipe):
         except Exception as error:  # noqa: BLE001, what any rival may raise is reported
             answer = False, f"{type(error).__name__}: {error}".splitlines()[0]
         pipe.send(answer)
+
+
+def _end_with_parent():
+    """End this group of processes when the one that started it is gone, killed for instance."""
+    multiprocessing.parent_process().join()
+    os.killpg(os.getpid(), signal.SIGKILL)

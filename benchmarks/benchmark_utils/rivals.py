@@ -84,7 +84,7 @@ def brent(model, penalty, loss):
             run = delayed(held_out)
             return np.mean(parallel(run(*fold, np.exp(log_value)) for fold in folds))
 
-        bounds, options = np.log([CS[0], CS[-1]]), {"xatol": 0.1}
+        bounds, options = np.log([CS[0], CS[-1]]), {"xatol": 0.05}
         with Parallel(n_jobs=jobs, prefer="threads") as parallel:
             found = minimize_scalar(criterion, bounds=bounds, method="bounded", options=options)
         best = clone(model).set_params(**{penalty: np.exp(found.x)}).fit(X, y)

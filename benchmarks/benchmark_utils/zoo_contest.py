@@ -64,13 +64,13 @@ def fastest(entries):
 
 def summary(ours, entries, fit, unit):
     """Return what the page shows: medians, and the leads over two rivals."""
-    pairs = [pair for entry in [*entries, fit] for pair in entry.pairs]
-    seconds = median(own for own, _ in pairs)
+    own = [own for entry in [*entries, fit] for own, _ in entry.pairs]
+    seconds = median(own or [ours.seconds])
     ran = [entry for entry in entries if entry.seconds is not None]
     return {
         "seconds": seconds,
         "units": seconds / unit,
-        "fits": median(own / theirs for own, theirs in fit.pairs),
+        "fits": 1.0 / ratio(ours, fit) if fit.pairs else None,
         "excess": ours.excess,
         "memory": ours.memory,
         "honest": lead(ours, [entry for entry in ran if entry.honest]) or bound(ours, entries),

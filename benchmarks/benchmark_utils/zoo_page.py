@@ -22,7 +22,6 @@ HEADINGS = (
     "fastest, right or wrong (excess)",
     "MiB",
 )
-LEAD = HEADINGS.index("lead")
 # Markers of the rivals, and colours by the number of cores, one first.
 RIVALS = {"honest": ("fastest honest rival", "full"), "any": ("right or wrong", "none")}
 COLOURS = ("C0", "C1", "C2", "C3")
@@ -38,7 +37,7 @@ def row(record):
         str(record["jobs"]),
         f"{1e3 * found['seconds']:,.1f}",
         f"{found['units']:,.0f}",
-        f"{found['fits']:.1f}",
+        "" if found["fits"] is None else f"{found['fits']:.1f}",
         f"{found['excess']:.0e}",
         lead(found["honest"]),
         name(found["honest"]),
@@ -150,14 +149,13 @@ def draw(records):
 
 def mark(ax, records, sets, jobs, which, colour, fill, label):
     """Mark the leads over one rival of each set; a triangle is a lower bound."""
-    points = [
-        (record["summary"][which]["lead"], sets.index(record["set"]), at_least)
-        for record in records
-        if record["jobs"] == jobs and record["summary"][which]
-        for at_least in [record["summary"][which]["at_least"]]
-    ]
+    rivals = [(each["summary"][which], each["set"]) for each in records if each["jobs"] == jobs]
     for at_least, marker in ((False, "o"), (True, ">")):
-        some = [(x, y) for x, y, bound in points if bound == at_least]
+        some = [
+            (rival["lead"], sets.index(name))
+            for rival, name in rivals
+            if rival and rival["at_least"] == at_least
+        ]
         if some:
             style = {"color": colour, "fillstyle": fill, "markersize": 5, "linestyle": ""}
             bound = " (at least)" if at_least else ""
