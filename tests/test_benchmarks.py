@@ -344,6 +344,14 @@ def test_a_lead_over_rivals_that_were_all_stopped_or_wrong_is_a_bound():
     assert module.summary(ours, [wrong], fit, unit=0.1)["honest"] is None
 
 
+def test_kinds_of_work_are_found_where_they_are_looked_for():
+    module = importlib.import_module("spent")
+    for start in (start for starts in module.KINDS.values() for start in starts):
+        path, _, function = start.partition(":")
+        assert (module.PACKAGE / path).exists(), start
+        assert not function or f"def {function}" in (module.PACKAGE / path).read_text(), start
+
+
 def test_groups_of_noise_are_told_from_relevant_ones():
     recover = importlib.import_module("groups").recover
     for each in recover(SimpleNamespace(seed=0, hypergradient="auto"), n_problems=4):
