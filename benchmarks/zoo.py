@@ -42,6 +42,7 @@ from benchmark_utils.zoo_contest import (
     summary,
     surely_slower,
 )
+from benchmark_utils.zoo_page import as_table, cores_of, write_page
 from benchmark_utils.zoo_runs import FIT, OURS, data_of, searches_of, timed, unit_seconds
 from benchmark_utils.zoo_sets import BY_NAME
 from joblib import effective_n_jobs
@@ -57,9 +58,6 @@ ZERO = 1e-3
 
 
 def main():
-    # What draws takes a second to import, which the process of the searches would do again.
-    from benchmark_utils.zoo_page import as_table, write_page
-
     args = parse_arguments()
     if args.page:
         write_page(json.loads(args.page.read_text()), args.page.parent)
@@ -236,7 +234,7 @@ def competition_table(record):
     """Return a row a search."""
     rows, columns = record["shape"]
     table = Table(
-        title=f"{record['set']}, {rows:,} x {columns:,}, {record['jobs']} core(s): optimum "
+        title=f"{record['set']}, {rows:,} x {columns:,}, {cores_of(record['jobs'])}: optimum "
         f"{record['optimum']['value']:.6g} at log alpha = {record['optimum']['theta']:.3f}",
         caption=f"1 unit = {1e3 * record['unit']:.3g} ms; in parentheses: of a single run",
     )

@@ -2,8 +2,6 @@
 
 from statistics import median
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from .zoo_sets import BY_NAME, KINDS
@@ -15,12 +13,10 @@ HEADINGS = (
     "ms",
     "units",
     "fits",
-    "excess",
-    "lead",
-    "fastest honest rival",
-    "lead",
-    "fastest, right or wrong (excess)",
     "MiB",
+    "excess",
+    "lead over the fastest honest rival",
+    "lead over the fastest, right or wrong (its excess)",
 )
 # Markers of the rivals, and colours by the number of cores, one first.
 RIVALS = {"honest": ("fastest honest rival", "full"), "any": ("right or wrong", "none")}
@@ -38,31 +34,27 @@ def row(record):
         f"{1e3 * found['seconds']:,.1f}",
         f"{found['units']:,.0f}",
         "" if found["fits"] is None else f"{found['fits']:.1f}",
+        f"{found['memory']:.0f}",
         f"{found['excess']:.0e}",
         lead(found["honest"]),
-        name(found["honest"]),
-        lead(found["any"]),
-        name(found["any"]) + (f" ({found['any']['excess']:.0e})" if found["any"] else ""),
-        f"{found['memory']:.0f}",
+        lead(found["any"]) + (f" ({found['any']['excess']:.0e})" if found["any"] else ""),
     )
 
 
 def lead(rival):
     if rival is None:
-        return ""
-    return f"{'> ' if rival['at_least'] else ''}{rival['lead']:.3g}"
-
-
-def name(rival):
-    return rival["name"] if rival else "none"
+        return "none"
+    if rival["at_least"]:
+        return f"more than {rival['lead']:.3g}: all were stopped or wrong"
+    return f"{rival['lead']:.3g}: {rival['name']}"
 
 
 def as_table(records):
     """Return a row a set, for a terminal."""
     table = Table(title="The lead of ShineCV", caption=medians(records))
     for place, heading in enumerate(HEADINGS):
-        names = heading in ("set", "rows x columns") or "fastest" in heading
-        table.add_column(heading, justify="left" if names else "right", no_wrap=place == 0)
+        words = heading in ("set", "rows x columns") or "lead" in heading
+        table.add_column(heading, justify="left" if words else "right", no_wrap=place == 0)
     for record in records:
         table.add_row(*row(record))
     return table
@@ -124,7 +116,11 @@ def list_table(rows):
 
 
 def draw(records):
-    """Draw the lead against the set, by kind, best of each kind first."""
+    """Draw the lead against the set, by kind."""
+    # Imported only here: a process that runs searches imports this module, too.
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     sets = [
         each
         for kind in KINDS
@@ -136,7 +132,7 @@ def draw(records):
         ax = figure.subplots()
         for colour, jobs in zip(COLOURS, cores, strict=False):
             for which, (label, fill) in RIVALS.items():
-                mark(ax, records, sets, jobs, which, colour, fill, f"{label}, {jobs} core(s)")
+                mark(ax, records, sets, jobs, which, colour, fill, f"{label}, {cores_of(jobs)}")
         separate(ax, sets)
         for value in (1, 5, 10):
             ax.axvline(value, color="0.8", linewidth=0.8, zorder=0)
@@ -145,6 +141,10 @@ def draw(records):
         ax.invert_yaxis()
         figure.legend(loc="outside lower center", ncols=2, fontsize=7)
     return figure
+
+
+def cores_of(jobs):
+    return "1 core" if jobs == 1 else f"{jobs} cores"
 
 
 def mark(ax, records, sets, jobs, which, colour, fill, label):
