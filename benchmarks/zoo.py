@@ -35,7 +35,6 @@ from benchmark_utils.measuring import environment
 from benchmark_utils.rivals import absent
 from benchmark_utils.settling import explore
 from benchmark_utils.zoo_contest import (
-    TOLERANCE,
     Entry,
     allowed,
     fastest,
@@ -197,7 +196,7 @@ class Judge:
         self.n_classes = 0 if each.kind == "ridge" else np.unique(y).size
         self.null = constant_loss(y, self.n_classes)
         self.criterion = kept_criterion(each.estimator, data)
-        landscape = explore(self.criterion, (TOLERANCE,), float(round(start)))
+        landscape = explore(self.criterion, (), float(round(start)))
         self.optimum = {"theta": landscape.theta, "value": landscape.value, "null": self.null}
 
     def __call__(self, entry):
