@@ -45,6 +45,8 @@ MAX_NUMBERS = 1 << 22
 MANY_NUMBERS, MANY_FOLDS = 1 << 24, 50
 # Steps with the last factor, and linear predictors that are products with X and not with a kernel.
 CORRECTIONS, REFINEMENTS = 4, 3
+# Solutions that are remembered, so that others may start from the nearest.
+MOST_REMEMBERED = 16
 # A decrement that is near enough to a common start of all folds.
 ROUGH = 1e-4
 # Normal equations whose rounding errors are a larger share of the criterion are not used.
@@ -106,6 +108,35 @@ class DirectSolution:
     n_iter: int
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The folds' solutions at some theta, for others to start from.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_hyperparameters,)
+    state : State
+    tangent : State
+        The state's derivative where all entries of theta change alike.
+    """
+
+    theta: Vector
+    state: State
+    tangent: State
+
+    def towards(self, theta: Vector, *, dual: bool) -> list[State]:
+        """Return what the solutions at another theta may be near to."""
+        change = float(np.mean(theta - self.theta))
+        pairs = list(zip(self.state, self.tangent, strict=True))
+        starts: list[State] = [self.state]
+        starts += [tuple(x + t * dx for x, dx in pairs) for t in (0.5 * change, change)]
+        if dual:
+            # The same coefficients: those of weak penalties change little.
+            a, b = self.state
+            starts.append((a * np.exp(change), b))
+        return starts
+
+
 class DirectProblems:
     """The folds of a penalised linear model.
 
@@ -137,7 +168,8 @@ class DirectProblems:
         self._weight, self._held_out = weight, held_out
         self._groups = penalty.groups.reshape(-1, y.shape[1])
         self._active = self._groups != FIXED
-        self._states: dict[int, tuple[State, Vector | None]] = {}
+        self._starts: dict[int, State] = {}
+        self._known: dict[int, list[_Known]] = {}
         self._kernels: Kernels | None = None
         self._design: Design | None = None
         if prefers_dual(sizes.n_train, self._groups):
@@ -207,7 +239,8 @@ class DirectProblems:
 
     def forget(self) -> None:
         """Have the next solve begin anew."""
-        self._states.clear()
+        self._starts.clear()
+        self._known.clear()
 
     def start(self, ws: Sequence[Vector]) -> None:
         """Have the next solve begin at some variables."""
@@ -215,7 +248,7 @@ class DirectProblems:
             return  # whose samples' variables are not known
         assert self._design is not None
         W = self._design.centred(np.stack(ws).reshape(len(ws), -1, self.y.shape[2]))
-        self._states = {chunk.start: ((W[chunk].copy(),), None) for chunk in self.chunks()}
+        self._starts = {chunk.start: (W[chunk].copy(),) for chunk in self.chunks()}
 
     def _order(self) -> int:
         """Return the order of the matrices that are factorised."""
@@ -230,43 +263,55 @@ class DirectProblems:
             (lambda: self._common(folds, theta, max_iter), NEAR),
             (system.zero, SOLVED),
         ]
-        if known := self._states.pop(chunk.start, None):
-            starts.insert(0, (lambda: self._moved(system, folds, theta, *known), NEAR))
+        known = self._known.setdefault(chunk.start, [])
+        if given := self._starts.pop(chunk.start, None):
+            starts.insert(0, (lambda: given, NEAR))
+        elif known:
+            starts.insert(0, (lambda: self._predicted_start(system, folds, theta, known), NEAR))
         best: DirectSolution | None = None
         # Few steps are a sign that others were in vain.
         for start, target in starts[: None if max_iter >= MAX_ITER else 1]:
             solved = solve(system, folds, start(), max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
             corrections = CORRECTIONS if solved.n_iter < max_iter else 0
-            state, solution = self._finished(system, folds, solved, theta, corrections)
+            found, solution = self._finished(system, folds, solved, theta, corrections)
             if best is None or solution.errors.sum() < best.errors.sum():
                 best = solution
             accurate = solution.errors <= ACCURATE * np.abs(solution.values)
             if (solution.converged | accurate).all():
-                self._states[chunk.start] = state, theta
+                known.append(found)
+                del known[: -self._n_remembered]
                 return solution
+        known.clear()
         assert best is not None
         return best
 
-    def _moved(
+    @property
+    def _n_remembered(self) -> int:
+        """Of how many thetas the solutions are remembered, for others to start from."""
+        numbers = self.n_folds * self._groups.size
+        if self._kernels is not None:
+            numbers += self.n_folds * self.y.size
+        return int(np.clip(MAX_NUMBERS // (2 * numbers), 1, MOST_REMEMBERED))
+
+    def _predicted_start(
         self,
         system: PrimalSystem | DualSystem,
         folds: Folds,
         theta: Vector,
-        state: State,
-        last: Vector | None,
+        known: Sequence[_Known],
     ) -> State:
-        """Return where folds begin that were solved at another theta.
+        """Return where folds begin that were solved at other thetas: near the nearest of these.
 
-        Of weak penalties, the coefficients change little with these; of strong ones, the variables
-        of the samples do. A fold takes those of the lower objective.
+        Of a fold's solution there, of what its tangent leads to, and of what the same coefficients
+        would be, a fold takes that of the lowest objective.
         """
-        if last is None or self._kernels is None:
-            return state
-        a, b = state
-        scaled = a * np.exp(np.mean(theta - last)), b
-        better = folds.objective(system, scaled) < folds.objective(system, state)
-        return np.where(better[:, None, None], scaled[0], a), b
+        nearest = min(known, key=lambda one: float(np.abs(theta - one.theta).max()))
+        starts = nearest.towards(theta, dual=self._kernels is not None)
+        objectives = np.array([folds.objective(system, state) for state in starts])
+        lowest = np.nan_to_num(objectives, nan=np.inf).argmin(axis=0)
+        each = np.arange(len(folds))
+        return tuple(np.stack(parts)[lowest, each] for parts in zip(*starts, strict=True))
 
     def _common(self, folds: Folds, theta: Vector, max_iter: int) -> State:
         """Return where folds begin that know nothing yet: near the solution for their mean weights.
@@ -319,36 +364,36 @@ class DirectProblems:
         solved: Solved,
         theta: Vector,
         corrections: int,
-    ) -> tuple[State, DirectSolution]:
-        state, Z = solved.state, solved.Z
+    ) -> tuple[_Known, DirectSolution]:
+        state = solved.state
         linearised: Any = solved.linearised
         if not (solved.fresh or self.loss.quadratic):
-            linearised = system.linearise(Z)
+            linearised = system.linearise(solved.Z)
         last = np.full(len(folds), np.inf)
         for i in range(corrections + 1):
             ws = self._expanded(state, theta)
             Z = self._predicted(ws, system, state)
-            values, U = folds.outer(Z)
             losses, slopes = folds.training(Z)
             objective = losses + 0.5 * system.stiffness(state, state)
             force = system.pull(state, slopes)
             step = linearised.solve(force)
             dZ = system.predict(step)
             decrement = folds.relative(system.work(force, step, dZ), objective)
-            changes = np.einsum("nkm,nkm->k", U, dZ)
             done = (decrement <= SOLVED) | ~(decrement < last)
             if done.all() or i == corrections:
                 break
             last = decrement
             state = tuple(x + dx for x, dx in zip(state, step, strict=True))
-        load = system.load(U)
+        values, U = folds.outer(Z)
+        changes = np.einsum("nkm,nkm->k", U, dZ)
+        load, curvature = system.load(U), folds.curvature(Z)
         adjoint = linearised.solve(load)
         # The factor is that of the step before: a few steps of refinement make up for that.
         for _ in range(REFINEMENTS):
-            rest = system.remainder(load, adjoint, Z)
+            rest = system.remainder(load, adjoint, curvature)
             adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
         qs = self._expanded(adjoint, theta)
-        rest = system.remainder(load, adjoint, Z)
+        rest = system.remainder(load, adjoint, curvature)
         hypergradients = self._cross(ws, theta, qs)
         correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
         h = self.penalty.strength(theta)
@@ -361,13 +406,14 @@ class DirectProblems:
         errors = np.abs(changes) + PRECISION * np.abs(values) + linearised.ignored(force, load)
         # A factor that leaves more than a part of what it should have solved is known by the
         # penalty alone, too: no solution is farther away in its norm than the gradient is long.
-        again = system.predict(linearised.solve(system.remainder(force, step, Z)))
+        missed = system.remainder(force, step, curvature)
+        again = system.predict(linearised.solve(missed))
         left = np.abs(np.einsum("nkm,nkm->k", U, again))
         poor = linearised.singular | ~(left <= PART * np.abs(changes) + PRECISION * np.abs(values))
         errors += np.where(poor, left + system.length(force) * system.length(load), 0.0)
         # Unpenalised coefficients that the curvature says nothing of do not move, wherever they
         # should: what is not known is not believed.
-        left = system.unmoved(force, step, Z, slopes)
+        left = system.unmoved(missed, force, slopes)
         # Nor does a step say how far a solution is that it does not lead to.
         # Half of the gradient's square in the inverse of the penalty is the duality gap, which the
         # objective cannot fall by more than, whatever a factor says.
@@ -379,7 +425,8 @@ class DirectProblems:
         # All of these are relative to the objective, which is no larger than without coefficients.
         unknown |= ~(objective <= (1.0 + KNOWN) * folds.training(np.zeros_like(Z))[0] + TINY)
         errors, bounds = (np.where(unknown, np.inf, a) for a in (errors, bounds))
-        return state, DirectSolution(
+        tangent = linearised.solve(system.drift(state, curvature))
+        return _Known(theta, state, tangent), DirectSolution(
             ws=ws,
             values=values,
             errors=errors,
@@ -421,7 +468,7 @@ class DirectProblems:
         k, m = len(ws), self.y.shape[2]
         rows: Any = (self._design or self._kernels).rows  # type: ignore[union-attr]
         G = (rows.T @ slopes.reshape(len(slopes), -1)).reshape(-1, k, m)
-        G = np.moveaxis(G, 1, 0)
+        G = G.swapaxes(0, 1)
         if self._design is not None:
             G = self._design.transposed(G, 1.0)
         G = G * self._active
