@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+ERROR, INTERRUPTED = 2, 130  # exit codes: as argparse's, and the shell's for Ctrl-C
 MESSAGE = "hoag-shine: interrupted"
 STDERR = 2  # its file
 DEMONSTRATION = "demonstrate"  # what ``python -m hoag_shine`` does without arguments

@@ -43,6 +43,7 @@ from ..outer.steps import Outcome
 from ..persistence import load_model, save_model
 from ..search import ShineCV
 from ..utils.validation import check_count, check_seed
+from . import ERROR, INTERRUPTED
 from .tables import TableEncoder, is_table, read_table, take_column
 
 DATA_HELP = (
@@ -69,11 +70,12 @@ ESTIMATORS: dict[str, tuple[Any, str]] = {
     "gamma": (GammaRegressor, "deviance"),
     "tweedie": (TweedieRegressor, "deviance"),
 }
-# Whole numbers are labels if there are no more different ones than the first, and if each stands in
-# at least as many rows as the second says.
-MOST_LABELS, ROWS_PER_LABEL = 20, 5
+# Most different whole numbers that are taken for labels of classes, and the rows that each of them
+# must have on average.
+# Why: by judgement; the user is told, and --estimator overrides.
+MAX_LABELS = 20
+MIN_ROWS_PER_LABEL = 5
 DEFAULTS = {name: option.default for name, option in signature(ShineCV).parameters.items()}
-ERROR, INTERRUPTED = 2, 130  # exit codes: as argparse's, and the shell's for Ctrl-C
 
 
 @dataclass
@@ -175,8 +177,8 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="NAME",
         help="auto (default): logistic where the labels are text, two values, or at most "
-        f"{MOST_LABELS} whole numbers with {ROWS_PER_LABEL} rows each on average, ridge otherwise; "
-        f"or {', '.join(ESTIMATORS)}",
+        f"{MAX_LABELS} whole numbers with {MIN_ROWS_PER_LABEL} rows each on average, ridge "
+        f"otherwise; or {', '.join(ESTIMATORS)}",
     )
     parser.add_argument(
         "--power",
@@ -370,7 +372,7 @@ def _are_classes(y: Any, labels: NDArray[Any]) -> bool:
     if labels.dtype.kind not in "fiub" or labels.size <= 2:
         return True
     whole = bool((labels == np.round(labels)).all())
-    return whole and labels.size <= min(MOST_LABELS, len(y) / ROWS_PER_LABEL)
+    return whole and labels.size <= min(MAX_LABELS, len(y) / MIN_ROWS_PER_LABEL)
 
 
 def _scaler(arguments: argparse.Namespace, X: Matrix) -> StandardScaler | None:

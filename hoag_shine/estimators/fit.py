@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..inner import Solution, Status, minimize_lbfgs
 from ..inner.factorised import first_solution
 from ..problems.base import Problem
-from ..problems.direct import MANY_FOLDS, MANY_NUMBERS
+from ..problems.direct import MAX_ITERATED_FOLDS, MAX_KEPT_NUMBERS
 from ..problems.fold_weights import FoldWeights, as_fold_weights
 from ..problems.groups import UNPENALISED, Groups
 from ..problems.held_out import HeldOut
@@ -49,7 +49,11 @@ def linear_problems(
     intercept, n_folds = model.fit_intercept, len(weights)
     rows = None
     # A final fit is over after a few products. Of many folds, rows seldom have weights in common.
-    if held_out.rows.size and n_folds <= MANY_FOLDS and len(y) * n_folds <= MANY_NUMBERS:
+    if (
+        held_out.rows.size
+        and n_folds <= MAX_ITERATED_FOLDS
+        and len(y) * n_folds <= MAX_KEPT_NUMBERS
+    ):
         arrays = weights[:], held_out.dense(len(y), n_folds)
         rows = CompressedRows.of(X, y, model.loss, *arrays, fit_intercept=intercept)
         weights = as_fold_weights(arrays[0])

@@ -11,16 +11,23 @@ from ..problems.requests import HessianProduct, Solver
 from .base import AdjointProblem, Hypergradient, Vector, relative
 from .linear_system import LinearSystem, Preconditioner, positive_definite
 
-# Unpenalised variables are eliminated, a column of the Hessian each, up to this number.
-MAX_ELIMINATED = 16
-MAX_STEPS = 200
-# Products are made in single precision where the error that is allowed is at least this share of
-# the hypergradient's terms: a thousand times of what rounding does to them. They cancel near a
-# minimum, so that their sum says nothing of their size.
-SINGLE = 1e-3
-# Rounding adds up where more terms than these are summed up to an entry of a Hessian product: what
-# is allowed for rounding below has been measured up to here.
-MANY_SUMMED = 2e4
+# Most variables without a penalty that are eliminated from the linear systems.
+# Why: each costs a column of the Hessian, a product in the first pass; intercepts of up to as many
+# classes are eliminated. Beyond, errors have no bound.
+MAX_ELIMINATED_VARIABLES = 16
+# Most steps of conjugate gradient at one solution.
+# Why: by judgement; it bounds the time where the system is badly conditioned, and the error that is
+# left is reported.
+MAX_CG_STEPS = 200
+# Error that must be allowed for products to be made in single precision, as a share of the sum of
+# the sizes of the hypergradient's terms (which cancel near a minimum, so that their sum says
+# nothing of their sizes).
+# Why: it is a thousand times what rounding to float32 does to them.
+SINGLE_PRECISION_SHARE = 1e-3
+# Terms of a sum up to which the errors of Hessian products were measured.
+# Why: the rows of 20news. With more of them, the rounding that is allowed for grows in proportion,
+# which is the worst case.
+MEASURED_TERMS = 2e4
 
 
 def auto(adjoint: AdjointProblem) -> Solver[Hypergradient]:
@@ -67,7 +74,7 @@ def auto(adjoint: AdjointProblem) -> Solver[Hypergradient]:
     outer_grad, accuracy, start = adjoint.outer_grad, adjoint.accuracy, adjoint.start
     n_hvp = 0
     last = start if isinstance(start, _State) else None
-    single = accuracy >= SINGLE * (np.inf if last is None else last.size)
+    single = accuracy >= SINGLE_PRECISION_SHARE * (np.inf if last is None else last.size)
     if last is not None and last.belongs_to(theta, solution.w) and single >= last.single:
         state = last
     else:
@@ -76,7 +83,7 @@ def auto(adjoint: AdjointProblem) -> Solver[Hypergradient]:
         state = yield from _begin(adjoint, along, single)
         n_hvp = state.n_products
     n_steps = 0
-    while state.error > accuracy and n_steps < MAX_STEPS:
+    while state.error > accuracy and n_steps < MAX_CG_STEPS:
         running = [system for system in state.systems if not system.finished]
         if not running:
             break
@@ -124,7 +131,7 @@ def _begin(adjoint: AdjointProblem, along: Vector, single: bool) -> Solver[_Stat
     penalty = problem.penalty_hessian(theta) if problem.convex else None
     preconditioner = Preconditioner(estimate.diagonal, penalty, free, columns, idle)
     precision = float(np.finfo(np.float32 if single else np.float64).eps)
-    precision *= max(1.0, problem.n_summed / MANY_SUMMED)
+    precision *= max(1.0, problem.n_summed / MEASURED_TERMS)
     systems = [
         LinearSystem(side, guess, product, preconditioner, precision)
         for side, guess, product in zip(sides, guesses, products[: len(guesses)], strict=True)
@@ -153,7 +160,7 @@ def _free(problem: Problem, theta: Vector) -> NDArray[np.intp]:
     if penalty is None or not problem.convex:
         return none
     free = np.flatnonzero(penalty == 0.0)
-    return free if free.size <= MAX_ELIMINATED else none
+    return free if free.size <= MAX_ELIMINATED_VARIABLES else none
 
 
 class _State:

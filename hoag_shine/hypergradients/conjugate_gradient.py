@@ -9,8 +9,10 @@ import numpy as np
 from ..problems.requests import HessianProduct, Solver
 from .base import AdjointProblem, Hypergradient, relative
 
-# Conjugate gradients whose residual has grown so much lose to rounding, and for good.
-DIVERGED = 1e8
+# Growth of the residual, over the smallest so far, after which conjugate gradient is given up.
+# Why: half of the digits of float64. The norm of the residual may rise on the way, but what has
+# risen by so much is rounding and does not fall again.
+DIVERGED_GROWTH = 1e8
 
 
 def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient]:
@@ -54,7 +56,7 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
         norm = float(np.linalg.norm(residual))
         if norm < smallest:
             best, smallest = q.copy(), norm
-        if norm <= target or n_hvp >= max_iter or not norm <= DIVERGED * smallest:
+        if norm <= target or n_hvp >= max_iter or not norm <= DIVERGED_GROWTH * smallest:
             break
         scaled = preconditioner * residual
         energy = float(residual @ scaled)

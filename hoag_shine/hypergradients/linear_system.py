@@ -26,12 +26,14 @@ from scipy.linalg import LinAlgError
 
 from ..linalg import kernels
 from ..linalg.cholesky import cholesky_solver
+from ..linalg.precision import EPSILON
 
 Vector = NDArray[np.float64]
 
-# Rounding of a residual, in units of the precision of the products. No bound made of the residual
-# is smaller than that.
-ROUNDING = 1e3
+# Rounding of a residual, in units of the precision of the products and of the system's size. No
+# bound that is made of the residual is smaller.
+# Why: measured errors of Hessian products of up to 20,000 summed terms stay below it.
+RESIDUAL_ROUNDING = 1e3
 
 
 def positive_definite(block: NDArray[np.float64]) -> bool:
@@ -126,7 +128,7 @@ class LinearSystem:
     rhs, x, product : ndarray of shape (n,)
         Right-hand side, first guess, and H times it; the last two are taken over, not copied.
     preconditioner : Preconditioner
-    precision : float, default=machine epsilon of float64
+    precision : float, default=EPSILON
         That of the products with H.
 
     Attributes
@@ -145,13 +147,13 @@ class LinearSystem:
         x: Vector,
         product: Vector,
         preconditioner: Preconditioner,
-        precision: float = float(np.finfo(np.float64).eps),
+        precision: float = EPSILON,
     ) -> None:
         self.rhs, self.x, self.residual = rhs, x, np.subtract(rhs, product, out=product)
         self._precondition = preconditioner
         preconditioner.settle(self.x, self.residual)
         size = preconditioner.norm(rhs) + preconditioner.pull(self.x)
-        self._floor = ROUNDING * precision * size
+        self._floor = RESIDUAL_ROUNDING * precision * size
         self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
         self.direction = preconditioner(self.residual)
         self._energy = float(self.residual @ self.direction)

@@ -7,14 +7,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..linalg.precision import SUM_ROUNDING
 from ..problems.requests import Evaluate, Line, Solver
 
 Vector = NDArray[np.float64]
 
+# The constants c1 and c2 of the strong Wolfe conditions.
+# Why: Nocedal and Wright's choice for quasi-Newton methods (2nd ed., section 3.1): a loose search,
+# since a new direction is worth more than a better length along an old one.
 SUFFICIENT_DECREASE = 1e-4
 CURVATURE = 0.9
-# A value is a sum over many samples; differences below this fraction of it are rounding.
-ROUNDING = 1e-14
+# Factor by which the step grows while it is too short.
+# Why: by judgement; with the first step of a quasi-Newton method, it is rarely needed.
+EXPANSION_FACTOR = 3.0
+# Distance that a new step keeps from both ends of the interval, as a share of it.
+# Why: by judgement: the interval shrinks by a tenth at least, whatever the cubic says.
+INTERVAL_MARGIN = 0.1
+# Width of the interval, relative to its ends, at which it has collapsed.
+# Why: the value is the same to all digits over such a width.
+COLLAPSED_WIDTH = 1e-12
 
 
 class Trial(NamedTuple):
@@ -55,7 +66,7 @@ def strong_wolfe(
         decrease; None when there is none.
     n_evaluations : int
     """
-    slack = ROUNDING * abs(origin.value)
+    slack = SUM_ROUNDING * abs(origin.value)
     low, high = origin, None
     line: Line | None = None
     for n_evaluations in range(1, max_evaluations + 1):
@@ -86,12 +97,13 @@ def strong_wolfe(
 def _next_step(low: Trial, high: Trial | None) -> float | None:
     """Return the step to try next, or None when the interval has collapsed."""
     if high is None:
-        return 3.0 * low.step
+        return EXPANSION_FACTOR * low.step
     width = high.step - low.step
-    if abs(width) <= 1e-12 * max(abs(low.step), abs(high.step)):
+    if abs(width) <= COLLAPSED_WIDTH * max(abs(low.step), abs(high.step)):
         return None
-    fraction = _cubic_minimum(low, high, width) if np.isfinite(high.value) else 0.1
-    return low.step + float(np.clip(fraction, 0.1, 0.9)) * width
+    known = np.isfinite(high.value)
+    fraction = _cubic_minimum(low, high, width) if known else INTERVAL_MARGIN
+    return low.step + float(np.clip(fraction, INTERVAL_MARGIN, 1.0 - INTERVAL_MARGIN)) * width
 
 
 def _cubic_minimum(low: Trial, high: Trial, width: float) -> float:

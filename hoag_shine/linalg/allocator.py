@@ -7,8 +7,10 @@ from functools import cache
 
 import numpy as np
 
-# The GNU C library learns from no larger array: mallopt(3), M_MMAP_THRESHOLD.
-LARGEST = (1 << 25) - (1 << 16)
+# Bytes of the largest array from which the GNU C library learns to keep what is freed.
+# Why: mallopt(3), M_MMAP_THRESHOLD: the limit is 32 MiB, from which the array's header and its
+# alignment are taken off.
+LARGEST_LEARNT_BYTES = (1 << 25) - (1 << 16)
 
 
 @cache
@@ -20,7 +22,7 @@ def keep_freed_memory() -> None:
     to compute a vector. So it is shown a large one, which is never touched and takes no memory.
     Other C libraries are not changed by this.
     """
-    np.empty(LARGEST, dtype=np.uint8)
+    np.empty(LARGEST_LEARNT_BYTES, dtype=np.uint8)
 
 
 def check_room_for_classes(n_classes: int, n_samples: int, n_features: int) -> None:

@@ -21,7 +21,7 @@ from .compiled import primitive
 DTYPE = np.int16
 ITEMSIZE = np.dtype(DTYPE).itemsize
 # The norm of what is stored is below this power of two, in its unit.
-LARGEST = -97
+LARGEST_EXPONENT = -97
 
 _INT = ir.IntType(32)
 # Bits of a float32's fraction for which a half has no room.
@@ -70,7 +70,7 @@ def widen(typingctx: Any, x: Any) -> Any:
 def narrow(typingctx: Any, x: Any, row: Any) -> Any:
     """Return float64 ``x`` as what ``row`` holds: rounded to half precision, or as it is.
 
-    In half precision it is in the row's unit, where its exponent is at most ``LARGEST``.
+    In half precision it is in the row's unit, where its exponent is at most ``LARGEST_EXPONENT``.
     """
 
     def to_bits(context: Any, builder: Any, signature: Any, args: Any) -> Any:

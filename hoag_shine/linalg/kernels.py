@@ -23,6 +23,8 @@ import numpy as np
 
 from . import half, simd
 from .compiled import loop, unsigned
+from .costs import CORE_CACHE_NUMBERS
+from .precision import SUM_ROUNDING
 
 _SUMS = {"reassoc", "contract"}
 # A sum over scattered entries would be vectorised by gathering them, which is slower.
@@ -31,14 +33,15 @@ _CONTRACT = {"contract"}
 # A signed and an unsigned integer make a float in numba.
 _0, _1, _2, _3, _4 = (unsigned(i) for i in range(5))
 
-# Rows of W or G are found by the columns of X, which jump. Where G has more numbers (the first)
-# than a core's own cache holds, its rows are prefetched, this many entries (the second) ahead. Rows
-# of W are only read, and processors prefetch these by themselves: to ask for them cost a fifth.
-_NEAR, _AHEAD = 1 << 17, unsigned(32)
-# A pair whose product is below this multiple of its norms' says nothing above rounding.
-CURVATURE_FLOOR = 1e-14
-# Rows of columns that are turned into vectors at a time, so that both stay in the cache.
-_TILE = unsigned(32)
+# Entries of X by which the rows of G are fetched ahead, where G does not fit into a core's own
+# cache. The columns of X say which rows, so that no processor can guess them. Rows of W are only
+# read, and processors fetch these early enough by themselves: asking for them cost a fifth on
+# 20news.
+# Why: by judgement; about as many lines of the cache as a core can wait for at a time.
+_ENTRIES_AHEAD = unsigned(32)
+# Rows of columns that are turned into vectors at a time.
+# Why: 32 rows of 8 numbers are 2 KiB, so that both sides stay in the first-level cache.
+_TILE_ROWS = unsigned(32)
 
 
 @cache
@@ -94,7 +97,7 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
 @loop(fastmath=_CONTRACT)
 def csr_rmatmul(data, indices, starts, ends, U, G, p):
     """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`."""
-    k, p, ones, far = unsigned(U.shape[1]), unsigned(p), len(G) > p, G.size > _NEAR
+    k, p, ones, far = unsigned(U.shape[1]), unsigned(p), len(G) > p, G.size > CORE_CACHE_NUMBERS
     end, lanes = unsigned(len(indices)) - _1, simd.lanes(G)
     for i in range(unsigned(len(U))):
         first, last = starts[i], ends[i]
@@ -112,7 +115,7 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
             high = simd.load_first(U, i, c + lanes, k - c - lanes)
             for j in range(first, last):
                 if far:
-                    ahead = indices[min(j + _AHEAD, end)]
+                    ahead = indices[min(j + _ENTRIES_AHEAD, end)]
                     simd.prefetch(G, ahead, c)
                     simd.prefetch(G, ahead, c + lanes)
                 _add(data[j], low, G, indices[j], c)
@@ -125,7 +128,7 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
             low = simd.load_first(U, i, c, k - c)
             for j in range(first, last):
                 if far:
-                    simd.prefetch(G, indices[min(j + _AHEAD, end)], c)
+                    simd.prefetch(G, indices[min(j + _ENTRIES_AHEAD, end)], c)
                 _add(data[j], low, G, indices[j], c)
             if ones:
                 _add(1.0, low, G, p, c)
@@ -220,8 +223,8 @@ def dense_rmatmul(X, U, G):
 def pack(V, m, W):
     """Write vectors to columns: row c of ``V``, itself rows of length ``m``, to the c-th m of W."""
     m = unsigned(m)
-    for first in range(_0, unsigned(len(W)), _TILE):
-        rows = range(first, min(first + _TILE, unsigned(len(W))))
+    for first in range(_0, unsigned(len(W)), _TILE_ROWS):
+        rows = range(first, min(first + _TILE_ROWS, unsigned(len(W))))
         for c in range(unsigned(len(V))):
             v = V[c]
             for o in range(m):
@@ -233,8 +236,8 @@ def pack(V, m, W):
 def unpack(W, m, V):
     """Write columns to vectors, the reverse of :func:`pack`."""
     m = unsigned(m)
-    for first in range(_0, unsigned(len(W)), _TILE):
-        rows = range(first, min(first + _TILE, unsigned(len(W))))
+    for first in range(_0, unsigned(len(W)), _TILE_ROWS):
+        rows = range(first, min(first + _TILE_ROWS, unsigned(len(W))))
         for c in range(unsigned(len(V))):
             v = V[c]
             for o in range(m):
@@ -452,7 +455,7 @@ def _measured(square, vectors, units, norms, k, row):
         return False
     units[k, row] = 1.0
     if norm > 0.0 and vectors.itemsize == half.ITEMSIZE:
-        units[k, row] = math.ldexp(1.0, math.frexp(norm)[1] - half.LARGEST)
+        units[k, row] = math.ldexp(1.0, math.frexp(norm)[1] - half.LARGEST_EXPONENT)
     norms[k, row] = norm / units[k, row]
     return True
 
@@ -461,7 +464,7 @@ def _measured(square, vectors, units, norms, k, row):
 def _reciprocal(vectors, norms, row):
     """Return one over the product of a pair's vectors, or 0; all in units."""
     product = dot(vectors[0, row], vectors[1, row])
-    safe = product > CURVATURE_FLOOR * norms[0, row] * norms[1, row]
+    safe = product > SUM_ROUNDING * norms[0, row] * norms[1, row]
     return 1.0 / product if safe and 1.0 / product < np.inf else 0.0
 
 

@@ -11,18 +11,22 @@ from ..inner import Solution
 from ..inner.factorised import factorised_solution
 from ..problems.base import ProblemSet
 from ..problems.direct import DirectProblems
-from ..problems.direct.newton import MAX_ITER
+from ..problems.direct.newton import MAX_NEWTON_STEPS
 from .inner_state import Map
 from .oracle import Oracle, prior
 from .steps import Ask, Evaluation
 from .steps.base import NotFiniteError
-from .tolerances import FLOOR_SHARE
+from .tolerances import NULL_VALUE_SHARE
 
 Vector = NDArray[np.float64]
 
-# Newton steps that may be in vain: of these, what is left is shared out among the next solves; and
-# those that each may take in any case.
-MOST_VAIN, NEXT, FEWEST_STEPS = 400, 4, 20
+# Newton steps of a search that may lead nowhere; what is left of them is shared out among this many
+# of the next solves; and the steps that each solve may take in any case.
+# Why: by judgement. A solve that ends well takes five to twenty steps; the limits only bound how
+# long a search goes on at penalties where no solve ends well.
+MAX_VAIN_NEWTON_STEPS = 400
+SOLVES_SHARING_STEPS = 4
+MIN_NEWTON_STEPS = 20
 
 
 class ExactOracle(Oracle):
@@ -57,7 +61,10 @@ class ExactOracle(Oracle):
     @property
     def _most_steps(self) -> int:
         """Newton steps that the next solve may take: fewer where many were in vain."""
-        return max(FEWEST_STEPS, min(MAX_ITER, (MOST_VAIN - self._in_vain) // NEXT))
+        return max(
+            MIN_NEWTON_STEPS,
+            min(MAX_NEWTON_STEPS, (MAX_VAIN_NEWTON_STEPS - self._in_vain) // SOLVES_SHARING_STEPS),
+        )
 
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
         self.theta, self._last = theta, None
@@ -104,7 +111,7 @@ class ExactOracle(Oracle):
             grad_bound=bound,
             grad_asked=0.0,  # no more accurate if asked again
             used="newton",
-            floor=FLOOR_SHARE * self.problems.null_value,
+            floor=NULL_VALUE_SHARE * self.problems.null_value,
             exact=True,
             cheap=True,
             passes=self.n_passes,

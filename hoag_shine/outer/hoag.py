@@ -62,10 +62,13 @@ from .steps.base import NotFiniteError, ending, unbounded
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 
 Vector = NDArray[np.float64]
-# Evaluations at one theta, after which a rule that still wants more accuracy will not get it.
-MOST_REPEATS = 30
-# Multiplications for a Newton step of all folds beyond which a search takes minutes.
-SLOW = 1e11
+# Most evaluations at one theta; a rule that wants more accuracy after them does not get it.
+# Why: by judgement. An accuracy shrinks by a factor of three or so each time, so that thirty are
+# more than double precision has; it only ends a rule that asks for what cannot be had.
+MAX_EVALUATIONS_AT_THETA = 30
+# Multiplications for a Newton step of all folds beyond which a user is warned.
+# Why: at some 1e10 a second and about ten steps at each of a dozen thetas, a search takes minutes.
+SLOW_STEP_MULTIPLICATIONS = 1e11
 SELECTIONS = ("min", "one-se")
 Callback = Callable[[dict[str, Any], list[Solution]], Any]
 
@@ -344,7 +347,9 @@ class _Run:
                 except StopIteration as stop:
                     outcome = cast(Outcome, stop.value)
             again = 0 if moves else again + 1
-            if again > MOST_REPEATS or (moves and len(self.history.records) >= max_iter):
+            if again > MAX_EVALUATIONS_AT_THETA or (
+                moves and len(self.history.records) >= max_iter
+            ):
                 outcome = outcome or Outcome.MAX_ITER
             # The caller hears of an iteration once, when no evaluation will refine it any more.
             if (moves or outcome is not None) and self._stopped_by_caller():
@@ -434,7 +439,7 @@ def _direct(problems: ProblemSet) -> list[DirectProblems] | None:
     parts = [members.direct for members in sets]
     if any(part is None for part in parts):
         return None
-    if sum(part.work for part in parts) > SLOW:
+    if sum(part.work for part in parts) > SLOW_STEP_MULTIPLICATIONS:
         warn(
             f"Solving {len(problems)} folds will take minutes: use fewer folds, or max_time.",
             UserWarning,

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
 
-# Variables are compared up to here before all are.
-GLANCE = 64
+# Variables that are compared before all are.
+# Why: two vectors that differ do so at their beginnings, and 64 numbers take no time.
+COMPARED_FIRST = 64
 
 
 class ByFold:
@@ -35,7 +36,7 @@ class ByFold:
         # Two that are not the same differ at the beginning already.
         return (
             known is not None
-            and np.array_equal(known[:GLANCE], w[:GLANCE])
+            and np.array_equal(known[:COMPARED_FIRST], w[:COMPARED_FIRST])
             and np.array_equal(known, w)
         )
 

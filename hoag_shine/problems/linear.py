@@ -36,7 +36,7 @@ from scipy.linalg import LinAlgError
 
 from ..linalg import kernels
 from ..linalg.allocator import keep_freed_memory
-from ..linalg.design import MODERATE, CSRDesign, DenseDesign
+from ..linalg.design import MODERATE_SIZE, CSRDesign, DenseDesign
 from .base import Problem, ProblemSet
 from .by_fold import columns
 from .direct import DirectProblems, Sizes, affordable
@@ -54,7 +54,8 @@ Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
 
 # Blocks of rows whose held-out losses are computed together.
-PIECE = 16
+# Why: by judgement: of a block, each fold holds out few rows, and a call has a price of its own.
+HELD_OUT_BLOCKS = 16
 
 
 class LinearProblem(Problem):
@@ -369,7 +370,7 @@ class LinearProblems(ProblemSet):
         Z = self._predictors.at(ws)
         held_out = self.held_out.by(list(ws), len(self))
         values, grads = np.zeros(len(ws)), np.zeros((len(ws), self.n_params))
-        for piece in held_out.pieces(PIECE * self.design.step):
+        for piece in held_out.pieces(HELD_OUT_BLOCKS * self.design.step):
             self._add_held_out(piece, Z, values, grads)
         self._passes.n_spent += 0.5 * held_out.rows.size / len(self.y)
         if self._passes.free is not None:
@@ -425,7 +426,7 @@ class LinearProblems(ProblemSet):
     def _single(self) -> Any:
         """The dtype of Hessian products where single precision will do."""
         largest = self.train_weight.max(initial=0.0)
-        return self.design.single if 1.0 / MODERATE <= largest <= MODERATE else np.float64
+        return self.design.single if 1.0 / MODERATE_SIZE <= largest <= MODERATE_SIZE else np.float64
 
     def _add_losses(self, block: slice, Z: Array, weight: Array, G: Array) -> Array:
         """Add the gradients of a block's weighted losses to G; return the sums of the losses."""
@@ -493,5 +494,5 @@ class LinearProblems(ProblemSet):
 def _single_will_do(request: HessianProduct) -> bool:
     """Whether single precision is enough, and no number will be out of its range."""
     squares = (float(v @ v) for v in np.atleast_2d(request.v))
-    safe = (square == 0.0 or MODERATE**-4 <= square <= MODERATE**4 for square in squares)
+    safe = (square == 0.0 or MODERATE_SIZE**-4 <= square <= MODERATE_SIZE**4 for square in squares)
     return request.single and all(safe)

@@ -47,8 +47,9 @@ from .scoring import CRITERION, Scores, Scoring
 
 Vector = NDArray[np.float64]
 
-# First step of a warm start in the logarithm of the penalty, which new data hardly move.
-WARM_STEP = 0.25
+# Length of the first step of a warm start, in log penalty.
+# Why: more data hardly move the optimum, and the usual first step of 2 walks away from it.
+WARM_STEP_LENGTH = 0.25
 
 
 def _delegated(name: str) -> Any:
@@ -560,7 +561,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         return {
             "theta": np.clip(last, *bounds),
             "start": [p.restrict(w) for p, w in zip(parts, ws, strict=True)] if alike else None,
-            "first_step": WARM_STEP,
+            "first_step": WARM_STEP_LENGTH,
         }
 
     def _results(

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..linalg.precision import EPSILON
 from ..problems.base import Problem
 from ..utils.validation import check_vector, shown
 
 Array = NDArray[np.float64]
-EPS = float(np.finfo(np.float64).eps)
 # Most coordinates that are checked; drawn at random where there are more.
-MOST = 20
+# Why: by judgement: a mistake in more than a tenth of the coordinates is met nine times in ten.
+MAX_COORDINATES = 20
 
 Where = Callable[[tuple[int, ...]], str]
 
@@ -33,7 +34,7 @@ def difference(
         ahead, behind = (np.asarray(function(_as_step(s))) for s in (h, -h))
         width = h if ahead.ndim == h.ndim or not h.ndim else h[..., None]
         estimates.append((ahead - behind) / (2.0 * width))
-        rounding = 10.0 * EPS * (1.0 + np.abs(ahead) + np.abs(behind)) / width
+        rounding = 10.0 * EPSILON * (1.0 + np.abs(ahead) + np.abs(behind)) / width
     coarse, fine = estimates
     return (4.0 * fine - coarse) / 3.0, np.abs(fine - coarse) + rounding
 
@@ -52,7 +53,7 @@ def require_close(
 ) -> None:
     """Compare with finite differences, as far as these are known, and numbers of size one are."""
     expected, doubt = difference
-    allowed = rtol * np.maximum(np.abs(expected), scale) + doubt + 10.0 * EPS
+    allowed = rtol * np.maximum(np.abs(expected), scale) + doubt + 10.0 * EPSILON
     require_within(what, "finite differences say", np.asarray(found), expected, allowed, where)
 
 
@@ -130,7 +131,11 @@ def directions(n: int, rng: Any) -> list[tuple[Array, str]]:
 
 def some(n: int, rng: Any) -> list[int]:
     """Return all coordinates, or a random choice where they are many."""
-    return list(range(n)) if n <= MOST else sorted(rng.choice(n, MOST, replace=False).tolist())
+    return (
+        list(range(n))
+        if n <= MAX_COORDINATES
+        else sorted(rng.choice(n, MAX_COORDINATES, replace=False).tolist())
+    )
 
 
 def name_of(problem: Any) -> str:

@@ -23,8 +23,9 @@ from .comparisons import (
     require_untouched,
 )
 
-# Of a loss, as many as make no sense to check.
-MOST_OUTPUTS = 1000
+# Most outputs of a loss to check.
+# Why: by judgement; each costs its own differences, and more show nothing new.
+MAX_OUTPUTS = 1000
 
 
 def check_loss(
@@ -76,7 +77,7 @@ def check_loss(
     rng = check_seed("random_state", random_state)
     if n_outputs is None:
         n_outputs = 3 if loss.shift_invariant else loss.n_predictors
-    check_count("n_outputs", n_outputs, most=MOST_OUTPUTS)
+    check_count("n_outputs", n_outputs, most=MAX_OUTPUTS)
     y = _targets(loss, n_outputs, rng) if targets is None else _given_targets(targets)
     y = y.reshape(len(y), 1, -1)
     z = _predictors((len(y), 3, y.shape[2]), largest, rng)

@@ -7,8 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Characters of a reader's complaint that a message shows: some quote what they trip over.
-LONGEST = 200
+from .text import shortened
 
 
 @contextmanager
@@ -38,6 +37,6 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         # file has.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        reason = str(error).rstrip(".") or type(error).__name__
-        reason = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}..."
+        # Some readers quote all that they trip over.
+        reason = shortened(str(error).rstrip(".") or type(error).__name__)
         raise ValueError(f"{os.fspath(path)!r} is not {kind}: {reason}.") from error

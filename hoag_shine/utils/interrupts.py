@@ -22,7 +22,8 @@ from sklearn import get_config, set_config
 from .warn import as_here
 
 # Seconds after which a wait for threads looks whether the user insists on an end.
-LOOK = 0.1
+# Why: no user notices a tenth of a second.
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def _as_caller() -> Callable[[], None]:
@@ -211,7 +212,7 @@ class Threads:
 
 def _running(calls: Sequence[Future[Any]]) -> bool:
     """Wait a little, and return whether some calls have not ended."""
-    return bool(wait(calls, timeout=LOOK).not_done)
+    return bool(wait(calls, timeout=SECONDS_BETWEEN_LOOKS).not_done)
 
 
 def set_fitted(estimator: Any, fitted: Mapping[str, Any]) -> None:

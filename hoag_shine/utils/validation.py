@@ -16,12 +16,11 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from .text import shortened
 from .warn import warn
 
 # What scikit-learn takes for an argument that is not there.
 NOT_GIVEN = "no_validation"
-# Characters of a value that a message shows.
-LONGEST = 200
 
 
 def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options: Any) -> Any:
@@ -121,7 +120,7 @@ def shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # as that of integers of more than 4,300 digits
         text = f"a {type(value).__name__}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return shortened(text)
 
 
 def check_number(name: str, value: Any, expected: str = "a positive number") -> float:

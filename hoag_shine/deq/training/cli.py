@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..._version import __version__
+from ...cli import ERROR, INTERRUPTED
 from ...utils.files import reading
 from ..backward import METHODS, RECORDERS
 from ..mdeq import CONFIGS, MDEQ
@@ -45,7 +46,6 @@ OVERRIDES = (
     "weight_decay",
     "optimizer",
 )
-ERROR, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,19 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...inner.inverse_hessian import InverseHessian
-from .base import Evaluation, Vector
+from .base import NEAR_DISTANCE, Evaluation, Vector
 
-# Secants of a model of several hyperparameters.
-MOST_SECANTS = 30
 Array = NDArray[np.float64]
 
-# Evaluations further away in log penalty than this say nothing of the curvature at the result: of
-# those whose errors are certain, and of others, which tell of it only from further away.
-NEAR, NOT_FAR = 1.0, 2.0
-# No term of the criterion changes faster than exp(2 theta): the coefficients of ridge regression
-# are sums of sigmoids of theta, and the criterion is their square. By so much the curvature at the
-# result may be less than between it and an evaluation at some distance.
-FASTEST = 2.0
+# Most secants of a model of several hyperparameters.
+# Why: by judgement. Up to as many hyperparameters their Hessian is fitted; for more, a quasi-Newton
+# model with more pairs than this is rarely better.
+MAX_SECANTS = 30
+# Distance in log penalty within which an evaluation whose errors are estimates tells of the
+# curvature at the result; where errors are certain, it is NEAR_DISTANCE.
+# Why: slopes must differ by more than their errors, which takes a longer way where these are
+# larger.
+ESTIMATED_NEAR_DISTANCE = 2.0
+# Largest rate, per unit of log penalty, at which the curvature of the criterion may die away.
+# Why: coefficients of ridge regression are sums of sigmoids of theta, which change no faster than
+# exp(theta), and the criterion is their square.
+CURVATURE_DECAY_RATE = 2.0
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,9 @@ def _in_a_box(
     evaluations: Sequence[Evaluation], best: Evaluation, lower: Vector, upper: Vector
 ) -> tuple[tuple[Vector, Vector], float]:
     """Return a box around the result, and what can at most be gained in it."""
-    reach = np.minimum((2.0 if best.exact else 1.0) * np.abs(likely_step(evaluations, best)), NEAR)
+    reach = np.minimum(
+        (2.0 if best.exact else 1.0) * np.abs(likely_step(evaluations, best)), NEAR_DISTANCE
+    )
     start, end = np.maximum(best.theta - reach, lower), np.minimum(best.theta + reach, upper)
     gains = np.zeros(best.theta.size)
     for fall, width in (
@@ -199,13 +205,13 @@ def likely_step(evaluations: Sequence[Evaluation], best: Evaluation) -> Vector:
 
     A unit where there is no model.
     """
-    near = [s for s in evaluations if 0.0 < np.abs(s.theta - best.theta).max() <= NEAR]
+    near = [s for s in evaluations if 0.0 < np.abs(s.theta - best.theta).max() <= NEAR_DISTANCE]
     near = sorted((s for s in near if _tells(s, best)), key=_distance(best))
     steps = np.array([s.theta - best.theta for s in near]).reshape(-1, best.theta.size)
     rises = np.array([s.grad - best.grad for s in near]).reshape(-1, best.theta.size)
     step = _newton_step(steps, rises, best.grad)
     if step is None:
-        step = _quasi_newton_step(steps[:MOST_SECANTS], rises[:MOST_SECANTS], best.grad)
+        step = _quasi_newton_step(steps[:MAX_SECANTS], rises[:MAX_SECANTS], best.grad)
     return step
 
 
@@ -218,7 +224,7 @@ def _tells(evaluation: Evaluation, best: Evaluation) -> bool:
 def _newton_step(steps: Array, rises: Array, grad: Vector) -> Vector | None:
     """Return Newton's step by the Hessian that fits best, None where steps do not determine it."""
     d = grad.size
-    if not d <= len(steps) or d > MOST_SECANTS:
+    if not d <= len(steps) or d > MAX_SECANTS:
         return None
     weight = 1.0 / (steps**2).sum(axis=1, keepdims=True)  # a Hessian changes with the distance
     hessian, _, rank, _ = np.linalg.lstsq(weight * steps, weight * rises, rcond=1e-6)
@@ -234,7 +240,7 @@ def _quasi_newton_step(steps: Array, rises: Array, grad: Vector) -> Vector:
     model = InverseHessian(grad.size, max(1, len(steps)))
     for step, rise in zip(steps[::-1], rises[::-1], strict=True):
         model.append(step, rise)
-    return np.asarray(model @ grad) if model.n_pairs else np.full(grad.size, NEAR)
+    return np.asarray(model @ grad) if model.n_pairs else np.full(grad.size, NEAR_DISTANCE)
 
 
 def _distance(best: Evaluation) -> Callable[[Evaluation], float]:
@@ -255,12 +261,12 @@ def seen_curvature(evaluations: Sequence[Evaluation], best: Evaluation, side: fl
     is less than on the way there, and that less what it may change on the way. Of others, the
     largest that is left when errors are taken off.
     """
-    x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
+    x, reach = float(best.theta[0]), NEAR_DISTANCE if best.exact else ESTIMATED_NEAR_DISTANCE
     found = []
     for other in evaluations:
         distance = float(other.theta[0]) - x
         if 0.0 < (side * distance if best.exact else abs(distance)) <= reach:
-            change = np.exp(-FASTEST * abs(distance)) if best.exact else 1.0
+            change = np.exp(-CURVATURE_DECAY_RATE * abs(distance)) if best.exact else 1.0
             found.append(change * _curvature(best, other, distance))
     if not found:
         return 0.0

@@ -7,28 +7,50 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..tolerances import FLOOR_SHARE
+from ..tolerances import NULL_VALUE_SHARE
 from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, ending, pessimistic
 from .certificate import Certificate, certify, seen_curvature
-from .secant import FIRST_ACCURACY, FIRST_RADIUS, secant
+from .secant import FIRST_STEP_LENGTH, FIRST_VALUE_ERROR, secant
 
-# No gap between evaluations stays wider than a step of a grid of this many values over the range,
-# unless evaluations show that it hides nothing.
-GRID = 20
-# Where passes are dear, looks may cost this share of what the search has cost.
-SHARE_OF_PASSES = 0.2
-# What is left of a term of the criterion at a distance of d from its steepest place: its derivative
-# falls like DECAY exp(-d).
-DECAY = 4.0
-# Gaps that are wider by this factor are as wide.
-ABOUT = 1.05
-# An evaluation that leaves open whether it is lower is asked for again with this share of its
-# error.
-SHARPER = 0.3
-# The lowest point of a cubic is not looked at that is nearer to an end than this, in steps.
-CLOSE = 0.02
-# Attempts to make what can still be gained certain, and local searches that looks may start.
-MOST_ATTEMPTS, MOST_BASINS = 20, 10
+# Values of a grid over the range, a step of which is the widest gap between evaluations that is
+# left alone although nothing shows that it hides nothing.
+# Why: it is the grid that users would otherwise search, such as LogisticRegressionCV(Cs=20); their
+# result must not be better.
+GRID_VALUES = 20
+# Passes that looks at the range may cost, as a share of those that the search has cost, where
+# passes are not cheap.
+# Why: by judgement: a user gives a fifth for knowing the neighbourhood of the result.
+LOOK_PASS_SHARE = 0.2
+# Factor a in the bound a exp(-d) on the slope of a dip of depth 1 at a distance d from its steepest
+# place.
+# Why: the derivative of the sigmoid 1 / (1 + exp(theta)) is at most exp(-|theta|), and that of its
+# square at most twice that; the other factor of two is a margin.
+DIP_SLOPE_FACTOR = 4.0
+# Width up to which a gap counts as a step of the grid, in steps.
+# Why: rounding, and bounds that are not a whole number of steps away.
+GAP_SLACK_FACTOR = 1.05
+# Error with which an evaluation is asked for again that leaves open whether it is lower than the
+# best, as a share of its last error.
+# Why: by judgement; it is asked for again until its error no longer leaves that open.
+LOOK_ERROR_SHARE = 0.3
+# Distance from the ends of a gap within which the lowest point of a cubic is not looked at, in
+# steps of the grid.
+# Why: by judgement; the evaluation at the end says the same.
+CUBIC_END_STEPS = 0.02
+# Longest step by a parabola or Newton's method that makes the best evaluation more certain, in log
+# penalty.
+# Why: half of the distance within which a parabola describes the criterion.
+MAX_CERTAIN_STEP = 0.5
+# Difference of log penalties below which two evaluations are at the same place.
+# Why: by judgement; no criterion changes over it by more than rounding.
+SAME_THETA_DISTANCE = 1e-9
+# Most evaluations that are to make what can still be gained certain.
+# Why: by judgement. Every second one halves the interval, so that ten halvings make it a thousandth
+# as wide.
+MAX_ATTEMPTS = 20
+# Most local searches that looks may start.
+# Why: by judgement; it bounds the time where the criterion has many minima.
+MAX_BASINS = 10
 
 
 def global_search(
@@ -36,7 +58,7 @@ def global_search(
     lower: Vector,
     upper: Vector,
     tol: float,
-    first_step: float = FIRST_RADIUS,
+    first_step: float = FIRST_STEP_LENGTH,
     accuracy: float | None = None,
     looks: bool = True,
 ) -> StepRule:
@@ -78,7 +100,7 @@ def global_search(
         return seen.outcome()
     spent = seen.passes
     yield from _make_certain(seen)
-    for _ in range(MOST_BASINS):
+    for _ in range(MAX_BASINS):
         lower_one = yield from _look(seen, spent)
         if lower_one is None:
             break
@@ -97,7 +119,7 @@ class _Seen:
     def __init__(self, lower: Vector, upper: Vector, tol: float, accuracy: float) -> None:
         self.lower, self.upper = lower, upper
         self.tol, self.accuracy = tol, accuracy
-        self.step = float(upper[0] - lower[0]) / (GRID - 1)
+        self.step = float(upper[0] - lower[0]) / (GRID_VALUES - 1)
         self.evaluations: list[Evaluation] = []
         self.candidates: list[Evaluation] = []
         self.passes = 0.0
@@ -124,7 +146,9 @@ class _Seen:
         which has no intercept either.
         """
         null = abs(self.evaluations[-1].value) or np.inf
-        return self.tol**2 * max(abs(self.best.value), min(self.best.floor, FLOOR_SHARE * null))
+        return self.tol**2 * max(
+            abs(self.best.value), min(self.best.floor, NULL_VALUE_SHARE * null)
+        )
 
     def others(self, evaluation: Evaluation) -> list[Evaluation]:
         return [s for s in self.evaluations if s is not evaluation and s.reliable]
@@ -164,13 +188,16 @@ class _Seen:
             return self._beyond(left or right, -1.0 if left is None else 1.0)
         a, b = _at(left), _at(right)
         place, value = _lowest(left, right)
-        if self.best.value - value > self.negligible and _apart(place, a, b) > CLOSE * self.step:
+        if (
+            self.best.value - value > self.negligible
+            and _apart(place, a, b) > CUBIC_END_STEPS * self.step
+        ):
             return place
-        if b - a <= ABOUT * self.step:
+        if b - a <= GAP_SLACK_FACTOR * self.step:
             return None
         # A local search makes slopes small: only those of looks say that nothing is near.
         telling = [s for s in (left, right) if s not in self.candidates]
-        if telling and all(b - a <= ABOUT * 2.0 * self._reach(s) for s in telling):
+        if telling and all(b - a <= GAP_SLACK_FACTOR * 2.0 * self._reach(s) for s in telling):
             return None
         if self.best in (left, right) and b - a > 2.0 * self.step:
             return a + self.step if left is self.best else b - self.step
@@ -183,7 +210,7 @@ class _Seen:
         """
         depth = max(evaluation.value - self.best.value, 0.0) + self.negligible
         slope = abs(_slope(evaluation))
-        return float(np.log(DECAY * depth / slope)) if slope > 0.0 else np.inf
+        return float(np.log(DIP_SLOPE_FACTOR * depth / slope)) if slope > 0.0 else np.inf
 
     def _beyond(self, last: Evaluation | None, direction: float) -> float | None:
         """Return where to look between the outermost evaluation and the bound."""
@@ -229,7 +256,7 @@ def _make_certain(seen: _Seen) -> Generator[Ask, Evaluation, None]:
 
     Where errors are estimates, the curvature that ends the search is seen by looks.
     """
-    for attempt in range(MOST_ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         ask = _wish(seen, halve=attempt % 2 == 1)
         if ask is None:
             return
@@ -258,7 +285,7 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     if certificate.gain <= seen.negligible:
         return None
     target = _nearer(seen, best, certificate, halve=halve)
-    known = any(abs(target - _at(s)) < 1e-9 for s in seen.evaluations)
+    known = any(abs(target - _at(s)) < SAME_THETA_DISTANCE for s in seen.evaluations)
     return None if known else Ask(np.array([target]))
 
 
@@ -269,7 +296,7 @@ def _nearer_minimum(seen: _Seen, best: Evaluation, ask: Ask, curvature: float) -
         return None
     if slope <= best.slope_error:  # of which more has to be known before it leads anywhere
         return ask._replace(grad_accuracy=0.5 * best.slope_error)
-    step = np.clip(-_slope(best) / curvature, -0.5, 0.5)
+    step = np.clip(-_slope(best) / curvature, -MAX_CERTAIN_STEP, MAX_CERTAIN_STEP)
     target = np.clip(best.theta + step, seen.lower, seen.upper)
     return ask._replace(theta=target) if abs(target[0] - _at(best)) > seen.tol else None
 
@@ -294,8 +321,10 @@ def _nearer(seen: _Seen, best: Evaluation, certificate: Certificate, *, halve: b
     curvature = seen_curvature(seen.evaluations, best, -float(np.sign(slope)))
     step = -slope / curvature if curvature > 0.0 else -0.5 * (np.sign(slope) or 1.0)
     (start,), (end,) = certificate.interval
-    target = float(np.clip(_at(best) + np.clip(step, -0.5, 0.5), start, end))
-    if halve or any(abs(target - _at(s)) < 1e-9 for s in seen.evaluations):
+    step = np.clip(step, -MAX_CERTAIN_STEP, MAX_CERTAIN_STEP)
+    target = float(np.clip(_at(best) + step, start, end))
+    known = any(abs(target - _at(s)) < SAME_THETA_DISTANCE for s in seen.evaluations)
+    if halve or known:
         return float(0.5 * (_at(best) + (start if slope > 0.0 else end)))
     return target
 
@@ -305,9 +334,9 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Evaluation, Evaluation | 
     while (target := seen.next_look()) is not None:
         best = seen.best
         before = seen.passes
-        evaluation = yield Ask(np.array([target]), relative=FIRST_ACCURACY, look=True)
+        evaluation = yield Ask(np.array([target]), relative=FIRST_VALUE_ERROR, look=True)
         while _undecided(evaluation, best) and evaluation.error > seen.negligible:
-            wanted = max(SHARPER * evaluation.error, seen.negligible)
+            wanted = max(LOOK_ERROR_SHARE * evaluation.error, seen.negligible)
             if evaluation.final or evaluation.exhausted:
                 break
             evaluation = yield Ask(evaluation.theta, wanted, look=True)
@@ -315,7 +344,7 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Evaluation, Evaluation | 
         if _lower(evaluation, best, seen.negligible):
             return evaluation
         cost = seen.passes - before
-        if not evaluation.cheap and seen.passes + 2.0 * cost > (1.0 + SHARE_OF_PASSES) * spent:
+        if not evaluation.cheap and seen.passes + 2.0 * cost > (1.0 + LOOK_PASS_SHARE) * spent:
             return None
     return None
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from .base import Ask, Evaluation, Outcome, StepRule, Vector
 
-# Each evaluation halves the bracket at worst: this many make any bracket narrower than rounding.
-MAX_EVALUATIONS = 60
+# Most evaluations on the way to the root.
+# Why: each halves the bracket at worst, and 60 halvings make any bracket narrower than rounding.
+MAX_ROOT_EVALUATIONS = 60
 
 
 def one_standard_error(
@@ -46,7 +47,7 @@ def one_standard_error(
     farthest = float(np.max(upper - best.theta))
     inside, outside = 0.0, np.inf
     t = min(1.0, farthest)
-    for _ in range(MAX_EVALUATIONS):
+    for _ in range(MAX_ROOT_EVALUATIONS):
         evaluation = yield at(t)
         excess = evaluation.value - evaluation.prior - (best.value - best.prior) - standard_error
         within = excess + evaluation.error <= 0.0

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .base import (
-    SHARE_BY_VALUE,
-    SHARE_OF_GAIN,
-    SHARE_OF_GRADIENT,
+    GAIN_ERROR_SHARE,
+    GAIN_ERROR_SHARE_BY_VALUE,
+    GRADIENT_ERROR_SHARE,
+    NEAR_DISTANCE,
     Ask,
     Evaluation,
     Outcome,
@@ -19,21 +20,32 @@ from .base import (
     Vector,
 )
 
-FIRST_RADIUS = 2.0
-# Where the search converges, a step gains less than the one before: of an evaluation at a new
-# place, this share of the error is asked for that the last gain would allow.
-NEXT_GAIN = 0.6
-# The error of the first evaluation, of which nothing is known before, relative to its value.
-FIRST_ACCURACY = 0.05
-# A secant through points further apart than this is no ground to stop on.
-NEAR = 1.0
-# Newer evaluations may contradict older ones this many times; after that, derivatives are not
-# believed.
-MAX_CORRECTIONS = 5
-# Where values decide against derivatives, the inner gradients fall to this before they may.
-VALUE_TOLERANCE = 2e-5
-# Without reliable derivatives, the parabola's points stand no further from its middle than this.
-PARABOLA = 0.5
+# Length of the first step, in log penalty.
+# Why: by judgement: a factor of 7 in the penalty. Steps double until the derivative changes its
+# sign, and the bounds are 18 away.
+FIRST_STEP_LENGTH = 2.0
+# Error that is allowed of an evaluation at a new place, in units of what the gain of the last step
+# would allow.
+# Why: where a search converges, a step gains less than the one before. By judgement; if it asks for
+# too little, the evaluation is refined.
+NEXT_GAIN_SHARE = 0.6
+# Error that is allowed of the first evaluation at a place of which nothing is known, relative to
+# its value.
+# Why: by judgement; if it asks for too little, the evaluation is refined.
+FIRST_VALUE_ERROR = 0.05
+# Times that newer evaluations may contradict older ones.
+# Why: by judgement. Each takes out an early evaluation whose error was underestimated; a search in
+# which it happens more often must not go round in circles.
+MAX_CONTRADICTIONS = 5
+# Norm of the inner gradient, relative to that at the start, before values may decide against
+# derivatives.
+# Why: an inner solve that is stopped early regularises, and plain SHINE on 20news took such values
+# for better than the optimum.
+GRADIENT_TOLERANCE_BY_VALUE = 2e-5
+# Distance in log penalty of the points of a parabola through values from its middle.
+# Why: by judgement. Nearer, the difference of the values is lost in their errors; further away, the
+# criterion is no parabola.
+PARABOLA_HALF_WIDTH = 0.5
 
 
 def secant(
@@ -41,7 +53,7 @@ def secant(
     lower: Vector,
     upper: Vector,
     tol: float,
-    first_step: float = FIRST_RADIUS,
+    first_step: float = FIRST_STEP_LENGTH,
     known: Sequence[Evaluation] = (),
 ) -> StepRule:
     r"""Find the root of the derivative in one hyperparameter, or failing that, the lowest value.
@@ -62,15 +74,17 @@ def secant(
     """
     search = _Search(float(lower[0]), float(upper[0]), first_step)
     search.evaluations = sorted(known, key=_at)
-    search.add((yield Ask(theta, relative=FIRST_ACCURACY)))
+    search.add((yield Ask(theta, relative=FIRST_VALUE_ERROR)))
     while True:
         move = search.propose()
         middle = search.middle
         negligible = tol**2 * middle.size
         wanted = max(search.share * move.gain, negligible)
         # The parabola through three values says less of a gain than two derivatives do.
-        enough = negligible if search.reliable else SHARE_BY_VALUE * negligible
-        tolerance = np.inf if search.reliable or not search.rejected else VALUE_TOLERANCE
+        enough = negligible if search.reliable else GAIN_ERROR_SHARE_BY_VALUE * negligible
+        tolerance = (
+            np.inf if search.reliable or not search.rejected else GRADIENT_TOLERANCE_BY_VALUE
+        )
         slope = _slope_that_matters(middle, move, negligible)
         short = middle.error > wanted or middle.tolerance > tolerance
         if (short and not middle.final) or middle.improvable(slope):
@@ -78,7 +92,7 @@ def secant(
         elif abs(move.target - _at(middle)) <= tol or move.most <= enough:
             return search.outcome()
         else:
-            ahead = max(NEXT_GAIN * wanted, negligible)
+            ahead = max(NEXT_GAIN_SHARE * wanted, negligible)
             search.add((yield Ask(np.array([move.target]), ahead, tolerance)))
 
 
@@ -107,7 +121,7 @@ def _slope_that_matters(evaluation: Evaluation, move: _Move, negligible: float) 
     step = abs(move.target - _at(evaluation)) or np.inf
     curvature = 2.0 * move.gain / step**2 if move.curvature is None else move.curvature
     worthless = float(np.sqrt(2.0 * negligible * curvature))
-    return max(SHARE_OF_GRADIENT * abs(_slope(evaluation)), worthless)
+    return max(GRADIENT_ERROR_SHARE * abs(_slope(evaluation)), worthless)
 
 
 def _outdated(old: Evaluation, new: Evaluation) -> bool:
@@ -119,7 +133,9 @@ def _outdated(old: Evaluation, new: Evaluation) -> bool:
     distance = abs(_at(new) - _at(old))
     steepest = max(abs(_slope(old)), abs(_slope(new)))
     explained = steepest * distance + old.error + new.error
-    return new.reliable and distance <= NEAR and abs(new.value - old.value) > 2.0 * explained
+    return (
+        new.reliable and distance <= NEAR_DISTANCE and abs(new.value - old.value) > 2.0 * explained
+    )
 
 
 class _Search:
@@ -140,7 +156,7 @@ class _Search:
             self.start = _at(evaluation)
         self.evaluations = [s for s in self.evaluations if _at(s) != _at(evaluation)]
         outdated = any(_outdated(s, evaluation) for s in self.evaluations)
-        if outdated and self.corrections < MAX_CORRECTIONS:
+        if outdated and self.corrections < MAX_CONTRADICTIONS:
             self.corrections += 1
             self.evaluations = [s for s in self.evaluations if not _outdated(s, evaluation)]
         if not first and abs(_at(evaluation) - _at(self.latest)) > 0.99 * self.radius:
@@ -165,7 +181,7 @@ class _Search:
     @property
     def share(self) -> float:
         """The share of a step's expected gain that a value's error may amount to."""
-        return SHARE_OF_GAIN if self.reliable else SHARE_BY_VALUE
+        return GAIN_ERROR_SHARE if self.reliable else GAIN_ERROR_SHARE_BY_VALUE
 
     @property
     def rejected(self) -> bool:
@@ -199,11 +215,13 @@ class _Search:
         self.widths.append(abs(width))
         if len(self.widths) > 3 and self.widths[-1] > 0.5 * self.widths[-4]:
             step = 0.5 * width
-        elif reach > NEAR:
+        elif reach > NEAR_DISTANCE:
             # A line through distant points says little.
             step = min(max(step / width, 0.25), 0.75) * width
         gain = 0.5 * abs(slope * step)
-        return _Move(x + step, gain, gain if reach <= NEAR else _most(slope, width), curvature)
+        return _Move(
+            x + step, gain, gain if reach <= NEAR_DISTANCE else _most(slope, width), curvature
+        )
 
     def _distinct(self, others: list[Evaluation]) -> Evaluation:
         """Return the nearest evaluation whose derivative differs by more than both errors."""
@@ -257,17 +275,17 @@ class _Search:
         curvature = (_slope(neighbour) - _slope(self.best)) / (_at(neighbour) - x)
         reach = -_slope(self.best) / curvature * direction if curvature > 0.0 else self.radius
         if _slope(self.best) * direction > 0.0:
-            reach = PARABOLA
-        target = x + direction * min(max(reach, PARABOLA), self.radius)
+            reach = PARABOLA_HALF_WIDTH
+        target = x + direction * min(max(reach, PARABOLA_HALF_WIDTH), self.radius)
         target = min(max(target, self.lower), self.upper)
         return _Move(target, 0.5 * abs(_slope(self.best) * (target - x)), np.inf)
 
     def _inward(self, far: Evaluation, step: float, curvature: float) -> _Move:
         """Step to the parabola's minimum, or bring a neighbour nearer that makes it inaccurate."""
         distance = _at(far) - _at(self.best)
-        near = abs(distance) <= 2.0 * PARABOLA or abs(step) >= PARABOLA
+        near = abs(distance) <= 2.0 * PARABOLA_HALF_WIDTH or abs(step) >= PARABOLA_HALF_WIDTH
         if not near:
-            step = np.copysign(PARABOLA, distance)
+            step = np.copysign(PARABOLA_HALF_WIDTH, distance)
         gain = 0.5 * curvature * step**2
         return _Move(_at(self.best) + step, gain, gain if near else np.inf)
 

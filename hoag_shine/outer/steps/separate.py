@@ -9,7 +9,7 @@ import numpy as np
 
 from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, pessimistic
 from .global_search import global_search
-from .secant import FIRST_RADIUS
+from .secant import FIRST_STEP_LENGTH
 
 
 def separate(
@@ -17,7 +17,7 @@ def separate(
     lower: Vector,
     upper: Vector,
     tol: float,
-    first_step: float = FIRST_RADIUS,
+    first_step: float = FIRST_STEP_LENGTH,
     accuracy: float | None = None,
     looks: bool = True,
 ) -> StepRule:

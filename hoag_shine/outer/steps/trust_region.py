@@ -12,28 +12,42 @@ from ...inner.inverse_hessian import InverseHessian
 from .base import Ask, Evaluation, Outcome, StepRule, Vector, ending, outward, pessimistic
 from .certificate import certify, likely_step
 from .global_search import global_search
-from .secant import FIRST_RADIUS
+from .secant import FIRST_STEP_LENGTH
 
-# Largest change of one log hyperparameter in a step of several: at first, and ever.
-VECTOR_RADIUS = (1.0, 4.0)
-# Pairs that the quasi-Newton model of the criterion keeps, and those without which it says too
-# little of what can be gained to end a search.
-VECTOR_MEMORY, FEWEST_PAIRS = 10, 3
-# Where evaluations are exact, the model goes on until it promises no more than this share of the
-# criterion: less is lost then than what fewer hyperparameters would gain.
-EXACT_GAIN = 2e-5
-# Steps by all evaluations near by, after those of the model.
-POLISHES = 10
-# Length of a step that counts as none.
-TINY = 1e-6
-# Largest number of hyperparameters that are searched over their ranges one by one, and how often.
-FEW, ROUNDS = 12, 2
-
-# A value that is too good to be true makes every later step look like a failure, and a derivative
-# that is wrong in some components spoils the model: both are asked for more accurately than in a
-# search for one hyperparameter, by this factor and to this share of itself.
-CAUTION = 0.3
-SHARE_OF_GRADIENT = 0.5
+# Trust region radius at first, and the largest: what one log hyperparameter may change in a step.
+# Why: by judgement. The model knows nothing at first, and over more than one unit the criterion is
+# no parabola; noise wants penalties some units away, which single steps would take long to reach.
+FIRST_RADIUS = 1.0
+LARGEST_RADIUS = 4.0
+# Pairs that the quasi-Newton model of the criterion keeps.
+# Why: by judgement: half of what L-BFGS usually has, since searches take few steps.
+MODEL_PAIRS = 10
+# Pairs without which the model may not end a search (fewer for fewer hyperparameters).
+# Why: by judgement. A model with fewer knows the curvature in one or two directions only, and there
+# were searches that ended too early by it.
+MIN_MODEL_PAIRS = 3
+# Share of the criterion that the model must promise for the search to go on, where evaluations are
+# exact; elsewhere it is tol**2.
+# Why: less is lost by ending there than fewer hyperparameters would gain: at tol**2 alone, several
+# penalties ended above the shared one on 6 of 10 small sets.
+EXACT_GAIN_SHARE = 2e-5
+# Most steps by all evaluations near by, after those of the model.
+# Why: by judgement; with up to 30 hyperparameters such a step is Newton's and few are needed.
+MAX_POLISH_STEPS = 10
+# Length of a step, in log hyperparameters, that counts as none.
+# Why: by judgement; no criterion changes over it by as much as the smallest tol allows.
+SHORTEST_STEP_LENGTH = 1e-6
+# Most hyperparameters that are searched over their ranges one by one, and how often.
+# Why: by judgement; such searches cost a fixed number of evaluations for each hyperparameter.
+MAX_SINGLE_SEARCHES = 12
+MAX_ROUNDS = 2
+# Error of a value that is allowed here, in units of what a search for one hyperparameter allows.
+# Why: a value that is too good to be true makes every later step look like a failure, and searches
+# ended too early.
+GAIN_CAUTION_FACTOR = 0.3
+# Error of a hypergradient that is allowed here, as a share of its norm; see GRADIENT_ERROR_SHARE.
+# Why: one that is wrong in some components spoils the model, whose pairs are differences of two.
+MODEL_GRADIENT_ERROR_SHARE = 0.5
 
 
 def trust_region(
@@ -41,7 +55,7 @@ def trust_region(
     lower: Vector,
     upper: Vector,
     tol: float,
-    first_step: float = FIRST_RADIUS,
+    first_step: float = FIRST_STEP_LENGTH,
     accuracy: float | None = None,
     looks: bool = True,
 ) -> StepRule:
@@ -62,9 +76,9 @@ def trust_region(
     search = _Several(theta, lower, upper, tol, accuracy, looks)
     start = np.ones_like(theta)
     best = yield from search.on_line(theta, start, first_step)
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         best = yield from search.by_model(best, first_step)
-        if not (looks and best.exact and theta.size <= FEW):
+        if not (looks and best.exact and theta.size <= MAX_SINGLE_SEARCHES):
             break
         before = best
         for unit in np.eye(theta.size):
@@ -93,7 +107,7 @@ class _Several:
         self.evaluations: dict[bytes, Evaluation] = {}
 
     def negligible(self, evaluation: Evaluation) -> float:
-        share = min(self.tol**2, EXACT_GAIN) if evaluation.exact else self.tol**2
+        share = min(self.tol**2, EXACT_GAIN_SHARE) if evaluation.exact else self.tol**2
         return share * evaluation.size
 
     def outcome(self, best: Evaluation) -> Outcome:
@@ -139,16 +153,15 @@ class _Several:
         self, evaluation: Evaluation, first_step: float
     ) -> Generator[Ask, Evaluation, Evaluation]:
         """Minimise by quasi-Newton steps from an evaluation; return the best one."""
-        model, polished = InverseHessian(evaluation.theta.size, VECTOR_MEMORY), 0
+        model, polished = InverseHessian(evaluation.theta.size, MODEL_PAIRS), 0
         better: Vector | None = None
-        radius, largest = VECTOR_RADIUS
-        radius = min(radius, first_step)
-        fewest = min(FEWEST_PAIRS, evaluation.theta.size)
+        radius, largest = min(FIRST_RADIUS, first_step), LARGEST_RADIUS
+        fewest = min(MIN_MODEL_PAIRS, evaluation.theta.size)
         while True:
             step, slope = self._step(model, better, evaluation, radius)
             gain, length = -0.5 * slope, float(np.abs(step).max())
-            wanted = max(CAUTION * evaluation.share * gain, self.negligible(evaluation))
-            grad = SHARE_OF_GRADIENT * float(np.linalg.norm(evaluation.grad))
+            wanted = max(GAIN_CAUTION_FACTOR * evaluation.share * gain, self.negligible(evaluation))
+            grad = MODEL_GRADIENT_ERROR_SHARE * float(np.linalg.norm(evaluation.grad))
             short = evaluation.error > wanted and not evaluation.final
             if short or evaluation.improvable(grad):
                 evaluation = yield from self.ask(Ask(evaluation.theta, wanted, grad_accuracy=grad))
@@ -156,11 +169,11 @@ class _Several:
             seen = model.n_pairs >= fewest or length <= self.tol * radius
             # The certificate takes the slope for constant over twice the step, or where it is an
             # estimate, over the step, with its error.
-            promised = (4.0 if evaluation.exact else 2.0 + 2.0 * SHARE_OF_GRADIENT) * gain
+            promised = (4.0 if evaluation.exact else 2.0 + 2.0 * MODEL_GRADIENT_ERROR_SHARE) * gain
             close = length <= self.tol and not evaluation.exact
             if (close or promised <= self.negligible(evaluation)) and seen:
                 # What the model has not seen, evaluations around may have.
-                if polished == POLISHES or not evaluation.exact:
+                if polished == MAX_POLISH_STEPS or not evaluation.exact:
                     return evaluation
                 if self.gain(evaluation) <= self.negligible(evaluation):
                     return evaluation
@@ -171,7 +184,7 @@ class _Several:
                 radius = max(radius, 2.0 * float(np.abs(better).max()))
                 step, slope = self._step(model, better, evaluation, radius)
                 gain, length = -0.5 * slope, float(np.abs(step).max())
-            if length < TINY or not slope < 0.0:
+            if length < SHORTEST_STEP_LENGTH or not slope < 0.0:
                 return evaluation
             trial = yield from self.ask(Ask(evaluation.theta + step, wanted))
             if np.isfinite(trial.value):

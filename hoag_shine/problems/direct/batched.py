@@ -14,10 +14,13 @@ from ...linalg.cholesky import cholesky_solver
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# Up to this order, numpy's loop over a stack of matrices is faster than LAPACK called for each.
-STACKED = 48
-# Of a matrix with a unit diagonal, a squared pivot below this is rounding: the matrix is singular
-# as far as double precision can tell.
+# Largest order at which numpy's loop over a stack of matrices is used; beyond, LAPACK is called for
+# each matrix.
+# Why: below it numpy's loop was the faster one; LAPACK's calls have a price of their own.
+MAX_STACKED_ORDER = 48
+# Squared pivot, of a matrix with a unit diagonal, below which the matrix is singular as far as
+# double precision can tell.
+# Why: elimination rounds each pivot by about its order times 1.1e-16: 1e-13 at order 1000.
 SMALLEST_PIVOT = 1e-13
 
 
@@ -58,7 +61,7 @@ class Factorised:
         self._matrix = S
         self.smallest = _smallest_pivots(S)
         self.singular = ~(self.smallest > SMALLEST_PIVOT)
-        self._solve = self._stacked() if S.shape[1] <= STACKED else self._one_by_one()
+        self._solve = self._stacked() if S.shape[1] <= MAX_STACKED_ORDER else self._one_by_one()
 
     def __call__(self, rhs: Array) -> Array:
         """Return the solutions for right-hand sides of shape (n_matrices, d, n_sides)."""

@@ -15,9 +15,10 @@ from .newton import State
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# Kernels of groups of columns are kept where they are no more than this many; a change of
-# penalties then costs no product with X.
-FEW_GROUPS = 16
+# Most groups of columns whose kernels are kept, so that a change of penalties costs no product with
+# X.
+# Why: by judgement; each takes the memory of n_rows**2 numbers.
+MAX_KEPT_KERNELS = 16
 
 
 def separable(groups: NDArray[np.intp]) -> bool:
@@ -74,7 +75,7 @@ class Kernels:
         self._by_column = bool((self._own != self._own[0]).any())
         self._bases: list[Array] | None = None
         self._names, self._place = np.unique(self._own, return_inverse=True)
-        if self._names.size <= FEW_GROUPS:
+        if self._names.size <= MAX_KEPT_KERNELS:
             self._bases = [self._product(self._place == g) for g in range(self._names.size)]
 
     def at(self, theta: Vector) -> tuple[Array, Vector]:

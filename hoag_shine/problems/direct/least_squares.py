@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linalg.precision import EPSILON
 from ..fold_weights import FoldWeights
 from ..held_out import HeldOut
 from .batched import Factorised
@@ -19,7 +20,6 @@ from .primal import Design
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
-EPSILON = float(np.finfo(np.float64).eps)
 
 
 class LeastSquares:

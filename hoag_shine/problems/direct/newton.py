@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linalg.precision import SMALLEST_NORMAL
 from ..held_out import HeldOut
 from ..losses import Loss
 
@@ -27,21 +28,41 @@ Vector = NDArray[np.float64]
 # The variables of all folds: arrays whose first axis is that of the folds.
 State = tuple[Array, ...]
 
-MAX_ITER = 100
-# Decrements in units of the objective: from where on a step with a new
-# factor leaves next to nothing, what is solved, what rounding may leave unsolved, and from where on
-# the curvature changes so little that its factor serves again.
-NEAR, SOLVED, ROUNDING, FROZEN = 1e-10, 1e-26, 1e-9, 1e-5
-# A factor that serves again must still gain this much in a step.
-GAIN = 0.1
-# The slope at the end of a step, as a share of the slope at its start, that ends a line search.
-FLAT = 0.5
-MAX_TRIALS = 40
-# A step that is cut shorter than this asks for damping.
-SHORT = 0.1
-# So many steps in a row that lower no objective by more than its last digits are rounding.
-PATIENCE, RESOLUTION = 5, 1e-12
-TINY = float(np.finfo(np.float64).tiny)
+# Most steps of a solve.
+# Why: by judgement; five to twenty are usual, and a solve that takes more makes no progress.
+MAX_NEWTON_STEPS = 100
+# Decrements, in units of the objective. The first is one from which a step with a new factor leaves
+# next to nothing.
+# Why: Newton's method squares the decrement, and 1e-20 is below all that is asked for.
+NEAR_DECREMENT = 1e-10
+# That of a solution without any error that can be measured.
+# Why: decrements are squares, and 1e-13 is the rounding of a gradient.
+TARGET_DECREMENT = 1e-26
+# That up to which a fold is solved where no step lowers it further.
+# Why: by judgement: what rounding may leave of badly conditioned problems.
+ROUNDING_DECREMENT = 1e-9
+# That from which on the curvature changes so little that its factor serves again.
+# Why: by judgement. Steps with an old factor still converge, by a constant factor each.
+FROZEN_DECREMENT = 1e-5
+# Decrement that a step with an old factor may leave, as a share; a new factor is made beyond.
+# Why: by judgement: a factorisation costs several such steps.
+REUSED_FACTOR_GAIN = 0.1
+# Slope at the end of a step that ends a line search, as a share of the slope at its start.
+# Why: by judgement: between an exact search and the 0.9 of L-BFGS, since a trial costs little
+# beside a factorisation.
+FLAT_SLOPE_SHARE = 0.5
+# Most trials of a line search.
+# Why: each shrinks the bracket by a tenth at least, mostly by half; after forty, nothing is left.
+MAX_TRIAL_LENGTHS = 40
+# Length of a step, as a share of Newton's, below which the next one is damped.
+# Why: by judgement; steps that are cut so short say that the model is of no use there.
+SHORT_STEP_LENGTH = 0.1
+# Steps in a row that lower no objective before a solve is given up.
+# Why: by judgement; each costs a factorisation, and two are enough where rounding rules.
+MAX_IDLE_NEWTON_STEPS = 5
+# Change of an objective, as a share of it, that counts as one.
+# Why: a hundred times the rounding of a sum.
+OBJECTIVE_RESOLUTION = 1e-12
 
 
 @dataclass(frozen=True)
@@ -82,7 +103,7 @@ class Folds:
         """Return decrements in units of what is left of the objective; NaN becomes infinite."""
         if not np.isfinite(self.loss.minimum):
             objective = 1.0 + np.abs(objective)  # which may lie anywhere
-        relative = np.abs(work) / np.maximum(objective, TINY)
+        relative = np.abs(work) / np.maximum(objective, SMALLEST_NORMAL)
         return np.where(np.isfinite(relative), relative, np.inf)
 
     def some(self, chosen: NDArray[np.intp]) -> Folds:
@@ -161,7 +182,7 @@ class Solved:
 
     @property
     def converged(self) -> NDArray[np.bool_]:
-        return np.asarray(self.decrement <= ROUNDING)
+        return np.asarray(self.decrement <= ROUNDING_DECREMENT)
 
 
 def solve(system: System, folds: Folds, state: State, max_iter: int, target: float) -> Solved:
@@ -190,22 +211,22 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
         dZ = system.predict(step)
         decrement = folds.relative(system.work(force, step, dZ), objective)
         # NaN is no gain.
-        slow = ~(decrement <= GAIN * last)
+        slow = ~(decrement <= REUSED_FACTOR_GAIN * last)
         if not fresh and (slow & (decrement > target)).any():
             linearised, fresh = system.linearise(Z, damping), True
             last = np.full(k, np.inf)
             continue
-        done = (decrement <= target) | (slow & (decrement <= ROUNDING))
+        done = (decrement <= target) | (slow & (decrement <= ROUNDING_DECREMENT))
         done &= damping == 0.0
         if done.all() or n_iter == max_iter or progress.ends(objective, decrement):
             break
         t = _line_search(system, folds, state, step, Z, dZ)
         t[done] = 0.0
         state = tuple(x + _by_fold(t, dx) * dx for x, dx in zip(state, step, strict=True))
-        damping = _damped(damping, (t < SHORT) & ~done, folds, Z, slopes)
+        damping = _damped(damping, (t < SHORT_STEP_LENGTH) & ~done, folds, Z, slopes)
         Z = system.predict(state)
         last, fresh = decrement, False
-        if damping.any() or not ((decrement <= FROZEN) | done).all():
+        if damping.any() or not ((decrement <= FROZEN_DECREMENT) | done).all():
             linearised, fresh = system.linearise(Z, damping), True
     decrement = np.where((damping == 0.0) & np.isfinite(decrement), decrement, np.inf)
     return Solved(state, Z, linearised, fresh and not damping.any(), decrement, n_iter)
@@ -220,12 +241,12 @@ class _Progress:
 
     def ends(self, objective: Vector, decrement: Vector) -> bool:
         """Take note of a step; return whether there have been too many in vain."""
-        lower = objective < self._objective - RESOLUTION * np.abs(objective)
+        lower = objective < self._objective - OBJECTIVE_RESOLUTION * np.abs(objective)
         ahead = lower | (decrement < self._decrement)
         self._idle = 0 if ahead.any() else self._idle + 1
         self._objective = np.fmin(self._objective, objective)
         self._decrement = np.fmin(self._decrement, decrement)
-        return self._idle == PATIENCE
+        return self._idle == MAX_IDLE_NEWTON_STEPS
 
 
 def _damped(
@@ -241,7 +262,7 @@ def _damped(
     if not (short.any() or damping.any()):
         return damping
     size = (folds.weight * (1.0 + np.abs(Z))).sum(axis=(0, 2))
-    unit = np.abs(slopes).sum(axis=(0, 2)) / np.maximum(size, TINY)
+    unit = np.abs(slopes).sum(axis=(0, 2)) / np.maximum(size, SMALLEST_NORMAL)
     more = np.maximum(10.0 * damping, 1e-2 * unit)
     less = np.where(damping > 1e-6 * unit, 0.1 * damping, 0.0)
     return np.where(short, more, less)
@@ -267,7 +288,7 @@ def _line_search(
     constant, linear = system.stiffness(state, step), system.stiffness(step, step)
     losses, slopes = folds.training(Z)
     slope = np.einsum("nkm,nkm->k", slopes, dZ) + constant
-    highest = losses + RESOLUTION * (losses + system.stiffness(state, state))
+    highest = losses + OBJECTIVE_RESOLUTION * (losses + system.stiffness(state, state))
     low, high = np.zeros_like(t), np.full_like(t, np.inf)
     at_low, at_high = slope.copy(), np.full_like(t, np.inf)
     # Where even the model expects nothing, a step is rounding: it is made if it does no harm.
@@ -277,7 +298,7 @@ def _line_search(
         rise = constant[idle] + 0.5 * linear[idle]
         t[idle[~(moved + rise <= highest[idle])]] = 0.0
     searching = np.flatnonzero(slope < 0.0)
-    for _ in range(MAX_TRIALS):
+    for _ in range(MAX_TRIAL_LENGTHS):
         if not searching.size:
             break
         now = t[searching]
@@ -287,7 +308,7 @@ def _line_search(
         along += constant[searching] + now * linear[searching]
         bad = ~np.isfinite(along)
         along[bad] = np.inf
-        size = FLAT * np.abs(slope[searching])
+        size = FLAT_SLOPE_SHARE * np.abs(slope[searching])
         rise = now * constant[searching] + 0.5 * now * now * linear[searching]
         too_long = (along > size) | ((along > 0.0) & ~(losses + rise <= highest[searching]))
         too_short = along < -size

@@ -17,17 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linalg.costs import WORKSPACE_NUMBERS
+from ...linalg.precision import SUM_ROUNDING
 from .batched import Factorised
 from .newton import Folds, State
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
-
-# The products of all pairs of columns are kept where they are no more numbers than this: Gram
-# matrices of all folds are then one product of matrices.
-MAX_PRODUCTS = 1 << 22
-# Share of its terms that rounding may leave of a sum.
-ROUNDED = 1e-14
 
 
 class Design:
@@ -80,9 +76,13 @@ class Design:
 
     @cached_property
     def _pairs(self) -> tuple[Array, NDArray[np.intp]] | None:
-        """The products of two columns, and where those of all pairs are among them."""
+        """The products of two columns, and where those of all pairs are among them.
+
+        They are kept where they fit into memory: Gram matrices of all folds are then one product
+        of matrices.
+        """
         n, d = self.rows.shape
-        if n * d * (d + 1) // 2 > MAX_PRODUCTS:
+        if n * d * (d + 1) // 2 > WORKSPACE_NUMBERS:
             return None
         i, j = np.array(list(combinations_with_replacement(range(d), 2))).T
         place = np.empty((d, d), dtype=np.intp)
@@ -302,7 +302,7 @@ def largest_share(left: Array, terms: Array) -> Vector:
 
 def less_rounding(force: Array, terms: Array) -> Array:
     """Return a sum, brought nearer to zero by what rounding may have added to it."""
-    return np.asarray(np.sign(force) * np.maximum(np.abs(force) - ROUNDED * terms, 0.0))
+    return np.asarray(np.sign(force) * np.maximum(np.abs(force) - SUM_ROUNDING * terms, 0.0))
 
 
 def _weighted(weight: Array, curvature: Array) -> Array:

@@ -7,8 +7,9 @@ import numpy as np
 from ...utils.validation import check_number, check_positive, shown
 from .base import Array, Loss
 
-# Beyond this, an exponential is replaced by its tangent: large but finite, so that what has no
-# weight does no harm.
+# Exponent beyond which an exponential is replaced by its tangent: large but finite, so that a row
+# without weight does no harm.
+# Why: exp(709) is the largest that float64 holds; 600 leaves room for products with targets.
 _LARGEST_EXPONENT = 600.0
 
 
