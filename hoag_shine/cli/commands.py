@@ -70,10 +70,11 @@ ESTIMATORS: dict[str, tuple[Any, str]] = {
     "gamma": (GammaRegressor, "deviance"),
     "tweedie": (TweedieRegressor, "deviance"),
 }
-# Most different whole numbers that are taken for labels of classes, and the rows that each of them
-# must have on average.
+# Most different whole numbers that are taken for labels of classes.
 # Why: by judgement; the user is told, and --estimator overrides.
 MAX_LABELS = 20
+# Rows that each of them must have on average.
+# Why: by judgement; as many as there are folds by default.
 MIN_ROWS_PER_LABEL = 5
 DEFAULTS = {name: option.default for name, option in signature(ShineCV).parameters.items()}
 

@@ -12,10 +12,12 @@ from ..problems.requests import Evaluate, Line, Solver
 
 Vector = NDArray[np.float64]
 
-# The constants c1 and c2 of the strong Wolfe conditions.
-# Why: Nocedal and Wright's choice for quasi-Newton methods (2nd ed., section 3.1): a loose search,
-# since a new direction is worth more than a better length along an old one.
+# The constant c1 of the strong Wolfe conditions.
+# Why: Nocedal and Wright's choice (2nd ed., section 3.1): any decrease in proportion to the slope.
 SUFFICIENT_DECREASE = 1e-4
+# The constant c2.
+# Why: Nocedal and Wright's choice for quasi-Newton methods: a loose search, since a new direction
+# is worth more than a better length along an old one.
 CURVATURE = 0.9
 # Factor by which the step grows while it is too short.
 # Why: by judgement; with the first step of a quasi-Newton method, it is rarely needed.

@@ -20,12 +20,14 @@ from .tolerances import NULL_VALUE_SHARE
 
 Vector = NDArray[np.float64]
 
-# Newton steps of a search that may lead nowhere; what is left of them is shared out among this many
-# of the next solves; and the steps that each solve may take in any case.
-# Why: by judgement. A solve that ends well takes five to twenty steps; the limits only bound how
-# long a search goes on at penalties where no solve ends well.
+# Newton steps of a search that may lead nowhere.
+# Why: by judgement. It only bounds how long a search goes on at penalties where no solve ends well.
 MAX_VAIN_NEWTON_STEPS = 400
+# Solves among which the steps that are left are shared out.
+# Why: by judgement: the first vain solves may be long, later ones are short.
 SOLVES_SHARING_STEPS = 4
+# Newton steps that each solve may take in any case.
+# Why: a solve that ends well takes five to twenty.
 MIN_NEWTON_STEPS = 20
 
 

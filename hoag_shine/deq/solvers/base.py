@@ -15,6 +15,8 @@ from ..asking import asking_is_free, chosen, may_ask, within_torch_func
 from ..low_rank import LowRank
 from ..state import FlatMap
 
+# Smallest size of the factor by which an update may change the determinant of the estimate.
+# Why: an estimate that is singular has no inverse; a tenth is by judgement.
 SMALLEST_DETERMINANT = 0.1
 
 

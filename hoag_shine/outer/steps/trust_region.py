@@ -14,10 +14,12 @@ from .certificate import certify, likely_step
 from .global_search import global_search
 from .secant import FIRST_STEP_LENGTH
 
-# Trust region radius at first, and the largest: what one log hyperparameter may change in a step.
-# Why: by judgement. The model knows nothing at first, and over more than one unit the criterion is
-# no parabola; noise wants penalties some units away, which single steps would take long to reach.
+# Trust region radius at first: what one log hyperparameter may change in a step.
+# Why: the model knows nothing yet, and over more than one unit the criterion is no parabola.
 FIRST_RADIUS = 1.0
+# The largest radius.
+# Why: by judgement. Penalties of columns that are noise grow without end, and long steps get them
+# there sooner.
 LARGEST_RADIUS = 4.0
 # Pairs that the quasi-Newton model of the criterion keeps.
 # Why: by judgement: half of what L-BFGS usually has, since searches take few steps.
@@ -37,9 +39,11 @@ MAX_POLISH_STEPS = 10
 # Length of a step, in log hyperparameters, that counts as none.
 # Why: by judgement; no criterion changes over it by as much as the smallest tol allows.
 SHORTEST_STEP_LENGTH = 1e-6
-# Most hyperparameters that are searched over their ranges one by one, and how often.
-# Why: by judgement; such searches cost a fixed number of evaluations for each hyperparameter.
+# Most hyperparameters that are searched over their ranges one by one.
+# Why: by judgement; each looks at a whole range, of which a grid has 20 values.
 MAX_SINGLE_SEARCHES = 12
+# Times that the model, and after it such searches, may begin anew.
+# Why: by judgement; it bounds the number of evaluations.
 MAX_ROUNDS = 2
 # Error of a value that is allowed here, in units of what a search for one hyperparameter allows.
 # Why: a value that is too good to be true makes every later step look like a failure, and searches
