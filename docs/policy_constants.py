@@ -67,7 +67,11 @@ def _comment_above(lines, number):
 def _markup(text):
     """Return a comment as reStructuredText, in which stars and trailing underscores mean more."""
     text = text[:1].upper() + text[1:]
-    return re.sub(r"(?<!`)\b[A-Z]+_[A-Z_]+\b(?!`)", r"``\g<0>``", text).replace("**", r"\*\*")
+    return (
+        re.sub(r"(?<!`)\b[A-Z]+_[A-Z_]+\b(?!`)", r"``\g<0>``", text)
+        .replace("**", r"\*\*")
+        .replace("|", r"\|")
+    )
 
 
 def _row(*cells):

@@ -27,7 +27,7 @@ def first_solution(part: DirectProblems, theta: Vector, max_iter: int) -> Soluti
 def factorised_solution(
     part: DirectProblems, solved: DirectSolution, k: int, theta: Vector
 ) -> Solution:
-    """Return what a Newton solve says of problem k, as any inner solver would."""
+    """Return the Newton solution of problem k in the form that any inner solver returns."""
     w = solved.ws[k]
     return Solution(
         w,

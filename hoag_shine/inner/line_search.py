@@ -50,7 +50,7 @@ def strong_wolfe(
     with :math:`c_1 = 10^{-4}` and :math:`c_2 = 0.9`. The interval between the best point so far
     and one that is too far is narrowed by cubic interpolation (Nocedal and Wright, 2nd ed.,
     algorithms 3.5 and 3.6, as a single loop). The decrease is tested up to rounding, so that the
-    search works down to machine precision, where slopes are still right and values no more.
+    search works down to machine precision, where slopes are still right but values are not.
 
     Parameters
     ----------
@@ -69,6 +69,8 @@ def strong_wolfe(
     n_evaluations : int
     """
     slack = SUM_ROUNDING * abs(origin.value)
+    # ``low`` is the lowest point with sufficient decrease. Once there is a ``high``, the interval
+    # between the two holds points that satisfy both conditions; ``high`` may lie on either side.
     low, high = origin, None
     line: Line | None = None
     for n_evaluations in range(1, max_evaluations + 1):
@@ -78,12 +80,14 @@ def strong_wolfe(
         trial = Trial(step, value, float(grad @ direction), w, grad)
         allowed = origin.value + SUFFICIENT_DECREASE * step * origin.slope + slack
         if not (np.isfinite(value) and np.isfinite(trial.slope)):
-            high = trial._replace(value=np.inf)
+            high = trial._replace(value=np.inf)  # beyond the domain, or overflow: step back
         elif value > allowed or value > low.value + slack:
-            high = trial
+            high = trial  # too far: no sufficient decrease, or no better than the best
         elif abs(trial.slope) <= -CURVATURE * origin.slope:
             return trial, n_evaluations
         else:
+            # Low enough but still steep. Where it rises towards ``high``, the minimum lies between
+            # this point and the last ``low``.
             toward_high = 1.0 if high is None else high.step - low.step
             if trial.slope * toward_high >= 0.0:
                 high = low
@@ -91,6 +95,7 @@ def strong_wolfe(
         following = _next_step(low, high)
         if following is None:
             break
+        # The next point lies on the line through two whose linear predictors are known.
         line = Line(origin.w, w, following / step)
         step = following
     return (low if low.value < origin.value else None), n_evaluations
@@ -98,7 +103,7 @@ def strong_wolfe(
 
 def _next_step(low: Trial, high: Trial | None) -> float | None:
     """Return the step to try next, or None when the interval has collapsed."""
-    if high is None:
+    if high is None:  # the slope is still steep: further out
         return EXPANSION_FACTOR * low.step
     width = high.step - low.step
     if abs(width) <= COLLAPSED_WIDTH * max(abs(low.step), abs(high.step)):
@@ -119,9 +124,10 @@ def _cubic_minimum(low: Trial, high: Trial, width: float) -> float:
     if not 0.0 < unit < np.inf:
         return 0.5
     slope_low, slope_high, fall = slope_low / unit, slope_high / unit, fall / unit
+    # d1 and d2 of equation 3.59; the fraction is 1 - (slope_high + d2 - d1) / (... + 2 d2).
     d = slope_low + slope_high + 3.0 * fall
     root = d * d - slope_low * slope_high
-    if root < 0.0:
+    if root < 0.0:  # no minimum
         return 0.5
     root = np.sqrt(root)
     denominator = slope_high - slope_low + 2.0 * root
