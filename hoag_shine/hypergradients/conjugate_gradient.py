@@ -29,10 +29,8 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
     max_iter : int, default=1000
         Largest number of Hessian products. The residual is reported in any case.
 
-    Notes
-    -----
-    Where the matrix is too badly conditioned for the arithmetic, residuals end up growing without
-    bound: the q with the smallest is returned.
+    Notes ----- Where the matrix is too badly conditioned for the arithmetic, residuals grow without
+    bound in the end: the q with the smallest residual is returned.
 
     References
     ----------
@@ -49,6 +47,7 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
         q = start.copy()
         residual -= yield HessianProduct(solution.w, q)
         n_hvp = 1
+    # Preconditioned conjugate gradient, Nocedal and Wright, algorithm 5.3; ``energy`` is r'M^-1 r.
     direction = np.zeros_like(q)
     last = np.inf
     best, smallest = q, np.inf
@@ -66,7 +65,7 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
         product = yield HessianProduct(solution.w, direction)
         n_hvp += 1
         curvature = float(direction @ product)
-        if not curvature > 0.0:
+        if not curvature > 0.0:  # H is not positive definite, as far as the arithmetic can tell
             break
         step = energy / curvature
         q += step * direction
