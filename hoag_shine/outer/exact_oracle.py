@@ -1,4 +1,4 @@
-"""The oracle of small inner problems, which are solved by factorised Hessians."""
+"""The oracle that solves small inner problems by factorised Hessians."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MIN_NEWTON_STEPS = 20
 class ExactOracle(Oracle):
     """All inner problems, solved by Newton's method to the accuracy of the arithmetic.
 
-    It gives at once what the inexact oracle approaches: nobody has to ask for accuracy.
+    Its first answer is final, however accurately it was asked.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ExactOracle(Oracle):
         self._map = map
         self._last: Evaluation | None = None
         for part in parts:
-            part.forget()  # a search begins alike, whatever has been solved before
+            part.forget()  # a search does not depend on what was solved before it
 
     @property
     def _most_steps(self) -> int:
@@ -111,7 +111,7 @@ class ExactOracle(Oracle):
             prior=shrinkage,
             grad_error=bound,
             grad_bound=bound,
-            grad_asked=0.0,  # no more accurate if asked again
+            grad_asked=0.0,  # asking again makes it no more accurate
             used="newton",
             floor=NULL_VALUE_SHARE * self.problems.null_value,
             exact=True,

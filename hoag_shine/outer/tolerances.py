@@ -58,25 +58,27 @@ def resolve_tolerance(tolerance: str | Schedule) -> Schedule | None:
 
 
 def _scheduled(schedule: Schedule, iteration: int) -> float:
-    """Return what a user's schedule says, if that is a tolerance."""
+    """Return a user's tolerance for an iteration, after checking that it is one."""
     return check_positive("what tolerance returns", schedule(iteration), zero=True)
 
 
 def search_tolerance(tol: float, pass_share: float, n_hyperparameters: int) -> float:
-    """Return at which ``tol`` a search ends that was given one, and whose passes cost so much.
+    """Return the ``tol`` at which a search ends, given the user's and what a pass costs.
 
-    It saves passes to end early, and nothing where these are nearly free. Many hyperparameters take
-    many more steps to their last digits, and fit the noise of the held-out data with them.
+    To end early saves passes; where these are nearly free, it saves nothing. Not for several
+    hyperparameters: their last digits take many more steps, and fit the noise of the held-out data.
     """
     free = pass_share <= FREE_PASS_SHARE and n_hyperparameters == 1
     return min(tol, FREE_PASS_TOL) if free else tol
 
 
 def result_accuracy(tol: float, n_params: int) -> float:
-    """Return how accurately a search that ends at ``tol`` solves what it returns.
+    """Return the relative accuracy to which a search that ends at ``tol`` solves its result.
 
-    Better than it has to know where to end: a result is looked at more closely than the way there.
+    A result is looked at more closely than the way there: it is solved better than the search needs
+    in order to end.
     """
+    # The search leaves tol**2 of the criterion; the inner error adds no more than half of that.
     accuracy = 0.5 * tol**2
     return max(
         min(accuracy, SHORT_VECTOR_ACCURACY) if n_params <= LONG_VECTOR_NUMBERS else accuracy,

@@ -1,4 +1,4 @@
-"""What a step rule asks, what it is told, and how it ends."""
+"""What a step rule asks, the answer that it gets, and how it ends."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Outcome(Enum):
 
 
 class Ask(NamedTuple):
-    """A wish for an evaluation at ``theta`` whose criterion is known to about ``accuracy``.
+    """A request for an evaluation at ``theta`` whose criterion is known to about ``accuracy``.
 
-    ``relative`` is the same relative to the criterion, where that is not known yet.
-    ``tolerance`` is what the inner gradients' norm must fall to in any case, relative to the start.
-    ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
+    ``relative`` is the same relative to the criterion, for use where that is not known yet.
+    ``tolerance`` is what the norms of the inner gradients must fall to in any case, relative to the
+    start. ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
     ``look`` says that the evaluation only tells of another part of the range: it is not a candidate
-    for the result unless it is asked for again. ``parts`` are the wishes for each hyperparameter's
-    own problems, where they are separate.
+    for the result unless it is asked for again. Where each hyperparameter has problems of its own,
+    ``parts`` are the requests for these.
     """
 
     theta: Vector
@@ -92,7 +92,7 @@ class Evaluation:
     residual : float
         Relative residual of the hypergradient's linear systems; NaN where it is not known.
     final : bool
-        Whether the inner solves have given all they can.
+        Whether the inner solves cannot become more accurate.
     tolerance : float
         Largest norm of an inner gradient, relative to that at the start.
     prior : float
@@ -100,7 +100,7 @@ class Evaluation:
     grad_error : float
         Estimated error of the hypergradient's norm; NaN where it is not known.
     grad_bound : float
-        What that error certainly does not exceed, given the inner solutions that were reached.
+        An upper bound of that error, given the inner solutions that were reached.
     grad_asked : float
         The error that was allowed.
     used : str
@@ -108,9 +108,9 @@ class Evaluation:
     n_steps : int
         Steps of an iterative method that this took.
     exhausted : bool
-        Whether the inner solves have given all they can for want of iterations.
+        Whether that is so because their iterations are used up.
     floor : float
-        A size of the criterion below which shares of it are of no interest.
+        A size of the criterion; shares of a smaller criterion are taken of this.
     exact : bool
         Whether the inner problems are solved by factorised Hessians: ``error`` and ``grad_bound``
         are then certain.
@@ -119,7 +119,8 @@ class Evaluation:
     passes : float
         Data passes since the search began.
     parts : tuple of Evaluation
-        Those of each hyperparameter's own problems, where they are separate; this is their sum.
+        Where each hyperparameter has problems of its own, the evaluations of these; this one is
+        their sum.
     """
 
     theta: Vector
@@ -150,7 +151,7 @@ class Evaluation:
 
     @property
     def size(self) -> float:
-        """What tolerances of the value are relative to: itself, or the floor if that is more."""
+        """What tolerances of the value are relative to: the value, or the floor if that is more."""
         return max(abs(self.value), self.floor)
 
     @property
@@ -179,9 +180,9 @@ class NotFiniteError(ValueError):
 
 
 def unbounded(ask: Ask, last: Evaluation) -> Evaluation:
-    """Return what stands for an evaluation that is not finite: it falls steeply towards the last.
+    """Return a substitute for an evaluation that is not finite: steeply downhill to the last one.
 
-    Its slope says no more than the direction.
+    Of its slope, only the direction means anything.
     """
     return Evaluation(
         theta=ask.theta,
@@ -202,9 +203,9 @@ def unbounded(ask: Ask, last: Evaluation) -> Evaluation:
 
 
 def pessimistic(evaluation: Evaluation) -> tuple[float, float]:
-    """Return what evaluations are compared by: the value with its error against it.
+    """Return what evaluations are compared by: the value plus its error, then the value alone.
 
-    Of those whose error is not known, by the value.
+    The second decides between evaluations whose errors are infinite.
     """
     return evaluation.value + evaluation.error, evaluation.value
 
@@ -218,7 +219,7 @@ StepRule = Generator[Ask, Evaluation, Outcome]
 
 
 def ending(evaluation: Evaluation, lower: Vector, upper: Vector) -> Outcome:
-    """Return how a search ends here: on a bound that the derivative points out of, or not."""
+    """Return how a search ends here: on a bound that the criterion falls beyond, or not."""
     return Outcome.BOUND if outward(evaluation, lower, upper).any() else Outcome.CONVERGED
 
 
