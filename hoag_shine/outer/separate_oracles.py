@@ -113,7 +113,7 @@ class SeparateOracles(Oracle):
         return float(self.fold_values.mean()) if finite else np.inf
 
     def _share(self, ask: Ask) -> list[Ask]:
-        """Return the asks of the single oracles: each gets accuracy by the size of its criterion."""
+        """Return an ask for each oracle; its accuracy is in proportion to the criterion's size."""
         sizes = np.array([s.size if s else np.nan for s in self._parts])
         shares = sizes / sizes.sum() if np.isfinite(sizes).all() else np.ones(sizes.size)
         return [

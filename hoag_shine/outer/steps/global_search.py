@@ -21,10 +21,9 @@ GRID_VALUES = 20
 # passes are not cheap.
 # Why: by judgement: a user gives a fifth for knowing the neighbourhood of the result.
 LOOK_PASS_SHARE = 0.2
-# Factor a in the bound a exp(-d) on the slope of a dip of depth 1 at a distance d from its steepest
-# place.
-# Why: the derivative of the sigmoid 1 / (1 + exp(theta)) is at most exp(-|theta|), and that of its
-# square at most twice that; the other factor of two is a margin.
+# Factor a in a exp(-d), the slope that a dip of depth 1 has at a distance d from it.
+# Why: no term of the criterion dies away faster than a sigmoid S of theta. Far from the dip
+# 4 S (1 - S), which is made of two of them and has depth 1, its slope is 4 exp(-d).
 DIP_SLOPE_FACTOR = 4.0
 # Width up to which a gap counts as a step of the grid, in steps.
 # Why: rounding, and bounds that are not a whole number of steps away.
@@ -70,14 +69,14 @@ def global_search(
 
     * A gap no wider than the step of a grid of 20 values over the range hides nothing but what the
       cubic through values and derivatives at its ends shows.
-    * A wider one hides nothing, either, if the derivatives at its ends are smaller than those of
-      a dip that would matter: the coefficients of ridge regression are sums of
+    * Nor does a wider one, if the derivatives at its ends are smaller than those of a dip that
+      would matter. The coefficients of ridge regression are sums of
       :math:`1 / (1 + e^{\theta - \theta_i})`, one for each singular value, so that no term of the
       criterion dies away faster than :math:`e^{-|\theta - \theta_i|}`.
 
     Where an evaluation is lower by more than that, a local search begins there. Where evaluations
-    are dear, looks may cost a fifth of the passes that the search has cost, so that the nearest
-    gaps are looked at and the certificate says how far that went.
+    are expensive, looks may cost a fifth of the passes that the search has cost: the nearest gaps
+    are looked at, and the certificate says which part of the range that covers.
 
     Parameters
     ----------
@@ -85,7 +84,7 @@ def global_search(
     tol : float
     first_step : float, default=2.0
     accuracy : float, optional
-        To this share of itself the criterion is solved at the result; ``tol**2`` by default.
+        Relative error of the criterion at the result; ``tol**2`` by default.
     looks : bool, default=True
         Whether to go on after the local search.
 
@@ -114,7 +113,11 @@ def global_search(
 
 
 class _Seen:
-    """The newest evaluation at each theta, and what they leave open."""
+    """The newest evaluation at each theta, and what they leave open.
+
+    ``evaluations`` are sorted by theta; ``candidates`` are those of them that may be the result,
+    which looks are not.
+    """
 
     def __init__(self, lower: Vector, upper: Vector, tol: float, accuracy: float) -> None:
         self.lower, self.upper = lower, upper
@@ -142,8 +145,8 @@ class _Seen:
     def negligible(self) -> float:
         """What a gain must exceed to be of interest.
 
-        Of the model that has no coefficients, the strongest penalty seen knows more than the floor,
-        which has no intercept either.
+        The floor is a share of the criterion at coefficients zero, intercept included. At the
+        strongest penalty seen, the intercept is fitted, so that its value is the better measure.
         """
         null = abs(self.evaluations[-1].value) or np.inf
         return self.tol**2 * max(
@@ -154,7 +157,7 @@ class _Seen:
         return [s for s in self.evaluations if s is not evaluation and s.reliable]
 
     def outcome(self) -> Outcome:
-        """Return how the search ends: certain, unless the method itself knows no errors."""
+        """Return how the search ends; a method that knows no errors cannot be uncertain."""
         best = self.best
         gain = certify(self.evaluations, best, self.lower, self.upper).gain
         silent = not (best.exact or best.slope_error < np.inf)
@@ -173,7 +176,7 @@ class _Seen:
     def _urgency(
         self, gap: tuple[Evaluation | None, Evaluation | None], x: float
     ) -> tuple[int, float]:
-        """Gaps that are seen to be lower come first, then stronger penalties, the nearest first."""
+        """Return a key: gaps with a lower value inside come first, then stronger penalties."""
         left, right = gap
         inner = [_at(s) for s in gap if s is not None]
         weaker = 2 if sum(inner) / len(inner) < x else 1
@@ -195,7 +198,8 @@ class _Seen:
             return place
         if b - a <= GAP_SLACK_FACTOR * self.step:
             return None
-        # A local search makes slopes small: only those of looks say that nothing is near.
+        # A local search seeks places with small slopes; only the slope of a look, whose place was
+        # not chosen for it, says that no dip is near.
         telling = [s for s in (left, right) if s not in self.candidates]
         if telling and all(b - a <= GAP_SLACK_FACTOR * 2.0 * self._reach(s) for s in telling):
             return None
@@ -204,9 +208,9 @@ class _Seen:
         return 0.5 * (a + b)
 
     def _reach(self, evaluation: Evaluation) -> float:
-        """Return how far from an evaluation a dip must be that its slope does not tell of.
+        """Return how far from an evaluation a dip below the best must be, given the slope there.
 
-        It is one that leads below the best.
+        At a distance d from a dip, the slope is at least DIP_SLOPE_FACTOR depth exp(-d).
         """
         depth = max(evaluation.value - self.best.value, 0.0) + self.negligible
         slope = abs(_slope(evaluation))
@@ -220,7 +224,7 @@ class _Seen:
         if room <= 0.0:
             return None
         stride = self.step if last in self.candidates else max(self.step, 2.0 * self._reach(last))
-        # What would be left is looked at with it.
+        # No stretch is left that is shorter than half a step: the bound is looked at instead.
         if room < stride + 0.5 * self.step:
             return bound
         return _at(last) + direction * stride
@@ -252,9 +256,9 @@ def _noted(rule: StepRule, seen: _Seen) -> Generator[Ask, Evaluation, Outcome]:
 
 
 def _make_certain(seen: _Seen) -> Generator[Ask, Evaluation, None]:
-    """Solve accurately at the best, and see slope and curvature there until no more can be gained.
+    """Solve accurately at the best, and evaluate around it until no more can be gained.
 
-    Where errors are estimates, the curvature that ends the search is seen by looks.
+    Where errors are estimates, the looks that follow provide the curvature that ends the search.
     """
     for attempt in range(MAX_ATTEMPTS):
         ask = _wish(seen, halve=attempt % 2 == 1)
@@ -264,7 +268,7 @@ def _make_certain(seen: _Seen) -> Generator[Ask, Evaluation, None]:
 
 
 def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
-    """Return what tells more of the best evaluation, or of what can be gained beside it."""
+    """Return what to ask next to be certain of the best evaluation; None if nothing helps."""
     best, ask = seen.best, accurately(seen.best, seen.accuracy)
     given_up = best.final or best.exhausted
     if not given_up and (best.error > ask.accuracy or best.tolerance > ask.tolerance):
@@ -272,8 +276,8 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     if not best.slope_error < np.inf:
         return None
     if not best.exact:
-        # An estimate of the curvature will do to choose how well the slope should be known. The
-        # certificate has less, since it takes errors off.
+        # The gain (|s| + e)**2 / (2 kappa) is negligible for this error e of the slope; 0.8 and not
+        # 2, because the certificate's kappa is smaller than this estimate.
         curvature = _likely_curvature(seen.evaluations, best)
         enough = np.sqrt(0.8 * seen.negligible * curvature) - abs(_slope(best))
         if enough >= best.slope_error:
@@ -294,7 +298,7 @@ def _nearer_minimum(seen: _Seen, best: Evaluation, ask: Ask, curvature: float) -
     slope = abs(_slope(best))
     if not curvature > 0.0:
         return None
-    if slope <= best.slope_error:  # of which more has to be known before it leads anywhere
+    if slope <= best.slope_error:  # its sign is not known: it must be known better first
         return ask._replace(grad_accuracy=0.5 * best.slope_error)
     step = np.clip(-_slope(best) / curvature, -MAX_CERTAIN_STEP, MAX_CERTAIN_STEP)
     target = np.clip(best.theta + step, seen.lower, seen.upper)
@@ -312,10 +316,10 @@ def _likely_curvature(evaluations: Sequence[Evaluation], best: Evaluation) -> fl
 
 
 def _nearer(seen: _Seen, best: Evaluation, certificate: Certificate, *, halve: bool) -> float:
-    """Return where an evaluation tells more of the minimum: by Newton's step, or half a unit away.
+    """Return where to evaluate next to come nearer the minimum: Newton's step, or half a unit away.
 
-    A criterion with kinks in its slope has minima that no such step leads to: ``halve`` brings the
-    end of the interval nearer.
+    Where the slope has kinks, Newton's steps may not lead to the minimum: ``halve`` halves the
+    distance to the end of the interval instead.
     """
     slope = _slope(best)
     curvature = seen_curvature(seen.evaluations, best, -float(np.sign(slope)))
@@ -350,7 +354,7 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Evaluation, Evaluation | 
 
 
 def _undecided(evaluation: Evaluation, best: Evaluation) -> bool:
-    """Whether an evaluation is the lower one of two or not, depending on its error."""
+    """Whether the error of an evaluation leaves open which of the two is lower."""
     return abs(evaluation.value - best.value) <= evaluation.error
 
 
@@ -365,7 +369,8 @@ def _lowest(left: Evaluation, right: Evaluation) -> tuple[float, float]:
     a, width = _at(left), _at(right) - _at(left)
     rise = right.value - left.value
     d0, d1 = _slope(left) * width, _slope(right) * width
-    # f(t) = left.value + d0 t + c t^2 + e t^3
+    # Hermite: f(t) = left.value + d0 t + c t**2 + e t**3 for t from 0 to 1; its slope vanishes
+    # where d0 + 2 c t + 3 e t**2 does.
     c, e = 3.0 * rise - 2.0 * d0 - d1, d0 + d1 - 2.0 * rise
     roots = np.roots([3.0 * e, 2.0 * c, d0]) if np.isfinite([c, e, d0]).all() else np.empty(0)
     inner = [float(t.real) for t in np.atleast_1d(roots) if abs(t.imag) < 1e-12 and 0 < t.real < 1]

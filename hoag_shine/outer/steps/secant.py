@@ -116,10 +116,11 @@ def _slope(evaluation: Evaluation) -> float:
 def _slope_that_matters(evaluation: Evaluation, move: _Move, negligible: float) -> float:
     """Return the error of the derivative that leaves the decision as it is.
 
-    It is a share of the derivative itself, or what is left of it where too little can be gained.
+    It is a share of the derivative itself, or the derivative with which too little can be gained.
     """
     step = abs(move.target - _at(evaluation)) or np.inf
     curvature = 2.0 * move.gain / step**2 if move.curvature is None else move.curvature
+    # A slope s gains s**2 / (2 kappa); this one gains what is negligible.
     worthless = float(np.sqrt(2.0 * negligible * curvature))
     return max(GRADIENT_ERROR_SHARE * abs(_slope(evaluation)), worthless)
 
@@ -127,8 +128,8 @@ def _slope_that_matters(evaluation: Evaluation, move: _Move, negligible: float) 
 def _outdated(old: Evaluation, new: Evaluation) -> bool:
     """Whether a newer evaluation near by shows that the errors of an older one were underestimated.
 
-    Their values then differ by more than twice of what slopes and errors explain. The inner
-    solutions become better as the search goes on, hence the newer one is right.
+    Their values then differ by more than twice what slopes and errors explain. The inner solutions
+    become better as the search goes on, so the newer one is taken for right.
     """
     distance = abs(_at(new) - _at(old))
     steepest = max(abs(_slope(old)), abs(_slope(new)))
@@ -139,7 +140,11 @@ def _outdated(old: Evaluation, new: Evaluation) -> bool:
 
 
 class _Search:
-    """The evaluations of a search in one dimension, in order of theta, and their consequences."""
+    """The evaluations of a search in one dimension, and the next step that follows from them.
+
+    ``evaluations`` are sorted by theta, one for each theta: a new one replaces the old one at the
+    same place. ``radius`` is the longest step beyond the outermost evaluations.
+    """
 
     def __init__(self, lower: float, upper: float, radius: float) -> None:
         self.lower, self.upper = lower, upper
@@ -147,7 +152,7 @@ class _Search:
         self.latest: Evaluation
         self.start: float
         self.radius = radius
-        self.widths: list[float] = []
+        self.widths: list[float] = []  # of the bracket, step by step
         self.corrections = 0
 
     def add(self, evaluation: Evaluation) -> None:
@@ -166,7 +171,7 @@ class _Search:
 
     @property
     def best(self) -> Evaluation:
-        """What is lowest even if its error is against it; of equals, the nearest to the start."""
+        """The lowest with its error added; of equals, the nearest to the start."""
         return min(self.evaluations, key=lambda s: (s.value + s.error, abs(_at(s) - self.start)))
 
     @property
@@ -185,7 +190,7 @@ class _Search:
 
     @property
     def rejected(self) -> bool:
-        """Whether the lowest evaluation is not the latest, so that a value has spoken."""
+        """Whether the lowest evaluation is not the latest: the last step has not led down."""
         return self.best is not self.latest
 
     def outcome(self) -> Outcome:
@@ -199,6 +204,8 @@ class _Search:
         return self._by_derivative() if self.reliable else self._by_value()
 
     def _by_derivative(self) -> _Move:
+        # The root of the derivative is sought. ``ahead`` are the evaluations downhill whose slopes
+        # point back: the nearest of them and the latest are a bracket.
         x, slope = _at(self.latest), _slope(self.latest)
         others = sorted(
             (s for s in self.evaluations if s is not self.latest), key=lambda s: abs(_at(s) - x)
@@ -209,14 +216,16 @@ class _Search:
         if not ahead:
             return self._extrapolate(slope, step)
         width = _at(ahead[0]) - x
+        # The secant through the nearest point, or if that leads out of the bracket, through its
+        # ends.
         if step is None or not 0.0 < step / width < 1.0:
             curvature, reach = self._curvature(ahead[0])
             step = -slope / curvature
         self.widths.append(abs(width))
         if len(self.widths) > 3 and self.widths[-1] > 0.5 * self.widths[-4]:
-            step = 0.5 * width
+            step = 0.5 * width  # three steps have not halved the bracket: bisection does
         elif reach > NEAR_DISTANCE:
-            # A line through distant points says little.
+            # A secant through distant points says little: it stays away from both ends.
             step = min(max(step / width, 0.25), 0.75) * width
         gain = 0.5 * abs(slope * step)
         return _Move(
@@ -240,16 +249,17 @@ class _Search:
         x = _at(self.middle)
         inside = step is not None and abs(step) < self.radius
         if step is None or not inside:
-            # A derivative of zero that cannot be relied on says nothing; values have to.
+            # A derivative of zero that cannot be relied on says nothing: a step shows the values.
             step = -(np.sign(slope) or float(not self.reliable)) * self.radius
         target = min(max(x + step, self.lower), self.upper)
         gain = 0.5 * abs(slope * (target - x))
         settled = inside or self._levels_off(slope)
-        # A derivative that dies away like exp(theta) leaves twice what the parabola promises.
+        # Where the derivative dies away like exp(-t) along t, the integral of what is left of it is
+        # s**2 / kappa, twice what the parabola promises.
         return _Move(target, gain, 2.0 * gain if settled else np.inf)
 
     def _levels_off(self, slope: float) -> bool:
-        """Whether the criterion has run out into a plain, rather than not yet left one."""
+        """Whether the criterion levels off, having been ten times as steep elsewhere."""
         return any(abs(_slope(s)) > 10.0 * abs(slope) for s in self.evaluations)
 
     def _by_value(self) -> _Move:
@@ -264,7 +274,7 @@ class _Search:
         if not before or not after:
             return self._inward((after[:1] or before[-1:])[0], 0.0, 0.0)
         step, curvature = _parabola(before[-1], self.best, after[0])
-        # Its minimum is no further, unless an error and not its value makes another point best.
+        # The minimum lies within these limits, unless a point is best for its error, not its value.
         step = min(max(step, 0.5 * (_at(before[-1]) - x)), 0.5 * (_at(after[0]) - x))
         far = max(before[-1], after[0], key=lambda s: abs(_at(s) - x))
         return self._inward(far, step, curvature)
@@ -291,16 +301,17 @@ class _Search:
 
 
 def _most(slope: float, width: float) -> float:
-    """Return what can be gained before the derivative changes its sign, at most ``width`` away.
+    """Return a bound of the gain before the derivative changes its sign, at most ``width`` away.
 
-    Towards stronger penalties a derivative grows like exp(theta), no faster; towards weaker ones it
-    does not grow.
+    Towards stronger penalties a derivative grows no faster than exp(theta), so that its integral is
+    at most s (exp(width) - 1); towards weaker ones it does not grow.
     """
     return abs(slope) * float(np.expm1(width) if width > 0.0 else -width)
 
 
 def _parabola(left: Evaluation, middle: Evaluation, right: Evaluation) -> tuple[float, float]:
     """Return the step from the middle to the minimum of the parabola, and its curvature."""
+    # By divided differences: f(t) = f(0) + s t + kappa t**2 / 2, through t = a, 0 and b.
     a, b = _at(left) - _at(middle), _at(right) - _at(middle)
     rise_a, rise_b = (left.value - middle.value) / a, (right.value - middle.value) / b
     curvature = 2.0 * (rise_b - rise_a) / (b - a)

@@ -66,16 +66,21 @@ def trust_region(
     r"""Search one common shift of all hyperparameters, then each of them.
 
     The first stage is :func:`global_search` along :math:`\theta + t\,(1, \dots, 1)`. The second is
-    a quasi-Newton method whose model has the memory of L-BFGS, so that its cost is linear in the
-    number of hyperparameters. No hyperparameter moves by more than the radius in one step; the
-    radius shrinks where the criterion does not fall and grows where it falls as the model says. A
-    hyperparameter on a bound that its derivative points out of stays there. Where evaluations are
-    exact and the hyperparameters are at most 12, each is then searched over its whole range while
-    the others stay; where that gains something, the second stage begins anew.
+    a trust-region method [1]_ whose quasi-Newton model has the memory of L-BFGS, so that its cost
+    is linear in the number of hyperparameters. The region is a box: no hyperparameter moves by more
+    than the radius in one step. The radius shrinks where the criterion does not fall and grows
+    where it falls as the model says. A hyperparameter on a bound that the criterion falls beyond
+    stays there. Where evaluations are exact and the hyperparameters are at most 12, each is then
+    searched over its whole range while the others stay; if that gains something, the second stage
+    is run again.
 
-    Ends when a step changes no hyperparameter by more than ``tol``, or should gain no more than
+    It ends when a step changes no hyperparameter by more than ``tol``, or should gain no more than
     ``tol**2`` of the criterion by a model that has seen curvature; where evaluations are exact, no
     more than 2e-5 of it.
+
+    References
+    ----------
+    .. [1] A. R. Conn, N. I. M. Gould and P. L. Toint, *Trust-Region Methods*, SIAM 2000, chapter 6.
     """
     search = _Several(theta, lower, upper, tol, accuracy, looks)
     start = np.ones_like(theta)
@@ -95,7 +100,10 @@ def trust_region(
 
 
 class _Several:
-    """What the stages of a search in several hyperparameters share."""
+    """What the stages of a search in several hyperparameters share.
+
+    ``evaluations`` holds the newest evaluation at each theta, by the bytes of theta.
+    """
 
     def __init__(
         self,
@@ -115,7 +123,7 @@ class _Several:
         return share * evaluation.size
 
     def outcome(self, best: Evaluation) -> Outcome:
-        """Return how the search ends: by what is certain, where errors are."""
+        """Return how the search ends: uncertain, if errors are known and more may be gained."""
         certain = self.gain(best) <= self.tol**2 * best.size or not (
             best.exact or best.slope_error < np.inf
         )
@@ -134,6 +142,8 @@ class _Several:
         self, base: Vector, direction: Vector, first_step: float
     ) -> Generator[Ask, Evaluation, Evaluation]:
         """Run :func:`global_search` along a direction of zeros and ones; return the best."""
+        # On the line base + t direction, as far as any of those that move is from its bound; those
+        # that arrive there sooner wait.
         moved = direction > 0.0
         reach = (self.lower - base)[moved].min(), (self.upper - base)[moved].max()
         lower, upper = np.array(reach[:1]), np.array(reach[1:])
@@ -162,6 +172,8 @@ class _Several:
         radius, largest = min(FIRST_RADIUS, first_step), LARGEST_RADIUS
         fewest = min(MIN_MODEL_PAIRS, evaluation.theta.size)
         while True:
+            # The model is f + slope t + t**2 kappa / 2 along the step, with its minimum at t = 1:
+            # there it promises half of the slope as gain.
             step, slope = self._step(model, better, evaluation, radius)
             gain, length = -0.5 * slope, float(np.abs(step).max())
             wanted = max(GAIN_CAUTION_FACTOR * evaluation.share * gain, self.negligible(evaluation))
@@ -171,12 +183,12 @@ class _Several:
                 evaluation = yield from self.ask(Ask(evaluation.theta, wanted, grad_accuracy=grad))
                 continue
             seen = model.n_pairs >= fewest or length <= self.tol * radius
-            # The certificate takes the slope for constant over twice the step, or where it is an
-            # estimate, over the step, with its error.
+            # The certificate takes the slope for constant over twice the step, which is four times
+            # the gain; or if the slope is an estimate, over the step, with its error added.
             promised = (4.0 if evaluation.exact else 2.0 + 2.0 * MODEL_GRADIENT_ERROR_SHARE) * gain
             close = length <= self.tol and not evaluation.exact
             if (close or promised <= self.negligible(evaluation)) and seen:
-                # What the model has not seen, evaluations around may have.
+                # Other evaluations near here may know of a gain that the model does not.
                 if polished == MAX_POLISH_STEPS or not evaluation.exact:
                     return evaluation
                 if self.gain(evaluation) <= self.negligible(evaluation):
@@ -191,12 +203,18 @@ class _Several:
             if length < SHORTEST_STEP_LENGTH or not slope < 0.0:
                 return evaluation
             trial = yield from self.ask(Ask(evaluation.theta + step, wanted))
+            # The pair is exact whether or not the step is taken: the model learns from failures,
+            # too.
             if np.isfinite(trial.value):
                 model.append(trial.theta - evaluation.theta, trial.grad - evaluation.grad)
+            # Conn, Gould and Toint, algorithm 6.1.1: the ratio of the fall to the gain that was
+            # promised says how far the model can be trusted; any fall is accepted.
             fall = evaluation.value - trial.value
             if fall > 0.5 * gain:
                 radius = min(max(radius, 2.0 * length), largest)
             elif fall <= 0.0:
+                # To the minimum of the parabola through both values with the slope -2 gain at the
+                # start, but between a tenth and half of the step.
                 radius = length * min(max(gain / (2.0 * gain - fall), 0.1), 0.5)
             if fall > 0.0:
                 evaluation, better = trial, None
@@ -204,9 +222,10 @@ class _Several:
     def _step(
         self, model: InverseHessian, better: Vector | None, evaluation: Evaluation, radius: float
     ) -> tuple[Vector, float]:
-        """Return the model's step within radius and bounds, and the criterion's slope along it.
+        """Return a step within radius and bounds, and the criterion's slope along it.
 
-        ``better`` goes before it, if there is one that leads down.
+        The first of these that leads downhill: ``better`` if there is one, the model's step, the
+        gradient scaled to the radius. All are given with the opposite sign.
         """
         blocked = outward(evaluation, self.lower, self.upper)
         grad = np.where(blocked, 0.0, evaluation.grad)
@@ -226,7 +245,8 @@ class _Several:
 
 def _along(evaluation: Evaluation, theta: Vector, moved: NDArray[np.bool_]) -> Evaluation:
     """Return an evaluation as seen on a line: its derivative is the sum of those that move."""
-    more = float(np.sqrt(moved.sum()))  # what the sum's error exceeds that of the norm by
+    # A sum of n errors is at most the root of n times their norm.
+    more = float(np.sqrt(moved.sum()))
     return replace(
         evaluation,
         theta=theta,
