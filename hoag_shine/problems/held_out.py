@@ -1,4 +1,4 @@
-"""Which rows the folds hold out: a list, since most rows are held out by one fold of many."""
+"""The rows that the folds hold out, as a list: most rows are held out by one fold of many."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class HeldOut:
     Attributes
     ----------
     rows, folds : ndarray of shape (n,), int
-        Row ``rows[i]`` is held out by fold ``folds[i]``. A row may occur several times. Of the
-        smallest types that hold them.
+        Row ``rows[i]`` is held out by fold ``folds[i]``. A row may occur several times. The integer
+        types are the smallest that hold the numbers.
     weight : ndarray of shape (n, 1) or (n, n_outputs)
         The row's weights in the fold's outer loss.
     """
@@ -33,10 +33,10 @@ class HeldOut:
 
     @classmethod
     def of(cls, test_weight: Array) -> Self:
-        """List what is not zero of weights of shape (n_rows, n_folds[, n_outputs])."""
+        """List the weights that are not zero, given all, (n_rows, n_folds[, n_outputs])."""
         n, n_folds = test_weight.shape[:2]
         weight = test_weight.reshape(n * n_folds, -1)
-        # By one index: numpy takes much longer to find two.
+        # By one index into the flat array: numpy takes much longer to find two.
         places = np.flatnonzero(weight.any(axis=1) if weight.shape[1] > 1 else weight != 0.0)
         rows, folds = np.divmod(places, n_folds)
         rows, folds = rows.astype(np.min_scalar_type(n)), folds.astype(np.min_scalar_type(n_folds))

@@ -59,7 +59,7 @@ HELD_OUT_BLOCKS = 16
 
 
 class LinearProblem(Problem):
-    """One fold of a :class:`LinearProblems`; holds no data of its own."""
+    """One fold of a :class:`LinearProblems`; it holds no data of its own."""
 
     def __init__(self, folds: LinearProblems, index: int) -> None:
         self._folds = folds
@@ -72,7 +72,7 @@ class LinearProblem(Problem):
 
     @property
     def n_passes(self) -> float:  # type: ignore[override]
-        """Data passes spent by all folds together: they are read in common."""
+        """Data passes made for all folds together, which share them."""
         return self._folds.n_passes
 
     @property
@@ -104,7 +104,7 @@ class LinearProblem(Problem):
         return self._folds.preconditioners([w], theta)[0]
 
     def data_diagonal(self, w: Vector) -> Vector | None:
-        # Of another penalty, the diagonal of the whole would have to be known.
+        # With another penalty, there is no ``penalty_hessian`` to take off the diagonal.
         quadratic = self._folds.penalty.quadratic
         return self._folds.diagonals_at({self._index: w})[self._index] if quadratic else None
 
@@ -132,8 +132,9 @@ class LinearProblems(ProblemSet):
     Attributes
     ----------
     n_passes : float
-        Times that the data were read forwards and backwards, for however many folds at once. Rows
-        that stand for more were made of these in one pass, and are that share of the data.
+        Times that the data were read forwards and backwards, for any number of folds at once. Rows
+        that stand for more were made in one pass, and a pass over them counts as their share of the
+        data.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class LinearProblems(ProblemSet):
         self.n_params = (self.n_features + int(fit_intercept)) * self.n_outputs
         self._share = 1.0 if n_samples is None else len(y) / n_samples
         self._made_in = 0.0 if n_samples is None else 1.0
-        # Without those variables that the penalty fixes at zero.
+        # Variables that the penalty fixes at zero are left out.
         free = penalty.groups != FIXED
         passes = Passes(X, self.n_outputs, fit_intercept, None if free.all() else free)
         passes.n_spent = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
@@ -202,8 +203,8 @@ class LinearProblems(ProblemSet):
     @overload
     def __getitem__(self, index: slice) -> Sequence[LinearProblem]: ...
     def __getitem__(self, index: int | slice) -> LinearProblem | Sequence[LinearProblem]:
-        # A fold knows the set. If the set kept it, both would stay, and the data with them, until
-        # the garbage collector looks for them.
+        # A fold refers to the set. If the set referred to the fold, both would stay in memory, with
+        # the data, until the garbage collector finds them.
         folds = range(len(self))[index]
         return LinearProblem(self, folds) if isinstance(folds, int) else [self[k] for k in folds]
 
@@ -267,7 +268,7 @@ class LinearProblems(ProblemSet):
     ) -> dict[int, tuple[float, Vector]]:
         """Return :math:`g_k` and its gradient for each fold k that asks, in one pass.
 
-        In half a pass where the linear predictors are known.
+        Half a pass is enough where the linear predictors are known.
         """
         if not requests:
             return {}
@@ -304,7 +305,8 @@ class LinearProblems(ProblemSet):
         answers = self._hessian_products(requests, theta, dtype)
         if dtype == np.float64 or all(np.isfinite(v).all() for v in answers.values()):
             return answers
-        # A curvature beyond the range of single precision, be it of a row without weight.
+        # A curvature was beyond the range of single precision, perhaps that of a row without
+        # weight.
         return self._hessian_products(requests, theta, np.float64)
 
     def _hessian_products(
@@ -313,7 +315,8 @@ class LinearProblems(ProblemSet):
         """Return the products, made in some precision."""
         folds = list(requests)
         rows = {k: np.atleast_2d(request.v) for k, request in requests.items()}
-        # As many vectors for each fold, zeros where one has fewer: they share its curvature.
+        # As many vectors for each fold as any of them has, padded with zeros: all vectors of a fold
+        # share its curvatures.
         V = self._passes.stack((len(folds), max(map(len, rows.values()))), dtype)
         for own, v in zip(V, rows.values(), strict=True):
             own[: len(v)] = v
@@ -328,7 +331,7 @@ class LinearProblems(ProblemSet):
             Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
             D = self._predictors.curvatures(folds, block).astype(dtype, copy=False)
             weight = self._columns(self.train_weight[block], folds).astype(dtype, copy=False)
-            # One vector of each fold after the other: numpy is slow at inner loops over few.
+            # The vectors of each fold one by one: numpy is slow at inner loops over few numbers.
             for c in range(V.shape[1]):
                 product = self.loss.hessian_product(D, Z[:, :, c])
                 np.multiply(product, weight, out=Z[:, :, c])
@@ -354,12 +357,12 @@ class LinearProblems(ProblemSet):
 
     @cached_property
     def _keeps_to_span(self) -> bool:
-        """Whether a solver must not leave the span of a fold's rows, where the solution lies.
+        """Whether a solver must stay in the span of a fold's rows, where the solution lies.
 
-        With more columns than rows, what a diagonal or the folds' mean Hessian adds outside of it
-        is seen by no training loss, and only the penalty would bring it back. A multiple of the
-        identity adds nothing. Columns of sparse data differ so much in their numbers of entries
-        that a solver without a diagonal would not get on.
+        With more columns than rows, no training loss sees what a diagonal or the folds' mean
+        Hessian adds outside of the span, and only the penalty would bring it back. A multiple of
+        the identity adds nothing there. Sparse data are excepted: their columns differ so much in
+        their numbers of entries that a solver without a diagonal would make no progress.
         """
         wide = self._weights.n_train < self.n_features
         shared = self.penalty.quadratic and self.penalty.n_groups == 1
@@ -380,8 +383,8 @@ class LinearProblems(ProblemSet):
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:
         """Return the diagonal of the loss term's Hessian for each fold, in half a pass.
 
-        Where a loss is not convex, samples of opposite curvature do not cancel but add up: the
-        sum scales a variable, and one near zero would say that nothing holds it.
+        Where a loss is not convex, absolute values are added up. The sum scales a variable, and
+        samples of opposite curvature that cancel would make it look as if there were none.
         """
         folds = list(ws)
         self._predictors.find_curvatures(ws)
@@ -405,7 +408,7 @@ class LinearProblems(ProblemSet):
     ) -> list[Callable[[Vector], Vector] | None]:
         """Return the inverse of the folds' mean Hessian at their mean w, where that is cheap.
 
-        The folds share most of their rows, so that one factorisation does for all.
+        The folds share most of their rows, so that one factorisation serves all of them.
         """
         return [self._preconditioner(ws, theta)] * len(ws)
 
@@ -447,7 +450,7 @@ class LinearProblems(ProblemSet):
         self.design.add_each(rows, (slope * weight)[:, 0], folds, G)
 
     def _add_penalty(self, k: int, w: Vector, theta: Vector, grad: Vector) -> float:
-        """Add the gradient of all of fold k's objective that is not the loss; return its value."""
+        """Add the gradient of fold k's penalty and centring; return their value."""
         if self.penalty.quadratic:
             return 0.5 * self._add_quadratic(k, self.penalty.strength(theta), w, grad)
         grad += self.penalty.gradient(w, theta)
@@ -455,7 +458,7 @@ class LinearProblems(ProblemSet):
         return self.penalty.value(w, theta) + 0.5 * centring
 
     def _add_quadratic(self, k: int, h: Vector, v: Vector, product: Vector) -> float:
-        """Add fold k's Hessian of all that is not the loss, times v; return that times v."""
+        """Add A v, A being fold k's Hessian of penalty and centring; return v'A v."""
         total = float(kernels.add_scaled(h, v, product))
         if self._centring is not None:
             sums = v.reshape(-1, self.n_outputs).sum(axis=1)
@@ -466,7 +469,7 @@ class LinearProblems(ProblemSet):
 
     @cached_property
     def _uncoupled_rows(self) -> NDArray[np.bool_]:
-        """Which rows of W neither a loss nor a penalty holds along a constant; see the module."""
+        """Which rows of W need the centring term: those in which nothing else sees a constant."""
         free = np.all(self.penalty.groups.reshape(-1, self.n_outputs) < 0, axis=1)
         return np.asarray(free & self.loss.shift_invariant)
 

@@ -34,7 +34,7 @@ SAME_CURVATURE_SHARE = 0.1
 class MeanHessian:
     """The mean over the folds of the Hessians at one w.
 
-    The folds share most of their rows, so that one factorisation does for all.
+    The folds share most of their rows, so that one factorisation serves all of them.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class MeanHessian:
         h : ndarray of shape (n_params,)
             Diagonal of the penalty's Hessian at w.
         centring : ndarray of shape (n_variables,) or None
-            What holds the outputs of each row together, beside the loss.
+            The centring rho of each row, see :mod:`hoag_shine.problems.linear`.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class MeanHessian:
         return self._solver(w, weight, h)
 
     def _solver(self, w: Vector, weight: Array, h: Vector) -> Solve:
-        """Factorise that of a loss that is a sum over the outputs, one by one."""
+        """Factorise the Hessian of a loss that is a sum over the outputs, output by output."""
         n_outputs = self._passes.n_outputs
         h = h.reshape(-1, n_outputs)
         curvature = np.abs(self._curvature(w, weight, np.ones(n_outputs)))
@@ -104,7 +104,7 @@ class MeanHessian:
         return solve
 
     def _data_hessian(self, output: int, curvature: Vector) -> Array:
-        """Return the Hessian of an output's data term, or the last one if that is much the same."""
+        """Return the Hessian of an output's data term, or the last one if it is nearly the same."""
         if output in self._last:
             known, H = self._last[output]
             if np.abs(curvature - known).sum() <= SAME_CURVATURE_SHARE * known.sum():
@@ -115,7 +115,10 @@ class MeanHessian:
     def _coupled_solver(
         self, w: Vector, weight: Array, h: Vector, centring: Vector | None
     ) -> Solve:
-        """Factorise that of a loss that couples the outputs, as a whole."""
+        """Factorise the Hessian of a loss that couples the outputs, as a whole.
+
+        Its block of outputs c and d is X' diag(s l_cd) X, with the second derivatives l_cd.
+        """
         m, rows = self._passes.n_outputs, self._passes.n_variables
         H = np.zeros((rows, m, rows, m))
         for d in range(m):
@@ -132,7 +135,7 @@ class MeanHessian:
         return cholesky_solver(H.reshape(rows * m, -1) + np.diag(h))
 
     def _curvature(self, w: Vector, weight: Array, v: Vector) -> Array:
-        """Return each sample's second derivative at w times v, weighted, as a mean over folds."""
+        """Return each sample's second derivative at w times v, weighted by the mean over folds."""
         Z = self._passes.predict(w[None])
         product = self._loss.hessian_product(self._loss.hessian(self._y, Z), np.ones_like(Z) * v)
         mean = _mean(weight)

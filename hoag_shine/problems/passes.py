@@ -37,7 +37,7 @@ class Passes:
     Attributes
     ----------
     n_spent : float
-        Passes so far: 1 where X was read forwards and backwards, a half for one of these.
+        Passes so far: 1 for reading X forwards and backwards, a half for one of the two.
     """
 
     def __init__(self, X: Any, n_outputs: int, fit_intercept: bool, free: Any) -> None:
@@ -121,7 +121,7 @@ class Passes:
         return V
 
     def zeros(self, n_folds: int, dtype: Any = np.float64) -> Array:
-        """Return columns of zeros to add transposed products to."""
+        """Return columns of zeros to which transposed products are added."""
         G = self._buffer("transposed product", n_folds, dtype)
         G.fill(0.0)
         return G
@@ -135,10 +135,10 @@ class Passes:
         return known[:n].reshape(*shape, n_params)
 
     def _buffer(self, name: str, n_folds: int, dtype: Any) -> Array:
-        """Return columns, of which those beyond the folds' outputs are of no account.
+        """Return an array of columns; those beyond the folds' outputs are not used.
 
-        The same memory as long as they are as many: new memory would take as long as it takes to be
-        filled.
+        The same memory is returned as long as its shape is the same: to fetch new memory takes as
+        long as to fill it.
         """
         k = n_folds * self.n_outputs
         known, wanted = self._buffers.get(name), (self.n_variables, self.design.width(k, dtype))

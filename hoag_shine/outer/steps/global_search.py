@@ -14,8 +14,8 @@ from .secant import FIRST_STEP_LENGTH, FIRST_VALUE_ERROR, secant
 
 # Values of a grid over the range, a step of which is the widest gap between evaluations that is
 # left alone although nothing shows that it hides nothing.
-# Why: it is the grid that users would otherwise search, such as LogisticRegressionCV(Cs=20); their
-# result must not be better.
+# Why: users would otherwise search such a grid, as LogisticRegressionCV(Cs=20) does; what they
+# would find must not be better.
 GRID_VALUES = 20
 # Passes that looks at the range may cost, as a share of those that the search has cost, where
 # passes are not cheap.

@@ -1,4 +1,4 @@
-"""Inner problems that are solved to the accuracy of the arithmetic, because they are small."""
+"""Inner problems that are so small that they are solved to the accuracy of the arithmetic."""
 
 from .problems import (
     MAX_ITERATED_FOLDS,

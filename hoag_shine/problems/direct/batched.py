@@ -1,4 +1,4 @@
-"""Many small symmetric positive definite systems, factorised side by side."""
+"""Many small symmetric positive definite systems, factorised together."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ class Factorised:
     """The inverses of a stack of symmetric positive semidefinite matrices.
 
     Every matrix is scaled to a unit diagonal first, so that the units of its variables do not
-    matter. What is singular to working precision is solved by its pseudo-inverse: a solution has no
-    part in directions of which the matrix knows nothing, where rounding would decide.
+    matter; up to a factor of the order, no diagonal scaling has a smaller condition number (van der
+    Sluis, Numerische Mathematik 14, 1969). A matrix that is singular to working precision is solved
+    by its pseudo-inverse: solutions have no part in directions that the matrix says nothing of,
+    where rounding would decide.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ class Factorised:
             raise FloatingPointError("The Hessian of an inner problem is not finite.")
         diagonal = np.einsum("bii->bi", H)
         positive = diagonal > 0.0
-        # A variable that nothing touches has neither curvature nor gradient; it stays where it is.
+        # A variable without data or penalty has neither curvature nor gradient; it does not move.
         self._scale = np.where(positive, 1.0 / np.sqrt(np.where(positive, diagonal, 1.0)), 0.0)
         S = H * self._scale[:, :, None] * self._scale[:, None, :]
         np.einsum("bii->bi", S)[~positive] = 1.0
@@ -73,7 +75,7 @@ class Factorised:
         return np.asarray(self._scale[:, :, None] * x)
 
     def ignored(self, force: Array, load: Array, penalty: Array) -> Vector:
-        """Return what singular matrices hide of the product of a solution with another vector.
+        """Bound the part of a product with a solution that singular matrices say nothing of.
 
         Parameters
         ----------
@@ -93,7 +95,7 @@ class Factorised:
             least = np.einsum("di,d,di->i", V, penalty[b] * scale**2, V)
             sizes = np.abs(V.T @ (scale[:, None] * force[b]))
             sizes *= np.abs(V.T @ (scale[:, None] * load[b]))
-            # Along what no penalty holds, nothing but rounding can be expected.
+            # Where there is no penalty either, the vectors have no part but rounding.
             known = least > 0.0
             hidden[b] = float((sizes[known].sum(axis=1) / least[known]).sum())
         return hidden

@@ -1,10 +1,10 @@
-r"""Newton's method for all folds side by side, to the accuracy of the arithmetic.
+r"""Newton's method for all folds together, to the accuracy of the arithmetic.
 
-The inner problem of a fold is convex in the linear predictors and quadratic in the rest. A
+The inner problem of a fold is convex in the linear predictors, and its penalty is quadratic. A
 *system* says how its variables become linear predictors, and solves the linear equations of a
-Newton step; there are two, see :mod:`~hoag_shine.problems.direct.primal` for more rows than columns
-and :mod:`~hoag_shine.problems.direct.dual` for more columns than rows. What is here is the same for
-both: steps, a line search that needs no values, and when to stop.
+Newton step. There are two: :mod:`~hoag_shine.problems.direct.primal` for more rows than columns and
+:mod:`~hoag_shine.problems.direct.dual` for more columns than rows. What both share is here: steps,
+a line search that needs no values, and when to stop.
 
 The *decrement* :math:`\lambda^2 = -\nabla g^\top p` of a step p is twice what a quadratic model
 expects to gain (Boyd and Vandenberghe, *Convex Optimization*, section 9.5). It does not depend on
@@ -90,7 +90,7 @@ class Folds:
     def training(self, Z: Array) -> tuple[Vector, Array]:
         """Return each fold's training loss, and its derivatives at the linear predictors."""
         loss, slope = self.loss.value_and_gradient(self.y, Z)
-        # What has no weight is not asked whether it is finite.
+        # Rows without weight may have a loss that is not finite.
         weighted = np.where(self.weight > 0.0, self.weight * loss, 0.0)
         slopes = np.where(self.weight > 0.0, self.weight * slope, 0.0)
         return np.asarray(weighted.sum(axis=(0, 2))), slopes
@@ -100,9 +100,9 @@ class Folds:
         return self.training(system.predict(state))[0] + 0.5 * system.stiffness(state, state)
 
     def relative(self, work: Vector, objective: Vector) -> Vector:
-        """Return decrements in units of what is left of the objective; NaN becomes infinite."""
+        """Return decrements in units of the objective above its minimum; NaN becomes infinite."""
         if not np.isfinite(self.loss.minimum):
-            objective = 1.0 + np.abs(objective)  # which may lie anywhere
+            objective = 1.0 + np.abs(objective)  # without a known minimum
         relative = np.abs(work) / np.maximum(objective, SMALLEST_NORMAL)
         return np.where(np.isfinite(relative), relative, np.inf)
 
@@ -124,7 +124,7 @@ class Folds:
 
 
 class Linearised(Protocol):
-    """The Hessians of some folds at given curvatures, factorised."""
+    """The factorised Hessians of some folds at given curvatures."""
 
     def solve(self, force: State) -> State:
         """Return the Hessians' inverses times a force."""
@@ -195,7 +195,7 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
     state : State
     max_iter : int
     target : float
-        Decrement to end at, or where rounding permits no less.
+        Decrement at which to end; a solve also ends where rounding permits no smaller one.
     """
     k = len(folds)
     Z, damping = system.predict(state), np.zeros(k)
@@ -210,7 +210,8 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
         step = linearised.solve(force)
         dZ = system.predict(step)
         decrement = folds.relative(system.work(force, step, dZ), objective)
-        # NaN is no gain.
+        # A fold is slow whose decrement has not fallen enough, NaN included. With an old factor,
+        # that asks for a new one; with a new factor, it is rounding if the decrement is small.
         slow = ~(decrement <= REUSED_FACTOR_GAIN * last)
         if not fresh and (slow & (decrement > target)).any():
             linearised, fresh = system.linearise(Z, damping), True
@@ -221,7 +222,7 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
         if done.all() or n_iter == max_iter or progress.ends(objective, decrement):
             break
         t = _line_search(system, folds, state, step, Z, dZ)
-        t[done] = 0.0
+        t[done] = 0.0  # a fold that has ended stays where it is
         state = tuple(x + _by_fold(t, dx) * dx for x, dx in zip(state, step, strict=True))
         damping = _damped(damping, (t < SHORT_STEP_LENGTH) & ~done, folds, Z, slopes)
         Z = system.predict(state)
@@ -233,14 +234,14 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
 
 
 class _Progress:
-    """Whether steps still lead anywhere: to a lower objective or decrement of some fold."""
+    """Whether steps still make progress: a lower objective or decrement of some fold."""
 
     def __init__(self, n_folds: int) -> None:
         self._objective, self._decrement = np.full((2, n_folds), np.inf)
         self._idle = 0
 
     def ends(self, objective: Vector, decrement: Vector) -> bool:
-        """Take note of a step; return whether there have been too many in vain."""
+        """Note a step; return whether too many in a row have made no progress."""
         lower = objective < self._objective - OBJECTIVE_RESOLUTION * np.abs(objective)
         ahead = lower | (decrement < self._decrement)
         self._idle = 0 if ahead.any() else self._idle + 1
@@ -255,9 +256,9 @@ def _damped(
     """Return what is to be added to the second derivatives of the losses.
 
     A loss that grows linearly has no curvature far from its minimum, and a Newton step from there
-    leads beyond all reason (Levenberg and Marquardt's remedy). What is added is in units of the
-    loss's slope against its predictors, grows where steps have to be cut short, and is gone before
-    the end.
+    is far too long. The remedy is Levenberg's and Marquardt's (Nocedal and Wright, 2nd ed., section
+    10.3): a curvature is added, in units of the loss's slope over its predictors. It grows tenfold
+    where steps have to be cut short, falls to a tenth elsewhere, and is gone before the end.
     """
     if not (short.any() or damping.any()):
         return damping
@@ -278,10 +279,10 @@ def _line_search(
     r"""Return each fold's length of a step, near the minimum along it.
 
     The objective is convex, so that its slope along the step rises, and a length is too long where
-    the slope is positive: no value is needed, whose differences would be rounding near the minimum.
-    A length is accepted where the slope has lost at least half of its size without having become
-    larger than that on the other side, and the objective has not risen by more than its last
-    digits. Otherwise the bracket is narrowed, by a secant where that makes progress.
+    the slope is positive. Values are not compared, since near the minimum their differences are
+    rounding. A length is accepted where the size of the slope is at most half of that at the start
+    and the objective has not risen by more than its last digits. Otherwise the bracket is narrowed,
+    by a secant where that makes progress.
     """
     t = np.ones(len(folds))
     # In the metric of the penalty, the slope is linear in the length.
@@ -291,7 +292,8 @@ def _line_search(
     highest = losses + OBJECTIVE_RESOLUTION * (losses + system.stiffness(state, state))
     low, high = np.zeros_like(t), np.full_like(t, np.inf)
     at_low, at_high = slope.copy(), np.full_like(t, np.inf)
-    # Where even the model expects nothing, a step is rounding: it is made if it does no harm.
+    # Where the slope is not negative, the step is rounding: it is made if the objective does not
+    # rise.
     idle = np.flatnonzero(~(slope < 0.0))
     if idle.size:
         moved, _ = folds.some(idle).training(Z[:, idle] + dZ[:, idle])
@@ -326,6 +328,7 @@ def _between(low: Vector, high: Vector, at_low: Vector, at_high: Vector) -> Vect
     width = np.where(open_ended, 0.0, high - low)
     with np.errstate(invalid="ignore"):
         share = np.nan_to_num(at_low / (at_low - at_high), nan=0.1)
-    # Far from linear, a secant creeps along one end; it moves by a tenth at least.
+    # Where the slope is far from linear, a secant creeps along one end: it moves by at least a
+    # tenth of the bracket.
     inside = low + np.clip(share, 0.1, 0.9) * width
     return np.where(open_ended, 2.0 * np.maximum(low, 1.0), inside)

@@ -34,8 +34,8 @@ class Design:
     X : ndarray or CSR matrix of shape (n_rows, n_columns)
     fit_intercept : bool
     centre : bool
-        Whether columns are centred: an intercept that no penalty holds takes up the difference, and
-        a column that is nearly constant is no longer nearly that of the intercept.
+        Whether columns are centred. An intercept without a penalty makes up for it, and a column
+        that is nearly constant is no longer nearly parallel to that of the intercept.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Design:
         if weight.min(initial=0.0) < 0.0:
             return np.stack([(self.rows.T * u) @ self.rows for u in weight.T])
         roots = [self.rows.T * np.sqrt(u) for u in weight.T]
-        # Of a matrix times its own transpose, numpy has BLAS make one triangle.
+        # numpy recognises a matrix times its own transpose and has BLAS make one triangle of it.
         return np.stack([root @ root.T for root in roots])
 
 
@@ -150,14 +150,17 @@ class PrimalSystem:
         return self._coupled(Z, added) if self.folds.loss.couples else self._each(Z, added)
 
     def remainder(self, force: State, state: State, Z: Array) -> State:
-        """Return what the Hessian at Z times a state leaves of a force."""
+        """Return the residual of the equations: a force minus the Hessian at Z times a state."""
         loss, weight = self.folds.loss, self.folds.weight
         curvature = loss.hessian(self.folds.y, Z)
         slopes = weight * loss.hessian_product(curvature, self.predict(state))
         return (force[0] - self._transposed(slopes) - self._stretched(state[0]),)
 
     def unmoved(self, force: State, step: State, Z: Array, slopes: Array) -> Vector:
-        """Return what a step leaves of the gradient where there is no penalty, of its terms."""
+        """Return the largest share of the gradient that a step leaves where there is no penalty.
+
+        As a share of the sum of the sizes of the gradient's terms.
+        """
         free = self.active & (self.penalty == 0.0)
         (rest,) = self.remainder(force, step, Z)
         terms = np.moveaxis(self._sums(np.abs(self.design.rows), np.abs(slopes)), 1, 0)
@@ -169,16 +172,19 @@ class PrimalSystem:
         return np.asarray((rows.T @ slopes.reshape(n, -1)).reshape(-1, k, m))
 
     def length(self, force: State) -> Vector:
-        """Return the norm of a force in the inverse of the penalty, where there is one."""
+        """Return the root of f'diag(1/h)f over the variables with a penalty.
+
+        The Hessian is at least diag(h), so that it bounds the norm of f in its inverse.
+        """
         inverse = np.where(
             self.penalty > 0.0, 1.0 / np.where(self.penalty > 0.0, self.penalty, 1), 0
         )
         return np.asarray(np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse)))
 
     def significant(self, force: State, state: State, slopes: Array) -> State:
-        """Return a force less what may be rounding of the terms that it is the sum of.
+        """Return a force, reduced by what may be rounding of the terms that it is the sum of.
 
-        Linear predictors are rounded, too, and what that does to the slopes is curvature.
+        Linear predictors are rounded, too, which changes the slopes by curvature times rounding.
         """
         (W,), rows = state, np.abs(self.design.rows)
         loss, folds = self.folds.loss, self.folds
@@ -203,7 +209,7 @@ class PrimalSystem:
         d, m = self.penalty.shape
         loss, weight = self.folds.loss, self.folds.weight
         D = _weighted(weight, loss.hessian(self.folds.y, Z) + added)
-        # Least squares of several targets under one penalty have one Hessian.
+        # Several targets of least squares under one penalty share one Hessian.
         alike = loss.quadratic and weight.shape[2] == 1 and np.ptp(self.penalty, axis=1).max() == 0
         outputs = 1 if alike else m
         H = self.design.gram(D[:, :, :outputs].reshape(len(D), -1))
@@ -224,6 +230,8 @@ class PrimalSystem:
         (d, m), k = self.penalty.shape, len(self.folds)
         loss, weight = self.folds.loss, self.folds.weight
         curvature = loss.hessian(self.folds.y, Z)
+        # The block of outputs b and c is X' diag(s l_bc) X, with the loss's second derivatives
+        # l_bc, which are symmetric.
         H: Any = np.empty((k, d, m, d, m))
         for c in range(m):
             unit = np.broadcast_to(np.eye(m)[c], Z.shape)
@@ -283,10 +291,10 @@ class _Primal:
         return np.asarray(self._factor.singular.reshape(self._n_folds, -1).any(axis=1))
 
     def ignored(self, force: State, load: State) -> Vector:
-        """Return what a force may change of a function, along directions that are not solved for.
+        """Bound the change of a function by a force, along directions that are not solved for.
 
-        ``load`` is the function's gradient. Nothing is known of the Hessian there but that it is
-        at least the penalty.
+        ``load`` is the gradient of the function. All that is known of the Hessian in these
+        directions is that it is at least the penalty.
         """
         sides = self._pack(force[0]), self._pack(load[0])
         total = self._factor.ignored(*sides, self._penalty)
@@ -301,10 +309,10 @@ def largest_share(left: Array, terms: Array) -> Vector:
 
 
 def less_rounding(force: Array, terms: Array) -> Array:
-    """Return a sum, brought nearer to zero by what rounding may have added to it."""
+    """Return a sum, moved towards zero by as much as rounding may have added to it."""
     return np.asarray(np.sign(force) * np.maximum(np.abs(force) - SUM_ROUNDING * terms, 0.0))
 
 
 def _weighted(weight: Array, curvature: Array) -> Array:
-    """Return weighted curvatures, zero where the weight is, whatever the curvature."""
+    """Return weighted curvatures; zero where the weight is zero, even of infinite curvatures."""
     return np.where(weight > 0.0, weight * curvature, 0.0)

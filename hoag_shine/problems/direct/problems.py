@@ -1,8 +1,8 @@
 r"""The folds of a penalised linear model, solved by Newton's method with factorised Hessians.
 
-For data so small that the Hessian of a fold is cheap to factorise: the solution, the held-out loss
-and the hypergradient are then as accurate as the arithmetic, and nothing has to be estimated. With
-:math:`u = \partial f / \partial z`, the adjoint is :math:`q = H^{-1} \Phi^\top u` by the factor of
+It is used where the Hessian of a fold is cheap to factorise: the solution, the held-out loss and
+the hypergradient are then as accurate as the arithmetic, and nothing has to be estimated. With
+:math:`u = \partial f / \partial z`, the adjoint is :math:`q = H^{-1} \Phi^\top u`, by the factor of
 the last Newton step, and :math:`df/d\theta = -\sum_j h_j w_j q_j` over the variables of a penalty.
 """
 
@@ -184,7 +184,7 @@ class DirectProblems:
         return matrices * self._order() ** 2 * (self._order() / 3.0 + len(self.y) / 2.0)
 
     def chunks(self) -> Iterator[slice]:
-        """Return portions of the folds that are solved side by side."""
+        """Return portions of the folds that are solved together."""
         (n, _, m), order = self.y.shape, self._order()
         size = max(
             1, WORKSPACE_NUMBERS // max(n * m, order * order * (1 if self.loss.couples else m))
@@ -204,7 +204,7 @@ class DirectProblems:
 
     @cached_property
     def _least_squares(self) -> LeastSquares | None:
-        """The normal equations, where the folds are many and to read all of their rows is dear."""
+        """The normal equations, if the folds are too many for reading all rows at each theta."""
         if self._design is None or not self.loss.quadratic or self.n_folds <= MAX_ITERATED_FOLDS:
             return None
         small = self.n_folds * len(self._groups) ** 2 <= MAX_KEPT_NUMBERS
@@ -239,13 +239,13 @@ class DirectProblems:
         )
 
     def forget(self) -> None:
-        """Have the next solve begin anew."""
+        """Have the next solve start without what earlier ones have found."""
         self._states.clear()
 
     def start(self, ws: Sequence[Vector]) -> None:
         """Have the next solve begin at some variables."""
         if self._kernels is not None:
-            return  # whose samples' variables are not known
+            return  # the variables of the samples do not follow from the coefficients
         assert self._design is not None
         W = self._design.centred(np.stack(ws).reshape(len(ws), -1, self.y.shape[2]))
         self._states = {chunk.start: ((W[chunk].copy(),), None) for chunk in self.chunks()}
@@ -258,7 +258,7 @@ class DirectProblems:
     def _solve(self, chunk: slice, theta: Vector, max_iter: int) -> DirectSolution:
         folds = self._folds(chunk)
         system = self._system(folds, theta)
-        # Where one start leads nowhere, another one may.
+        # If the solve from one start does not converge, another start is tried.
         starts: list[tuple[Callable[[], State], float]] = [
             (lambda: self._common(folds, theta, max_iter), NEAR_DECREMENT),
             (system.zero, TARGET_DECREMENT),
@@ -266,7 +266,7 @@ class DirectProblems:
         if known := self._states.pop(chunk.start, None):
             starts.insert(0, (lambda: self._moved(system, folds, theta, *known), NEAR_DECREMENT))
         best: DirectSolution | None = None
-        # Few steps are a sign that others were in vain.
+        # A limit of fewer steps than usual says that earlier solves have failed: one start, then.
         for start, target in starts[: None if max_iter >= MAX_NEWTON_STEPS else 1]:
             solved = solve(system, folds, start(), max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
@@ -289,10 +289,11 @@ class DirectProblems:
         state: State,
         last: Vector | None,
     ) -> State:
-        """Return where folds begin that were solved at another theta.
+        """Return the start of folds that were solved at another theta.
 
-        Of weak penalties, the coefficients change little with these; of strong ones, the variables
-        of the samples do. A fold takes those of the lower objective.
+        Where penalties are weak, the variables of the samples change in proportion to them and the
+        coefficients hardly change; where they are strong, it is the other way round. Each fold
+        takes the start with the lower objective.
         """
         if last is None or self._kernels is None:
             return state
@@ -302,9 +303,9 @@ class DirectProblems:
         return np.where(better[:, None, None], scaled[0], a), b
 
     def _common(self, folds: Folds, theta: Vector, max_iter: int) -> State:
-        """Return where folds begin that know nothing yet: near the solution for their mean weights.
+        """Return the start of folds not solved before: the solution for their mean weights.
 
-        It costs a share of what all of them would need to come there from zero.
+        One solve for all folds costs a fraction of what they would need to get there from zero.
         """
         weight = folds.weight.mean(axis=1, keepdims=True)
         held_out = self._held_out.by([], self.n_folds)
@@ -353,6 +354,13 @@ class DirectProblems:
         theta: Vector,
         corrections: int,
     ) -> tuple[State, DirectSolution]:
+        """Polish a solution, and return it with its held-out loss, hypergradient and their errors.
+
+        1. A few steps with the last factor, whose linear predictors are products with X.
+        2. The adjoint by the same factor, refined, and the hypergradient.
+        3. Errors: what another step would change, bounds by the penalty where the factor is poor,
+           and infinity where even these do not hold.
+        """
         state, Z = solved.state, solved.Z
         linearised: Any = solved.linearised
         if not (solved.fresh or self.loss.quadratic):
@@ -368,7 +376,7 @@ class DirectProblems:
             step = linearised.solve(force)
             dZ = system.predict(step)
             decrement = folds.relative(system.work(force, step, dZ), objective)
-            changes = np.einsum("nkm,nkm->k", U, dZ)
+            changes = np.einsum("nkm,nkm->k", U, dZ)  # of the held-out losses, by one more step
             done = (decrement <= TARGET_DECREMENT) | ~(decrement < last)
             if done.all() or i == corrections:
                 break
@@ -376,7 +384,8 @@ class DirectProblems:
             state = tuple(x + dx for x, dx in zip(state, step, strict=True))
         load = system.load(U)
         adjoint = linearised.solve(load)
-        # The factor is that of the step before: a few steps of refinement make up for that.
+        # The factor is that of the step before, which a few steps of iterative refinement make up
+        # for (Higham, Accuracy and Stability of Numerical Algorithms, chapter 12).
         for _ in range(ADJOINT_REFINEMENTS):
             rest = system.remainder(load, adjoint, Z)
             adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
@@ -386,8 +395,8 @@ class DirectProblems:
         correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
         h = self.penalty.strength(theta)
         terms = np.abs(h * ws * qs).sum(axis=1)
-        # What the remainder does is known by the factor, to its own relative accuracy; where that
-        # is poor, by the penalty alone.
+        # The error of the hypergradient follows from the residual by the factor, to the accuracy of
+        # the factor; where that is singular, by the penalty alone, which H is at least.
         bounds = (
             BOUND_SAFETY_FACTOR * np.linalg.norm(correction, axis=1)
             + HYPERGRADIENT_ROUNDING * terms
@@ -395,20 +404,21 @@ class DirectProblems:
         reach = np.sqrt((h * ws * ws).sum(axis=1)) * system.length(rest)
         bounds += np.where(linearised.singular, reach, 0.0)
         errors = np.abs(changes) + SUM_ROUNDING * np.abs(values) + linearised.ignored(force, load)
-        # A factor that leaves more than a part of what it should have solved is known by the
-        # penalty alone, too: no solution is farther away in its norm than the gradient is long.
+        # A factor that leaves more than a share of what it should have solved is not relied on.
+        # Then, too, the penalty alone bounds the error: in its norm, no solution is farther away
+        # than the gradient is long in the inverse of that norm.
         again = system.predict(linearised.solve(system.remainder(force, step, Z)))
         left = np.abs(np.einsum("nkm,nkm->k", U, again))
         poor = linearised.singular | ~(
             left <= UNSOLVED_SHARE * np.abs(changes) + SUM_ROUNDING * np.abs(values)
         )
         errors += np.where(poor, left + system.length(force) * system.length(load), 0.0)
-        # Unpenalised coefficients that the curvature says nothing of do not move, wherever they
-        # should: what is not known is not believed.
+        # Coefficients without penalty and without curvature do not move, though their gradient may
+        # not be zero. Such a gradient makes the error unknown.
         left = system.unmoved(force, step, Z, slopes)
-        # Nor does a step say how far a solution is that it does not lead to.
-        # Half of the gradient's square in the inverse of the penalty is the duality gap, which the
-        # objective cannot fall by more than, whatever a factor says.
+        # Nor does a step say how far away a solution is that it does not lead to. The objective is
+        # strongly convex in the norm of the penalty, so that it cannot fall by more than half of
+        # the gradient's square in the inverse of that norm (Boyd and Vandenberghe, section 9.1.2).
         gap = folds.relative(0.5 * system.length(force) ** 2, objective)
         if not (gap <= UNSOLVED_DECREMENT).all():
             certain = system.significant(force, state, slopes)
@@ -419,7 +429,7 @@ class DirectProblems:
             | ~(gap <= UNSOLVED_DECREMENT)
             | ~np.isfinite(errors)
         )
-        # All of these are relative to the objective, which is no larger than without coefficients.
+        # All this is relative to the objective, which must not be larger than without coefficients.
         unknown |= ~(
             objective
             <= (1.0 + UNSOLVED_DECREMENT) * folds.training(np.zeros_like(Z))[0] + SMALLEST_NORMAL
@@ -454,8 +464,8 @@ class DirectProblems:
         kernels, dual = self._kernels, system.linearise(self._kernels.predict(w[None]))
 
         def product(v: Vector) -> Vector:
-            # Woodbury's identity: what the penalty alone would make of v, and a combination of rows
-            # that takes away what the losses feel of it.
+            # Woodbury's identity: diag(1/h) v, and a combination of rows that corrects it for the
+            # curvature of the losses.
             alone, rest = kernels.divide(v, theta)
             c, b = dual.apart(kernels.predict(alone[None]), rest[None])
             return np.asarray(alone + self._expanded((c, b), theta)[0])
@@ -489,7 +499,7 @@ class DirectProblems:
         return np.ascontiguousarray(W.reshape(len(W), -1))
 
     def _predicted(self, ws: Array, system: PrimalSystem | DualSystem, state: State) -> Array:
-        """Return the linear predictors of coefficients: products with X, and not with a kernel."""
+        """Return the linear predictors of coefficients: products with X and not with a kernel."""
         return system.predict(state) if self._kernels is None else self._kernels.predict(ws)
 
 
@@ -501,9 +511,10 @@ def prefers_dual(n_train: int, groups: NDArray[np.intp]) -> bool:
 def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> bool:
     """Whether all folds are to be solved directly.
 
-    That takes a convex loss, a quadratic penalty that is a product of one of the columns and one of
-    the outputs, and matrices that are small. Folds by the hundreds are solved directly even where
-    it takes long: side by side, they would not fit into memory.
+    That takes a convex loss, a quadratic penalty, and small matrices; with more columns than rows,
+    also a penalty that is a product of one of the columns and one of the outputs. Folds by the
+    hundreds are solved directly even where that takes long: iterative solvers, which solve all
+    folds together, would not fit into memory.
     """
     n_folds, n_outputs, n_train, fit_intercept = sizes
     groups = penalty.groups.reshape(-1, n_outputs)

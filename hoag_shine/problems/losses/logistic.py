@@ -1,4 +1,4 @@
-"""Losses of two or more classes by way of a probability."""
+"""Losses of two or more classes that go through a probability."""
 
 from __future__ import annotations
 
