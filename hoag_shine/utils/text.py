@@ -1,4 +1,4 @@
-"""Text in messages, of whatever length it comes."""
+"""Text in messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation of what a user passes: arrays by scikit-learn, and what it takes on trust."""
+"""Validation of arguments: arrays by scikit-learn, and what scikit-learn does not check."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ NOT_GIVEN = "no_validation"
 def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options: Any) -> Any:
     """Call scikit-learn's ``validate_data``, without a warning before its error.
 
-    It sums all numbers to see whether they are finite, and the sum of two infinities warns.
+    It sums all numbers to see whether they are finite, and the sum of opposite infinities would
+    warn.
     """
     check_indices(X)
     given = {"X": X, "y": y}
@@ -36,7 +37,7 @@ def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options:
 
 
 def flat(y: Any) -> Any:
-    """Return what a y of one column holds, and say so: once, where scikit-learn would each time."""
+    """Return a y of one column as a vector, and warn once where scikit-learn would each time."""
     if sparse.issparse(y) or not (shape := getattr(y, "shape", None)):
         return y
     if len(shape) != 2 or shape[1] != 1:
@@ -62,7 +63,7 @@ def numpy_only() -> AbstractContextManager[Any]:
 
 @contextmanager
 def naming(*names: str) -> Iterator[None]:
-    """Have errors about arguments name one of them, where they do not."""
+    """Make errors within name one of the arguments, if they do not already."""
     try:
         yield
     except (TypeError, ValueError, OverflowError) as error:
@@ -78,12 +79,12 @@ def naming(*names: str) -> Iterator[None]:
 def check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64]:
     """Return the weights of the rows of X, ones for None."""
     with naming("sample_weight"):
-        if isinstance(sample_weight, complex | np.complexfloating):  # arrays are looked at
+        if isinstance(sample_weight, complex | np.complexfloating):  # scikit-learn checks arrays
             raise ValueError("complex numbers are no weights.")
         weight = np.asarray(
             _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         )
-        if not np.isfinite(weight).all():  # a single number is not looked at
+        if not np.isfinite(weight).all():  # scikit-learn does not check a single number
             raise ValueError(f"it must be finite, got {shown(sample_weight)}.")
     return weight
 
@@ -115,7 +116,7 @@ def check_indices(X: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as messages show it: short, whatever its ``repr`` does."""
+    """Return a value as messages show it: shortened, and even if its ``repr`` fails."""
     try:
         text = repr(value)
     except ValueError:  # as that of integers of more than 4,300 digits

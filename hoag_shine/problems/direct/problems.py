@@ -291,9 +291,9 @@ class DirectProblems:
     ) -> State:
         """Return the start of folds that were solved at another theta.
 
-        Where penalties are weak, the variables of the samples change in proportion to them and the
-        coefficients hardly change; where they are strong, it is the other way round. Each fold
-        takes the start with the lower objective.
+        Where penalties are weak, the coefficients hardly change with them, and the variables of the
+        samples change in proportion; where penalties are strong, these variables hardly change.
+        Each fold takes the start with the lower objective.
         """
         if last is None or self._kernels is None:
             return state
