@@ -122,10 +122,10 @@ def data_home() -> Path | None:
 def load_svmlight(
     path: str | os.PathLike[str] | IO[bytes], *, zero_based: bool | Literal["auto"] = "auto"
 ) -> tuple[sparse.csr_matrix[Any], NDArray[np.float64], bool]:
-    """Load an svmlight/libsvm file and say from which number it counts its columns.
+    """Load an svmlight/libsvm file and return the number of its first column, too.
 
-    Another file of the same columns has to be read in the same way, even if the first column is
-    empty there.
+    Another file of the same columns must be read with the same first number, even if its first
+    column is empty.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ _OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 
 
 class _Lines:
-    """The lines of a file, as scikit-learn asks for them, none of them without an end."""
+    """The lines of a file, as scikit-learn reads them, of limited length."""
 
     def __init__(self, file: Any) -> None:
         self.read = file.read

@@ -80,7 +80,7 @@ class Oracle(ABC):
 
     @property
     def spent(self) -> bool:
-        """Whether the inner solvers have made as many iterations as a search may cost."""
+        """Whether the inner solvers have made all the iterations that a search may take."""
         return False
 
 

@@ -165,7 +165,7 @@ def _check_loss_interface(loss: Loss, y: Array, z: Array) -> None:
     for name, answer in answers.items():
         shapes = {z.shape, (*z.shape[:-1], 1)} if name == "value" else {z.shape}
         require_array(f"{name} of {loss!r}", answer, shapes, where)
-    what = f"value_and_gradient of {loss!r}, held against {{}},"
+    what = f"value_and_gradient of {loss!r}, compared with {{}},"
     require_equal(what.format("value"), value, answers["value"], 1e-14, where)
     require_equal(what.format("gradient"), gradient, answers["gradient"], 1e-14, where)
     alone = loss.gradient(y, z[:, 1:2])

@@ -49,7 +49,7 @@ class Outcome(Enum):
     BOUND = "the best hyperparameter lies on a bound, and the criterion still falls there"
     UNCERTAIN = "more than the tolerance may still be gained"
     MAX_ITER = "the limit of outer iterations was reached"
-    MAX_INNER_ITER = "the inner problems took as many iterations as a search may cost"
+    MAX_INNER_ITER = "the inner problems took all the iterations that a search may take"
     MAX_TIME = "the limit of time was reached"
     CALLBACK = "the callback asked to stop"
     INTERRUPTED = "the search was interrupted"
