@@ -70,8 +70,8 @@ def save_model(
     -----
     The file is in the safetensors format: arrays ``coef`` and ``intercept``, and JSON texts
     ``format``, ``format_version``, ``version``, ``estimator``, ``params``, ``classes``, ``loss``,
-    ``feature_names``, ``notes`` and ``sha256``, a checksum of all the others. Of a loss of one's
-    own it holds the name alone.
+    ``feature_names``, ``notes`` and ``sha256``, a checksum of all the others. Of a loss of your own
+    it holds the name alone.
 
     Pipelines, a ``TransformedTargetRegressor`` and whole searches cannot be saved in it: `skops
     <https://skops.readthedocs.io>`_ saves these, also in files that run no code.

@@ -174,6 +174,7 @@ def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
     used = (own >= 0) & (variance > 0.0) & np.isfinite(variance)
     counts = np.bincount(own[used], minlength=n)
     sums = np.bincount(own[used], variance[used], minlength=n)
+    # A group without a column of finite positive variance has no unit of its own: it gets the mean.
     known = (counts > 0) & (sums > 0.0) & np.isfinite(sums)
     units = np.zeros(n)
     units[known] = np.log(sums[known] / counts[known])

@@ -45,7 +45,7 @@ class HeldOut:
     @classmethod
     def listed(cls, rows: Indices, folds: Indices, weight: Array) -> Self:
         """Sort a list of rows, folds and weights, all of shape (n,); no pair occurs twice."""
-        order = np.lexsort((folds, rows))
+        order = np.lexsort((folds, rows))  # by rows, and by folds within a row
         rows, folds = (
             a[order].astype(np.min_scalar_type(int(a.max(initial=0)) + 1)) for a in (rows, folds)
         )
@@ -68,6 +68,7 @@ class HeldOut:
 
     def pieces(self, size: int) -> list[Self]:
         """Return portions, each from at most ``size`` consecutive rows."""
+        # Rows ascend, so that a piece is a slice of the list.
         last = int(self.rows.max(initial=0))
         ends = np.searchsorted(self.rows, np.arange(0, last + size + 1, size))
         parts = [slice(i, j) for i, j in pairwise(ends) if i < j]

@@ -241,6 +241,7 @@ class LinearProblems(ProblemSet):
     def _output(self, j: int) -> LinearProblems:
         """Return the problems of an output by itself, on the same rows."""
         m, scale = self.n_outputs, np.broadcast_to(self.penalty.scale, self.penalty.groups.shape)
+        # The group of the output becomes 0, its only hyperparameter; those below 0 stay.
         groups = np.minimum(self.penalty.groups.reshape(-1, m)[:, j], 0)
         weights, held_out = self._weights, self.held_out
         if weights[:1].ndim > 2:
@@ -272,16 +273,19 @@ class LinearProblems(ProblemSet):
         """
         if not requests:
             return {}
+        # Points of line searches need no product forwards; for the others, ``new``, each block is
+        # multiplied by all folds' variables at once.
         self._predictors.interpolate(requests)
         ws = {k: request.w for k, request in requests.items()}
         folds, new = list(ws), self._predictors.unknown(ws)
         V = np.stack([ws[k] for k in new]) if new else np.empty((0, self.n_params))
         W = self._passes.pack(V) if new else None
         Z, own, places = self._predictors.renew(new), columns(folds), columns(new)
+        # G gathers X'(s * slope), a column for each output of each fold that asks.
         G = self._passes.zeros(len(folds))
 
         def losses(block: slice) -> Array:
-            if W is not None:
+            if W is not None:  # forwards, and backwards while the block is in the cache
                 Z[block, places] = self._passes.forward(block, W, len(new))
             weight = self._columns(self.train_weight[block], folds)
             return self._add_losses(block, Z[block, own], weight, G)
@@ -321,6 +325,7 @@ class LinearProblems(ProblemSet):
         for own, v in zip(V, rows.values(), strict=True):
             own[: len(v)] = v
             own[len(v) :] = 0.0
+        # X'(s * l''(z) * (X v)), with the second derivatives l'' at each fold's own w.
         self._predictors.find_curvatures({k: request.w for k, request in requests.items()})
         W = self._passes.pack(V.reshape(-1, self.n_params), dtype)
         n_columns = V.shape[0] * V.shape[1]
@@ -370,6 +375,8 @@ class LinearProblems(ProblemSet):
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
+        # The linear predictors of held-out rows were made with those of the training rows, so that
+        # the gradient X'(v * slope) is all that is left. Each row is read once for its own fold.
         Z = self._predictors.at(ws)
         held_out = self.held_out.by(list(ws), len(self))
         values, grads = np.zeros(len(ws)), np.zeros((len(ws), self.n_params))
@@ -388,6 +395,7 @@ class LinearProblems(ProblemSet):
         """
         folds = list(ws)
         self._predictors.find_curvatures(ws)
+        # diag(X' diag(d) X) is the transposed product of d with the squares of X.
         G = self._passes.zeros(len(folds))
 
         def add(block: slice) -> None:
@@ -442,10 +450,11 @@ class LinearProblems(ProblemSet):
     def _add_held_out(self, held_out: HeldOut, Z: Array, values: Array, grads: Array) -> None:
         """Add the losses of rows that folds hold out to ``values``, and their gradients."""
         rows, folds, weight = held_out.rows, held_out.folds, held_out.weight[:, None]
+        # The predictors of each listed row in its own fold, by one index into (sample, fold).
         own = Z.reshape(-1, self.n_outputs)[rows * Z.shape[1] + folds]
         loss, slope = self.loss.value_and_gradient(self.y[rows], own[:, None])
         losses = (weight * loss)[:, 0]
-        values += np.bincount(folds, sum(losses.T), len(values))
+        values += np.bincount(folds, sum(losses.T), len(values))  # sums by fold
         G = grads.reshape(len(grads), -1, self.n_outputs)
         self.design.add_each(rows, (slope * weight)[:, 0], folds, G)
 
@@ -480,6 +489,7 @@ class LinearProblems(ProblemSet):
         if not free.any():
             return None
         n_folds = self.train_weight.shape[1]
+        # rho_jk = sum_i s_ik x_ij**2 / m**2, zero in rows of W that are penalised.
         squares = self.design.zeros(free.size, n_folds)
 
         def add(block: slice) -> None:

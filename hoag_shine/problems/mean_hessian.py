@@ -121,7 +121,7 @@ class MeanHessian:
         """
         m, rows = self._passes.n_outputs, self._passes.n_variables
         H = np.zeros((rows, m, rows, m))
-        for d in range(m):
+        for d in range(m):  # the loss's second derivative times unit vector d is its column d
             curvature = self._curvature(w, weight, np.eye(m)[d])
             for c in range(d, m):
                 H[:, c, :, d] = self._passes.gram(curvature[:, c])

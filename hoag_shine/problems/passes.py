@@ -90,6 +90,7 @@ class Passes:
 
     def gram(self, u: Vector) -> Array:
         """Return X' diag(u) X, with the intercept's column of ones."""
+        # X'diag(u)X in the upper left, X'u and the sum of u in the last row and column.
         p = self.n_features
         H, G = np.zeros((self.n_variables, self.n_variables)), np.zeros((p, p))
 
@@ -99,7 +100,7 @@ class Passes:
                 self.design.add_rmatmul(block, u[block, None], H[p:, :p].T)
 
         self.each(add, cost=0.5)
-        H[:p, :p] = np.tril(G) + np.tril(G, -1).T
+        H[:p, :p] = np.tril(G) + np.tril(G, -1).T  # CSR designs add the lower triangle alone
         H[:p, p:] = H[p:, :p].T
         H[p:, p:] = u.sum()
         return H

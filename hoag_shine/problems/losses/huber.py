@@ -67,6 +67,9 @@ class HuberLoss(Loss):
 
     def hessian(self, y: Array, z: Array) -> Array:
         """Return the entries 00, 01 and 11 of the second derivative, in the last axis."""
+        # Inside, the loss is sigma + r**2 / sigma with r / sigma = c, and the entries are 2 / sigma
+        # times 1, -u c slope and u**2 c**2. Outside, it is linear in r and sigma, and all that is
+        # left is 2 c times the second derivative of r, which is tau**2 / r**3.
         difference, r, sigma, c, inside = self._terms(y, z)
         slope = difference / r
         steep = 2.0 / np.where(inside, sigma, np.inf)
@@ -82,6 +85,7 @@ class HuberLoss(Loss):
         return hessian[..., [0, 2]]
 
     def hessian_root(self, hessian: Array) -> Array:
+        # A Cholesky factor of [[a, b], [b, c]]; the second derivative may be singular.
         a, b, c = np.moveaxis(hessian, -1, 0)
         root = np.zeros((*a.shape, 2, 2))
         root[..., 0, 0] = np.sqrt(a)
@@ -109,6 +113,7 @@ class HuberLoss(Loss):
         """Return z0 - y, the residual, the scale, the best c, and whether that is inside."""
         difference, sigma = z[..., 0] - y[..., 0], self.scale(z[..., 1])
         r = np.hypot(difference, _SMALLEST_RESIDUAL * self.unit)
+        # The c that maximises 2 c r + (1 - c**2) sigma is r / sigma, but at most epsilon.
         inside = r < self.epsilon * sigma
         c = np.where(inside, r / np.where(inside, sigma, 1.0), self.epsilon)
         return difference, r, sigma, c, inside

@@ -84,11 +84,13 @@ class GroupedPenalty:
 
     def cross_jvp(self, w: Vector, theta: Vector, direction: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)\, s`, s along theta."""
+        # The derivative of the gradient by theta_g is the gradient itself, in the variables of g.
         along = np.where(self._penalised, direction[self._group], 0.0)
         return np.asarray(self.gradient(w, theta) * along)
 
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`, one per group."""
+        # d2g / dtheta_g dw_j = c_j exp(theta_g) phi'(w_j) for the variables j of group g.
         sums = np.zeros(self.n_groups)
         kernels.group_sums(self.groups, self.strength(theta), self.shape.gradient(w), q, sums)
         return sums
