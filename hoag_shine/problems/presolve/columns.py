@@ -8,7 +8,7 @@ of them, and its coefficient v for :math:`w_j = v\, a_j / \|a\|`. The map is ort
 penalty of v is that of w, and inner solutions, held-out losses and hypergradients do not change.
 Penalised columns without an entry have a coefficient of zero and are left out. Linear programming
 knows the reduction as that of duplicate columns (Andersen and Andersen, 1995, see
-:mod:`~hoag_shine.problems.presolve`), and finds them, as is done here, by hashes of the columns.
+:mod:`~hoag_shine.problems.presolve`).
 
 The copy is also sorted: columns with more entries come first. The numbers that products with X need
 most often then lie together, in the core's own cache.
