@@ -67,11 +67,10 @@ def _comment_above(lines, number):
 def _markup(text):
     """Return a comment as reStructuredText, in which stars and trailing underscores mean more."""
     text = text[:1].upper() + text[1:]
-    return (
-        re.sub(r"(?<!`)\b[A-Z]+_[A-Z_]+\b(?!`)", r"``\g<0>``", text)
-        .replace("**", r"\*\*")
-        .replace("|", r"\|")
-    )
+    text = re.sub(r"(?<!`)\b[A-Z]+_[A-Z_]+\b(?!`)", r"``\g<0>``", text)
+    for special in ("**", "|"):
+        text = text.replace(special, "".join(rf"\{character}" for character in special))
+    return text
 
 
 def _row(*cells):
