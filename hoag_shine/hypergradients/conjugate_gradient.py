@@ -29,7 +29,9 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
     max_iter : int, default=1000
         Largest number of Hessian products. The residual is reported in any case.
 
-    Notes ----- Where the matrix is too badly conditioned for the arithmetic, residuals grow without
+    Notes
+    -----
+    Where the matrix is too badly conditioned for the arithmetic, residuals grow without
     bound in the end: the q with the smallest residual is returned.
 
     References

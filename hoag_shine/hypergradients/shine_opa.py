@@ -28,7 +28,9 @@ class ShineOPA:
         Inner iterations between two pairs, or a schedule: a function that maps the number of an
         inner iteration (1, 2, ..., counted over all solves of a problem) to whether a pair follows.
 
-    Notes ----- The paper takes :math:`y = \nabla g(w + t_n e) - \nabla g(w)` with summable
+    Notes
+    -----
+    The paper takes :math:`y = \nabla g(w + t_n e) - \nabla g(w)` with summable
     :math:`t_n`; here :math:`y = He`, its limit for :math:`t_n \to 0`, at the same cost of one data
     pass. A pair is kept only where :math:`e^\top y > 0`. The published code takes the outer
     gradient in place of the cross derivative; the paper has the cross derivative, which serves

@@ -38,7 +38,7 @@ class Loss(ABC):
         Whether a constant that is added to all outputs of a sample changes nothing.
     quadratic : bool
         A promise that the loss is a quadratic form of y and z, as the squared error is. A few rows
-        can then stand for many, see :mod:`hoag_shine.problems.presolve.rows`.
+        can then stand for many, see ``hoag_shine.problems.presolve.rows``.
     n_predictors : int
         Predictors that a single target needs: 2 for a location and a scale.
     """
