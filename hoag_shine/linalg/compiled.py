@@ -94,8 +94,8 @@ class _CheckedCache(FunctionCache):
             return super().load_overload(sig, target_context)
         except _DamagedFile as error:
             _tell_once(
-                f"The file {error} of compiled code is damaged: it is compiled anew and replaced, "
-                "like any other that is found to be so."
+                f"The file {error} of compiled code is damaged: it is compiled again and replaced, "
+                "and so is any other that is found damaged."
             )
             self._forget()
         except OSError as error:
@@ -163,7 +163,7 @@ def _stamp() -> str:
 def _tell_uncached(error: Exception) -> None:
     """Warn that later processes will have to compile a loop again."""
     _tell_once(
-        "The compiled loops of hoag_shine are compiled anew in each process, which takes some "
+        "The compiled loops of hoag_shine are compiled again in each process, which takes some "
         "seconds, because numba cannot keep them in files: set the environment variable "
         f"NUMBA_CACHE_DIR to a folder that can be written ({error})."
     )

@@ -62,7 +62,7 @@ class ExactOracle(Oracle):
 
     @property
     def _most_steps(self) -> int:
-        """Newton steps that the next solve may take: fewer where many were in vain."""
+        """Newton steps that the next solve may take: fewer after many that led nowhere."""
         return max(
             MIN_NEWTON_STEPS,
             min(MAX_NEWTON_STEPS, (MAX_VAIN_NEWTON_STEPS - self._in_vain) // SOLVES_SHARING_STEPS),

@@ -46,7 +46,7 @@ class Costs:
 class Record:
     """One outer iteration: the last evaluation at its theta, and what all of them there have cost.
 
-    A ``look`` only tells of another part of the range: it is no candidate for the result.
+    A ``look`` only explores another part of the range: it is no candidate for the result.
     ``measured_error`` is how far the criterion was off, where an exact oracle has checked it.
     """
 

@@ -24,7 +24,7 @@ Vector = NDArray[np.float64]
 
 # Inner iterations between two looks at what the inner error is worth in the criterion.
 # Why: a look after every iteration saved nothing on the sets of the benchmarks, and one after every
-# fourth leaves up to three iterations that nobody needs.
+# fourth leaves up to three iterations that are not needed.
 ITERATIONS_BETWEEN_LOOKS = 2
 # Inner iterations of a whole search, in units of ``max_inner_iter``.
 # Why: by judgement. Searches that end well need less than one such unit; it bounds the time of
@@ -232,7 +232,7 @@ class InexactOracle(Oracle):
     def _evaluation(self, tol: float, accuracy: float) -> Evaluation:
         """Return the evaluation of the state, with new adjoints unless the old ones are enough."""
         adjoints = self.state.adjoints
-        # Where only the value has to be better, the hypergradient of some iterations ago will do.
+        # Where only the value has to be better, the hypergradient of some iterations ago is enough.
         enough = adjoints is not None and adjoints.known and accuracy == np.inf
         if enough and not self.state.fresh:
             changes, bound = self.state.promised_changes, np.inf  # the bound was for other iterates

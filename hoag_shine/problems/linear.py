@@ -435,7 +435,7 @@ class LinearProblems(ProblemSet):
 
     @cached_property
     def _single(self) -> Any:
-        """The dtype of Hessian products where single precision will do."""
+        """The dtype of Hessian products where single precision is enough."""
         largest = self.train_weight.max(initial=0.0)
         return self.design.single if 1.0 / MODERATE_SIZE <= largest <= MODERATE_SIZE else np.float64
 

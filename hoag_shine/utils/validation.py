@@ -105,7 +105,7 @@ def check_indices(X: Any) -> None:
     if indptr[0] != 0 or indptr[-1] > indices.size or (np.diff(indptr) < 0).any():
         raise ValueError(
             "X is a sparse matrix with a broken indptr, which must rise from 0 to at most "
-            f"{indices.size}, the number of stored entries: build it anew, e.g. from coordinates."
+            f"{indices.size}, the number of stored entries: build it again, e.g. from coordinates."
         )
     used = indices[: indptr[-1]]
     if used.size and not (used.min() >= 0 and used.max() < size):

@@ -61,7 +61,7 @@ class Ask(NamedTuple):
     ``relative`` is the same relative to the criterion, for use where that is not known yet.
     ``tolerance`` is what the norms of the inner gradients must fall to in any case, relative to the
     start. ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
-    ``look`` says that the evaluation only tells of another part of the range: it is not a candidate
+    ``look`` says that the evaluation only explores another part of the range: it is not a candidate
     for the result unless it is asked for again. Where each hyperparameter has problems of its own,
     ``parts`` are the requests for these.
     """

@@ -97,7 +97,7 @@ class Certificate:
 def certify(
     evaluations: Sequence[Evaluation], best: Evaluation, lower: Vector, upper: Vector
 ) -> Certificate:
-    """Return what evaluations say of the best of them.
+    """Return the certificate of the best of some evaluations.
 
     Parameters
     ----------

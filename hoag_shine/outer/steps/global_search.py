@@ -294,7 +294,7 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
 
 
 def _nearer_minimum(seen: _Seen, best: Evaluation, ask: Ask, curvature: float) -> Ask | None:
-    """Ask for the minimum of the parabola that slope and curvature at the best tell of."""
+    """Ask for the minimum of the parabola with the slope and curvature at the best."""
     slope = abs(_slope(best))
     if not curvature > 0.0:
         return None

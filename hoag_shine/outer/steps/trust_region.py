@@ -42,7 +42,7 @@ SHORTEST_STEP_LENGTH = 1e-6
 # Most hyperparameters that are searched over their ranges one by one.
 # Why: by judgement; each looks at a whole range, of which a grid has 20 values.
 MAX_SINGLE_SEARCHES = 12
-# Times that the model, and after it such searches, may begin anew.
+# Rounds of the model and such searches.
 # Why: by judgement; it bounds the number of evaluations.
 MAX_ROUNDS = 2
 # Error of a value that is allowed here, in units of what a search for one hyperparameter allows.
