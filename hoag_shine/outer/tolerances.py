@@ -23,8 +23,8 @@ SMALLEST_TOLERANCE = 1e-12
 # difference of that size is none for a user.
 NULL_VALUE_SHARE = 2.5e-3
 # Relative accuracy of the criterion at the result, where vectors are short and digits cheap.
-# Why: the last digits cost nothing there that could be measured; a user who compares results sees
-# five of them.
+# Why: the last digits cost nothing there that could be measured, so that results may be compared
+# to five digits.
 SHORT_VECTOR_ACCURACY = 3e-6
 # Share of the data up to which a pass counts as free, and a search as better thorough than short.
 # Why: measured on least squares whose rows are compressed (cal_housing, cpu_small, puma32H): a

@@ -14,7 +14,8 @@ from ..utils.validation import check_vector, shown
 
 Array = NDArray[np.float64]
 # Most coordinates that are checked; drawn at random where there are more.
-# Why: by judgement: a mistake in more than a tenth of the coordinates is met nine times in ten.
+# Why: by judgement: a mistake in more than a tenth of the coordinates is met nearly nine times in
+# ten.
 MAX_COORDINATES = 20
 
 Where = Callable[[tuple[int, ...]], str]

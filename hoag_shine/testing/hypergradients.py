@@ -29,7 +29,7 @@ from .comparisons import (
 )
 
 # Norm of an inner gradient, relative to that at 0, at which the problem counts as solved.
-# Why: differences of the outer loss are known to about 1e-5 then, which is the default rtol.
+# Why: by judgement; far below what differences of the outer loss need for the default rtol, 1e-5.
 SOLVED_GRADIENT = 1e-9
 
 
