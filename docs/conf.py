@@ -1,6 +1,15 @@
 """Configuration of the documentation; `sphinx-build -W -n docs docs/_build` needs no network."""
 
+import sys
+from pathlib import Path
+
+from docutils.parsers.rst import Directive
+
 import hoag_shine
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import policy_constants
 
 project = "hoag_shine"
 author = "the hoag_shine developers"
@@ -52,3 +61,16 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = f"{project} {release}"
 html_show_sourcelink = False
+
+
+class Constants(Directive):
+    """The table of the policy constants."""
+
+    def run(self):
+        lines = list(policy_constants.table())
+        self.state_machine.insert_input(lines, "policy_constants")
+        return []
+
+
+def setup(app):
+    app.add_directive("constants", Constants)

@@ -28,7 +28,7 @@ plt.show()
 
 # %%
 # Data as small as these are solved by Newton's method. Where that would take too long, this says
-# what each hypergradient has cost: SHINE's own estimate where that was good enough, and so many
-# steps of conjugate gradient on top of it where not.
+# what each hypergradient has cost: SHINE's estimate alone where that was good enough, otherwise a
+# number of steps of conjugate gradient as well.
 
 print("\n".join(methods))

@@ -1,6 +1,6 @@
 """
-A loss of one's own
-===================
+A loss of your own
+==================
 
 A tenth of the targets are wrong by a lot. Squared errors follow them; a loss that grows linearly
 does not. Such a loss is a class with a value and two derivatives, and its penalty is tuned like any

@@ -30,9 +30,12 @@ Data: TypeAlias = tuple[Matrix, NDArray[Any]]
 
 DATA_VARIABLE = "HOAG_SHINE_DATA"
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
-# A row of an svmlight file has fewer bytes, and its columns fewer numbers, or the file is damaged:
-# a coefficient for each column would take 2 GiB.
-LONGEST_LINE, MOST_COLUMNS = 1 << 26, 1 << 28
+# Most bytes of a line of an svmlight file; a longer one is not a row but damage.
+# Why: by judgement: 64 MiB hold some millions of entries.
+MAX_LINE_BYTES = 1 << 26
+# Most columns of an svmlight file; a larger number is not a column but damage.
+# Why: a coefficient for each would take 2 GiB.
+MAX_COLUMNS = 1 << 28
 BOM = b"\xef\xbb\xbf"  # some editors write it at the start of a text
 IMAGES = ("mnist", "mnist_test", "usps", "usps_test")
 
@@ -119,10 +122,10 @@ def data_home() -> Path | None:
 def load_svmlight(
     path: str | os.PathLike[str] | IO[bytes], *, zero_based: bool | Literal["auto"] = "auto"
 ) -> tuple[sparse.csr_matrix[Any], NDArray[np.float64], bool]:
-    """Load an svmlight/libsvm file and say from which number it counts its columns.
+    """Load an svmlight/libsvm file and return the number of its first column, too.
 
-    Another file of the same columns has to be read in the same way, even if the first column is
-    empty there.
+    Another file of the same columns must be read with the same first number, even if its first
+    column is empty.
 
     Parameters
     ----------
@@ -173,7 +176,7 @@ _OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 
 
 class _Lines:
-    """The lines of a file, as scikit-learn asks for them, none of them without an end."""
+    """The lines of a file, as scikit-learn reads them, of limited length."""
 
     def __init__(self, file: Any) -> None:
         self.read = file.read
@@ -181,21 +184,21 @@ class _Lines:
 
     def __iter__(self) -> Iterator[bytes]:
         first = True
-        while line := self._file.readline(LONGEST_LINE):
+        while line := self._file.readline(MAX_LINE_BYTES):
             if first:
                 line, first = line.removeprefix(BOM), False
                 if line.count(b",") > line.count(b":"):
                     raise ValueError("it has commas, as CSV has: name such a table .csv")
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                raise ValueError(f"a line has more than {LONGEST_LINE:,} bytes")
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                raise ValueError(f"a line has more than {MAX_LINE_BYTES:,} bytes")
             yield line
 
 
 def _check_columns(X: sparse.csr_matrix[Any]) -> None:
-    if X.shape[1] > MOST_COLUMNS:
+    if X.shape[1] > MAX_COLUMNS:
         raise ValueError(
             f"there is a column {X.shape[1] - 1}, and columns must be numbered below "
-            f"{MOST_COLUMNS:,}"
+            f"{MAX_COLUMNS:,}"
         )
 
 

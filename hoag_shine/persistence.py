@@ -70,11 +70,11 @@ def save_model(
     -----
     The file is in the safetensors format: arrays ``coef`` and ``intercept``, and JSON texts
     ``format``, ``format_version``, ``version``, ``estimator``, ``params``, ``classes``, ``loss``,
-    ``feature_names``, ``notes`` and ``sha256``, a checksum of all the others. Of a loss of one's
-    own it holds the name alone.
+    ``feature_names``, ``notes`` and ``sha256``, a checksum of all the others. Of a loss of your own
+    it holds the name alone.
 
-    Pipelines, a ``TransformedTargetRegressor`` and whole searches have no place in it: `skops
-    <https://skops.readthedocs.io>`_ keeps these in a file that runs no code either.
+    Pipelines, a ``TransformedTargetRegressor`` and whole searches cannot be saved in it: `skops
+    <https://skops.readthedocs.io>`_ saves these, also in files that run no code.
     """
     name = type(estimator).__name__
     if ESTIMATORS.get(name) is not type(estimator):
@@ -164,7 +164,7 @@ def load_model(
 
 
 def _refuse(estimator: Any) -> NoReturn:
-    """Say what can be saved, and what is there for others."""
+    """Raise, and say how the estimator can be saved otherwise."""
     if hasattr(estimator, "best_estimator_"):
         raise TypeError(
             f"estimator is a fitted {type(estimator).__name__}: save its best_estimator_, or all "
@@ -179,7 +179,7 @@ def _refuse(estimator: Any) -> NoReturn:
 
 
 def _read(path: Path) -> tuple[dict[str, str], Any, Any]:
-    """Return the texts of a file and its arrays, all of it as it was saved."""
+    """Return the texts and arrays of a file, after checking that all is as it was saved."""
     with safe_open(path, framework="numpy") as file:
         texts: dict[str, str] = file.metadata() or {}
         _check_format(texts)
@@ -197,8 +197,8 @@ def _read(path: Path) -> tuple[dict[str, str], Any, Any]:
 def _check_format(texts: Mapping[str, str]) -> None:
     """Refuse files of another kind or version.
 
-    Only the very texts of the first version go without a checksum, so that no damage to a later
-    file turns it into one.
+    Only a file with exactly the texts of the first version may lack a checksum, so that damage to a
+    later file cannot make it look like one.
     """
     if texts.get("format") != json.dumps(FORMAT):
         raise ValueError("it does not say that it is one")
@@ -227,13 +227,13 @@ def _checksum(texts: Mapping[str, str], coef: Any, intercept: Any) -> str:
 
 
 def _array(values: Any) -> Any:
-    # safetensors takes the memory of an array to be in C order without looking.
+    # safetensors takes it for granted that the memory of an array is in C order.
     array = np.array(values, order="C")
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def _json_params(estimator: Any) -> dict[str, Any]:
-    """Return the parameters that were changed from their defaults, if JSON has a form for them."""
+    """Return the parameters that are not at their defaults, if JSON can hold them."""
     defaults = type(estimator)().get_params()
     return {
         key: value
@@ -309,7 +309,7 @@ def _of_type(wanted: type, name: str, value: Any) -> Any:
 
 
 def _check_arrays(coef: Any, intercept: Any) -> None:
-    """Refuse arrays that no fit makes."""
+    """Refuse arrays that no fit can have made."""
     n_outputs = len(coef) if coef.ndim == 2 else 1
     if (
         coef.ndim not in (1, 2)
@@ -328,7 +328,7 @@ def _check_arrays(coef: Any, intercept: Any) -> None:
 
 
 def _check_classes(classes: list[Any], estimator: Any, coef: Any) -> None:
-    """Refuse classes that are not as many as the coefficients tell, in order and of one type."""
+    """Refuse classes unless they match the coefficients, ascend, and are all of one type."""
     if not is_classifier(estimator):
         if classes:
             raise ValueError(f"a {type(estimator).__name__} has no classes")

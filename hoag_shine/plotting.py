@@ -37,8 +37,8 @@ LOSS_NAMES: dict[type, str] = {LogisticRegression: "log-loss", Ridge: "mean squa
 class ShinePathDisplay:
     """Path of a search: the criterion, the hyperparameter and more along the outer iterations.
 
-    Made by :meth:`from_estimator`; the parameters here are for those who have the numbers already.
-    The panels to choose from:
+    Usually made by :meth:`from_estimator`; the parameters here take the numbers themselves. The
+    panels are:
 
     ``"criterion"``
         The held-out loss, averaged over the folds; the shade is its error, as far as the inner
@@ -48,8 +48,8 @@ class ShinePathDisplay:
     ``"penalty"``
         The hyperparameter.
     ``"hypergradient"``
-        The norm of the derivative of the criterion; the shade reaches to what it certainly does
-        not exceed, given the inner fits.
+        The norm of the derivative of the criterion; the shade ends at an upper bound of it, given
+        the inner fits.
     ``"coefficients"``
         The coefficients of the final fit at each penalty.
 
@@ -69,8 +69,7 @@ class ShinePathDisplay:
         Error of the criterion.
     fold_criteria : array-like of shape (n_iterations, n_folds), optional
     hypergradient, hypergradient_bound : array-like of shape (n_iterations,), optional
-        Norm of the hypergradient, and what its error certainly does not exceed; infinite where
-        nothing is certain.
+        Norm of the hypergradient, and an upper bound of its error; infinite where there is none.
     coefficients : array-like of shape (n_iterations, n_coefficients), optional
     parameter_name : str, default="alpha"
     criterion_name : str, default="held-out loss"
@@ -365,7 +364,8 @@ def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> 
     for record in searched(search):
         solutions = [refit.fit(record["theta"], solutions)]
         (value,) = record["params"].values()
-        # Not all variables are coefficients: one may be a scale, and columns may be merged.
+        # The variables of a problem are not all coefficients: one may be a scale, columns may be
+        # merged.
         path.append(np.ravel(fitted_model(part, value, solutions[0], by_output=False).coef_))
     return np.array(path)
 

@@ -31,7 +31,7 @@ from truth import APART, DECISIVE, NULL_SHARE, PROMISED, TooSlow, Truth, limit
 from zoo import LARGE, SMALL, Criterion
 
 from hoag_shine import ShineCV
-from hoag_shine.outer.tolerances import FLOOR_SHARE
+from hoag_shine.outer.tolerances import NULL_VALUE_SHARE
 
 # A result is worse than a grid where it exceeds its best value by more than this share of it, or,
 # near zero, by more than this share of the loss of the null model.
@@ -440,7 +440,7 @@ def examine(verdict, drawn, search, certificate):
     reference = reference_of(drawn, search.penalty_names_)
     check_result(verdict, search, certificate, value, error)
     check_interval(verdict, search, certificate, reference, value, error)
-    check_gain(verdict, search, certificate, max(abs(value), FLOOR_SHARE * found.null))
+    check_gain(verdict, search, certificate, max(abs(value), NULL_VALUE_SHARE * found.null))
     slope, doubt = Truth(drawn).slope(np.asarray(certificate.theta), search.penalty_names_)
     check_slope(verdict, certificate, slope.astype(float), doubt, value)
 
@@ -538,7 +538,7 @@ def check_zoo(number):
     error = criterion.accuracy * abs(value)
     check_result(verdict, search, certificate, value, error)
     check_interval(verdict, search, certificate, reference, value, error, n_points=11)
-    check_gain(verdict, search, certificate, max(abs(value), FLOOR_SHARE * criterion.null))
+    check_gain(verdict, search, certificate, max(abs(value), NULL_VALUE_SHARE * criterion.null))
     slope, doubt = criterion.slope(theta)
     check_slope(verdict, certificate, slope.astype(float), doubt, value)
     return verdict

@@ -11,7 +11,7 @@ from numba.core.errors import TypingError
 from hoag_shine.linalg import half
 
 # A number's size in its unit is below this.
-TOP = 2.0**half.LARGEST
+TOP = 2.0**half.LARGEST_EXPONENT
 
 
 @njit

@@ -122,7 +122,7 @@ def test_a_search_and_its_final_fit_are_one_warning(monkeypatch):
 
 def test_folds_that_take_minutes(monkeypatch):
     """Here, all do."""
-    monkeypatch.setattr("hoag_shine.outer.hoag.SLOW", 0.0)
+    monkeypatch.setattr("hoag_shine.outer.hoag.SLOW_STEP_MULTIPLICATIONS", 0.0)
     X, y = breast_cancer()
     category, text = told(lambda: search(max_iter=100).fit(X, y))
     assert category is UserWarning

@@ -1,6 +1,6 @@
 """The command ``hoag-shine``.
 
-It imports nothing heavy before it can answer Ctrl-C; the commands are in
+It imports nothing large before Ctrl-C is handled; the commands are in
 :mod:`hoag_shine.cli.commands`.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+ERROR, INTERRUPTED = 2, 130  # exit codes: as argparse's, and the shell's for Ctrl-C
 MESSAGE = "hoag-shine: interrupted"
-STDERR = 2  # its file
+STDERR = 2  # the number of its file
 DEMONSTRATION = "demonstrate"  # what ``python -m hoag_shine`` does without arguments
 
 
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 for success, 2 for an error that is told in one line on standard error, 130 after Ctrl-C.
+        0 for success, 2 for an error, whose message is one line on standard error, 130 after
+        Ctrl-C.
     """
     try:
         if argv == [DEMONSTRATION]:
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ended_by_interrupts() -> Iterator[None]:
     """Have Ctrl-C end the process at once.
 
-    Modules that are being imported lose a ``KeyboardInterrupt`` now and then: it is raised within a
+    While modules are imported, a ``KeyboardInterrupt`` is sometimes lost: it is raised within a
     callback of the garbage collector, or caught as an import that has failed.
     """
     before = signal.getsignal(signal.SIGINT)
@@ -68,6 +69,6 @@ def _ended_by_interrupts() -> Iterator[None]:
 
 
 def _end(*_: Any) -> None:
-    """End the process: nothing is to be cleaned up yet."""
+    """End the process; there is nothing to clean up yet."""
     os.write(STDERR, f"{MESSAGE}\n".encode())
     os._exit(INTERRUPTED)

@@ -43,6 +43,7 @@ from ..outer.steps import Outcome
 from ..persistence import load_model, save_model
 from ..search import ShineCV
 from ..utils.validation import check_count, check_seed
+from . import ERROR, INTERRUPTED
 from .tables import TableEncoder, is_table, read_table, take_column
 
 DATA_HELP = (
@@ -69,11 +70,13 @@ ESTIMATORS: dict[str, tuple[Any, str]] = {
     "gamma": (GammaRegressor, "deviance"),
     "tweedie": (TweedieRegressor, "deviance"),
 }
-# Whole numbers are labels if there are no more different ones than the first, and if each stands in
-# at least as many rows as the second says.
-MOST_LABELS, ROWS_PER_LABEL = 20, 5
+# Most different whole numbers that are taken for labels of classes.
+# Why: by judgement; the user is told, and --estimator overrides.
+MAX_LABELS = 20
+# Rows that each of them must have on average.
+# Why: by judgement; as many as there are folds by default.
+MIN_ROWS_PER_LABEL = 5
 DEFAULTS = {name: option.default for name, option in signature(ShineCV).parameters.items()}
-ERROR, INTERRUPTED = 2, 130  # exit codes: as argparse's, and the shell's for Ctrl-C
 
 
 @dataclass
@@ -86,7 +89,7 @@ class Data:
     y : ndarray of shape (n_rows,), or None where there is no target
     groups : ndarray of shape (n_rows,), or None
     notes : dict
-        What has to be kept with a model, so that other data can be read in the same way.
+        What is kept with a model, so that other data can be read in the same way.
     """
 
     X: Matrix
@@ -106,14 +109,15 @@ def run(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 for success, 2 for an error that is told in one line on standard error, 130 after Ctrl-C.
+        0 for success, 2 for an error, whose message is one line on standard error, 130 after
+        Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.command(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads our output has enough of it; let the interpreter's last flush go nowhere.
+        # The reader of our output has ended; the interpreter's last flush must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -175,8 +179,8 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="NAME",
         help="auto (default): logistic where the labels are text, two values, or at most "
-        f"{MOST_LABELS} whole numbers with {ROWS_PER_LABEL} rows each on average, ridge otherwise; "
-        f"or {', '.join(ESTIMATORS)}",
+        f"{MAX_LABELS} whole numbers with {MIN_ROWS_PER_LABEL} rows each on average, ridge "
+        f"otherwise; or {', '.join(ESTIMATORS)}",
     )
     parser.add_argument(
         "--power",
@@ -339,7 +343,7 @@ def _splitter(arguments: argparse.Namespace, estimator: Any, *, grouped: bool) -
 
 
 def _estimator(arguments: argparse.Namespace, y: Any) -> tuple[Any, str]:
-    """Return the estimator, and a sentence that says why it is the one."""
+    """Return the estimator, and a phrase that says why it was chosen."""
     if y is None:
         raise ValueError("A table needs --target, the name of the column to predict.")
     labels = np.unique(y)
@@ -370,7 +374,7 @@ def _are_classes(y: Any, labels: NDArray[Any]) -> bool:
     if labels.dtype.kind not in "fiub" or labels.size <= 2:
         return True
     whole = bool((labels == np.round(labels)).all())
-    return whole and labels.size <= min(MOST_LABELS, len(y) / ROWS_PER_LABEL)
+    return whole and labels.size <= min(MAX_LABELS, len(y) / MIN_ROWS_PER_LABEL)
 
 
 def _scaler(arguments: argparse.Namespace, X: Matrix) -> StandardScaler | None:
@@ -428,7 +432,7 @@ class _Progress:
         self._console.print(_line(cells, self._console.width))
 
 
-# Widths of the columns; a narrow terminal has but the first and the last.
+# Widths of the columns in characters, and those that a narrow terminal shows.
 WIDTHS, NARROW = (9, 17, 18, 15, 7, 8), (0, 1, 2, 5)
 
 
@@ -453,7 +457,7 @@ def _names(estimator: Any) -> tuple[str, str]:
 
 @contextmanager
 def _told_warnings() -> Iterator[None]:
-    """Tell warnings as lines on standard error, each once, after the work."""
+    """Print warnings as lines on standard error, each once, after the work."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         yield
@@ -462,7 +466,7 @@ def _told_warnings() -> Iterator[None]:
 
 
 def _without_traceback(message: str) -> str:
-    """Return a message without the calls that led to an error, which is its last line."""
+    """Return a message without the traceback in it, of which the last line is kept."""
     head, found, calls = message.rstrip().partition("Traceback (most recent call last):")
     return head + calls.splitlines()[-1] if found else message
 
@@ -508,7 +512,7 @@ def _plot(search: ShineCV, path: Path) -> None:
 
 
 def _check_plot(path: Path | None) -> None:
-    """Refuse before the search what would fail after it."""
+    """Refuse, before the search, a name of a plot that would fail after it."""
     if path is None:
         return
     from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -522,7 +526,7 @@ def _check_plot(path: Path | None) -> None:
 
 
 def _check_target(option: str, path: Path | None) -> None:
-    """Refuse before the work a file that cannot be written after it."""
+    """Refuse, before the work, a file that could not be written after it."""
     if path is None:
         return
     folder = path.parent
@@ -551,7 +555,7 @@ def _load(
     arguments: argparse.Namespace | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Data:
-    """Load data: to tune, as the arguments say, or to predict, as a model's notes do."""
+    """Load data: to tune, by the arguments, or to predict, by the notes of a model."""
     target = getattr(arguments, "target", None)
     tabular = is_table(name) or (name == "-" and bool(target or (notes or {}).get("columns")))
     if tabular:
@@ -590,7 +594,7 @@ def _load_table(
 
 
 def _target(y: NDArray[Any]) -> NDArray[Any]:
-    """Return a column as labels, none of which is missing."""
+    """Return a column as labels; raise if any is missing."""
     if y.dtype != object:
         if np.isnan(y).any():
             raise ValueError(f"The target has {np.isnan(y).sum():,} rows without a value.")
@@ -630,7 +634,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _with_columns(X: Matrix, n_features: int) -> Matrix:
-    """Append the empty columns that an svmlight file cannot show to be there."""
+    """Append empty columns: an svmlight file does not say how many come after the last entry."""
     if X.shape[1] == n_features:
         return X
     if X.shape[1] > n_features or isinstance(X, np.ndarray):
@@ -653,7 +657,7 @@ def _label_form(labels: NDArray[Any]) -> str:
 
 
 def _tell_score(model: Any, X: Matrix, y: Any) -> None:
-    """Say how good the predictions are, if DATA has true labels and not mere placeholders."""
+    """Print a score of the predictions, if DATA has labels and not just placeholders."""
     distinct = list(dict.fromkeys(np.asarray(y).tolist()))
     if len(distinct) < 2:
         _say(f"all labels are {distinct[0]!r}: taken for placeholders, not for a score")

@@ -1,4 +1,4 @@
-"""Tables from CSV and Parquet files as matrices: what a column holds decides its place there."""
+"""Tables from CSV and Parquet files as matrices, with columns of text as one-hot columns."""
 
 from __future__ import annotations
 
@@ -116,9 +116,9 @@ def _missing(value: Any) -> bool:
 class TableEncoder:
     """Makes a matrix of a table: numbers as they are, text as a column for each category.
 
-    Missing numbers become the median of their column, missing texts a category of their own. Done
-    by scikit-learn's ``SimpleImputer`` and ``OneHotEncoder``; a category that was not there in the
-    fit is none of the columns.
+    Missing numbers become the median of their column, missing texts a category of their own, by
+    scikit-learn's ``SimpleImputer`` and ``OneHotEncoder``. A category that did not occur in the fit
+    has no column.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class TableEncoder:
 
 
 def _category(value: Any) -> str:
-    """Return the category of a cell; a number in a column of text is the text that it was."""
+    """Return the category of a cell; a number in a column of text becomes text again."""
     return "" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 

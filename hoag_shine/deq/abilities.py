@@ -1,7 +1,7 @@
 """What a solver gives and what a backward method needs, as attributes of the functions.
 
 Attributes go with the function where names do not: through ``functools.partial``, decorators and
-functions of one's own.
+functions of your own.
 """
 
 from __future__ import annotations

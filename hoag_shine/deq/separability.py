@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from .state import FlatMap
 
+# Powers of two by which samples are scaled to tell them apart.
+# Why: by judgement; with more, the smallest would be lost beside the largest in half precision.
 _LEVELS = 8
 
 _seen: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()

@@ -72,7 +72,7 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
 
 
 def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tensor:
-    """Return z with a graph, if one is recorded; its backward pass is told to ``info``."""
+    """Return z with a graph, if one is recorded; its backward pass is noted in ``info``."""
     if not torch.is_grad_enabled():
         return z
     lost = ~(torch.isfinite(info.residual) & rows_are_finite(z))

@@ -1,7 +1,7 @@
 r"""The estimators that can be tuned: for each, its loss, its penalty parameter and its attributes.
 
-A family of estimators is a file with a :class:`~hoag_shine.estimators.base.Model`, and
-:mod:`~hoag_shine.estimators.registry` knows them all. The inner problem is
+Each family of estimators has a file with a :class:`~hoag_shine.estimators.base.Model`;
+:mod:`~hoag_shine.estimators.registry` lists them all. The inner problem is
 
 .. math:: \min_w \sum_i s_i \ell_i(w) + \frac{c\, \alpha}{2} \|w\|^2
 

@@ -1,4 +1,4 @@
-"""What every estimator that can be tuned has to say of itself."""
+"""What the library needs to know of every estimator that can be tuned."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Model(ABC):
     n_outputs : int
         Linear predictors of a sample: one for each target, or class where there are more than two.
     n_averaged : int
-        Number of outputs whose mean the score is, where the loss is their sum.
+        Number of outputs over which a score is averaged, while the loss is their sum.
     multi_output : bool
         Whether y may have several columns.
     value_by_output : bool
         Whether the parameter may have a value for each output.
     offset : float or ndarray of shape (n_outputs,)
-        Constants that are taken out of the intercepts, so that zero is a fair guess for these.
+        Constants that are taken out of the intercepts, so that zero is a good guess for the rest.
     intercept_penalty : float
         Strength of the penalty of the intercept, in units of that of the coefficients.
     classes_ : ndarray or None
@@ -109,7 +109,7 @@ class Model(ABC):
         return y
 
     def arrange(self, groups: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the variables' groups, (row, output), less what the model does not have."""
+        """Return the groups of the variables, (row, output); those it does not have are fixed."""
         return groups
 
     def decode(self, y: Vector) -> NDArray[Any]:
@@ -117,11 +117,11 @@ class Model(ABC):
         return y
 
     def recode(self, y: Any) -> Vector:
-        """Return more targets as numbers, as :meth:`encode` has done it."""
+        """Return further targets as numbers, by the encoding that :meth:`encode` has found."""
         return np.asarray(y, dtype=np.float64)
 
     def lacking(self, y: Vector, weight: Vector) -> NDArray[np.intp]:
-        """Return the classes that training rows lack though they need all, as indices."""
+        """Return the classes that the fit needs and the training rows lack, as indices."""
         return np.empty(0, dtype=np.intp)
 
     def weightless(self) -> NDArray[np.intp]:
@@ -144,8 +144,8 @@ class Model(ABC):
     ) -> Any:
         """Return a fitted clone of the estimator with coefficients and intercept ``w``.
 
-        Its parameter is set to ``value`` where that is a single number, or one for each output and
-        the estimator takes those; other penalties have no place in it.
+        Its parameter is set to ``value`` if that is a single number, or one for each output and the
+        estimator takes these; otherwise the parameter stays as it is.
         """
         fitted = clone(self.estimator)
         if np.ndim(value) == 0 or (by_output and self.value_by_output):
@@ -176,7 +176,7 @@ class Model(ABC):
         self._set_fitted(estimator, coef, intercept, n_iter)
 
     def note_training(self, fitted: Any, X: Any, y: Vector) -> None:  # noqa: B027
-        """Set fitted attributes that tell of the training rows, y as encoded."""
+        """Set fitted attributes that describe the training rows; y is encoded."""
 
     @abstractmethod
     def _set_fitted(
@@ -196,5 +196,5 @@ def check_tunable(name: str, value: Any) -> float:
 
 
 def middle(y: Vector) -> Vector:
-    """Return the median of each column: exact where it is constant, and of no outlier's size."""
+    """Return the median of each column: exact where it is constant, and robust to outliers."""
     return np.asarray(np.median(y, axis=0))

@@ -63,7 +63,7 @@ class ClassifierModel(Model):
     def needs_all_classes(self) -> bool:
         """Whether a class without training rows leaves the fit without a minimum.
 
-        The loss of some models falls for ever with an intercept that nothing penalises.
+        The loss of some models falls without end along an intercept that has no penalty.
         """
         return False
 
@@ -85,8 +85,8 @@ class ClassifierModel(Model):
     def without(self, classes: Sequence[int], y: Vector) -> tuple[Model, Vector, NDArray[np.bool_]]:
         """Return the limit where the intercepts of some classes are infinitely small.
 
-        Their probabilities are zero, and so are their coefficients. The fitted estimator knows of
-        those that have rows, though no weight.
+        Their probabilities and their coefficients are zero. The fitted estimator still lists those
+        that have rows without weight.
         """
         kept = np.delete(np.arange(self.classes_.size), classes)
         unseen = np.setdiff1d(classes, self.weightless())
@@ -107,7 +107,7 @@ class ClassifierModel(Model):
         if self.estimator.class_weight == "balanced":
             # scikit-learn's own function takes no sample weights before 1.7.
             mass = np.bincount(y.astype(int), drawn, minlength=self.classes_.size)
-            # A class without rows counts for nothing, as if there were no such class.
+            # A class without rows is left out of the count of classes.
             present = mass > 0.0
             per_class = np.zeros(mass.size)
             per_class[present] = mass.sum() / (present.sum() * mass[present])
@@ -142,7 +142,7 @@ class InverseStrength(Model):
 
 
 def intercept_penalty(estimator: Any) -> float:
-    r"""Return how strongly liblinear penalises the intercept, next to the coefficients.
+    r"""Return how strongly liblinear penalises the intercept, relative to the coefficients.
 
     It takes the intercept for the coefficient v of one more feature, which is
     ``intercept_scaling`` everywhere: :math:`b = a v` and :math:`v^2 = b^2 / a^2`.

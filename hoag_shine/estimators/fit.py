@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..inner import Solution, Status, minimize_lbfgs
 from ..inner.factorised import first_solution
 from ..problems.base import Problem
-from ..problems.direct import MANY_FOLDS, MANY_NUMBERS
+from ..problems.direct import MAX_ITERATED_FOLDS, MAX_KEPT_NUMBERS
 from ..problems.fold_weights import FoldWeights, as_fold_weights
 from ..problems.groups import UNPENALISED, Groups
 from ..problems.held_out import HeldOut
@@ -25,7 +25,7 @@ from .base import Model, Vector
 Array = NDArray[np.float64]
 
 
-@np.errstate(over="ignore", invalid="ignore")  # refused where it matters
+@np.errstate(over="ignore", invalid="ignore")  # checked where it matters
 def linear_problems(
     model: Model, X: Any, y: Vector, groups: Groups, weights: FoldWeights, held_out: HeldOut
 ) -> LinearProblems:
@@ -48,8 +48,13 @@ def linear_problems(
     penalty = penalty_of(model, groups, X.shape[1])
     intercept, n_folds = model.fit_intercept, len(weights)
     rows = None
-    # A final fit is over after a few products. Of many folds, rows seldom have weights in common.
-    if held_out.rows.size and n_folds <= MANY_FOLDS and len(y) * n_folds <= MANY_NUMBERS:
+    # A final fit takes too few products for it to pay. With many folds, few rows have proportional
+    # weights.
+    if (
+        held_out.rows.size
+        and n_folds <= MAX_ITERATED_FOLDS
+        and len(y) * n_folds <= MAX_KEPT_NUMBERS
+    ):
         arrays = weights[:], held_out.dense(len(y), n_folds)
         rows = CompressedRows.of(X, y, model.loss, *arrays, fit_intercept=intercept)
         weights = as_fold_weights(arrays[0])
@@ -147,7 +152,7 @@ def _check_finite(finite: bool) -> None:
 
 
 def warn_unless_converged(solution: Solution, what: str, advice: str) -> None:
-    """Say that a fit is not accurate, and what to do."""
+    """Warn that a fit is not accurate, and say what to do."""
     if not solution.converged:
         text = f"{what} did not converge, because {solution.status.value}: {advice}."
         warn(text, ConvergenceWarning)

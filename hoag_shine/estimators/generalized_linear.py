@@ -1,4 +1,4 @@
-"""A linear model for any loss, so that ShineCV can tune what scikit-learn has no estimator for."""
+"""A linear model with any loss, for those that scikit-learn has no estimator for."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ from .fit import fit, warn_unless_converged, whole_problem
 
 
 class GeneralizedLinear(RegressorMixin, BaseEstimator):
-    r"""Linear model with a loss, and a penalty, of one's own.
+    r"""Linear model with a loss, and a penalty, of your own.
 
     .. math:: \min_{w, b} \; \sum_i s_i\, \ell(y_i, x_i^\top w + b)
               + \alpha \sum_j \phi(w_j)
 
     with sample weights :math:`s_i`. A loss and a penalty are classes with a value and two
     derivatives, in plain numpy; :func:`hoag_shine.testing.check_loss` and
-    :func:`hoag_shine.testing.check_penalty` tell whether they are right. ``ShineCV`` tunes
-    ``alpha``.
+    :func:`hoag_shine.testing.check_penalty` check them. ``ShineCV`` tunes ``alpha``.
 
     Parameters
     ----------
     loss : Loss, optional
-        A pointwise loss; :class:`SquaredLoss` if not given. If it is not convex, the fit is a
-        local minimum, the one that lies downhill from zero.
+        A pointwise loss; :class:`SquaredLoss` if not given. If it is not convex, the fit is the
+        local minimum downhill from zero.
     penalty : Penalty, optional
         A smooth penalty of a coefficient; :class:`L2`, half its square, if not given.
     alpha : float, default=1.0
@@ -204,7 +203,7 @@ class GeneralizedLinearModel(Model):
 
 
 def resolve_loss(loss: Any) -> Loss:
-    """Return the loss, or the squared one for None; TypeError for what is no pointwise loss."""
+    """Return the loss, or the squared one for None; raise TypeError unless it is pointwise."""
     if loss is None:
         return SquaredLoss()
     if not isinstance(loss, Loss):
@@ -219,7 +218,7 @@ def resolve_loss(loss: Any) -> Loss:
 
 
 def resolve_penalty(penalty: Any) -> Penalty:
-    """Return the penalty, or half the square for None; TypeError for what is none."""
+    """Return the penalty, or half the square for None; raise TypeError if it is none."""
     if penalty is None:
         return L2()
     if not isinstance(penalty, Penalty):

@@ -16,8 +16,8 @@ class GLMModel(Model):
     r"""A generalized linear model of scikit-learn.
 
     It minimises :math:`\frac{1}{2 \sum_i s_i} \sum_i s_i \ell_i + \frac{\alpha}{2} \|w\|^2` with
-    the unit deviances :math:`\ell_i`: a mean, and not a sum as elsewhere, so that the weights of
-    the training losses sum to one.
+    the unit deviances :math:`\ell_i`. That is a mean, where other estimators have a sum, so the
+    weights of the training losses sum to one.
     """
 
     parameter = "alpha"

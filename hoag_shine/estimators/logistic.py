@@ -55,7 +55,7 @@ class LogisticModel(InverseStrength, ClassifierModel):
         classes = self.classes_ if self.known_classes is None else self.known_classes
         if classes.size > self.classes_.size:
             coef, intercept = self._padded(classes, coef, intercept)
-        elif len(coef) == classes.size == 2:  # of more classes, those of a fold
+        elif len(coef) == classes.size == 2:  # the two of more classes that a fold has
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         fitted.classes_ = classes
         fitted.coef_ = coef

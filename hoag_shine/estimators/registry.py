@@ -37,9 +37,9 @@ MODELS: dict[type, type[Model]] = {
 
 
 def as_model(estimator: Any) -> Model:
-    """Return what is known about the estimator, or raise TypeError if that is nothing.
+    """Return the model of an estimator; raise TypeError if it is none that can be tuned.
 
-    A subclass counts as what it is derived from, unless it has a ``fit`` of its own.
+    A subclass counts as its base class, unless it has a ``fit`` of its own.
     """
     cls = type(estimator)
     known = next((base for base in cls.__mro__ if base in MODELS), None)

@@ -6,18 +6,18 @@ By the implicit function theorem, at the solution w of the inner problem,
     \frac{df}{d\theta} = -\Big(\frac{\partial^2 g}{\partial\theta\,\partial w}\Big)^{\!\top} q,
     \qquad q = H^{-1} \nabla f(w), \qquad H = \frac{\partial^2 g}{\partial w^2}.
 
-The methods differ only in how they come by q. Each is a function
+The methods differ only in how they find q. Each is a function
 
     ``method(adjoint) -> Hypergradient``
 
 of an :class:`AdjointProblem`: the inner solution, the gradient of the outer loss there, and how
 well the linear system must be solved.
 
-A method may call ``problem.hessp``; or, to have its Hessian products served in the same data pass
-as those of the other folds, be a generator that yields
-:class:`~hoag_shine.problems.requests.HessianProduct` requests. A method of one's own is passed by
-value wherever a name is accepted. One that also wants pairs of its own in the inner solver's
-memory has a ``probe``, see :class:`ShineOPA`.
+A method may call ``problem.hessp``. If it is a generator that yields
+:class:`~hoag_shine.problems.requests.HessianProduct` requests instead, its products are made in the
+same data passes as those of the other folds. Wherever the name of a method is accepted, a method of
+your own can be passed. One that also adds pairs to the inner solver's memory has a ``probe``, see
+:class:`ShineOPA`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The SHINE estimate, with a certified error, and improved where the error matters."""
+"""The SHINE estimate with a certified error, improved where the error matters."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ from ..problems.requests import HessianProduct, Solver
 from .base import AdjointProblem, Hypergradient, Vector, relative
 from .linear_system import LinearSystem, Preconditioner, positive_definite
 
-# Unpenalised variables are eliminated, a column of the Hessian each, up to this number.
-MAX_ELIMINATED = 16
-MAX_STEPS = 200
-# Products are made in single precision where the error that is allowed is at least this share of
-# the hypergradient's terms: a thousand times of what rounding does to them. They cancel near a
-# minimum, so that their sum says nothing of their size.
-SINGLE = 1e-3
-# Rounding adds up where more terms than these are summed up to an entry of a Hessian product: what
-# is allowed for rounding below has been measured up to here.
-MANY_SUMMED = 2e4
+# Most variables without a penalty that are eliminated from the linear systems.
+# Why: each costs a column of the Hessian, a product in the first pass; intercepts of up to as many
+# classes are eliminated. Beyond, errors have no bound.
+MAX_ELIMINATED_VARIABLES = 16
+# Most steps of conjugate gradient at one solution.
+# Why: by judgement; it bounds the time where the system is badly conditioned, and the error that is
+# left is reported.
+MAX_CG_STEPS = 200
+# Error that must be allowed for products to be made in single precision, as a share of the sum of
+# the sizes of the hypergradient's terms (which cancel near a minimum, so that their sum says
+# nothing of their sizes).
+# Why: it is a thousand times what rounding to float32 does to them.
+SINGLE_PRECISION_SHARE = 1e-3
+# Terms of a sum up to which the errors of Hessian products were measured.
+# Why: the rows of 20news. With more of them, the rounding that is allowed for grows in proportion,
+# which is the worst case.
+MEASURED_TERMS = 2e4
 
 
 def auto(adjoint: AdjointProblem) -> Solver[Hypergradient]:
-    r"""Take the SHINE estimate, see how wrong it may be, and work on only as far as that matters.
+    r"""Take the SHINE estimate, measure its error, and improve it as far as the error matters.
 
     Two systems with the same matrix are solved side by side, each data pass serving both: the
     adjoint :math:`Hq = \nabla f` and the tangent
@@ -45,10 +52,11 @@ def auto(adjoint: AdjointProblem) -> Solver[Hypergradient]:
     Parameters
     ----------
     adjoint : AdjointProblem
-        No more work is done where the error is within its ``accuracy``; with infinity, nothing but
-        the first pass is.
+        Once the error is within its ``accuracy``, no more work is done; an infinite accuracy asks
+        for the first pass alone.
     start : object
-        The ``state`` of the last answer: asked again at the same solution, it continues there.
+        The ``state`` of the last answer; asked again at the same solution, the method continues
+        from there.
 
     Notes
     -----
@@ -67,19 +75,23 @@ def auto(adjoint: AdjointProblem) -> Solver[Hypergradient]:
     outer_grad, accuracy, start = adjoint.outer_grad, adjoint.accuracy, adjoint.start
     n_hvp = 0
     last = start if isinstance(start, _State) else None
-    single = accuracy >= SINGLE * (np.inf if last is None else last.size)
+    # Single precision where its rounding is far below the error that is allowed, by the size that
+    # the terms of the hypergradient had the last time.
+    single = accuracy >= SINGLE_PRECISION_SHARE * (np.inf if last is None else last.size)
     if last is not None and last.belongs_to(theta, solution.w) and single >= last.single:
-        state = last
+        state = last  # the same systems, asked for more accurately
     else:
+        # s, a unit vector along the last hypergradient: where the outer loop is going.
         along = np.ones_like(theta) if last is None else last.closed()
         along = along / (float(np.linalg.norm(along)) or 1.0)
         state = yield from _begin(adjoint, along, single)
         n_hvp = state.n_products
     n_steps = 0
-    while state.error > accuracy and n_steps < MAX_STEPS:
+    while state.error > accuracy and n_steps < MAX_CG_STEPS:
         running = [system for system in state.systems if not system.finished]
         if not running:
             break
+        # One pass makes the products of both systems, and of all folds.
         directions = np.stack([system.direction for system in running])
         products = yield HessianProduct(solution.w, directions, state.single)
         for system, product in zip(running, products, strict=True):
@@ -105,7 +117,7 @@ def _begin(adjoint: AdjointProblem, along: Vector, single: bool) -> Solver[_Stat
     """Measure the residuals of the SHINE estimates, in one pass."""
     problem, theta = adjoint.problem, adjoint.theta
     estimate, w = adjoint.solution.inverse_hessian, adjoint.solution.w
-    sides = [adjoint.outer_grad]
+    sides = [adjoint.outer_grad]  # the right-hand sides: grad f, and c if there is one
     cross = _cross(problem, theta, w, along)
     if cross is not None and cross.any():
         sides.append(cross)
@@ -114,9 +126,9 @@ def _begin(adjoint: AdjointProblem, along: Vector, single: bool) -> Solver[_Stat
     units = np.zeros((free.size, w.size))
     units[np.arange(free.size), free] = 1.0
     products = yield HessianProduct(w, np.stack([*guesses, *units]), single)
-    columns = products[len(guesses) :]
-    # A variable of no curvature, such as an intercept where a loss is flat, has no part in the
-    # system, which could not be solved with it.
+    columns = products[len(guesses) :]  # those of H for the variables without a penalty
+    # A variable without curvature, such as an intercept where a loss is flat, is left out: with it,
+    # the system would be singular.
     flat = columns[np.arange(free.size), free] == 0.0
     idle, free, columns = free[flat], free[~flat], columns[~flat]
     if not positive_definite(columns[:, free]):
@@ -124,16 +136,19 @@ def _begin(adjoint: AdjointProblem, along: Vector, single: bool) -> Solver[_Stat
     penalty = problem.penalty_hessian(theta) if problem.convex else None
     preconditioner = Preconditioner(estimate.diagonal, penalty, free, columns, idle)
     precision = float(np.finfo(np.float32 if single else np.float64).eps)
-    precision *= max(1.0, problem.n_summed / MANY_SUMMED)
+    precision *= max(1.0, problem.n_summed / MEASURED_TERMS)
     systems = [
         LinearSystem(side, guess, product, preconditioner, precision)
         for side, guess, product in zip(sides, guesses, products[: len(guesses)], strict=True)
     ]
+    # An upper bound of the norm of a unit cross derivative in the inverse of H: H is at least
+    # diag(h), and the cross derivative of group g is h_j w_j, so that its square is at most
+    # sum_j h_j w_j**2, which is the sum of cross_vjp(w).
     reach = float(np.sqrt(np.abs(problem.cross_vjp(w, theta, w)).sum()))
     state = _State(problem, theta, w, systems, along, reach, len(products), single)
     corrected = state.update()
     if len(systems) == 2:
-        # Nothing better is known yet than what the tangent has changed of the estimate.
+        # The best estimate of the error so far is what the tangent has changed.
         plain = -problem.cross_vjp(w, theta, guesses[0])
         state.changes = (float(np.linalg.norm(corrected - plain)),) * 2
     return state
@@ -147,17 +162,21 @@ def _cross(problem: Problem, theta: Vector, w: Vector, along: Vector) -> Vector 
 
 
 def _free(problem: Problem, theta: Vector) -> NDArray[np.intp]:
-    """Return the variables to eliminate: those without a penalty, if they are few."""
+    """Return the variables to eliminate: those without a penalty, if they are few enough."""
     penalty = problem.penalty_hessian(theta)
     none = np.empty(0, dtype=np.intp)
     if penalty is None or not problem.convex:
         return none
     free = np.flatnonzero(penalty == 0.0)
-    return free if free.size <= MAX_ELIMINATED else none
+    return free if free.size <= MAX_ELIMINATED_VARIABLES else none
 
 
 class _State:
-    """The two systems at one solution, and the hypergradient that follows from them."""
+    """The two systems at one solution, and the hypergradient that follows from them.
+
+    ``systems[0]`` is the adjoint, ``systems[1]`` the tangent if there is one. ``q`` and
+    ``hypergradient`` always belong to their present iterates: :meth:`update` follows each step.
+    """
 
     def __init__(
         self,
@@ -184,13 +203,16 @@ class _State:
         return bool(self.systems) and self.w is w and np.array_equal(self.theta, theta)
 
     def closed(self) -> Vector:
-        """Return the hypergradient; the systems make room for others."""
+        """Return the hypergradient, and give up the systems, whose memory others need."""
         self.systems = []
         return self.hypergradient
 
     @property
     def size(self) -> float:
-        """What the terms of the hypergradient add up to, as far as is known; infinite if not."""
+        """What the sizes of the hypergradient's terms add up to; infinite if not known.
+
+        By Cauchy and Schwarz, c'H^-1 grad f is at most the root of (c'H^-1 c)(grad f'H^-1 grad f).
+        """
         energies = [float(system.x @ system.rhs) for system in self.systems]
         known = len(energies) == 2 and min(energies) > 0.0
         return float(np.sqrt(np.prod(energies))) if known else np.inf
@@ -199,8 +221,9 @@ class _State:
     def error(self) -> float:
         """Estimated error of the hypergradient's norm.
 
-        It is what one of the last two steps has changed, or the product of the two systems' errors
-        as it would be if the preconditioner were exact, whichever is more; but not over the bound.
+        It is the largest of what the last two steps have changed and of the product of the errors
+        of the two systems, for which the preconditioner is taken for exact; it is cut off at the
+        bound.
         """
         errors = [system.error for system in self.systems]
         product = float(np.prod(errors)) if len(errors) == 2 else 0.0
@@ -209,9 +232,12 @@ class _State:
     @property
     def bound(self) -> float:
         """Upper bound of the error of the hypergradient's norm."""
-        # No cross derivative is longer in the norm of the inverse Hessian than penalty and w say.
+        # |c'H^-1 r| is at most the norms of c and of r in the inverse of H: ``reach`` and the bound
+        # of the adjoint's error.
         bounds = [_known(self.reach * self.systems[0].bound)]
         if self.theta.size == 1 and len(self.systems) == 2:
+            # What is left of the derivative along s is the last term of the identity in ``auto``:
+            # the product of both errors, and what rounding has added to the correction.
             adjoint, tangent = self.systems
             bounds.append(_known(adjoint.bound * tangent.bound + self.reach * adjoint.rounding))
         return min(bounds)
@@ -243,11 +269,14 @@ class _State:
 
 
 def _known(error: float) -> float:
-    """Return an error, infinite where it is not a number: ``min`` and ``max`` would lose that."""
+    """Return an error, or infinity if it is NaN, which ``min`` and ``max`` would pass over."""
     return np.inf if np.isnan(error) else error
 
 
 def _share(adjoint: LinearSystem, tangent: LinearSystem) -> float:
-    """Return the best multiple of p to add to q: it cannot enlarge the error in the norm of H."""
+    """Return the best multiple of p to add to q: it cannot enlarge the error in the norm of H.
+
+    It makes the residual of q orthogonal to p: p'r / p'Hp.
+    """
     curvature = float(tangent.x @ tangent.rhs - tangent.x @ tangent.residual)
     return float(tangent.x @ adjoint.residual) / curvature if curvature > 0.0 else 0.0

@@ -34,7 +34,7 @@ class AdjointProblem:
         Residual to reach, relative to the norm of ``outer_grad``.
     accuracy : float
         Error of the hypergradient's norm that makes no difference to the outer loop; infinity if
-        anything will do.
+        any error is allowed.
     start : object
         What the last answer for this problem left as its ``state``; None at first.
     """
@@ -83,7 +83,7 @@ class Hypergradient:
 
 
 class Method(Protocol):
-    """A hypergradient method, which may have a ``probe`` besides, see :class:`ShineOPA`."""
+    """A hypergradient method; it may also have a ``probe``, see :class:`ShineOPA`."""
 
     def __call__(self, adjoint: AdjointProblem, /) -> Hypergradient | Solver[Hypergradient]:
         """Answer at once, or be a generator of requests that returns the answer."""

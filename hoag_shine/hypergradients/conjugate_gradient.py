@@ -9,8 +9,10 @@ import numpy as np
 from ..problems.requests import HessianProduct, Solver
 from .base import AdjointProblem, Hypergradient, relative
 
-# Conjugate gradients whose residual has grown so much lose to rounding, and for good.
-DIVERGED = 1e8
+# Growth of the residual, over the smallest so far, after which conjugate gradient is given up.
+# Why: half of the digits of float64. The norm of the residual may rise on the way, but what has
+# risen by so much is rounding and does not fall again.
+DIVERGED_GROWTH = 1e8
 
 
 def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient]:
@@ -29,8 +31,8 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
 
     Notes
     -----
-    Where the matrix is too badly conditioned for the arithmetic, residuals end up growing without
-    bound: the q with the smallest is returned.
+    Where the matrix is too badly conditioned for the arithmetic, residuals grow without
+    bound in the end: the q with the smallest residual is returned.
 
     References
     ----------
@@ -47,6 +49,7 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
         q = start.copy()
         residual -= yield HessianProduct(solution.w, q)
         n_hvp = 1
+    # Preconditioned conjugate gradient, Nocedal and Wright, algorithm 5.3; ``energy`` is r'M^-1 r.
     direction = np.zeros_like(q)
     last = np.inf
     best, smallest = q, np.inf
@@ -54,7 +57,7 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
         norm = float(np.linalg.norm(residual))
         if norm < smallest:
             best, smallest = q.copy(), norm
-        if norm <= target or n_hvp >= max_iter or not norm <= DIVERGED * smallest:
+        if norm <= target or n_hvp >= max_iter or not norm <= DIVERGED_GROWTH * smallest:
             break
         scaled = preconditioner * residual
         energy = float(residual @ scaled)
@@ -64,7 +67,7 @@ def cg(adjoint: AdjointProblem, *, max_iter: int = 1000) -> Solver[Hypergradient
         product = yield HessianProduct(solution.w, direction)
         n_hvp += 1
         curvature = float(direction @ product)
-        if not curvature > 0.0:
+        if not curvature > 0.0:  # H is not positive definite, as far as the arithmetic can tell
             break
         step = energy / curvature
         q += step * direction

@@ -1,10 +1,10 @@
-r"""One linear system :math:`Hx = b`, solved by conjugate gradient that knows how wrong it may be.
+r"""One linear system :math:`Hx = b`, solved by conjugate gradient with a bound of its error.
 
 The Hessian of a convex problem is :math:`H = A + \mathrm{diag}(h)` with a positive semidefinite A,
 the data term, and the known penalty h. In the norm of H, the error of an iterate x with residual r
 is :math:`\epsilon(x) = \sqrt{r^\top H^{-1} r}`. The coefficients that conjugate gradient computes
-anyway define a Gauss-Radau quadrature for it, with a node at a lower bound :math:`\mu` of the
-preconditioned spectrum, which bounds it from above; each step tightens the bound.
+anyway define a Gauss-Radau quadrature for it. With a node at a lower bound :math:`\mu` of the
+preconditioned spectrum, the quadrature bounds the error from above; each step tightens the bound.
 
 The bound needs :math:`\mu > 0`, hence a penalty on every variable. Those that have none (an
 intercept) are eliminated: kept at their optimum given the others, so that the iteration runs on
@@ -26,12 +26,14 @@ from scipy.linalg import LinAlgError
 
 from ..linalg import kernels
 from ..linalg.cholesky import cholesky_solver
+from ..linalg.precision import EPSILON
 
 Vector = NDArray[np.float64]
 
-# Rounding of a residual, in units of the precision of the products. No bound made of the residual
-# is smaller than that.
-ROUNDING = 1e3
+# Rounding of a residual, in units of the precision of the products and of the system's size. No
+# bound that is made of the residual is smaller.
+# Why: measured errors of Hessian products of up to 20,000 summed terms stay below it.
+RESIDUAL_ROUNDING = 1e3
 
 
 def positive_definite(block: NDArray[np.float64]) -> bool:
@@ -74,6 +76,8 @@ class Preconditioner:
         idle: NDArray[np.intp],
     ) -> None:
         aside = np.concatenate([free, idle])
+        # H - diag(h) is positive semidefinite. Scaled by M^-1, the spectrum of H is therefore at
+        # least the smallest h_j / M_j, over the variables that are not eliminated.
         held = np.zeros_like(scale) if penalty is None else penalty * scale
         held[aside] = np.inf
         self.smallest = float(held.min(initial=np.inf))
@@ -86,13 +90,13 @@ class Preconditioner:
         self._norms = np.array([self.norm(column) for column in columns])
 
     def __call__(self, residual: Vector) -> Vector:
-        """Return a direction: scaled, with the free variables where they belong to it."""
+        """Return a direction: scaled, with the free variables at their optimum given the others."""
         direction = self._scale * residual
         direction[self._free] -= self._solve(self._columns @ direction)
         return direction
 
     def norm(self, side: Vector) -> float:
-        """Return the norm of a right-hand side, in which rounding errors are measured.
+        """Return the norm of a right-hand side by which rounding errors are measured.
 
         Divided by the root of ``smallest``, it is at least the norm in the inverse of H.
         """
@@ -102,7 +106,7 @@ class Preconditioner:
         return float(np.sqrt(scaled + weight * (free @ self._solve(free))))
 
     def pull(self, x: Vector) -> float:
-        """Return the norm of what the free variables add to the product with H, at most."""
+        """Return a bound of the norm of what the free variables add to the product with H."""
         return float(np.abs(x[self._free]) @ self._norms)
 
     def settle(self, x: Vector, residual: Vector) -> None:
@@ -119,14 +123,17 @@ def _unchanged(side: Vector) -> Vector:
 
 
 class LinearSystem:
-    """The state of a conjugate-gradient iteration; somebody else multiplies by H.
+    """The state of a conjugate-gradient iteration; the caller multiplies by H.
+
+    Between calls, ``residual`` is ``rhs - H @ x`` but for rounding, zero at the variables that are
+    eliminated, and ``direction`` is conjugate to all earlier directions.
 
     Parameters
     ----------
     rhs, x, product : ndarray of shape (n,)
         Right-hand side, first guess, and H times it; the last two are taken over, not copied.
     preconditioner : Preconditioner
-    precision : float, default=machine epsilon of float64
+    precision : float, default=EPSILON
         That of the products with H.
 
     Attributes
@@ -145,20 +152,23 @@ class LinearSystem:
         x: Vector,
         product: Vector,
         preconditioner: Preconditioner,
-        precision: float = float(np.finfo(np.float64).eps),
+        precision: float = EPSILON,
     ) -> None:
         self.rhs, self.x, self.residual = rhs, x, np.subtract(rhs, product, out=product)
         self._precondition = preconditioner
         preconditioner.settle(self.x, self.residual)
         size = preconditioner.norm(rhs) + preconditioner.pull(self.x)
-        self._floor = ROUNDING * precision * size
+        self._floor = RESIDUAL_ROUNDING * precision * size
+        # The Gauss-Radau coefficient: epsilon(x)**2 <= _radau * _energy, at first because the
+        # preconditioned H is at least mu.
         self._radau = 1.0 / preconditioner.smallest if preconditioner.smallest > 0.0 else np.inf
         self.direction = preconditioner(self.residual)
+        # r'M^-1 r, the square of the error if M were H.
         self._energy = float(self.residual @ self.direction)
         self.finished = self._ends()
 
     def _ends(self) -> bool:
-        """Whether nothing is left to gain: also where the residual is no longer a number."""
+        """Whether nothing is left to gain, which is also the case where the residual is NaN."""
         return not self._energy > self._floor * self._floor
 
     @property
@@ -187,10 +197,11 @@ class LinearSystem:
     def advance(self, product: Vector) -> None:
         """Take the step along ``direction``, given H times it."""
         curvature = float(self.direction @ product)
-        if not curvature > 0.0:
+        if not curvature > 0.0:  # not positive definite, as far as the arithmetic can tell
             self.finished = True
         if self.finished:
             return
+        # Nocedal and Wright, algorithm 5.3; ``step`` and ``growth`` are their alpha and beta.
         step = self._energy / curvature
         self.x = self.x + step * self.direction
         self.residual -= step * product
@@ -209,5 +220,5 @@ class LinearSystem:
         excess = self._radau - step
         if not np.isfinite(excess):
             return
-        # Rounding can break the recursion; what strong convexity says holds in any case.
+        # Rounding can break the recursion; the bound 1 / mu by strong convexity always holds.
         self._radau = excess / (smallest * excess + growth) if excess > 0.0 else 1.0 / smallest

@@ -8,8 +8,8 @@ from .base import AdjointProblem, Hypergradient
 def shine(adjoint: AdjointProblem) -> Hypergradient:
     r"""Share the inner solver's inverse-Hessian estimate: :math:`q = B \nabla f`.
 
-    Costs no data pass. As good as B is along :math:`\nabla f`, which is good where the curvature
-    is concentrated or the penalty strong, and poor at weak penalties in many dimensions.
+    Costs no data pass. It is as good as B is along :math:`\nabla f`: good where the curvature is
+    concentrated or the penalty strong, poor at weak penalties in many dimensions.
 
     References
     ----------
@@ -22,7 +22,7 @@ def shine(adjoint: AdjointProblem) -> Hypergradient:
 def jacobian_free(adjoint: AdjointProblem) -> Hypergradient:
     r"""Replace the inverse Hessian by the identity: :math:`q = \nabla f`.
 
-    A baseline: free, of the right sign often enough, and of no particular length.
+    A baseline: it costs nothing, its sign is often right, and its length means nothing.
 
     References
     ----------

@@ -30,10 +30,11 @@ class ShineOPA:
 
     Notes
     -----
-    The paper takes :math:`y = \nabla g(w + t_n e) - \nabla g(w)` with summable :math:`t_n`; here
-    :math:`y = He`, its limit for :math:`t_n \to 0`, at the same cost of one data pass. A pair is
-    kept only where :math:`e^\top y > 0`. The published code feeds the outer gradient in place of
-    the cross derivative, which is what the paper writes and what serves better.
+    The paper takes :math:`y = \nabla g(w + t_n e) - \nabla g(w)` with summable
+    :math:`t_n`; here :math:`y = He`, its limit for :math:`t_n \to 0`, at the same cost of one data
+    pass. A pair is kept only where :math:`e^\top y > 0`. The published code takes the outer
+    gradient in place of the cross derivative; the paper has the cross derivative, which serves
+    better.
 
     References
     ----------
@@ -54,7 +55,7 @@ class ShineOPA:
     def probe(
         self, problem: Problem
     ) -> Callable[[Vector, Vector, int, Vector, InverseHessian], Iterator[Vector]]:
-        """Return what names the extra directions; it counts the iterations of all inner solves."""
+        """Return the function that chooses the directions; it counts all inner iterations."""
         every = self.every
         due = every if callable(every) else lambda n: n % every == 0
         n_calls = 0
@@ -65,6 +66,7 @@ class ShineOPA:
             nonlocal n_calls
             n_calls += 1
             if due(n_calls):
+                # e = B d with d = (d2g / dtheta dw) s; the solver appends the pair (e, H e).
                 cross = problem.cross_jvp(w, theta, along)
                 if np.any(cross):
                     yield inverse_hessian @ cross

@@ -1,6 +1,6 @@
 """The inner problem: solvers, and the inverse-Hessian estimate that they return.
 
-A solver of one's own is passed by value wherever a name is accepted: a function as
+Wherever the name of a solver is accepted, a solver of your own can be passed: a function as
 :class:`InnerSolver` describes it.
 """
 

@@ -40,8 +40,8 @@ class Solution:
         Its gradient at ``w``.
     inverse_hessian : InverseHessian or LinearOperator of shape (n, n)
         The estimate built on the way. A further solve that is given this object extends it; keep
-        a ``copy()`` where that matters. Of a problem that was solved by factorised Hessians, the
-        inverse itself.
+        a ``copy()`` where that matters. Where the problem was solved by factorised Hessians, it is
+        the inverse itself.
     n_iter : int
         Iterations.
     n_passes : int
@@ -65,7 +65,7 @@ class Solution:
 
 
 class InnerSolver(Protocol):
-    r"""What solves an inner problem: from a solution as good as there is to a better one.
+    r"""What solves an inner problem: it goes on from the best solution so far to a better one.
 
     It is a generator of requests, see :mod:`hoag_shine.problems.requests`, so that the solvers of
     all folds share the passes over the data.
@@ -86,7 +86,7 @@ class InnerSolver(Protocol):
         ----------
         start : Solution
             Where to begin: w, value and gradient, and the estimate of the inverse Hessian, which
-            may hold pairs from before. A solver that learns pairs appends them, in place.
+            may hold pairs of earlier solves. A solver that finds pairs appends them, in place.
         tol : float
             Stop when the gradient's Euclidean norm is at most this.
         max_iter : int
@@ -94,9 +94,9 @@ class InnerSolver(Protocol):
         step : ndarray of shape (n,), optional
             The quasi-Newton step from there, where it is known already. May be ignored.
         probe : callable, optional
-            Called as ``probe(n_iter, w, inverse_hessian)`` after each iteration; returns directions
-            along which the Hessian is to be sampled, each for a pair. May be ignored, but then
-            ``hypergradient="shine-opa"`` is no more than ``"shine"``.
+            Called as ``probe(n_iter, w, inverse_hessian)`` after each iteration. It returns
+            directions v; for each, the solver appends the pair (v, Hv). May be ignored, but then
+            ``hypergradient="shine-opa"`` does no more than ``"shine"``.
 
         Returns
         -------

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..problems.direct import DirectProblems, DirectSolution
-from ..problems.direct.newton import MAX_ITER
+from ..problems.direct.newton import MAX_NEWTON_STEPS
 from .base import Solution, Status
 from .inverse_hessian import _Operator
 
@@ -19,13 +19,15 @@ Vector = NDArray[np.float64]
 
 def first_solution(part: DirectProblems, theta: Vector, max_iter: int) -> Solution:
     """Return the solution of the first of some problems."""
-    return factorised_solution(part, part.solve(theta, max_iter=min(max_iter, MAX_ITER)), 0, theta)
+    return factorised_solution(
+        part, part.solve(theta, max_iter=min(max_iter, MAX_NEWTON_STEPS)), 0, theta
+    )
 
 
 def factorised_solution(
     part: DirectProblems, solved: DirectSolution, k: int, theta: Vector
 ) -> Solution:
-    """Return what a Newton solve says of problem k, as any inner solver would."""
+    """Return the Newton solution of problem k in the form that any inner solver returns."""
     w = solved.ws[k]
     return Solution(
         w,

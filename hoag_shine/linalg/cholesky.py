@@ -1,4 +1,4 @@
-"""Solving small positive definite systems, again and again."""
+"""Small positive definite systems, solved for many right-hand sides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _solve: Any = lapack.dpotrs
 
 
 def cholesky_solver(H: Array) -> Callable[[Array], Array]:
-    """Return what multiplies by the inverse of H, a symmetric matrix.
+    """Return the function that multiplies by the inverse of H, a symmetric matrix.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Numba's decorators for the loops of this package, on machines that are not as numba expects.
+"""Numba's decorators for the loops of this package, for machines that numba does not cope with.
 
-Numba keeps compiled code in files, for later processes. It fails where it finds no folder to write
-to, believes whatever a damaged file holds, and has no Python version of functions that are written
-in the compiler's language. Here, loops are compiled without files where there can be none, damaged
+Numba keeps compiled code in files, for later processes. It fails where there is no folder that it
+can write to, does not notice that a file is damaged, and has no Python version of functions that
+are written in the compiler's language. Here, loops are compiled without files if need be, damaged
 files are found by their SHA-256 and replaced, and with ``NUMBA_DISABLE_JIT=1`` everything is
 Python.
 """
@@ -26,12 +26,12 @@ from ..utils.warn import warn
 
 IS_PYTHON = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
-# The type of places in arrays. Compiled code need not ask whether one without a sign counts from
-# the end; in Python, NumPy's would overflow below zero and become floats beside other integers.
+# The type of indices. Compiled code need not check whether an unsigned one counts from the end. In
+# Python, NumPy's unsigned integers would overflow below zero and become floats beside others.
 unsigned: Any = int if IS_PYTHON else np.uint64
 
-# What the code of a loop depends on; numba looks at the file of the loop alone.
-_SOURCES = "half.py", "kernels.py", "simd.py"
+# The files that the code of a loop depends on; numba looks at the file of the loop alone.
+_SOURCES = "costs.py", "half.py", "kernels.py", "precision.py", "simd.py"
 _SIZE = hashlib.sha256().digest_size
 
 # What has been warned of in this process.
@@ -94,8 +94,8 @@ class _CheckedCache(FunctionCache):
             return super().load_overload(sig, target_context)
         except _DamagedFile as error:
             _tell_once(
-                f"The file {error} of compiled code is damaged: it is compiled anew and replaced, "
-                "like any other that is found to be so."
+                f"The file {error} of compiled code is damaged: it is compiled again and replaced, "
+                "and so is any other that is found damaged."
             )
             self._forget()
         except OSError as error:
@@ -161,16 +161,16 @@ def _stamp() -> str:
 
 
 def _tell_uncached(error: Exception) -> None:
-    """Say that later processes will not find a loop compiled."""
+    """Warn that later processes will have to compile a loop again."""
     _tell_once(
-        "The compiled loops of hoag_shine are compiled anew in each process, which takes some "
+        "The compiled loops of hoag_shine are compiled again in each process, which takes some "
         "seconds, because numba cannot keep them in files: set the environment variable "
         f"NUMBA_CACHE_DIR to a folder that can be written ({error})."
     )
 
 
 def _tell_once(message: str) -> None:
-    """Warn of what most probably holds for all loops, when it is found at the first of them."""
+    """Warn once: what is wrong with the file of one loop is most probably wrong for all."""
     if not _told:
         _told.append(message)
         warn(message, RuntimeWarning)

@@ -1,10 +1,11 @@
 """Half precision for compiled code, which reads long vectors as fast as memory brings them.
 
 A number is 16 bits: the sign, an exponent of five and a fraction of ten. Compiled code widens it by
-a shift of its bits to where float32 has them, which the compiler vectorises on every processor.
-That leaves the exponents as they are and so makes all numbers smaller by a power of two. They are
-stored in a *unit* anyway, a power of two for each vector, that brings its norm near the top of the
-range: what is 4e-9 of the norm, or more, has eleven significant bits, and what is smaller is zero.
+a shift of its bits to where float32 has them, which the compiler vectorises on every processor. The
+shift does not correct the exponents and so makes all numbers smaller by a power of two. That does
+no harm, because each vector is stored in a *unit* of its own, a power of two that brings its norm
+near the top of the range: numbers of at least 4e-9 of the norm have eleven significant bits, and
+smaller ones are zero.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from numba import types
 
 from .compiled import primitive
 
-# How numbers in half precision are kept: their bits, which numba would not take as numbers.
+# Numbers in half precision are kept as their bits: numba does not compute with float16.
 DTYPE = np.int16
 ITEMSIZE = np.dtype(DTYPE).itemsize
 # The norm of what is stored is below this power of two, in its unit.
-LARGEST = -97
+LARGEST_EXPONENT = -97
 
 _INT = ir.IntType(32)
 # Bits of a float32's fraction for which a half has no room.
@@ -45,9 +46,9 @@ def _widen(x: Any) -> Any:
 def _narrow(x: Any, row: Any) -> Any:
     if row.dtype != DTYPE:
         return x
-    # Rounded twice, as compiled code does it.
+    # Rounded twice, first to float32, as compiled code does it.
     number = np.float16(np.float32(np.ldexp(x, -_SHIFT)))
-    # Compiled code has nothing between zero and the smallest exponent.
+    # Compiled code turns subnormal numbers into zero.
     return (number if abs(number) >= np.finfo(np.float16).tiny else number * 0).view(DTYPE)
 
 
@@ -70,7 +71,7 @@ def widen(typingctx: Any, x: Any) -> Any:
 def narrow(typingctx: Any, x: Any, row: Any) -> Any:
     """Return float64 ``x`` as what ``row`` holds: rounded to half precision, or as it is.
 
-    In half precision it is in the row's unit, where its exponent is at most ``LARGEST``.
+    In half precision it is in the row's unit, where its exponent is at most ``LARGEST_EXPONENT``.
     """
 
     def to_bits(context: Any, builder: Any, signature: Any, args: Any) -> Any:

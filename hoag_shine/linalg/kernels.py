@@ -1,8 +1,8 @@
-"""Loops that numpy and BLAS cannot do well: compiled functions on plain arrays, nothing else.
+"""Compiled loops over plain arrays, for what numpy and BLAS do not do well.
 
-Every loop is defined at module level and kept in a file once it is compiled, so that a process
-loads machine code instead of compiling it again. None of them takes a function as an argument (that
-would compile anew in every process), and none allocates more than a few numbers.
+Every loop is defined at module level, and its machine code is kept in a file, so that a process
+loads it instead of compiling it again. None of them takes a function as an argument (it would be
+compiled again in every process), and none allocates more than a few numbers.
 
 Conventions: a CSR matrix comes as ``data, indices, indptr``, some of its rows as ``data, indices,
 starts, ends``, with *unsigned* integers (numba then skips the wraparound of negative indices, which
@@ -23,30 +23,34 @@ import numpy as np
 
 from . import half, simd
 from .compiled import loop, unsigned
+from .costs import CORE_CACHE_NUMBERS
+from .precision import SUM_ROUNDING
 
 _SUMS = {"reassoc", "contract"}
-# A sum over scattered entries would be vectorised by gathering them, which is slower.
+# Without reassociation: a sum over scattered entries would be vectorised by gathering them, which
+# is slower.
 _CONTRACT = {"contract"}
 
 # A signed and an unsigned integer make a float in numba.
 _0, _1, _2, _3, _4 = (unsigned(i) for i in range(5))
 
-# Rows of W or G are found by the columns of X, which jump. Where G has more numbers (the first)
-# than a core's own cache holds, its rows are prefetched, this many entries (the second) ahead. Rows
-# of W are only read, and processors prefetch these by themselves: to ask for them cost a fifth.
-_NEAR, _AHEAD = 1 << 17, unsigned(32)
-# A pair whose product is below this multiple of its norms' says nothing above rounding.
-CURVATURE_FLOOR = 1e-14
-# Rows of columns that are turned into vectors at a time, so that both stay in the cache.
-_TILE = unsigned(32)
+# Entries of X by which the rows of G are fetched ahead, where G does not fit into a core's own
+# cache. The columns of X say which rows, so that no processor can guess them. Rows of W are only
+# read, and processors fetch these early enough by themselves: asking for them cost a fifth on
+# 20news.
+# Why: by judgement; about as many lines of the cache as a core can wait for at a time.
+_ENTRIES_AHEAD = unsigned(32)
+# Rows of columns that are turned into vectors at a time.
+# Why: 32 rows of 8 numbers are 2 KiB, so that both sides stay in the first-level cache.
+_TILE_ROWS = unsigned(32)
 
 
 @cache
 def get_ready() -> None:
     """Have numba load what it needs for a first call, with Python's garbage collector paused.
 
-    It creates many objects then, all of them to stay, so that the collector would search the whole
-    process for garbage, which takes longer than a search on small data.
+    Numba creates many objects then, all of which stay. The collector would search the whole process
+    for garbage again and again, which takes longer than tuning on small data does.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -68,12 +72,14 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
     k, p, ones, lanes = unsigned(Z.shape[1]), unsigned(p), len(W) > p, simd.lanes(W)
     for i in range(unsigned(len(Z))):
         first, last = starts[i], ends[i]
-        if k == _1:
+        if k == _1:  # a single column is no vector
             total = np.float64(W[p, _0]) if ones else 0.0
             for j in range(first, last):
                 total += data[j] * W[indices[j], _0]
             Z[i, _0] = total
             continue
+        # Two vectors of columns at a time: each entry of X is read once for both. W is padded to
+        # whole vectors, Z is not, so that the last store is cut off.
         c = _0
         while c + lanes < k:
             low = simd.load(W, p, c) if ones else simd.zeros(W)
@@ -94,7 +100,7 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
 @loop(fastmath=_CONTRACT)
 def csr_rmatmul(data, indices, starts, ends, U, G, p):
     """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`."""
-    k, p, ones, far = unsigned(U.shape[1]), unsigned(p), len(G) > p, G.size > _NEAR
+    k, p, ones, far = unsigned(U.shape[1]), unsigned(p), len(G) > p, G.size > CORE_CACHE_NUMBERS
     end, lanes = unsigned(len(indices)) - _1, simd.lanes(G)
     for i in range(unsigned(len(U))):
         first, last = starts[i], ends[i]
@@ -106,13 +112,14 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
                 if ones:
                     G[p, _0] += u
             continue
+        # As in csr_matmul, with G in the place of W; U is the one that is not padded.
         c = _0
         while c + lanes < k:
             low = simd.load_first(U, i, c, lanes)
             high = simd.load_first(U, i, c + lanes, k - c - lanes)
             for j in range(first, last):
                 if far:
-                    ahead = indices[min(j + _AHEAD, end)]
+                    ahead = indices[min(j + _ENTRIES_AHEAD, end)]
                     simd.prefetch(G, ahead, c)
                     simd.prefetch(G, ahead, c + lanes)
                 _add(data[j], low, G, indices[j], c)
@@ -125,7 +132,7 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
             low = simd.load_first(U, i, c, k - c)
             for j in range(first, last):
                 if far:
-                    simd.prefetch(G, indices[min(j + _AHEAD, end)], c)
+                    simd.prefetch(G, indices[min(j + _ENTRIES_AHEAD, end)], c)
                 _add(data[j], low, G, indices[j], c)
             if ones:
                 _add(1.0, low, G, p, c)
@@ -133,9 +140,9 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
 
 @loop(fastmath=_CONTRACT)
 def csr_add_each(data, indices, starts, ends, U, to, G, p):
-    """Add each row of X, times that of U, to a matrix of its own among G, which is numbered ``to``.
+    """Add the outer product of row i of X and row i of U to ``G[to[i]]``, for each i.
 
-    U is of shape (n_rows, m), G of shape (k, p, m), or with a row more for a column of ones.
+    U is of shape (n_rows, m), G of shape (k, p, m), or (k, p + 1, m) for a column of ones.
     """
     p, ones = unsigned(p), G.shape[1] > p
     for i in range(unsigned(len(U))):
@@ -167,14 +174,14 @@ def range_of_sizes(data):
 
 @loop(fastmath=_CONTRACT)
 def dense_matmul(X, W, Z):
-    """Write ``X @ W`` to ``Z`` for a matrix with all of its entries; W as in :func:`csr_matmul`.
+    """Write ``X @ W`` to ``Z`` for a dense X; W is as in :func:`csr_matmul`.
 
-    X is of shape (n_rows, p), of any layout. Four of its rows share what is read of W.
+    X is of shape (n_rows, p), of any layout. Each vector of W that is read serves four rows of X.
     """
     n, p, k, lanes = unsigned(len(X)), unsigned(X.shape[1]), unsigned(Z.shape[1]), simd.lanes(W)
     ones = len(W) > p
     for r in range(_0, n, _4):
-        # Behind the last row, that row again.
+        # After the last row, that row again: it is written several times, with the same numbers.
         s, t, u = min(r + _1, n - _1), min(r + _2, n - _1), min(r + _3, n - _1)
         for c in range(_0, k, lanes):
             at_r = simd.load(W, p, c) if ones else simd.zeros(W)
@@ -193,11 +200,11 @@ def dense_matmul(X, W, Z):
 
 @loop(fastmath=_CONTRACT)
 def dense_rmatmul(X, U, G):
-    """Add ``X.T @ U`` to ``G``, likewise."""
+    """Add ``X.T @ U`` to ``G`` for a dense X; G is as W in :func:`csr_matmul`."""
     n, p, k, lanes = unsigned(len(X)), unsigned(X.shape[1]), unsigned(U.shape[1]), simd.lanes(G)
     ones = len(G) > p
     for r in range(_0, n, _4):
-        # Behind the last row, none of that row.
+        # After the last row, that row again, with zeros for its part of U.
         s, t, u = min(r + _1, n - _1), min(r + _2, n - _1), min(r + _3, n - _1)
         for c in range(_0, k, lanes):
             of_r = simd.load_first(U, r, c, k - c)
@@ -218,10 +225,10 @@ def dense_rmatmul(X, U, G):
 
 @loop()
 def pack(V, m, W):
-    """Write vectors to columns: row c of ``V``, itself rows of length ``m``, to the c-th m of W."""
+    """Write row c of ``V``, a matrix of m columns in C order, to the c-th m columns of W."""
     m = unsigned(m)
-    for first in range(_0, unsigned(len(W)), _TILE):
-        rows = range(first, min(first + _TILE, unsigned(len(W))))
+    for first in range(_0, unsigned(len(W)), _TILE_ROWS):
+        rows = range(first, min(first + _TILE_ROWS, unsigned(len(W))))
         for c in range(unsigned(len(V))):
             v = V[c]
             for o in range(m):
@@ -231,10 +238,10 @@ def pack(V, m, W):
 
 @loop()
 def unpack(W, m, V):
-    """Write columns to vectors, the reverse of :func:`pack`."""
+    """Write columns of W to rows of V, the inverse of :func:`pack`."""
     m = unsigned(m)
-    for first in range(_0, unsigned(len(W)), _TILE):
-        rows = range(first, min(first + _TILE, unsigned(len(W))))
+    for first in range(_0, unsigned(len(W)), _TILE_ROWS):
+        rows = range(first, min(first + _TILE_ROWS, unsigned(len(W))))
         for c in range(unsigned(len(V))):
             v = V[c]
             for o in range(m):
@@ -258,11 +265,11 @@ def csr_add_gram(data, indices, indptr, u, G):
 
 @loop(error_model="numpy")
 def column_marks(data, indices, indptr, random, first, n_entries, marks):
-    """Find each column's first entry, count its entries, and add them up, in units of the first.
+    """Find the first entry of each column, count its entries, and mark the column.
 
-    Zeros that are stored are none. Columns that are multiples of each other add the same to
-    ``marks``, of shape (n_columns, k): the sums of their entries times ``random``, of shape
-    (n_rows, k).
+    ``marks``, of shape (n_columns, k), gets the products of the columns, divided by their first
+    entries, with ``random``, of shape (n_rows, k): columns that are multiples of each other have
+    the same marks. Zeros that are stored do not count.
     """
     for i in range(unsigned(len(random))):
         for j in range(indptr[i], indptr[i + _1]):
@@ -279,9 +286,10 @@ def column_marks(data, indices, indptr, random, first, n_entries, marks):
 
 @loop()
 def csr_take(data, indices, indptr, kind, n_kinds, position, scale, to_data, to_indices, to_indptr):
-    """Copy the columns of some kinds, times ``scale``, to new positions; stored zeros are left out.
+    """Copy the columns of some kinds, times ``scale``, to new positions, without stored zeros.
 
-    In a row, columns of kind 0 come first, then those of kind 1; those of a kind stay in order.
+    Within a row, columns of kind 0 come first, then those of kind 1; those of one kind keep their
+    order. It is a counting sort of each row: ``place`` counts the kinds, then says where each goes.
     """
     place = np.empty(n_kinds + 1, np.uint64)
     total = _0
@@ -307,8 +315,8 @@ def csr_take(data, indices, indptr, kind, n_kinds, position, scale, to_data, to_
 def two_loop_down(S, Y, rows, rho, coefficient, v):
     """Run the first loop of the L-BFGS recursion, from the newest pair to the oldest, on ``v``.
 
-    Nocedal and Wright, *Numerical Optimization*, 2nd ed., algorithm 7.4. What a pair subtracts and
-    the next one's product are taken in one sweep over ``v``.
+    Nocedal and Wright, *Numerical Optimization*, 2nd ed., algorithm 7.4. One sweep over ``v``
+    subtracts a multiple of y_i and makes the product with s_{i-1}.
 
     Parameters
     ----------
@@ -323,6 +331,7 @@ def two_loop_down(S, Y, rows, rho, coefficient, v):
     v : ndarray of shape (n,), float64
         The vector, overwritten.
     """
+    # alpha_i = rho_i s_i'v; v -= alpha_i y_i
     product = dot(S[rows[-1]], v)
     for i in range(len(rows) - 1, -1, -1):
         row = rows[i]
@@ -336,6 +345,7 @@ def two_loop_up(S, Y, rows, rho, ratio, coefficient, v):
 
     ``ratio``, of shape (memory,), is the unit of each row of S in that of Y's.
     """
+    # beta = rho_i y_i'v; v += (alpha_i - beta) s_i
     product = dot(Y[rows[0]], v)
     for i in range(len(rows)):
         row = rows[i]
@@ -374,7 +384,7 @@ def add_scaled(scale, v, product):
 
 @loop(fastmath=_SUMS)
 def store_pair(s, y, h, vectors, units, norms, row):
-    """Store a pair, and ``y - h * s``; return one over its product as :func:`move_pairs` does.
+    """Store s, y and ``y - h * s``; return one over s'y in units, as :func:`move_pairs` does.
 
     Parameters
     ----------
@@ -400,10 +410,10 @@ def store_pair(s, y, h, vectors, units, norms, row):
 
 @loop(fastmath=_SUMS)
 def move_pairs(h, vectors, units, norms, rows, rho):
-    """Give pairs the products of their first vectors with another h; see :func:`store_pair`.
+    """Move pairs to another h: ``y = y_data + h * s``; see :func:`store_pair`.
 
-    For each of the ``rows``, write to ``rho`` one over the product of its two vectors, in units,
-    or 0 where that is not safely positive.
+    For each of the ``rows``, write one over s'y, in units, to ``rho``, or 0 where that is not
+    safely positive.
     """
     for row in rows:
         s, data = vectors[0, row], vectors[2, row]
@@ -417,7 +427,7 @@ def move_pairs(h, vectors, units, norms, rows, rho):
 
 @loop(fastmath=_SUMS)
 def _squares_of_pair(s, y, h):
-    """Return the products of s, of y and of ``y - h * s`` with themselves."""
+    """Return the squared norms of s, y and ``y - h * s``."""
     of_s = of_y = of_data = 0.0
     for j in range(s.size):
         data = y[j] - h[j] * s[j]
@@ -429,7 +439,7 @@ def _squares_of_pair(s, y, h):
 
 @loop(fastmath=_SUMS)
 def _square_of_sum(a, x, b, scale, v):
-    """Return the product of ``a * x + b * scale * v`` with itself."""
+    """Return the squared norm of ``a * x + b * scale * v``."""
     total = 0.0
     for j in range(v.size):
         y = a * half.widen(x[j]) + b * scale[j] * half.widen(v[j])
@@ -439,35 +449,38 @@ def _square_of_sum(a, x, b, scale, v):
 
 @loop(fastmath=_SUMS)
 def _store_sum(a, x, b, scale, v, row):
-    """Write ``a * x + b * scale * v`` to ``row``, in the type that it has."""
+    """Write ``a * x + b * scale * v`` to ``row``, in the type of that."""
     for j in range(v.size):
         row[j] = half.narrow(a * half.widen(x[j]) + b * scale[j] * half.widen(v[j]), row)
 
 
 @loop()
 def _measured(square, vectors, units, norms, k, row):
-    """Note a vector's norm and the unit that suits it; return whether it is finite."""
+    """Store a vector's norm and its unit; return whether the norm is finite.
+
+    In half precision the unit is the power of two that brings the norm just below the largest.
+    """
     norm = np.sqrt(square)
     if not np.isfinite(norm):
         return False
     units[k, row] = 1.0
     if norm > 0.0 and vectors.itemsize == half.ITEMSIZE:
-        units[k, row] = math.ldexp(1.0, math.frexp(norm)[1] - half.LARGEST)
+        units[k, row] = math.ldexp(1.0, math.frexp(norm)[1] - half.LARGEST_EXPONENT)
     norms[k, row] = norm / units[k, row]
     return True
 
 
 @loop(error_model="numpy")
 def _reciprocal(vectors, norms, row):
-    """Return one over the product of a pair's vectors, or 0; all in units."""
+    """Return one over s'y in units, or 0 where s'y is rounding (the curvature condition)."""
     product = dot(vectors[0, row], vectors[1, row])
-    safe = product > CURVATURE_FLOOR * norms[0, row] * norms[1, row]
+    safe = product > SUM_ROUNDING * norms[0, row] * norms[1, row]
     return 1.0 / product if safe and 1.0 / product < np.inf else 0.0
 
 
 @loop(fastmath=_SUMS)
 def _add_and_dot(a, x, v, following):
-    """Add ``a * x`` to ``v``; return the product of what it has become with ``following``."""
+    """Add ``a * x`` to ``v``; return the product of the new ``v`` with ``following``."""
     total = 0.0
     for j in range(v.size):
         v[j] += a * half.widen(x[j])
@@ -483,7 +496,7 @@ def group_sums(group, x, y, z, sums):
     """
     first = 0
     while first < group.size:
-        # Neighbours are often of one group, and summed faster together.
+        # Neighbours often belong to one group, and are summed faster together.
         last = first + 1
         while last < group.size and group[last] == group[first]:
             last += 1
@@ -502,7 +515,8 @@ def logistic(y, z, value, gradient):
         target, t, e = y[i], z[i], gradient[i]
         positive = t >= 0.0
         value[i] += (t if positive else 0.0) - target * t
-        # Not probability minus target, which would cancel where both are near one.
+        # p - y = ((1 - y) p - y (1 - p)), with p = above / (1 + e) and 1 - p = below / (1 + e): the
+        # difference itself would cancel where both are near one.
         above = 1.0 if positive else e
         below = e if positive else 1.0
         gradient[i] = ((1.0 - target) * above - target * below) / (1.0 + e)
@@ -518,6 +532,7 @@ def multinomial(y, z, value, gradient):
     n, m = y.shape
     for i in range(n):
         for p in range(value.shape[1]):
+            # log(sum exp z) = top + log(sum exp(z - top)), without overflow.
             row, slope = z[i, p * m : (p + 1) * m], gradient[i, p * m : (p + 1) * m]
             top = row.max()
             total = 0.0

@@ -1,15 +1,13 @@
-"""A line of the cache at a time, for compiled loops that the compiler does not vectorise by itself.
+"""Vectors of one line of the cache, for compiled loops that the compiler does not vectorise itself.
 
-Numba's compiler vectorises loops over long arrays, but neither a row of five or fifteen columns nor
-statements that stand side by side. These functions say it outright: a *vector* is 64 bytes of
-numbers, eight of float64 or sixteen of float32, in as many registers as the processor needs for
-them, one with AVX-512, two with AVX2. They can be called from compiled code only, and take matrices
-of such numbers in C order: others do not compile. A place is given by its row and column; a row
-that compiled code has cut out of a matrix would be counted as a reference to its memory, entry by
-entry.
+Numba's compiler vectorises loops over long arrays, but not a row of five or fifteen columns. With
+these functions a loop does so explicitly: a *vector* is 64 bytes of numbers, eight of float64 or
+sixteen of float32, in one register with AVX-512 or two with AVX2. They can be called from compiled
+code only, and take matrices of such numbers in C order; others do not compile. A place is given as
+a matrix with a row and a column, and not as a view of a row, since numba would count references to
+the memory of a view, entry by entry.
 
-Each has a stand-in of the same meaning for where everything is Python, see :mod:`.compiled`: there,
-a vector is an array.
+Each has a stand-in of the same meaning in Python, see :mod:`.compiled`, where a vector is an array.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from .compiled import primitive
 
 LINE_BYTES = 64
 
-# What a place in a matrix is converted to.
+# The types that row and column of a place are converted to.
 _PLACE = types.uint64, types.uint64
 
 
@@ -73,7 +71,7 @@ class VectorType(types.Type):
 
     @property
     def suffix(self) -> str:
-        """How the compiler's functions for such vectors are called."""
+        """The ending of the names of the compiler's functions for such vectors."""
         return f"v{self.lanes}f{self.dtype.bitwidth}"
 
     @property
@@ -212,7 +210,7 @@ def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 
 def _masked(builder: Any, name: str, vector: Any, answer: Any, *args: Any) -> Any:
-    """Call the compiler's masked load or store; args are its own, but for the alignment."""
+    """Call the compiler's masked load or store; ``args`` lack the alignment only."""
     number = ir.IntType(32)
     place = [isinstance(a.type, ir.PointerType) for a in args].index(True) + 1
     args = (*args[:place], number(vector.align), *args[place:])

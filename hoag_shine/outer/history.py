@@ -46,8 +46,8 @@ class Costs:
 class Record:
     """One outer iteration: the last evaluation at its theta, and what all of them there have cost.
 
-    A ``look`` only tells of another part of the range: it is no candidate for the result.
-    ``measured_error`` is how far the criterion was off, where an exact oracle has looked.
+    A ``look`` only explores another part of the range: it is no candidate for the result.
+    ``measured_error`` is how far the criterion was off, where an exact oracle has checked it.
     """
 
     evaluation: Evaluation
@@ -81,7 +81,12 @@ class History:
     """The outer iterations of a search, and the best of them.
 
     The criterion is to be known to ``accuracy`` of itself in the end. Where the inner problems are
-    so small that an exact oracle is at hand, that one looks at the result, whatever has led there.
+    so small that an exact oracle is at hand, that one checks the result, whichever oracle has led
+    there.
+
+    The last record is the present outer iteration; a new evaluation at its theta replaces it.
+    ``solutions`` belong to the record ``_solved_index``, which is the best one whenever the oracle
+    still had its solutions.
     """
 
     def __init__(self, oracle: Oracle, accuracy: float, exact: Oracle | None = None) -> None:
@@ -120,7 +125,7 @@ class History:
         self.solutions, self._solved_index = self.oracle.solutions, index
 
     def keep_what_is_solved(self) -> None:
-        """Return a record that the solutions belong to, where the end came before all were."""
+        """Choose the record that the solutions belong to, if the search ended before a polish."""
         if self.chosen is None and self._solved_index != self.best_index:
             self.chosen = self._solved_index
 
@@ -132,7 +137,7 @@ class History:
 
     @property
     def best_index(self) -> int:
-        """The record that is lowest even if its error is against it; what is newer replaces."""
+        """The record that is lowest with its error added; of each theta, the newest counts."""
         return self._lowest(self._candidates())
 
     @property
@@ -181,10 +186,10 @@ class History:
         return self._accurately(self.best_index)
 
     def polish(self) -> None:
-        """Solve accurately at the best theta, so that its criterion can be taken at its word.
+        """Solve accurately at the best theta, so that its criterion can be relied on.
 
-        What looked best may no longer do so then; the next best is tried in its place, and so is
-        the start where its error leaves open which is lower.
+        If another theta looks better then, it is solved accurately in turn; so is the start, if
+        its error leaves open which of the two is lower. This ends since no record is solved twice.
         """
         exact = None if self.oracle is self._exact else self._exact
         solved: dict[int, list[Solution]] = {}
@@ -200,7 +205,7 @@ class History:
         self.solutions, self._solved_index = solved[self.best_index], self.best_index
         if exact is not None:
             self._measure_errors(solved, exact)
-        # What a solver has given up is no more solved than what it had no time for.
+        # A problem that its solver has given up is as unsolved as one that it had no time for.
         best, ask = self.best, self._accurately(self.best_index)
         unfinished = not best.final and best.tolerance > ask.tolerance
         self.unsolved = unfinished or not best.error <= ask.accuracy
@@ -214,7 +219,7 @@ class History:
         try:
             self._replace(index, self.oracle.evaluate(self._accurately(index)))
         except NotFiniteError:
-            # It was once, from other solutions: so little is certain of it.
+            # It was finite once, from other solutions: nothing is certain of it.
             unknown = replace(record.evaluation, error=np.inf, final=True)
             self.records[index] = replace(record, evaluation=unknown)
 
@@ -230,7 +235,7 @@ class History:
         self._keep_solutions(index)
 
     def _settle(self, index: int, exact: Oracle) -> None:
-        """Replace value and solutions by the exact oracle's; the derivative stays the method's."""
+        """Take value and solutions from the exact oracle, and leave the method's derivative."""
         record = self.records[index]
         true = _true(exact, record.evaluation)
         if true is None:
@@ -244,7 +249,7 @@ class History:
         self.solutions, self._solved_index = exact.solutions, index
 
     def _measure_errors(self, solved: Container[int], exact: Oracle) -> None:
-        """Replace estimated errors of records by what they are, if those are larger."""
+        """Measure the errors of the other records; a larger one replaces the estimate."""
         for index, record in enumerate(self.records):
             if index not in solved and not self.oracle.late:
                 true = _true(exact, record.evaluation)

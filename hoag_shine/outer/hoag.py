@@ -1,13 +1,13 @@
 r"""The outer loop: tune hyperparameters by hypergradients of inexactly solved inner problems.
 
-:func:`hoag` alternates between an inner and an outer side that know little of each other:
+:func:`hoag` is a conversation of two sides that know little of each other:
 
 * An *oracle* solves all inner problems at some theta to some tolerance and reports a
   :class:`~hoag_shine.outer.steps.Evaluation`: criterion, hypergradient, and what the inner error
   may be worth. Solutions, L-BFGS pairs and adjoints are carried from one theta to the next.
 * A *step rule* decides which theta comes next and how accurate its evaluation must be. It is a
-  generator that yields an :class:`~hoag_shine.outer.steps.Ask` and is sent the evaluation; it ends
-  by returning why.
+  generator that yields an :class:`~hoag_shine.outer.steps.Ask` and is sent the evaluation. What it
+  returns says why it has ended.
 """
 
 from __future__ import annotations
@@ -62,10 +62,13 @@ from .steps.base import NotFiniteError, ending, unbounded
 from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
 
 Vector = NDArray[np.float64]
-# Evaluations at one theta, after which a rule that still wants more accuracy will not get it.
-MOST_REPEATS = 30
-# Multiplications for a Newton step of all folds beyond which a search takes minutes.
-SLOW = 1e11
+# Most evaluations at one theta; a rule that wants more accuracy after them does not get it.
+# Why: by judgement. An accuracy shrinks by a factor of three or so each time, so that thirty are
+# more than double precision has; it only ends a rule that asks for what cannot be had.
+MAX_EVALUATIONS_AT_THETA = 30
+# Multiplications for a Newton step of all folds beyond which a user is warned.
+# Why: at some 1e10 a second and about ten steps at each of a dozen thetas, a search takes minutes.
+SLOW_STEP_MULTIPLICATIONS = 1e11
 SELECTIONS = ("min", "one-se")
 Callback = Callable[[dict[str, Any], list[Solution]], Any]
 
@@ -101,8 +104,8 @@ class HoagResult:
     certificate: Certificate
 
 
-# What overflows is not finite, and is looked for where it matters: the line search steps back from
-# it, and an evaluation that holds it is refused.
+# Numbers that overflow are not finite, and are looked for where it matters: the line search steps
+# back from them, and an evaluation with such numbers is refused.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def hoag(
     problem: Problem | ProblemSet,
@@ -150,7 +153,7 @@ def hoag(
     tolerance : str or callable, default="adjoint"
         ``"adjoint"``, ``"quadratic"``, ``"cubic"``, ``"exponential"`` or ``"exact"``: how
         accurately the inner problems are solved. ``"adjoint"`` solves until the inner error,
-        priced by :math:`q^\top \nabla g`, is small against the gain that the step rule expects;
+        estimated by :math:`q^\top \nabla g`, is small against the gain that the step rule expects;
         the others are HOAG's sequences, relative to the norm of the first inner gradient; a
         callable maps the outer iteration 1, 2, ... to such a number.
     bounds : pair of float or array-like, default=(-18.0, 18.0)
@@ -160,8 +163,8 @@ def hoag(
         when the next step changes theta by at most ``tol``, or should gain no more than that. The
         criterion is then solved until it is known to half of that, or to 3e-6 of itself where there
         are at most 10,000 inner variables. A search for one
-        hyperparameter goes on to 1e-3 where few rows stand for many, so that a pass reads no more
-        than a tenth of the data.
+        hyperparameter goes on to 1e-3 where a pass reads no more than a tenth of the data, because
+        few rows stand for many.
     max_iter : int, default=300
         Largest number of outer iterations.
     inner_solver : str or callable, default="lbfgs"
@@ -188,7 +191,7 @@ def hoag(
         default.
     n_jobs : int, optional
         Threads in which the solvers of a set's members advance between two data passes, as joblib
-        counts them. The result does not depend on it. Pays where the members are many and large.
+        counts them. The result does not depend on it. It pays where the members are many and large.
     callback : callable, optional
         Called after each outer iteration as ``callback(record, solutions)`` with a copy of its
         record and the inner solutions, whose arrays cannot be written into. A true answer ends the
@@ -217,12 +220,12 @@ def hoag(
 
     Notes
     -----
-    The best evaluation is returned, never one worse than the start, and the inner problems are
-    solved accurately there before it is.
+    The best evaluation is returned, never one worse than the start. Before that, the inner problems
+    are solved accurately there.
 
     Ctrl-C ends the search with the best so far, once the present data pass or callback has ended;
-    before the first evaluation, with ``KeyboardInterrupt``. A second one is not waited for: it
-    raises ``KeyboardInterrupt`` at once. So it is where Python handles signals, in the main thread.
+    before the first evaluation, it raises ``KeyboardInterrupt``. So does a second Ctrl-C, at once.
+    All this holds in the main thread, where Python handles signals.
 
     References
     ----------
@@ -246,7 +249,8 @@ def hoag(
     separable = schedule is None and isinstance(step, str) and step == "auto" and shrinkage == 0.0
     single = problems.separate() if separable else None
     make_rule, looks = _rule(step, origin.size, scheduled=schedule is not None, single=single)
-    # The papers' methods do not look around, and neither does what is named after them.
+    # The papers' methods do not look at the rest of the range, so the methods named after them do
+    # not either.
     options: dict[str, Any] = {"accuracy": accuracy, "looks": method is auto} if looks else {}
     if first_step is not None:
         options["first_step"] = check_positive("first_step", first_step)
@@ -292,11 +296,12 @@ def hoag(
 def _rule(
     step: str | RuleMaker, d: int, *, scheduled: bool, single: Sequence[ProblemSet] | None
 ) -> tuple[RuleMaker, bool]:
-    """Return what makes the step rule, and whether that looks at the whole range."""
+    """Return the function that makes the step rule, and whether the rule looks at the range."""
     if single is not None:
         return separate, True
     if isinstance(step, str) and step == "auto" and scheduled:
-        # A search asks for accuracy, which a schedule does not give: HOAG's own step expects that.
+        # A search asks for the accuracy that it needs. Under a schedule it cannot, so HOAG's own
+        # step rule is used, which asks for none.
         step = "adaptive"
     make = resolve_step(step, d)
     return make, make in (global_search, trust_region)
@@ -318,7 +323,7 @@ def _result(history: History, outcome: Outcome, lower: Vector, upper: Vector) ->
 
 @dataclass(frozen=True)
 class _Run:
-    """A search under way: the oracle that answers, and the history of its answers."""
+    """A search in progress: the oracle that answers, and the history of its answers."""
 
     oracle: Oracle
     history: History
@@ -327,7 +332,7 @@ class _Run:
     callback: Callback | None
 
     def follow(self, rule: StepRule, max_iter: int, schedule: Schedule | None = None) -> Outcome:
-        """Let the rule ask and the oracle answer until one of them, or the caller, has enough."""
+        """Let the rule ask and the oracle answer until one of them, or the caller, ends it."""
         ask = next(rule)
         again = 0
         while True:
@@ -339,19 +344,21 @@ class _Run:
                 try:
                     ask = rule.send(evaluation)
                     moves = not np.array_equal(ask.theta, evaluation.theta)
-                    if not np.isfinite(ask.theta).all():  # its numbers have overflowed
+                    if not np.isfinite(ask.theta).all():  # the rule's numbers have overflowed
                         outcome = Outcome.UNCERTAIN
                 except StopIteration as stop:
                     outcome = cast(Outcome, stop.value)
             again = 0 if moves else again + 1
-            if again > MOST_REPEATS or (moves and len(self.history.records) >= max_iter):
+            if again > MAX_EVALUATIONS_AT_THETA or (
+                moves and len(self.history.records) >= max_iter
+            ):
                 outcome = outcome or Outcome.MAX_ITER
             # The caller hears of an iteration once, when no evaluation will refine it any more.
             if (moves or outcome is not None) and self._stopped_by_caller():
                 return Outcome.CALLBACK
             if outcome is not None:
                 return outcome
-            if self.oracle.late:  # what the callback has taken counts, too
+            if self.oracle.late:  # the time of the callback counts, too
                 return Outcome.MAX_TIME
 
     def _exhausted(self) -> Outcome | None:
@@ -360,7 +367,7 @@ class _Run:
         return Outcome.MAX_INNER_ITER if self.oracle.spent else None
 
     def _evaluate(self, ask: Ask, scheduled: float | None) -> Evaluation:
-        """Return an evaluation; where it is not finite, all that is known is to turn back."""
+        """Return an evaluation; one that is not finite only says to turn back."""
         try:
             return self.oracle.evaluate(ask, scheduled)
         except NotFiniteError:
@@ -378,7 +385,7 @@ class _Run:
         return bool(self.callback(record, _unwritable(self.oracle.solutions)))
 
     def ended(self, outcome: Outcome) -> Outcome:
-        """Return whether a complete search has ended on a bound: where its best evaluation is."""
+        """Return the outcome of a complete search: whether its best evaluation is on a bound."""
         complete = outcome in _COMPLETE
         return ending(self.history.best, self.lower, self.upper) if complete else outcome
 
@@ -404,7 +411,7 @@ def _oracles(
     map: Map,  # noqa: A002
     deadline: float,
 ) -> tuple[Oracle, Oracle | None]:
-    """Return what a search asks, and what solves the problems exactly, where there is such."""
+    """Return the oracle of a search, and the exact one if the problems are small enough."""
     parts, exact = _direct(problems), None
     if parts is not None:
         exact = ExactOracle(problems, parts, theta, shrinkage, map, deadline)
@@ -429,12 +436,12 @@ def _joined(
 
 
 def _direct(problems: ProblemSet) -> list[DirectProblems] | None:
-    """Return what solves the problems by factorised Hessians, if all can be solved so."""
+    """Return the solvers by factorised Hessians, or None unless all problems have one."""
     sets = problems.sets if isinstance(problems, JoinedProblems) else (problems,)
     parts = [members.direct for members in sets]
     if any(part is None for part in parts):
         return None
-    if sum(part.work for part in parts) > SLOW:
+    if sum(part.work for part in parts) > SLOW_STEP_MULTIPLICATIONS:
         warn(
             f"Solving {len(problems)} folds will take minutes: use fewer folds, or max_time.",
             UserWarning,
@@ -455,7 +462,7 @@ def _problems(problem: Problem | ProblemSet) -> ProblemSet:
 def check_search_options(
     tol: Any, shrinkage: Any, max_iter: Any, n_jobs: Any, callback: Any
 ) -> None:
-    """Raise for what no search can be made with, whatever its problem."""
+    """Raise for options that no search can be made with, whatever its problem."""
     check_positive("tol", tol)
     check_count("max_iter", max_iter)
     check_n_jobs(n_jobs)
@@ -538,7 +545,8 @@ def interrupted(result: HoagResult) -> HoagResult:
 
 def _warn(outcome: Outcome, history: History, lower: Vector, upper: Vector) -> None:
     """Say what the caller should know about the result."""
-    # Among many penalties, some on a bound are no surprise: columns of noise want the largest.
+    # Of many penalties, it is no surprise that some end on a bound: columns of noise want the
+    # largest penalty there is.
     theta = history.records[history.result_index].evaluation.theta
     expected = outcome is Outcome.BOUND and bool(((lower < theta) & (theta < upper)).any())
     if outcome in _ADVICE and not expected:

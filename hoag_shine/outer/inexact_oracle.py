@@ -1,4 +1,4 @@
-"""The oracle whose inner problems are solved iteratively, only as accurately as is asked."""
+"""The oracle that solves the inner problems iteratively, only as accurately as it is asked to."""
 
 from __future__ import annotations
 
@@ -18,29 +18,34 @@ from .inner_state import InnerState, Iterates, Map, mean_size, vouched
 from .oracle import Oracle, prior
 from .steps import Ask, Evaluation
 from .steps.base import NotFiniteError
-from .tolerances import FLOOR, FLOOR_SHARE
+from .tolerances import NULL_VALUE_SHARE, SMALLEST_TOLERANCE
 
 Vector = NDArray[np.float64]
 
-# Inner iterations between two looks at what the inner error is worth.
-CHUNK = 2
-
-# Inner iterations of a whole search, in units of the largest number in one solve: what needs more
-# is not going to end.
-MOST_SOLVES = 4
-
-# Multiplications of a pass that is cheap enough to look at the whole range: below a millisecond.
-CHEAP_WORK = 1e6
-
-# Relative residual that is enough for linear systems of the hypergradient, unless scheduled.
-LINEAR_TOLERANCE = 1e-4
+# Inner iterations between two looks at what the inner error is worth in the criterion.
+# Why: a look after every iteration saved nothing on the sets of the benchmarks, and one after every
+# fourth leaves up to three iterations that are not needed.
+ITERATIONS_BETWEEN_LOOKS = 2
+# Inner iterations of a whole search, in units of ``max_inner_iter``.
+# Why: by judgement. Searches that end well need less than one such unit; it bounds the time of
+# those that would not end.
+MAX_SOLVES_PER_SEARCH = 4
+# Multiplications of a pass that costs so little that the whole range is looked at.
+# Why: such a pass takes less than a millisecond, and a look needs some tens of them.
+CHEAP_PASS_MULTIPLICATIONS = 1e6
+# Relative residual to which methods other than ``"auto"`` solve the linear system of the
+# hypergradient, unless there is a schedule.
+# Why: by judgement; a hundredth of what a step rule takes for reliable, and of what a step needs.
+LINEAR_SYSTEM_RESIDUAL = 1e-4
 
 
 class InexactOracle(Oracle):
-    """All inner problems, each solved until the outer loop cannot tell the difference.
+    """All inner problems, each solved until its error makes no difference to the outer loop.
 
-    What one theta leaves to the next: the solutions, the pairs of L-BFGS, and what the
-    hypergradient method has left to start from.
+    Kept from one theta to the next: the solutions, the pairs of L-BFGS, and the states of the
+    hypergradient method. ``state`` holds all that belongs to the present theta and is replaced as a
+    whole; ``_along`` is the last hypergradient and ``_scales`` are the norms of the inner gradients
+    at the very start, which tolerances are relative to.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class InexactOracle(Oracle):
 
     @property
     def spent(self) -> bool:
-        return self.n_iter >= MOST_SOLVES * self.max_iter
+        return self.n_iter >= MAX_SOLVES_PER_SEARCH * self.max_iter
 
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
         """Go to inner variables ``ws`` and ``theta``; the pairs stay."""
@@ -93,25 +98,29 @@ class InexactOracle(Oracle):
     def evaluate(self, ask: Ask, scheduled: float | None = None) -> Evaluation:
         self._move(ask.theta)
         if scheduled is not None:
-            self._iterate(max(scheduled, FLOOR), self.max_iter)
+            self._iterate(max(scheduled, SMALLEST_TOLERANCE), self.max_iter)
             accuracy = scheduled * float(np.linalg.norm(self._along))
             return self._evaluation(scheduled, accuracy)
-        last = min(self.n_iter + self.max_iter, MOST_SOLVES * self.max_iter)
+        last = min(self.n_iter + self.max_iter, MAX_SOLVES_PER_SEARCH * self.max_iter)
         while True:
             while not self._accurate(ask) and self.n_iter < last:
-                # With an adjoint at hand, a look costs nothing.
-                step = CHUNK if self.state.adjoints is None else 1
-                self._iterate(FLOOR, min(step, last - self.n_iter))
+                # With an adjoint at hand, a look at the error is one product of vectors.
+                step = ITERATIONS_BETWEEN_LOOKS if self.state.adjoints is None else 1
+                self._iterate(SMALLEST_TOLERANCE, min(step, last - self.n_iter))
                 if self._final or self.late:
                     break
-            evaluation = self._evaluation(LINEAR_TOLERANCE, ask.grad_accuracy)
+            evaluation = self._evaluation(LINEAR_SYSTEM_RESIDUAL, ask.grad_accuracy)
             if self.n_iter >= last and not evaluation.final:
                 return replace(evaluation, final=True, exhausted=True)
             if evaluation.error <= ask.accuracy or evaluation.final or self.late:
                 return evaluation
 
     def _move(self, theta: Vector) -> None:
-        """Change the penalty under the solutions; value and gradient follow without a pass."""
+        r"""Go to another theta with the same solutions.
+
+        Where the penalty is quadratic, with the diagonal h, this takes no pass: gradients change by
+        :math:`p = (h_\text{new} - h_\text{old}) \odot w`, and values by :math:`w^\top p / 2`.
+        """
         if np.array_equal(theta, self.theta):
             return
         old = [problem.penalty_hessian(self.theta) for problem in self.problems]
@@ -127,10 +136,12 @@ class InexactOracle(Oracle):
         self._arrive(theta, moved)
 
     def _arrive(self, theta: Vector, solutions: list[Solution]) -> None:
-        """Begin at a theta, and set the estimates of the inverse Hessians to it."""
+        """Begin at a theta, and move the estimates of the inverse Hessians there."""
         self.state = InnerState(theta, Iterates(self.problems, solutions, self.map))
         ws = [s.w for s in solutions]
         solvers = self.problems.preconditioners(ws, theta)
+        # A diagonal takes half a pass. Where a factorised Hessian replaces it in L-BFGS, the first
+        # one is kept.
         diagonals: Sequence[Vector | None] = [None] * len(ws)
         if any(solver is None for solver in solvers) or self.n_iter == 0:
             diagonals = self.problems.data_diagonals(ws)
@@ -160,7 +171,8 @@ class InexactOracle(Oracle):
         solutions = run_together(self.problems, self.theta, solvers, map=self.map)
         self.state = self.state.iterated(solutions)
         made = max(s.n_iter for s in solutions)
-        # A solver that makes no iteration, yet does not say that it is done, must come to an end.
+        # A solver that makes no iteration and does not say that it is done is charged one, so that
+        # the limit of iterations ends it.
         self.n_iter += made if made or self._final else 1
 
     @property
@@ -176,17 +188,23 @@ class InexactOracle(Oracle):
         )
 
     def _accurate(self, ask: Ask) -> bool:
-        """Whether the solutions seem to be as accurate as asked for."""
+        """Whether the solutions seem to be as accurate as asked for.
+
+        Three tests of rising cost: the adjoint of some iterations ago (nothing), the change along
+        the next step (half a pass), and, in :meth:`_evaluation`, a new adjoint.
+        """
         state = self.state
         if state.arrived or self._tolerance > ask.tolerance:
             return False
-        # An adjoint from some iterations ago says too little, but says it for nothing.
+        # An adjoint from some iterations ago promises too small an error, since L-BFGS removes
+        # first what its estimate knows. If even that is too large, it is too early for another
+        # look.
         if state.adjoints is not None and mean_size(state.weighted_residuals) > ask.accuracy:
             return False
         if state.fresh or ask.accuracy == ask.relative == np.inf:
             return True
         value = abs(float(np.mean(state.iterates.outer_values)))
-        value = max(value, FLOOR_SHARE * self.problems.null_value)
+        value = max(value, NULL_VALUE_SHARE * self.problems.null_value)
         return mean_size(state.promised_changes) <= min(ask.accuracy, ask.relative * value)
 
     def _solve_adjoints(self, tol: float, accuracy: float) -> None:
@@ -212,12 +230,12 @@ class InexactOracle(Oracle):
         self.state = self.state.with_adjoints(answers)
 
     def _evaluation(self, tol: float, accuracy: float) -> Evaluation:
-        """Return what the state is worth, with new adjoints where those at hand will not do."""
+        """Return the evaluation of the state, with new adjoints unless the old ones are enough."""
         adjoints = self.state.adjoints
-        # Nobody needs the hypergradient better than it was some iterations ago.
+        # Where only the value has to be better, the hypergradient of some iterations ago is enough.
         enough = adjoints is not None and adjoints.known and accuracy == np.inf
         if enough and not self.state.fresh:
-            changes, bound = self.state.promised_changes, np.inf  # a bound held at those iterates
+            changes, bound = self.state.promised_changes, np.inf  # the bound was for other iterates
         else:
             self._solve_adjoints(tol, accuracy)
             changes, bound = self.state.weighted_residuals, None
@@ -246,8 +264,8 @@ class InexactOracle(Oracle):
             n_steps=longest.n_steps,
             final=self._final,
             tolerance=self._tolerance,
-            floor=FLOOR_SHARE * self.problems.null_value,
-            cheap=self.problems.work <= CHEAP_WORK,
+            floor=NULL_VALUE_SHARE * self.problems.null_value,
+            cheap=self.problems.work <= CHEAP_PASS_MULTIPLICATIONS,
             passes=self.n_passes,
         )
 
@@ -256,16 +274,23 @@ class InexactOracle(Oracle):
         return [] if self.state.adjoints is None else self.state.adjoints.answers
 
     def _corrected(self, changes: Vector, answers: Sequence[Hypergradient]) -> tuple[Vector, float]:
-        """Return the outer losses less what their inner errors are worth, and that of the mean."""
+        """Return the outer losses, corrected for their inner errors, and the error of their mean.
+
+        ``changes`` are what solving exactly would change of each. They are added where the adjoint
+        can be relied on, and they are the error in any case: the correction may be wrong by as
+        much.
+        """
         values = self.state.iterates.outer_values
         corrected = values + changes
         possible = corrected >= [problem.outer_minimum for problem in self.problems]
-        # Who promises the impossible knows nothing of the error but that it is as large.
+        # A change to below the minimum of a loss is impossible: the adjoint is wrong there, and all
+        # that is left of it is the size of the changes, whatever their signs.
         error = abs(float(changes.mean())) if possible.all() else mean_size(changes)
         believed = possible & np.array([vouched(answer) for answer in answers])
         return np.where(believed, corrected, values), error
 
     def _hypergradient(self, answers: Sequence[Hypergradient]) -> Vector:
+        """Return minus the mean over the problems of the cross derivative times q."""
         grad = np.zeros_like(self.theta)
         for problem, solution, answer in zip(self.problems, self.solutions, answers, strict=True):
             grad -= problem.cross_vjp(solution.w, self.theta, answer.q) / len(answers)

@@ -1,7 +1,7 @@
 """The inner problems at one theta: where their solvers stand, and what is known there.
 
-A state does not change. To go on is to make the next one, so that nothing of the last can be
-mistaken for it; what a state can be asked for, it computes once.
+A state does not change: an iteration or a move makes a new one, so that nothing has to be
+invalidated. What can be derived from a state is computed when it is first asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Map = Callable[..., Iterable[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Iterates:
-    """Where the inner solvers stand, and the outer losses of it.
+    """Where the inner solvers stand, and the outer losses there.
 
     ``map`` says where work on single problems is done, such as that of an executor of threads.
     """
@@ -62,7 +62,8 @@ class Adjoints:
 
     @classmethod
     def of(cls, iterates: Iterates, answers: list[Hypergradient]) -> Adjoints:
-        # Nobody vouches for the others' q; the solver's own estimate serves in its place.
+        # A q without a small residual or a known error is not relied on: the estimate of the
+        # solver, B grad f, takes its place.
         weights = [
             answer.q if vouched(answer) else s.inverse_hessian @ grad
             for answer, s, grad in zip(
@@ -73,7 +74,7 @@ class Adjoints:
 
     @property
     def known(self) -> bool:
-        """Whether all methods know their errors; one that does not is asked at every iterate."""
+        """Whether the method knows its errors; one that does not is asked at every iterate."""
         return all(np.isfinite(answer.error) for answer in self.answers)
 
 
@@ -121,25 +122,33 @@ class InnerState:
 
     @property
     def next_steps_if_known(self) -> Sequence[Vector | None]:
-        """The next steps, where they have been asked for: the solvers need not compute them."""
+        """The next steps if they were computed, so that the solvers need not do it again."""
         known: Sequence[Vector | None] | None = self.__dict__.get("next_steps")
         return known or [None] * len(self.solutions)
 
     @property
     def weighted_residuals(self) -> Vector:
-        r"""What the inner gradients will change of the outer losses: :math:`-q^\top \nabla g`."""
+        r"""What solving exactly would change of each outer loss: :math:`-q^\top \nabla g`.
+
+        To first order, the solution is :math:`w - H^{-1} \nabla g`, and the outer loss there
+        differs by :math:`-\nabla f^\top H^{-1} \nabla g`.
+        """
         weights = self.adjoints.weights if self.adjoints is not None else ()
         return -np.array([q @ s.grad for q, s in zip(weights, self.solutions, strict=True)])
 
     @property
     def promised_changes(self) -> Vector:
-        """What the next steps of the inner solvers promise to change of the outer losses."""
+        r"""The change of each outer loss along the solver's next step d: :math:`\nabla f^\top d`.
+
+        It costs half a pass for the outer gradients and no adjoint, and is right to a factor of
+        two.
+        """
         pairs = zip(self.iterates.outer_grads, self.next_steps, strict=True)
         return np.array([grad @ step for grad, step in pairs])
 
 
 def vouched(answer: Hypergradient) -> bool:
-    """Whether a method stands up for its q, be it by the residual or by an error that it knows."""
+    """Whether q can be relied on: its residual is small, or its method knows its error."""
     return answer.residual <= RELIABLE_RESIDUAL or np.isfinite(answer.error)
 
 

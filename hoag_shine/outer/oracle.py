@@ -1,4 +1,4 @@
-"""What the outer loop asks: the criterion and its hypergradient, at one theta after the other."""
+"""The oracle of the outer loop: it answers with the criterion and its hypergradient at a theta."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ Vector = NDArray[np.float64]
 class Oracle(ABC):
     """Solves all inner problems at a theta and evaluates the criterion there.
 
-    What one solve has learnt is kept for the next.
+    It keeps what one solve has found (solutions, pairs, adjoints) as the start of the next.
 
     Parameters
     ----------
     problems : ProblemSet
     deadline : float, default=inf
-        Time, by ``time.perf_counter``, from which on an evaluation is as accurate as it has become.
+        Time, by ``time.perf_counter``, after which evaluations are returned as accurate as they are
+        by then.
 
     Attributes
     ----------
     theta : ndarray of shape (n_hyperparameters,)
-        Where the inner problems stand.
+        At which the inner problems are solved at present.
     solutions : list of Solution
         Of the inner problems there.
     fold_values : ndarray of shape (n_problems,)
@@ -79,7 +80,7 @@ class Oracle(ABC):
 
     @property
     def spent(self) -> bool:
-        """Whether the inner solvers have made as many iterations as a search may cost."""
+        """Whether the inner solvers have made all the iterations that a search may take."""
         return False
 
 

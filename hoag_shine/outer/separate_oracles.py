@@ -1,4 +1,4 @@
-"""The oracle of problems that are separate: one for each hyperparameter."""
+"""The oracle of problems that fall apart into one for each hyperparameter."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Vector = NDArray[np.float64]
 
 
 class SeparateOracles(Oracle):
-    """Oracles of one hyperparameter each, as one.
+    """Several oracles, of one hyperparameter each, as one.
 
-    Its evaluations have those of the single oracles as ``parts``, each with the accuracy, the units
-    and the tolerance of its own.
+    The ``parts`` of its evaluations are those of the single oracles, each with its own accuracy,
+    units and tolerance.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class SeparateOracles(Oracle):
 
     @property
     def solutions(self) -> list[Solution]:  # type: ignore[override]
-        """The folds' solutions, with the hyperparameters' variables side by side."""
+        """The folds' solutions; the variables of each hyperparameter are a column."""
         return [
             _joined([oracle.solutions[k] for oracle in self.oracles])
             for k in range(self._n_problems)
@@ -108,12 +108,12 @@ class SeparateOracles(Oracle):
         )
 
     def _value(self, parts: Sequence[Evaluation]) -> float:
-        """Return the criterion, as the mean over the folds that it is elsewhere."""
+        """Return the criterion as the mean over the folds, summed up as every other oracle does."""
         finite = all(np.isfinite(s.value) for s in parts)
         return float(self.fold_values.mean()) if finite else np.inf
 
     def _share(self, ask: Ask) -> list[Ask]:
-        """Return each one's share of the accuracy that is asked of all: by what it makes up."""
+        """Return an ask for each oracle; its accuracy is in proportion to the criterion's size."""
         sizes = np.array([s.size if s else np.nan for s in self._parts])
         shares = sizes / sizes.sum() if np.isfinite(sizes).all() else np.ones(sizes.size)
         return [
@@ -122,7 +122,7 @@ class SeparateOracles(Oracle):
         ]
 
     def _part(self, j: int, ask: Ask, scheduled: float | None) -> Evaluation:
-        """Return an evaluation of one hyperparameter, the last one where that will do."""
+        """Return an evaluation of one hyperparameter: the last one, if it is accurate enough."""
         last = self._parts[j]
         if last is not None and scheduled is None and np.array_equal(last.theta, ask.theta):
             accurate = last.error <= ask.accuracy and last.tolerance <= ask.tolerance
@@ -154,7 +154,7 @@ def _joined(parts: Sequence[Solution]) -> Solution:
 
 
 class _Blocks(_Operator):
-    """Inverse Hessians of problems whose variables stand side by side."""
+    """The inverse Hessian of problems whose variables are the columns of one array."""
 
     def __init__(self, blocks: Sequence[Any]) -> None:
         n = sum(block.shape[0] for block in blocks)

@@ -5,8 +5,8 @@ r"""The contract between a bilevel problem and everything that solves it.
     w_k^*(\theta) = \arg\min_w g_k(w, \theta)
 
 A :class:`Problem` is one pair :math:`(f_k, g_k)`; a :class:`ProblemSet` is the K of them that
-share :math:`\theta`. Solvers, hypergradients and the outer loop see nothing else of the world, so
-a cluster or a GPU plugs in here and nowhere else.
+share :math:`\theta`. Solvers, hypergradients and the outer loop see nothing else, so that a cluster
+or a GPU is plugged in here and nowhere else.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Problem(ABC):
         A promise that the Hessian of g in w is positive semidefinite, for every w and theta, and
         still is without ``penalty_hessian`` where there is one. Bounds on errors rest on it.
     n_summed : int
-        Terms that are summed up to an entry of a Hessian product, as samples are: rounding grows
-        with them.
+        Number of terms in the sum that is an entry of a Hessian product, such as samples; rounding
+        grows with it.
     outer_minimum : float
         What the outer loss is never below.
     n_passes : float
-        Data passes spent so far: one for a value with its gradient or for a Hessian product, a
-        half where only one of the two products with the data matrix is needed.
+        Data passes made so far: one for a value with its gradient or for a Hessian product, a half
+        where only one of the two products with the data matrix is needed.
     """
 
     n_params: int
@@ -91,10 +91,10 @@ class Problem(ABC):
         return None
 
     def data_diagonal(self, w: Vector) -> Vector | None:
-        """Return the Hessian's diagonal at w without ``penalty_hessian``, if it can be had.
+        """Return the diagonal of the Hessian at w without ``penalty_hessian``, if it is known.
 
-        It scales the variables, so that it must not be negative: a problem that is not convex
-        answers with magnitudes.
+        It scales the variables and must not be negative: a problem that is not convex returns
+        absolute values.
         """
         return None
 
@@ -155,7 +155,7 @@ class ProblemSet(Sequence[Problem]):
 
     @property
     def null_value(self) -> float:
-        """The criterion at inner variables zero, the unit of what nobody can see; 0 if unknown."""
+        """The criterion at inner variables zero, which tolerances refer to; 0 if unknown."""
         return 0.0
 
     @property
@@ -169,10 +169,11 @@ class ProblemSet(Sequence[Problem]):
         return None
 
     def separate(self) -> list[ProblemSet] | None:
-        """Return the problems of each hyperparameter, where these have nothing in common.
+        """Return the problems of each hyperparameter, if these have nothing in common.
 
-        The criterion is then the sum of theirs, and the inner variables are the columns of an array
-        of shape (n_params / d, d). None, where there are no such problems.
+        The criterion is then the sum of theirs, and the inner variables of the problems are the
+        columns of an array of shape (n_params / d, d). None, the default, if there are no such
+        problems.
         """
         return None
 
@@ -196,9 +197,9 @@ class ProblemSet(Sequence[Problem]):
 
 
 class JoinedProblems(ProblemSet):
-    """Several sets as one, for members that share theta but not all the same data.
+    """Several sets as one, for members that share theta but do not all have the same data.
 
-    Each set still serves its own members in common.
+    Each set still answers its own members together.
 
     Parameters
     ----------

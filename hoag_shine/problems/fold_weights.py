@@ -1,7 +1,7 @@
-"""The weights of all rows in the training losses of the folds, made when they are wanted.
+"""The weights of all rows in the training losses of the folds, made when they are needed.
 
-A column of numbers for each fold takes more memory than the data where folds are many, as with one
-for each row that is left out.
+With many folds, as with one for each row that is left out, a column of weights for each of them
+would take more memory than the data.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FoldWeights:
 
     @cached_property
     def n_train(self) -> int:
-        """Rows with a weight of the fold that has fewest, as far as the first and last tell."""
+        """Number of rows with a weight, in the first or the last fold, whichever has fewer."""
         ends = self._of_fold(0), self._of_fold(self._n_folds - 1)
         return min(int(np.count_nonzero(w.reshape(len(w), -1).any(axis=1))) for w in ends)
 

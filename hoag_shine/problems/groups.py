@@ -27,8 +27,8 @@ class Groups:
     names : tuple
         The name of each hyperparameter.
     of_coefficient : ndarray of shape (n_features, n_outputs), dtype intp
-        For each coefficient the index of its hyperparameter, or -1 for no penalty. Where one of the
-        axes has length 1, it is the same all along it.
+        For each coefficient the index of its hyperparameter, or -1 for no penalty. An axis of
+        length 1 stands for one along which the index is the same.
     """
 
     names: tuple[Hashable, ...]
@@ -87,7 +87,7 @@ def coefficient_groups(
 
 
 def _check_labels(labels: Sequence[Any]) -> None:
-    """Raise for what cannot tell groups apart: what has no hash, or does not equal itself."""
+    """Raise for labels that cannot name groups: without a hash, or not equal to themselves."""
     for label in labels:
         try:
             good = bool({label} and label == label)
@@ -157,9 +157,9 @@ def _from_labels(labels: list[Any]) -> Groups:
 def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
     """Return the logarithm of each penalty's unit, less their mean.
 
-    A penalty of columns is measured in the mean of their variances: where columns come in other
-    units, the penalty that does the same to them is larger by the unit's square. Penalties that
-    are not told apart by columns have the same unit.
+    The unit of a penalty is the mean variance of its columns: in other units of measurement, the
+    penalty with the same effect is larger by the square of the unit. Penalties that do not belong
+    to different columns have the same unit.
 
     Parameters
     ----------
@@ -174,6 +174,7 @@ def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
     used = (own >= 0) & (variance > 0.0) & np.isfinite(variance)
     counts = np.bincount(own[used], minlength=n)
     sums = np.bincount(own[used], variance[used], minlength=n)
+    # A group without a column of finite positive variance has no unit of its own: it gets the mean.
     known = (counts > 0) & (sums > 0.0) & np.isfinite(sums)
     units = np.zeros(n)
     units[known] = np.log(sums[known] / counts[known])

@@ -1,4 +1,4 @@
-"""Which rows the folds hold out: a list, since most rows are held out by one fold of many."""
+"""The rows that the folds hold out, as a list: most rows are held out by one fold of many."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class HeldOut:
     Attributes
     ----------
     rows, folds : ndarray of shape (n,), int
-        Row ``rows[i]`` is held out by fold ``folds[i]``. A row may occur several times. Of the
-        smallest types that hold them.
+        Row ``rows[i]`` is held out by fold ``folds[i]``. A row may occur several times. The integer
+        types are the smallest that hold the numbers.
     weight : ndarray of shape (n, 1) or (n, n_outputs)
         The row's weights in the fold's outer loss.
     """
@@ -33,10 +33,10 @@ class HeldOut:
 
     @classmethod
     def of(cls, test_weight: Array) -> Self:
-        """List what is not zero of weights of shape (n_rows, n_folds[, n_outputs])."""
+        """List the weights that are not zero, given all, (n_rows, n_folds[, n_outputs])."""
         n, n_folds = test_weight.shape[:2]
         weight = test_weight.reshape(n * n_folds, -1)
-        # By one index: numpy takes much longer to find two.
+        # By one index into the flat array: numpy takes much longer to find two.
         places = np.flatnonzero(weight.any(axis=1) if weight.shape[1] > 1 else weight != 0.0)
         rows, folds = np.divmod(places, n_folds)
         rows, folds = rows.astype(np.min_scalar_type(n)), folds.astype(np.min_scalar_type(n_folds))
@@ -45,7 +45,7 @@ class HeldOut:
     @classmethod
     def listed(cls, rows: Indices, folds: Indices, weight: Array) -> Self:
         """Sort a list of rows, folds and weights, all of shape (n,); no pair occurs twice."""
-        order = np.lexsort((folds, rows))
+        order = np.lexsort((folds, rows))  # by rows, and by folds within a row
         rows, folds = (
             a[order].astype(np.min_scalar_type(int(a.max(initial=0)) + 1)) for a in (rows, folds)
         )
@@ -68,6 +68,7 @@ class HeldOut:
 
     def pieces(self, size: int) -> list[Self]:
         """Return portions, each from at most ``size`` consecutive rows."""
+        # Rows ascend, so that a piece is a slice of the list.
         last = int(self.rows.max(initial=0))
         ends = np.searchsorted(self.rows, np.arange(0, last + size + 1, size))
         parts = [slice(i, j) for i, j in pairwise(ends) if i < j]

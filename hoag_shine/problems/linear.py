@@ -36,7 +36,7 @@ from scipy.linalg import LinAlgError
 
 from ..linalg import kernels
 from ..linalg.allocator import keep_freed_memory
-from ..linalg.design import MODERATE, CSRDesign, DenseDesign
+from ..linalg.design import MODERATE_SIZE, CSRDesign, DenseDesign
 from .base import Problem, ProblemSet
 from .by_fold import columns
 from .direct import DirectProblems, Sizes, affordable
@@ -54,11 +54,12 @@ Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
 
 # Blocks of rows whose held-out losses are computed together.
-PIECE = 16
+# Why: by judgement: of a block, each fold holds out few rows, and a call has a price of its own.
+HELD_OUT_BLOCKS = 16
 
 
 class LinearProblem(Problem):
-    """One fold of a :class:`LinearProblems`; holds no data of its own."""
+    """One fold of a :class:`LinearProblems`; it holds no data of its own."""
 
     def __init__(self, folds: LinearProblems, index: int) -> None:
         self._folds = folds
@@ -71,7 +72,7 @@ class LinearProblem(Problem):
 
     @property
     def n_passes(self) -> float:  # type: ignore[override]
-        """Data passes spent by all folds together: they are read in common."""
+        """Data passes made for all folds together, which share them."""
         return self._folds.n_passes
 
     @property
@@ -103,7 +104,7 @@ class LinearProblem(Problem):
         return self._folds.preconditioners([w], theta)[0]
 
     def data_diagonal(self, w: Vector) -> Vector | None:
-        # Of another penalty, the diagonal of the whole would have to be known.
+        # With another penalty, there is no ``penalty_hessian`` to take off the diagonal.
         quadratic = self._folds.penalty.quadratic
         return self._folds.diagonals_at({self._index: w})[self._index] if quadratic else None
 
@@ -131,8 +132,9 @@ class LinearProblems(ProblemSet):
     Attributes
     ----------
     n_passes : float
-        Times that the data were read forwards and backwards, for however many folds at once. Rows
-        that stand for more were made of these in one pass, and are that share of the data.
+        Times that the data were read forwards and backwards, for any number of folds at once. Rows
+        that stand for more were made in one pass, and a pass over them counts as their share of the
+        data.
     """
 
     def __init__(
@@ -160,7 +162,7 @@ class LinearProblems(ProblemSet):
         self.n_params = (self.n_features + int(fit_intercept)) * self.n_outputs
         self._share = 1.0 if n_samples is None else len(y) / n_samples
         self._made_in = 0.0 if n_samples is None else 1.0
-        # Without those variables that the penalty fixes at zero.
+        # Variables that the penalty fixes at zero are left out.
         free = penalty.groups != FIXED
         passes = Passes(X, self.n_outputs, fit_intercept, None if free.all() else free)
         passes.n_spent = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
@@ -201,8 +203,8 @@ class LinearProblems(ProblemSet):
     @overload
     def __getitem__(self, index: slice) -> Sequence[LinearProblem]: ...
     def __getitem__(self, index: int | slice) -> LinearProblem | Sequence[LinearProblem]:
-        # A fold knows the set. If the set kept it, both would stay, and the data with them, until
-        # the garbage collector looks for them.
+        # A fold refers to the set. If the set referred to the fold, both would stay in memory, with
+        # the data, until the garbage collector finds them.
         folds = range(len(self))[index]
         return LinearProblem(self, folds) if isinstance(folds, int) else [self[k] for k in folds]
 
@@ -239,6 +241,7 @@ class LinearProblems(ProblemSet):
     def _output(self, j: int) -> LinearProblems:
         """Return the problems of an output by itself, on the same rows."""
         m, scale = self.n_outputs, np.broadcast_to(self.penalty.scale, self.penalty.groups.shape)
+        # The group of the output becomes 0, its only hyperparameter; those below 0 stay.
         groups = np.minimum(self.penalty.groups.reshape(-1, m)[:, j], 0)
         weights, held_out = self._weights, self.held_out
         if weights[:1].ndim > 2:
@@ -266,20 +269,23 @@ class LinearProblems(ProblemSet):
     ) -> dict[int, tuple[float, Vector]]:
         """Return :math:`g_k` and its gradient for each fold k that asks, in one pass.
 
-        In half a pass where the linear predictors are known.
+        Half a pass is enough where the linear predictors are known.
         """
         if not requests:
             return {}
+        # Points of line searches need no product forwards; for the others, ``new``, each block is
+        # multiplied by all folds' variables at once.
         self._predictors.interpolate(requests)
         ws = {k: request.w for k, request in requests.items()}
         folds, new = list(ws), self._predictors.unknown(ws)
         V = np.stack([ws[k] for k in new]) if new else np.empty((0, self.n_params))
         W = self._passes.pack(V) if new else None
         Z, own, places = self._predictors.renew(new), columns(folds), columns(new)
+        # G gathers X'(s * slope), a column for each output of each fold that asks.
         G = self._passes.zeros(len(folds))
 
         def losses(block: slice) -> Array:
-            if W is not None:
+            if W is not None:  # forwards, and backwards while the block is in the cache
                 Z[block, places] = self._passes.forward(block, W, len(new))
             weight = self._columns(self.train_weight[block], folds)
             return self._add_losses(block, Z[block, own], weight, G)
@@ -303,7 +309,8 @@ class LinearProblems(ProblemSet):
         answers = self._hessian_products(requests, theta, dtype)
         if dtype == np.float64 or all(np.isfinite(v).all() for v in answers.values()):
             return answers
-        # A curvature beyond the range of single precision, be it of a row without weight.
+        # A curvature was beyond the range of single precision, perhaps that of a row without
+        # weight.
         return self._hessian_products(requests, theta, np.float64)
 
     def _hessian_products(
@@ -312,11 +319,13 @@ class LinearProblems(ProblemSet):
         """Return the products, made in some precision."""
         folds = list(requests)
         rows = {k: np.atleast_2d(request.v) for k, request in requests.items()}
-        # As many vectors for each fold, zeros where one has fewer: they share its curvature.
+        # As many vectors for each fold as any of them has, padded with zeros: all vectors of a fold
+        # share its curvatures.
         V = self._passes.stack((len(folds), max(map(len, rows.values()))), dtype)
         for own, v in zip(V, rows.values(), strict=True):
             own[: len(v)] = v
             own[len(v) :] = 0.0
+        # X'(s * l''(z) * (X v)), with the second derivatives l'' at each fold's own w.
         self._predictors.find_curvatures({k: request.w for k, request in requests.items()})
         W = self._passes.pack(V.reshape(-1, self.n_params), dtype)
         n_columns = V.shape[0] * V.shape[1]
@@ -327,7 +336,7 @@ class LinearProblems(ProblemSet):
             Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
             D = self._predictors.curvatures(folds, block).astype(dtype, copy=False)
             weight = self._columns(self.train_weight[block], folds).astype(dtype, copy=False)
-            # One vector of each fold after the other: numpy is slow at inner loops over few.
+            # The vectors of each fold one by one: numpy is slow at inner loops over few numbers.
             for c in range(V.shape[1]):
                 product = self.loss.hessian_product(D, Z[:, :, c])
                 np.multiply(product, weight, out=Z[:, :, c])
@@ -353,12 +362,12 @@ class LinearProblems(ProblemSet):
 
     @cached_property
     def _keeps_to_span(self) -> bool:
-        """Whether a solver must not leave the span of a fold's rows, where the solution lies.
+        """Whether a solver must stay in the span of a fold's rows, where the solution lies.
 
-        With more columns than rows, what a diagonal or the folds' mean Hessian adds outside of it
-        is seen by no training loss, and only the penalty would bring it back. A multiple of the
-        identity adds nothing. Columns of sparse data differ so much in their numbers of entries
-        that a solver without a diagonal would not get on.
+        With more columns than rows, no training loss sees what a diagonal or the folds' mean
+        Hessian adds outside of the span, and only the penalty would bring it back. A multiple of
+        the identity adds nothing there. Sparse data are excepted: their columns differ so much in
+        their numbers of entries that a solver without a diagonal would make no progress.
         """
         wide = self._weights.n_train < self.n_features
         shared = self.penalty.quadratic and self.penalty.n_groups == 1
@@ -366,10 +375,12 @@ class LinearProblems(ProblemSet):
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
+        # The linear predictors of held-out rows were made with those of the training rows, so that
+        # the gradient X'(v * slope) is all that is left. Each row is read once for its own fold.
         Z = self._predictors.at(ws)
         held_out = self.held_out.by(list(ws), len(self))
         values, grads = np.zeros(len(ws)), np.zeros((len(ws), self.n_params))
-        for piece in held_out.pieces(PIECE * self.design.step):
+        for piece in held_out.pieces(HELD_OUT_BLOCKS * self.design.step):
             self._add_held_out(piece, Z, values, grads)
         self._passes.n_spent += 0.5 * held_out.rows.size / len(self.y)
         if self._passes.free is not None:
@@ -379,11 +390,12 @@ class LinearProblems(ProblemSet):
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:
         """Return the diagonal of the loss term's Hessian for each fold, in half a pass.
 
-        Where a loss is not convex, samples of opposite curvature do not cancel but add up: the
-        sum scales a variable, and one near zero would say that nothing holds it.
+        Where a loss is not convex, absolute values are added up. The sum scales a variable, and
+        samples of opposite curvature that cancel would make it look as if there were none.
         """
         folds = list(ws)
         self._predictors.find_curvatures(ws)
+        # diag(X' diag(d) X) is the transposed product of d with the squares of X.
         G = self._passes.zeros(len(folds))
 
         def add(block: slice) -> None:
@@ -404,7 +416,7 @@ class LinearProblems(ProblemSet):
     ) -> list[Callable[[Vector], Vector] | None]:
         """Return the inverse of the folds' mean Hessian at their mean w, where that is cheap.
 
-        The folds share most of their rows, so that one factorisation does for all.
+        The folds share most of their rows, so that one factorisation serves all of them.
         """
         return [self._preconditioner(ws, theta)] * len(ws)
 
@@ -423,9 +435,9 @@ class LinearProblems(ProblemSet):
 
     @cached_property
     def _single(self) -> Any:
-        """The dtype of Hessian products where single precision will do."""
+        """The dtype of Hessian products where single precision is enough."""
         largest = self.train_weight.max(initial=0.0)
-        return self.design.single if 1.0 / MODERATE <= largest <= MODERATE else np.float64
+        return self.design.single if 1.0 / MODERATE_SIZE <= largest <= MODERATE_SIZE else np.float64
 
     def _add_losses(self, block: slice, Z: Array, weight: Array, G: Array) -> Array:
         """Add the gradients of a block's weighted losses to G; return the sums of the losses."""
@@ -438,15 +450,16 @@ class LinearProblems(ProblemSet):
     def _add_held_out(self, held_out: HeldOut, Z: Array, values: Array, grads: Array) -> None:
         """Add the losses of rows that folds hold out to ``values``, and their gradients."""
         rows, folds, weight = held_out.rows, held_out.folds, held_out.weight[:, None]
+        # The predictors of each listed row in its own fold, by one index into (sample, fold).
         own = Z.reshape(-1, self.n_outputs)[rows * Z.shape[1] + folds]
         loss, slope = self.loss.value_and_gradient(self.y[rows], own[:, None])
         losses = (weight * loss)[:, 0]
-        values += np.bincount(folds, sum(losses.T), len(values))
+        values += np.bincount(folds, sum(losses.T), len(values))  # sums by fold
         G = grads.reshape(len(grads), -1, self.n_outputs)
         self.design.add_each(rows, (slope * weight)[:, 0], folds, G)
 
     def _add_penalty(self, k: int, w: Vector, theta: Vector, grad: Vector) -> float:
-        """Add the gradient of all of fold k's objective that is not the loss; return its value."""
+        """Add the gradient of fold k's penalty and centring; return their value."""
         if self.penalty.quadratic:
             return 0.5 * self._add_quadratic(k, self.penalty.strength(theta), w, grad)
         grad += self.penalty.gradient(w, theta)
@@ -454,7 +467,7 @@ class LinearProblems(ProblemSet):
         return self.penalty.value(w, theta) + 0.5 * centring
 
     def _add_quadratic(self, k: int, h: Vector, v: Vector, product: Vector) -> float:
-        """Add fold k's Hessian of all that is not the loss, times v; return that times v."""
+        """Add A v, A being fold k's Hessian of penalty and centring; return v'A v."""
         total = float(kernels.add_scaled(h, v, product))
         if self._centring is not None:
             sums = v.reshape(-1, self.n_outputs).sum(axis=1)
@@ -465,7 +478,7 @@ class LinearProblems(ProblemSet):
 
     @cached_property
     def _uncoupled_rows(self) -> NDArray[np.bool_]:
-        """Which rows of W neither a loss nor a penalty holds along a constant; see the module."""
+        """Which rows of W need the centring term: those in which nothing else sees a constant."""
         free = np.all(self.penalty.groups.reshape(-1, self.n_outputs) < 0, axis=1)
         return np.asarray(free & self.loss.shift_invariant)
 
@@ -476,6 +489,7 @@ class LinearProblems(ProblemSet):
         if not free.any():
             return None
         n_folds = self.train_weight.shape[1]
+        # rho_jk = sum_i s_ik x_ij**2 / m**2, zero in rows of W that are penalised.
         squares = self.design.zeros(free.size, n_folds)
 
         def add(block: slice) -> None:
@@ -493,5 +507,5 @@ class LinearProblems(ProblemSet):
 def _single_will_do(request: HessianProduct) -> bool:
     """Whether single precision is enough, and no number will be out of its range."""
     squares = (float(v @ v) for v in np.atleast_2d(request.v))
-    safe = (square == 0.0 or MODERATE**-4 <= square <= MODERATE**4 for square in squares)
+    safe = (square == 0.0 or MODERATE_SIZE**-4 <= square <= MODERATE_SIZE**4 for square in squares)
     return request.single and all(safe)

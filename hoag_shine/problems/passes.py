@@ -37,7 +37,7 @@ class Passes:
     Attributes
     ----------
     n_spent : float
-        Passes so far: 1 where X was read forwards and backwards, a half for one of these.
+        Passes so far: 1 for reading X forwards and backwards, a half for one of the two.
     """
 
     def __init__(self, X: Any, n_outputs: int, fit_intercept: bool, free: Any) -> None:
@@ -90,6 +90,7 @@ class Passes:
 
     def gram(self, u: Vector) -> Array:
         """Return X' diag(u) X, with the intercept's column of ones."""
+        # X'diag(u)X in the upper left, X'u and the sum of u in the last row and column.
         p = self.n_features
         H, G = np.zeros((self.n_variables, self.n_variables)), np.zeros((p, p))
 
@@ -99,7 +100,7 @@ class Passes:
                 self.design.add_rmatmul(block, u[block, None], H[p:, :p].T)
 
         self.each(add, cost=0.5)
-        H[:p, :p] = np.tril(G) + np.tril(G, -1).T
+        H[:p, :p] = np.tril(G) + np.tril(G, -1).T  # CSR designs add the lower triangle alone
         H[:p, p:] = H[p:, :p].T
         H[p:, p:] = u.sum()
         return H
@@ -121,7 +122,7 @@ class Passes:
         return V
 
     def zeros(self, n_folds: int, dtype: Any = np.float64) -> Array:
-        """Return columns of zeros to add transposed products to."""
+        """Return columns of zeros to which transposed products are added."""
         G = self._buffer("transposed product", n_folds, dtype)
         G.fill(0.0)
         return G
@@ -135,10 +136,10 @@ class Passes:
         return known[:n].reshape(*shape, n_params)
 
     def _buffer(self, name: str, n_folds: int, dtype: Any) -> Array:
-        """Return columns, of which those beyond the folds' outputs are of no account.
+        """Return an array of columns; those beyond the folds' outputs are not used.
 
-        The same memory as long as they are as many: new memory would take as long as it takes to be
-        filled.
+        The same memory is returned as long as its shape is the same: to fetch new memory takes as
+        long as to fill it.
         """
         k = n_folds * self.n_outputs
         known, wanted = self._buffers.get(name), (self.n_variables, self.design.width(k, dtype))

@@ -1,4 +1,4 @@
-"""What is known of the folds' linear predictors, so that few passes are needed."""
+"""The folds' linear predictors, kept so that few passes are needed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ Array = NDArray[np.float64]
 
 
 class LinearPredictors:
-    """The folds' last linear predictors, those before them, and the loss's curvatures.
+    """The folds' last linear predictors, the earlier ones, and the curvatures of the loss.
 
-    Those before serve line searches: between two points, predictors are interpolated. Line searches
-    want no curvatures, so that the two share memory.
+    The earlier ones serve line searches: between two points, predictors are interpolated. Line
+    searches need no curvatures, so that the two share memory: at any time, one of ``_earlier`` and
+    ``_curvatures`` has it.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class LinearPredictors:
 
     @cached_property
     def _last(self) -> ByFold:
-        """The last ones; searches begin at zero."""
+        """The last ones; those at zero, where searches begin, are known without a pass."""
         everyone = range(self._n_folds)
         n_params = self._passes.n_variables * self._passes.n_outputs
         last = ByFold(len(self._y), self._n_folds)
@@ -50,8 +51,9 @@ class LinearPredictors:
         return self._last.unknown(ws)
 
     def renew(self, folds: Sequence[int]) -> Array:
-        """Return memory for predictors of some folds, whose last become the earlier ones."""
+        """Return memory for predictors of some folds; their last ones become the earlier ones."""
         self._curvatures.lend_to(self._earlier)
+        # Of all folds, the two arrays change places; of some, values are copied.
         if len(folds) == self._n_folds:
             self._last, self._earlier = self._earlier, self._last
         else:
@@ -71,10 +73,10 @@ class LinearPredictors:
         return self._last.of(list(ws))
 
     def interpolate(self, requests: Mapping[int, Evaluate]) -> None:
-        """Find the linear predictors of points on lines through two whose own are known.
+        """Find the linear predictors of points on lines through two points whose own are known.
 
-        The earlier ones stay those of the line's start: rounding errors are then no larger than
-        those of the way from there.
+        :math:`z(w + t (w' - w)) = z(w) + t (z(w') - z(w))`. The earlier ones stay those of the
+        line's start, so that rounding errors do not add up from step to step.
         """
         for k, (w, line) in requests.items():
             if line is None or not self._earlier.knows(k, line.start):
@@ -90,7 +92,8 @@ class LinearPredictors:
         """See to it that the loss's second derivatives are known at the w of some folds."""
         if not self._curvatures.unknown(ws):
             return
-        # Of all that are asked for: to find predictors may have taken the memory of the known.
+        # For all folds that are asked for, known ones too: to find predictors may have taken the
+        # memory of their curvatures.
         folds, Z = list(ws), self.at(ws)
         self._earlier.lend_to(self._curvatures)
 

@@ -1,8 +1,8 @@
 """How a solver asks for values, and how several solvers share one pass over the data.
 
-A solver is written as a generator: it yields a request and is sent the answer. Written so, it
-reads like ordinary code for one problem, and yet the K solvers of K folds can advance in
-lockstep, each pass over the data answering all of them:
+A solver is written as a generator: it yields a request and is sent the answer. It reads like
+ordinary code for one problem, and yet the K solvers of K folds can advance in lockstep, so that
+each pass over the data answers all of them:
 
 >>> def descend(w):
 ...     value, grad = yield Evaluate(w)
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 class Line(NamedTuple):
     """Where a point lies: at ``start + share * (end - start)``.
 
-    ``end`` is the point asked for last, ``start`` that from which the line search has set out.
+    ``end`` is the point asked for last, ``start`` the one where the line search has begun.
     """
 
     start: Vector
@@ -39,7 +39,7 @@ class Evaluate(NamedTuple):
     """Ask for ``(value, grad)`` of the inner objective at ``w``.
 
     Where ``line`` is given, w lies on a line with two points that have been asked for before, so
-    that what is linear in w need not be computed again.
+    that linear functions of w can be interpolated.
     """
 
     w: Vector
@@ -47,9 +47,9 @@ class Evaluate(NamedTuple):
 
 
 class HessianProduct(NamedTuple):
-    """Ask for ``H(w) @ v``; where ``v`` is of shape (k, n), for that of each row, in one pass.
+    """Ask for ``H(w) @ v``, or for that of each row of a ``v`` of shape (k, n), in one pass.
 
-    With ``single``, single precision will do; the answer is float64 in any case.
+    ``single`` says that single precision is enough; the answer is float64 in any case.
     """
 
     w: Vector
@@ -86,6 +86,7 @@ def run_together(
     results : list
         What each solver returned, in the order of ``solvers``.
     """
+    # ``answers`` has an entry for each solver that has not ended; None starts a generator.
     results: dict[int, Result] = {}
     answers: dict[int, Any] = dict.fromkeys(range(len(solvers)))
     while answers:
@@ -101,7 +102,7 @@ def run_together(
     return [results[k] for k in range(len(solvers))]
 
 
-# An executor's threads do not inherit what a caller has said of overflow.
+# Threads of an executor do not inherit the caller's settings for overflow.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def _advance(solver: Solver[Result], answer: Any) -> tuple[Request | None, Result | None]:
     try:

@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks (1.9), and what stands for them in older versions: nothing happens."""
+"""scikit-learn's callbacks (1.9); in older versions, stand-ins that do nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["CallbackSupportMixin", "Task", "with_callbacks"]
 
 
 class Task:
-    """A part of a fit that callbacks hear of; a context manager, whose end they hear of too.
+    """A part of a fit, as a context manager: callbacks are called at its beginning and its end.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Task:
             self._end(None)
 
     def report(self, fitted: Callable[[], dict[str, Any]] | None) -> bool:
-        """Begin and end at once; return whether a callback wants no more.
+        """Begin and end at once; return whether a callback asks to stop.
 
         ``fitted`` returns the attributes of the search as if it had ended here.
         """

@@ -1,9 +1,9 @@
 """From what a user passes to ``fit`` to the inner problems of the folds: validation and weights.
 
-Folds that share one design matrix are one :class:`DesignGroup`, in which a fold is nothing but
-weights of the rows. Without transformers there is one group for all folds. Transformers are fitted
-to the training rows of a fold, so that behind them each fold has a design of its own: a group for
-each.
+Folds that share one design matrix are one :class:`DesignGroup`, in which a fold is just weights of
+the rows. Without transformers there is one group for all folds. Transformers are fitted to the
+training rows of each fold, so that with them each fold has a design matrix, and a group, of its
+own.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ Rows = NDArray[np.integer[Any]]
 class Splits(Sequence[tuple[Rows, Rows]]):
     """The (train, test) rows of folds.
 
-    Training rows that are all but the held-out ones are made when they are wanted: of folds by the
-    thousands, they would take more memory than the data.
+    Where the training rows are all but the held-out ones, they are made when they are needed: with
+    thousands of folds, they would take more memory than the data.
 
     Parameters
     ----------
@@ -108,13 +108,13 @@ class DesignGroup:
         Targets, or codes of the classes.
     weight : ndarray of shape (n_rows,), float64
     splits : list of (train, test)
-        For each fold the rows of this part.
+        For each fold its rows in this group.
     seen : estimator
-        Has noted the number of columns, and their names if X was a data frame.
+        A clone that has stored the number of columns, and their names if X was a data frame.
     model : Model
-        That of the search; where folds lack classes, one of the others.
+        That of the search, or where folds lack classes, one without these.
     transformers : Fitted or None
-        What made X and y.
+        That have made X and y.
     merged : MergedColumns or None
         What the inner problems have in place of X.
     """
@@ -129,7 +129,7 @@ class DesignGroup:
     merged: MergedColumns | None = None
 
     def merge(self, groups: Groups) -> DesignGroup:
-        """Return the part with merged columns, where that makes the inner problems smaller."""
+        """Return the group with merged columns, where that makes the inner problems smaller."""
         return replace(self, merged=MergedColumns.of(self.X, groups))
 
     def inner(self, groups: Groups) -> tuple[Any, Groups]:
@@ -153,7 +153,7 @@ class DesignGroup:
         return names
 
     def by_classes(self) -> list[DesignGroup]:
-        """Return the part in runs of folds that lack the same classes, each without these."""
+        """Split the group into runs of folds that lack the same classes, each without these."""
         lacking = [tuple(self.model.lacking(self.y[t], self.weight[t])) for t, _ in self.splits]
         if not any(lacking):
             return [self]
@@ -161,7 +161,7 @@ class DesignGroup:
         return [self._of_folds(run, lacking[run[0]]) for run in runs]
 
     def complete(self) -> DesignGroup:
-        """Return the part for a fit to all of its rows, which may lack classes, too."""
+        """Return the group for a fit to all of its rows, without the classes that they lack."""
         lacking = self.model.lacking(self.y, self.weight)
         return self._without(lacking.tolist(), self.splits) if lacking.size else self
 
@@ -175,7 +175,7 @@ class DesignGroup:
 
 
 class FoldedData:
-    """The data of a search: what the user gave, checked, split and transformed.
+    """The data of a search: checked, split and transformed.
 
     Parameters
     ----------
@@ -186,10 +186,10 @@ class FoldedData:
     cv, random_state, n_jobs
         As in :class:`ShineCV`.
     split_params : mapping, optional
-        What the splitter is to know, such as ``groups``.
+        Arguments of the splitter, such as ``groups``.
     transform_params : mapping, optional
-        What the transformers are to be fitted with, by the pipeline's names; arrays with a value
-        for each row are split like X.
+        Fit parameters of the transformers, by the pipeline's names; arrays with a value for each
+        row are split like X.
 
     Attributes
     ----------
@@ -263,18 +263,18 @@ class FoldedData:
 
     @property
     def part_of_fold(self) -> list[DesignGroup]:
-        """For each fold the part that it belongs to."""
+        """For each fold the group that it belongs to."""
         return [part for part in self.parts for _ in part.splits]
 
     @property
     def local_splits(self) -> Sequence[tuple[Rows, Rows]]:
-        """For each fold its (train, test) rows of its part."""
+        """For each fold its (train, test) rows within its group."""
         if len(self.parts) == 1:
             return self.parts[0].splits
         return [split for part in self.parts for split in part.splits]
 
     def rows_of(self, params: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
-        """Return what belongs to some rows of metadata that have a value for each row."""
+        """Return metadata of some rows; what does not have a value for each row stays whole."""
         return {
             name: _safe_indexing(value, rows) if _by_row(value, len(self.codes)) else value
             for name, value in params.items()
@@ -290,7 +290,7 @@ class FoldedData:
         return self._of_all_rows(self.splits).complete()
 
     def groups(self, penalty: Any, parts: Sequence[DesignGroup]) -> list[Groups]:
-        """Return what ``penalty`` says of the columns of each part, the same names in all."""
+        """Return the penalty groups of the columns of each design group, named alike in all."""
         if not isinstance(penalty, str) or penalty not in ("shared", "output"):
             _check_same_columns(parts)
         outputs = self.model.output_names
@@ -306,7 +306,7 @@ class FoldedData:
         return [coefficient_groups(penalty, p.X.shape[1], p.names, outputs) for p in parts]
 
     def _validated(self, X: Any) -> tuple[Any, Any]:
-        """Return X as the linear model gets it, and a clone of the model that has noted it."""
+        """Return X as the linear model gets it, and a clone of the model that has seen it."""
         seen = clone(self.chain.model)
         matrix = validated(
             seen, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
@@ -339,7 +339,7 @@ class FoldedData:
         return DesignGroup(matrix, self.codes, self.weight, splits, seen, self.model)
 
     def _transformed(self, train: Rows, test: Rows | None = None) -> DesignGroup:
-        """Fit transformers to the training rows of a fold; its held-out rows follow them."""
+        """Return a fold's rows, transformed as its training rows say: training rows come first."""
         if not self.chain.transforms:
             return self._with_own_targets(train, test)
         X, y, transformers = self.chain.fit(
@@ -422,7 +422,7 @@ class FoldedData:
         return check_cv([_pair(fold) for fold in cv])
 
     def _all_transformed(self, n_jobs: int | None) -> list[DesignGroup]:
-        """Return a part for each fold."""
+        """Return a group for each fold."""
         with (
             Deferred() as interrupts,
             Threads(n_jobs, len(self.splits), interrupts, independent=True) as threads,
@@ -445,7 +445,7 @@ class FoldedData:
         return self._usable(splits)
 
     def _usable(self, splits: Splits) -> Splits:
-        """Return the folds that have a problem, and say what of the others is left out."""
+        """Return the folds that can be used, and warn of what is left out of the others."""
         lacks = [lack for k, fold in enumerate(splits) if (lack := self._lack(k, *fold))]
         left_out = {lack.fold for lack in lacks if lack.undecided}
         if len(left_out) == len(splits):
@@ -463,7 +463,7 @@ class FoldedData:
         return Splits(kept, len(self.codes))
 
     def _lack(self, k: int, train: Rows, test: Rows) -> Lack | None:
-        """Return what a fold lacks, if it is anything, after checking that it has rows."""
+        """Return what a fold lacks, or None, after checking that it has rows."""
         if not self.weight[train].any():
             raise ValueError(_unusable(k, "its training rows have no weight"))
         if not self.weight[test].any():
@@ -479,7 +479,7 @@ class FoldedData:
 
 @dataclass(frozen=True)
 class Lack:
-    """What a fold is without.
+    """The classes that the training rows of a fold lack.
 
     Attributes
     ----------
@@ -489,7 +489,7 @@ class Lack:
     n_rows : int
         Held-out rows of these classes.
     undecided : bool
-        Whether nothing is left by which penalties could be judged.
+        Whether nothing is left by which penalties could be compared.
     """
 
     fold: int
@@ -499,7 +499,7 @@ class Lack:
 
 
 def _tell_lacks(lacks: Sequence[Lack], labels: Sequence[Any]) -> None:
-    """Say once which folds lack classes, and what becomes of them."""
+    """Warn of folds that lack classes, and say what is left out."""
     classes = sorted({int(c) for lack in lacks for c in lack.classes})
     folds = [lack.fold for lack in lacks]
     message = (
@@ -550,7 +550,7 @@ def _by_row(value: Any, n_samples: int) -> bool:
 
 
 def _check_same_columns(parts: Sequence[DesignGroup]) -> None:
-    """Raise unless a penalty of one column is of the same column in every fold."""
+    """Raise unless the columns are the same in every fold, so that each can have a penalty."""
     sizes = [part.X.shape[1] for part in parts]
     names = [part.names for part in parts]
     known = all(name is not None for name in names)
@@ -578,7 +578,7 @@ def _rows(part: Any, n_samples: int) -> Rows:
 
 
 def _index_type(n_rows: int) -> Any:
-    """Return the type of row indices: 32 bits take half the memory, where they are enough."""
+    """Return the type of row indices: 32 bits where they are enough, for half the memory."""
     return np.promote_types(np.int32, np.min_scalar_type(-n_rows))
 
 
@@ -592,7 +592,7 @@ def training_weights(part: DesignGroup) -> FoldWeights:
     """Return the weights of the rows in the training losses of the folds."""
 
     def of_fold(k: int) -> Array:
-        # A row drawn more than once, as by a bootstrap, counts as often.
+        # A row that was drawn several times, as by a bootstrap, counts several times.
         drawn = np.bincount(part.splits[k][0], minlength=len(part.y)).astype(np.float64)
         return part.model.training_weight(part.y, drawn, part.weight)
 
@@ -629,7 +629,7 @@ def fold_problems(
     groups: Any = None,
     random_state: Any = None,
 ) -> ProblemSet:
-    """Return the bilevel problem that :class:`ShineCV` solves, to give to :func:`hoag` oneself.
+    """Return the bilevel problem that :class:`ShineCV` solves, for your own call of :func:`hoag`.
 
     Parameters
     ----------
@@ -646,8 +646,8 @@ def fold_problems(
     Returns
     -------
     problems : ProblemSet
-        Its theta is the logarithm of alpha; alpha is 1/C for LogisticRegression. Intercepts are
-        those of targets less their median, where that makes no other problem.
+        Its theta is the logarithm of alpha; alpha is 1/C for LogisticRegression. Where it makes no
+        difference to the problem, the median is taken off the targets and thus off the intercepts.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a hand that is used to grids types, and what to write instead."""
+"""Arguments that users of grid searches may try, and what to write instead."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 
 P = ParamSpec("P")
-# What searches over candidates are given them by.
+# Names of arguments by which other searches take candidates.
 GRID_WORDS = ("param_grid", "param_distributions", "params", "Cs", "alphas")
 
 
 def explaining_grids(
     init: Callable[Concatenate[Any, P], None],
 ) -> Callable[Concatenate[Any, P], None]:
-    """Have ``__init__`` say what to write where it is given candidates."""
+    """Make ``__init__`` say what to write instead when it is given candidates."""
 
     @wraps(init)
     def checked(self: Any, /, *arguments: P.args, **options: P.kwargs) -> None:

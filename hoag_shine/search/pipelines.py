@@ -1,4 +1,4 @@
-"""An estimator as what it is to a search: transformers, fitted to each fold, and a linear model."""
+"""An estimator as a search sees it: transformers, fitted to each fold, and a linear model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..utils.validation import shown
 
 
 class PipelineParts:
-    """An estimator as the transformers that it begins with and the linear model that it ends in.
+    """An estimator, taken apart into its transformers and the linear model at its end.
 
     A pipeline's steps transform X, or resample the training rows as those of imbalanced-learn do; a
-    ``TransformedTargetRegressor`` transforms y. An estimator that is neither is a chain without
-    transformers. Pipelines may be nested, inside of the ``TransformedTargetRegressor`` too.
+    ``TransformedTargetRegressor`` transforms y. An estimator that is neither has no transformers.
+    Pipelines may be nested, also within the ``TransformedTargetRegressor``.
 
     Parameters
     ----------
@@ -30,10 +30,12 @@ class PipelineParts:
     model : estimator instance
         The last step, of the last step, ...
     prefix : str
-        What the estimator's own names of that model's parameters begin with; empty without one.
+        The prefix of that model's parameters in the whole estimator, such as ``"ridge__"``; empty
+        if the estimator is the model.
     target : TransformedTargetRegressor or None
     outer, inner : Pipeline or None
-        Around the ``TransformedTargetRegressor``, and in it; without one, all are outer.
+        The pipelines around the ``TransformedTargetRegressor`` and within it; without one, a
+        pipeline is the outer one.
     """
 
     def __init__(self, estimator: Any) -> None:
@@ -50,7 +52,7 @@ class PipelineParts:
             self.prefix += f"{name}__"
 
     def _is_target(self, estimator: Any) -> bool:
-        """Whether the estimator transforms y; one that does so once more is none for us."""
+        """Whether the estimator transforms y; a second one, within the first, does not count."""
         own = TransformedTargetRegressor
         return self.target is None and isinstance(estimator, own) and _keeps(estimator, own, "fit")
 
@@ -79,10 +81,10 @@ class PipelineParts:
         return self.outer is not None or self.inner is not None
 
     def transformers(self, stage: str = "outer") -> Any:
-        """Return the transformers of X, not fitted, as a pipeline that ends before the model.
+        """Return the transformers of X, not fitted, as a pipeline without the model.
 
-        Its last step only passes on what it gets, so that scikit-learn fits the others as it
-        always does: with the pipeline's ``memory``, and cloned.
+        Its last step is ``"passthrough"``, so that scikit-learn fits the others as it always does:
+        cloned, and with the pipeline's ``memory``.
         """
         pipeline = getattr(self, stage)
         if pipeline is None:
@@ -93,7 +95,7 @@ class PipelineParts:
         return "__".join(self._paths[stage])
 
     def fit(self, X: Any, y: Any, params: Mapping[str, Any]) -> tuple[Any, Any, Fitted]:
-        """Fit the transformers to training rows; return these as the model is to get them.
+        """Fit the transformers to training rows; return these rows transformed, for the model.
 
         ``params`` are for the steps of the outer pipeline.
         """
@@ -108,12 +110,12 @@ class PipelineParts:
         return X, y, Fitted(self, outer, target, inner)
 
     def fitted_target(self, y: Any) -> Any:
-        """Return the ``TransformedTargetRegressor``, whose fitted model has but noted its y."""
+        """Return the fitted ``TransformedTargetRegressor``; its model has only stored its y."""
         target = clone(self.target).set_params(regressor=_Noting())
         return target.fit(np.zeros((len(y), 1)), y)
 
     def set_model(self, stage: str, pipeline: Any, model: Any) -> Any:
-        """Put a model in the last place of one of the pipelines."""
+        """Make a model the last step of one of the pipelines."""
         return pipeline.set_params(**{self._path(stage): model})
 
 
@@ -124,7 +126,7 @@ class Fitted:
     ----------
     chain : PipelineParts
     outer, inner : Pipeline or None
-        Fitted, with a last step that passes on what it gets.
+        Fitted, with ``"passthrough"`` as the last step.
     target : TransformedTargetRegressor or None
         Fitted.
     """
@@ -137,22 +139,22 @@ class Fitted:
 
     @property
     def first(self) -> Any:
-        """What has seen the columns of X, or None where they are not transformed."""
+        """The first pipeline that has seen X, or None if X is not transformed."""
         return self._inner if self._outer is None else self._outer
 
     def transform(self, X: Any) -> Any:
-        """Return rows of X as the model is to get them."""
+        """Return rows of X, transformed for the model."""
         for pipeline in (self._outer, self._inner):
             if pipeline is not None:
                 X = _transform(pipeline, X)
         return X
 
     def targets(self, y: Any) -> Any:
-        """Return targets of rows that were not fitted, as the model is to get them."""
+        """Return targets of other rows, transformed for the model."""
         return y if self._target is None else transformed_target(self._target, y)
 
     def get_feature_names_out(self) -> Any:
-        """Return the names of the columns that the model gets, or None where they have none."""
+        """Return the names of the columns that the model gets, or None if they have none."""
         last = self._outer if self._inner is None else self._inner
         try:
             return None if last is None else last.get_feature_names_out()
@@ -160,7 +162,7 @@ class Fitted:
             return None
 
     def assemble(self, model: Any) -> Any:
-        """Return the whole fitted estimator; it takes the place of one that was made before."""
+        """Return the whole estimator with a fitted model; an earlier one is changed with it."""
         if self._inner is not None:
             model = self._chain.set_model("inner", self._inner, model)
         if self._target is not None:
@@ -175,7 +177,7 @@ class Fitted:
 
 
 class _Noting(RegressorMixin, BaseEstimator):
-    """Notes the targets that it is to be fitted to."""
+    """A regressor that only stores the targets that it is fitted to."""
 
     def fit(self, X: Any, y: Any) -> Self:
         self.y_ = y
@@ -195,7 +197,7 @@ def transformed_target(target: Any, y: Any) -> Any:
 
 
 def _check_pipeline(pipeline: Any) -> None:
-    """Raise for a pipeline that has no steps, or whose own ``fit`` may do anything."""
+    """Raise for a pipeline without steps, or with a ``fit`` of its own."""
     cls = type(pipeline)
     if not pipeline.steps:
         raise ValueError("estimator is a Pipeline without steps: there is nothing to tune.")
@@ -208,7 +210,7 @@ def _check_pipeline(pipeline: Any) -> None:
 
 
 def _keeps(estimator: Any, base: type, *methods: str) -> bool:
-    """Whether the class of the estimator has left some methods of its base as they are."""
+    """Whether the class of the estimator inherits some methods of its base unchanged."""
     return all(getattr(type(estimator), name) is getattr(base, name) for name in methods)
 
 
@@ -218,7 +220,7 @@ def _is_resampling(pipeline: Any) -> bool:
 
 
 def _steps(pipeline: Any) -> list[Any]:
-    """Return the steps that do anything, those of a pipeline at the end included."""
+    """Return the steps without those that pass through, with those of a pipeline at the end."""
     steps = [step for _, step in pipeline.steps if step is not None and step != "passthrough"]
     if steps and isinstance(steps[-1], Pipeline):
         return steps[:-1] + _steps(steps[-1])
@@ -251,7 +253,7 @@ def _fit_transform(pipeline: Any, X: Any, y: Any, params: Mapping[str, Any]) -> 
 
 
 def _transform(pipeline: Any, X: Any) -> Any:
-    """Transform rows that are not trained on: nothing resamples them."""
+    """Transform rows that are not trained on, without resampling them."""
     if not _resamples(pipeline):
         return pipeline.transform(X)
     for step in _steps(pipeline):

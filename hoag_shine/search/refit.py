@@ -1,4 +1,4 @@
-"""The final fit, and any other fit of a search: coefficients become estimators here."""
+"""The final fit, and how the coefficients of any fit become an estimator."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Refit:
 
     @cached_property
     def problem(self) -> Problem:
-        """The problem of the final fit, made when it is wanted: until then it takes no memory."""
+        """The problem of the final fit, made when it is first needed, to save memory."""
         X, own = self.whole.inner(self.groups)
         return whole_problem(self.whole.model, X, self.whole.y, self.whole.weight, own)
 
     def per_sample_shift(self) -> float:
-        """Return what keeps the penalty per training weight, added to log alpha."""
+        """Return what to add to log alpha to keep the penalty per training weight the same."""
         data = self.data
         folds = [
             weights[k : k + 1].sum(axis=0)[0]
@@ -73,7 +73,7 @@ class Refit:
         )
 
     def _estimate(self, theta: Vector, solutions: Sequence[Solution]) -> InverseHessian | None:
-        """Return what a fold has learnt of its Hessian, which differs by the rows held out."""
+        """Return a fold's estimate of the inverse Hessian, which lacks only the held-out rows."""
         if not (solutions and self.data.part_of_fold[0] is self.whole):
             return None
         estimate = solutions[0].inverse_hessian

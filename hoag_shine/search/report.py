@@ -1,4 +1,4 @@
-"""What happens after every sample of a search: scores, a line of text, callbacks."""
+"""What happens after each outer iteration of a search: scores, a line of text, callbacks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Report:
     limits : ndarray of shape (2, n_penalties)
         Smallest and largest values of the estimator's parameter.
     as_if_ended : callable, optional
-        Returns the fitted attributes of the search from the record and the inner solutions, as if
-        it had ended there; for callbacks that ask.
+        Returns the fitted attributes that the search would have if it had ended there, given the
+        record and the inner solutions; for callbacks that ask for them.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Report:
     def __call__(self, record: dict[str, Any], solutions: Sequence[Solution]) -> bool:
         record["params"] = self.params(record)
         self.score(record, solutions)
-        if record["iteration"] == self._last:  # a sample more at the same penalty
+        if record["iteration"] == self._last:  # a more accurate evaluation at the same penalty
             return False
         self._last = record["iteration"]
         if self.search.verbose > 0:
@@ -65,7 +65,7 @@ class Report:
         return bool(callback is not None and callback(record)) or stop
 
     def score(self, record: dict[str, Any], solutions: Sequence[Solution]) -> None:
-        """Score the folds' models, in the place of what was known of this iteration."""
+        """Score the folds' models; the scores replace earlier ones of this iteration."""
         (value,) = record["params"].values()
 
         def model(part: DesignGroup, solution: Solution) -> Any:

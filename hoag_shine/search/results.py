@@ -1,4 +1,4 @@
-"""The history of a search in the layout of GridSearchCV, and which of its rows is taken."""
+"""The history of a search in the layout of GridSearchCV, and the choice of one of its rows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def criterion_name(columns: Mapping[str, Any]) -> str:
 
 
 def warn_of_missing_scores(refit: Any, table: Mapping[str, Any], lost: Collection[str]) -> None:
-    """Say which scores are not numbers, and what is taken where no score can be chosen by."""
+    """Warn of scores that are not numbers, and say what is taken if ``refit`` cannot choose."""
     undecided = isinstance(refit, str) and not np.isfinite(table[f"mean_test_{refit}"]).any()
     if not lost and not undecided:
         return
@@ -67,7 +67,7 @@ def warn_of_missing_scores(refit: Any, table: Mapping[str, Any], lost: Collectio
 
 
 def select(refit: Any, table: Mapping[str, Any], result: HoagResult) -> int:
-    """Return the row that ``refit`` wants: by the criterion, by a score or by a function."""
+    """Return the row that ``refit`` asks for: by the criterion, by a score or by a function."""
     if callable(refit):
         index = refit(table)
         if isinstance(index, bool) or not isinstance(index, numbers.Integral):
@@ -85,8 +85,8 @@ def select(refit: Any, table: Mapping[str, Any], result: HoagResult) -> int:
 
 def _ranks(means: Array) -> NDArray[np.int32]:
     """Return 1 for the largest; what is not known comes last."""
-    # By their places in order: older releases of SciPy take infinities of both signs for NaN, which
-    # here stands behind everything else.
+    # The places in sorted order are ranked, and not the means: older releases of SciPy take
+    # infinities of both signs for NaN. NaN comes last here.
     _, places = np.unique(-means, return_inverse=True)
     return np.asarray(rankdata(places, method="min"), dtype=np.int32)
 
@@ -103,7 +103,7 @@ def _param_column(values: list[Any]) -> Any:
 def _score_columns(name: str, scores: Array) -> dict[str, Array]:
     """Return per-split, mean and standard deviation columns of scores (n_rows, n_splits)."""
     columns = {f"split{k}_{name}": scores[:, k] for k in range(scores.shape[1])}
-    # Of scores beyond 1e154, the squares are not finite.
+    # The squares of scores beyond 1e154 are not finite: divide by the largest first.
     size = np.maximum(np.abs(scores).max(axis=1), np.finfo(np.float64).tiny)
     with np.errstate(invalid="ignore"):
         deviation = (scores / size[:, None]).std(axis=1) * size

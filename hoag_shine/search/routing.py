@@ -1,8 +1,8 @@
-"""Who gets what of the metadata that are passed to ``fit``: model, transformers, splitter, scorer.
+"""Where metadata passed to ``fit`` go: to the model, the transformers, the splitter or the scorer.
 
-Where scikit-learn's metadata routing is enabled, the requests of each object decide. Where it is
-not, ``sample_weight`` is the linear model's and the scorer's, ``groups`` the splitter's, and names
-with a step's prefix that step's.
+If scikit-learn's metadata routing is enabled, the requests of each object decide. If not,
+``sample_weight`` goes to the linear model and the scorer, ``groups`` to the splitter, and a name
+with the prefix of a step to that step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def routing_enabled() -> bool:
 
 
 def router(search: Any, scorer: Any) -> MetadataRouter:
-    """Return what :class:`ShineCV` passes on to whom."""
+    """Return which object :class:`ShineCV` passes which metadata to."""
     scored = MethodMapping().add(caller="score", callee="score")
     if search.scoring is not None:
         scored.add(caller="fit", callee="score")
@@ -70,7 +70,7 @@ def route(search: Any, scorer: Any, sample_weight: Any, groups: Any, params: Any
 
 
 def _warn_of_missing_weights(scorer: Any, scoring: Any) -> None:
-    """Say which scores are computed without weights."""
+    """Warn of scores that are computed without weights."""
     several = getattr(scorer, "_scorers", {})
     every = _takes_weights(scorer)
     without = [name for name, one in several.items() if not (every and _takes_weights(one))]

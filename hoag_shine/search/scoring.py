@@ -41,7 +41,7 @@ class Scoring:
     scorer : callable
         Of one or several scores; the estimator's own without ``scoring``.
     names : tuple of str
-        Of the scores that are reported, so far as they are known before the first.
+        Of the scores that are reported, as far as they are known before the first are computed.
     lost : set of str
         The names of those that a scorer has returned as NaN.
     """
@@ -63,7 +63,8 @@ class Scoring:
         self.names = tuple(scoring) if several else ("score",)
         self.lost: set[str] = set()
         self.open = callable(scoring)  # may return a dict
-        # Such scorers only predict, which can be done from rows that are transformed already.
+        # Scorers with a name only call predict, which also works on rows that are transformed
+        # already.
         by_name = [scoring] if isinstance(scoring, str) else scoring if several else []
         self.from_transformed = bool(by_name) and all(isinstance(name, str) for name in by_name)
         if isinstance(scoring, Mapping):
@@ -94,7 +95,7 @@ class Scoring:
     def _number(self, name: str, score: Any) -> float:
         if (
             isinstance(score, str) and not self.open
-        ):  # how scikit-learn hands on that one of several has failed
+        ):  # scikit-learn's way to say that one of several has failed
             self._warn_failed(score)
             return float(self.error_score)
         if isinstance(score, np.generic | np.ndarray) and np.ndim(score) == 0:
@@ -109,7 +110,7 @@ class Scoring:
         return float(score)
 
     def _warn_failed(self, details: str) -> None:
-        """Tell of a failure, unless another one was raised by the same lines of code."""
+        """Warn of a failure, unless one was raised by the same lines of code before."""
         raised_by = tuple(line for line in details.splitlines() if line.startswith("  File "))
         if raised_by in self._failed:
             return
@@ -122,7 +123,7 @@ class Scoring:
 
 
 class Scores:
-    """The scores of every iteration, in the order of the history.
+    """The scores of each iteration, in the order of the history.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ class Scores:
     def record(
         self, i: int, model: Callable[[DesignGroup, Solution], Any], solutions: Sequence[Solution]
     ) -> None:
-        """Score the folds as iteration ``i``, which may be one more or one once more.
+        """Score the folds as iteration ``i``: a new one, or the last one again.
 
         ``model`` makes an estimator of a fold's solution.
         """
@@ -157,7 +158,7 @@ class Scores:
         self._put(self.seconds, i, time.perf_counter() - begin)
 
     def fill(self, n: int) -> None:
-        """Have a row for each of n iterations, though the last may have been interrupted."""
+        """Add rows of NaN up to n iterations; the last may have been interrupted."""
         unknown = [float("nan")] * len(self.data.splits)
         for rows, wanted in (
             (self.test, self.scoring.wanted),
@@ -213,13 +214,13 @@ class Scores:
         return self.scoring.evaluate(estimator, _safe_indexing(data.X, rows), y, params)
 
     def _from_transformed(self, side: int) -> bool:
-        """Whether the rows need not be transformed once more for the scorer."""
+        """Whether the scorer can be given the transformed rows."""
         chain = self.data.chain
         alike = chain.target is None and not (side == 0 and chain.resamples)
         return alike and self.scoring.from_transformed
 
     def _loss(self, part: DesignGroup, rows: Rows, solution: Solution) -> float:
-        """Return the mean loss of a fold's training rows, as the criterion is of the held-out."""
+        """Return the mean loss of a fold's training rows, like the criterion of held-out rows."""
         model = part.model
         W = part.expand(solution.w).reshape(-1, model.n_outputs)
         Z = safe_sparse_dot(part.X[rows], W[: part.X.shape[1]], dense_output=True)
@@ -232,7 +233,7 @@ class Scores:
 
 
 def _without_names(model: Any) -> Any:
-    """Return a model that does not miss the names of columns in what transformers have made."""
+    """Return a model that accepts transformed rows, which have no names of columns."""
     if not hasattr(model, "feature_names_in_"):
         return model
     model = copy(model)

@@ -47,8 +47,9 @@ from .scoring import CRITERION, Scores, Scoring
 
 Vector = NDArray[np.float64]
 
-# First step of a warm start in the logarithm of the penalty, which new data hardly move.
-WARM_STEP = 0.25
+# Length of the first step of a warm start, in log penalty.
+# Why: more data hardly move the optimum, and the usual first step of 2 leads away from it.
+WARM_STEP_LENGTH = 0.25
 
 
 def _delegated(name: str) -> Any:
@@ -81,7 +82,7 @@ def _delegated(name: str) -> Any:
 
 
 def _noted(whole: DesignGroup, model: Model) -> dict[str, Any]:
-    """Return what the first step has seen of the columns of X, and the classes of y."""
+    """Return what the first step knows of the columns of X, and the classes of y."""
     seen = whole.seen if whole.transformers is None else whole.transformers.first or whole.seen
     names = ("n_features_in_", "feature_names_in_")
     noted = {name: getattr(seen, name) for name in names if hasattr(seen, name)}
@@ -89,9 +90,9 @@ def _noted(whole: DesignGroup, model: Model) -> dict[str, Any]:
 
 
 def _scored(result: HoagResult, report: Report, interrupts: Interrupts) -> HoagResult:
-    """Score the result, which has been solved more accurately since it was scored last.
+    """Score the result again, which has been solved more accurately since it was scored.
 
-    An interrupt ends the search with the scores that there are.
+    After an interrupt, the scores so far are kept.
     """
     try:
         report.score(result.history[result.best_index], result.solutions)
@@ -186,9 +187,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         taken. A function is given ``cv_results_`` and returns the row to take.
     refit_penalty : {"total", "per-sample"}, default="total"
         ``"total"`` keeps ``C`` or ``alpha`` as it is for the final fit, as scikit-learn does.
-        ``"per-sample"`` keeps the penalty's weight against that of a sample: K folds have been
-        fitted to (K - 1) / K of the rows, so that all rows get K / (K - 1) times the ``alpha``, or
-        so much less of ``C``. ``best_params_`` is of the folds, ``refit_params_`` of the final fit.
+        ``"per-sample"`` keeps the weight of the penalty relative to that of a sample: K folds were
+        fitted to (K - 1) / K of the rows, so that the fit to all rows has K / (K - 1) times the
+        ``alpha``, or (K - 1) / K times the ``C``. ``best_params_`` is that of the folds,
+        ``refit_params_`` that of the final fit.
     scoring : str, callable, list, tuple or dict, optional
         Scores to report beside the criterion, for each fold and outer iteration, as in
         :class:`~sklearn.model_selection.GridSearchCV`: one by its name or as a callable, or
@@ -199,7 +201,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     return_train_score : bool, default=False
         Whether to report the scores of the training rows, too.
     error_score : "raise" or float, default=nan
-        What to report where a scorer raises; ``"raise"`` hands the error on.
+        What to report where a scorer raises; with ``"raise"``, the error is not caught.
     n_jobs : int, optional
         Threads for the fits of different folds. The result does not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -209,8 +211,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         Print a line for each outer iteration when positive.
     callback : callable, optional
         Called once after each outer iteration with a copy of its record, as in ``history_``. A
-        true answer ends the search with the best so far. Those of scikit-learn 1.9 are set by
-        ``set_callbacks``: they hear of the task ``search``, its iterations, and
+        true answer ends the search with the best so far. Callbacks of scikit-learn 1.9 are set by
+        ``set_callbacks`` and called for the task ``search``, its iterations, and
         ``refit-with-best-params``.
     warm_start : bool, default=False
         Whether to start where the last ``fit`` ended, for data that have grown: at its penalties,
@@ -258,7 +260,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     outcome_ : Outcome
         Why the search ended; ``Outcome.BOUND`` for an optimum on a bound.
     certificate_ : Certificate
-        What can still be gained, in which part of the range, and how much of that was looked at.
+        What can still be gained, where, and how much of the range was looked at.
     n_iter_ : int
         Number of outer iterations.
     n_splits_ : int
@@ -309,7 +311,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     array([0, 0, 0])
     """
 
-    # The search hands metadata on; it is what its parts request that counts.
+    # The search only passes metadata on: what counts are the requests of its parts.
     __metadata_request__fit = dict.fromkeys(("sample_weight", "groups"), metadata_routing.UNUSED)
     __metadata_request__score = dict.fromkeys(("sample_weight",), metadata_routing.UNUSED)
 
@@ -385,9 +387,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         groups : array-like of shape (n_samples,), optional
             Handed to the splitter.
         **params : dict of str -> object
-            What the transformers of a pipeline are to be fitted with, each name prefixed by that
-            of the step and two underscores. With metadata routing enabled: whatever the
-            estimator, the splitter or the scorers have requested, by the names of the requests.
+            Fit parameters of the transformers of a pipeline, each name prefixed by that of the step
+            and two underscores. With metadata routing enabled: whatever the estimator, the splitter
+            or the scorers have requested, by the names of the requests.
 
         Returns
         -------
@@ -417,12 +419,12 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                     n_jobs=self.n_jobs,
                 )
                 fitted = self._fit(data, scoring, routed, task)
-            # Together, so that an error or an interrupt leaves the last fit as it was.
+            # All at once, so that an error or an interrupt leaves the last fit as it was.
             set_fitted(self, fitted)
         return self
 
     def _warn_unless_chosen_by_score(self, model: Model) -> None:
-        """Say that the penalty is chosen by the loss, to those who may take a score for it."""
+        """Warn that the penalty is chosen by the loss, and not by ``scoring``."""
         asked_for = self.refit is not True or self.selection != "min"
         if asked_for or self.scoring is None or self.scoring == model.loss.scoring:
             return
@@ -446,7 +448,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         problems = problems_of(data.parts, groups)
         units = log_units(groups[0], data.parts[0].X)
         theta, bounds = self._start(data.model, units)
-        # Without going through logarithms, which may leave the bounds by a rounding.
+        # Not by way of logarithms, which may leave the bounds by a rounding error.
         limits = np.multiply.outer(self._check_bounds(), data.model.value(units))
         last = self._last(theta, bounds, problems, data)
         known = {
@@ -518,12 +520,12 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
 
     @property
     def _row_wanted(self) -> Any:
-        """What ``refit`` says, where a single score is called ``"score"`` by its own name, too."""
+        """``refit``, or ``"score"`` where it is the name of the only score."""
         named = isinstance(self.scoring, str) and self.refit == self.scoring
         return "score" if named else self.refit
 
     def _check_bounds(self) -> tuple[float, float]:
-        """Return the bounds, after a look at them and at ``init``."""
+        """Return the bounds, after checking them and ``init``."""
         try:
             low, high = self.bounds
         except (TypeError, ValueError):
@@ -541,7 +543,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         """Return log alphas to start from, and their bounds, each in its unit."""
         low, high = self._check_bounds()
         start = model.theta(model.start if self.init is None else float(self.init))
-        if np.size(start) != units.size:  # one for all, or of another penalty
+        if np.size(start) != units.size:  # one value for all, or one for each of other penalties
             start = np.mean(start)
         lower, upper = sorted((model.theta(low), model.theta(high)))
         return np.clip(start, lower, upper) + units, (lower + units, upper + units)
@@ -560,13 +562,13 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         return {
             "theta": np.clip(last, *bounds),
             "start": [p.restrict(w) for p, w in zip(parts, ws, strict=True)] if alike else None,
-            "first_step": WARM_STEP,
+            "first_step": WARM_STEP_LENGTH,
         }
 
     def _results(
         self, result: HoagResult, report: Report, interrupts: Interrupts
     ) -> dict[str, Any]:
-        """Return the attributes that tell of the search."""
+        """Return the fitted attributes that describe the search."""
         for record in result.history:
             record["params"] = report.params(record)
         report.scores.fill(len(result.history))
@@ -597,14 +599,14 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         return found
 
     def _variables(self, result: HoagResult, data: FoldedData) -> list[Vector]:
-        """Return the folds' solutions, of all columns, where another fit may start from them."""
+        """Return the folds' solutions, for all columns, for a warm start of another fit."""
         if not self.warm_start:
             return []
         folds = zip(data.part_of_fold, result.solutions, strict=True)
         return [part.expand(s.w) for part, s in folds]
 
     def _several_scores(self, table: dict[str, Any]) -> bool:
-        """Look at the names that a function as ``scoring`` has come up with."""
+        """Whether there are several scores, by the names that ``scoring`` has returned."""
         prefix = "mean_test_"
         names = [key.removeprefix(prefix) for key in table if key.startswith(prefix)]
         if isinstance(self.refit, str) and self._row_wanted not in names:
@@ -620,7 +622,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     def _fit_best(
         self, refit: Refit, report: Report, result: HoagResult, found: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the attributes that tell of the final fit."""
+        """Return the fitted attributes that describe the final fit."""
         begin = time.perf_counter()
         theta, params = result.history[found["best_index_"]]["theta"], found["best_params_"]
         if self.refit_penalty == "per-sample":
@@ -639,7 +641,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     def _as_if_ended(
         self, refit: Refit, known: dict[str, Any]
     ) -> Callable[[dict[str, Any], Sequence[Solution]], dict[str, Any]]:
-        """Return how to make the fitted attributes of a search that ends at a record."""
+        """Return a function that makes the attributes of a search that ends at a record."""
 
         def attributes(record: dict[str, Any], solutions: Sequence[Solution]) -> dict[str, Any]:
             (value,) = record["params"].values()
@@ -722,7 +724,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         return float(scorers(best, X, y, **params)[self.refit])
 
     def get_metadata_routing(self) -> metadata_routing.MetadataRouter:
-        """Return who is handed what of the metadata.
+        """Return which object gets which metadata.
 
         Returns
         -------
@@ -742,7 +744,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                 "best_params_, or use refit=True."
             )
 
-    # Formats that hold no code, such as that of skops, have no place for an enumeration.
+    # Formats without code, such as that of skops, cannot store an enumeration: its name is stored.
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())

@@ -1,8 +1,8 @@
-"""Checks for a loss, penalty, problem, inner solver or hypergradient method of one's own.
+"""Checks for your own loss, penalty, problem, inner solver or hypergradient method.
 
 Each returns nothing if all is well, and otherwise raises an AssertionError that says what is wrong,
-where, and by how much. Derivatives are held against central differences, extrapolated from two
-steps; how far these two disagree says how well the differences themselves are known.
+where, and by how much. Derivatives are compared with central differences, extrapolated from two
+steps; how far the two disagree says how accurate the differences themselves are.
 """
 
 from __future__ import annotations

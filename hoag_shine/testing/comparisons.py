@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..linalg.precision import EPSILON
 from ..problems.base import Problem
 from ..utils.validation import check_vector, shown
 
 Array = NDArray[np.float64]
-EPS = float(np.finfo(np.float64).eps)
 # Most coordinates that are checked; drawn at random where there are more.
-MOST = 20
+# Why: by judgement: a mistake in more than a tenth of the coordinates is met nearly nine times in
+# ten.
+MAX_COORDINATES = 20
 
 Where = Callable[[tuple[int, ...]], str]
 
@@ -22,18 +24,19 @@ Where = Callable[[tuple[int, ...]], str]
 def difference(
     function: Callable[[Any], Any], step: float | Array
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the derivative at 0 by central differences, and how far it may be trusted.
+    """Return the derivative at 0 by central differences, and a bound of its error.
 
-    ``function`` takes a step, or steps of the shape of its first values for each of them.
+    ``function`` takes a step, or an array of steps, one for each of its values.
     """
     step = np.asarray(step, dtype=np.float64)
     estimates, rounding = [], np.zeros(())
     for h in (step, 0.5 * step):
-        # An axis more where several outputs answer to one step.
+        # One more axis where a step changes several outputs.
         ahead, behind = (np.asarray(function(_as_step(s))) for s in (h, -h))
         width = h if ahead.ndim == h.ndim or not h.ndim else h[..., None]
         estimates.append((ahead - behind) / (2.0 * width))
-        rounding = 10.0 * EPS * (1.0 + np.abs(ahead) + np.abs(behind)) / width
+        rounding = 10.0 * EPSILON * (1.0 + np.abs(ahead) + np.abs(behind)) / width
+    # Richardson's extrapolation: the errors of the two are h**2 and h**2 / 4 times the same number.
     coarse, fine = estimates
     return (4.0 * fine - coarse) / 3.0, np.abs(fine - coarse) + rounding
 
@@ -50,16 +53,16 @@ def require_close(
     where: Where,
     scale: float = 0.0,
 ) -> None:
-    """Compare with finite differences, as far as these are known, and numbers of size one are."""
+    """Compare with finite differences, to their accuracy and that of numbers of size one."""
     expected, doubt = difference
-    allowed = rtol * np.maximum(np.abs(expected), scale) + doubt + 10.0 * EPS
+    allowed = rtol * np.maximum(np.abs(expected), scale) + doubt + 10.0 * EPSILON
     require_within(what, "finite differences say", np.asarray(found), expected, allowed, where)
 
 
 def require_equal(
     what: str, found: Any, expected: Any, rtol: float, where: Where, scale: float = 0.0
 ) -> None:
-    """Raise unless found is what is expected, relative to it or to a scale."""
+    """Raise unless found equals expected, to ``rtol`` of its size or of a scale."""
     found, expected = np.asarray(found), np.asarray(expected)
     allowed = rtol * np.maximum(np.abs(expected), scale or 1.0)
     require_within(what, "it should be", found, expected, allowed, where)
@@ -68,7 +71,7 @@ def require_equal(
 def require_within(
     what: str, source: str, found: Any, expected: Any, allowed: Any, where: Where
 ) -> None:
-    """Raise if a difference is not within what is allowed; name the worst."""
+    """Raise if a difference is larger than allowed; name the worst one."""
     excess = np.abs(found - expected) / np.maximum(allowed, 1e-300)
     wrong = ~(excess <= 1.0)
     if not wrong.any():
@@ -92,7 +95,7 @@ def nowhere(index: tuple[int, ...]) -> str:
 
 
 def at_point(**arrays: Array) -> Where:
-    """Return how to say at which point something happened."""
+    """Return a function that says at which point something happened."""
 
     def where(index: tuple[int, ...]) -> str:
         point = ", ".join(f"{name}={array[index]}" for name, array in arrays.items())
@@ -117,7 +120,7 @@ def require_array(what: str, found: Any, shapes: set[tuple[int, ...]], where: Wh
 
 
 def require_untouched(what: str, **arrays: tuple[Array, Array]) -> None:
-    """Raise if an argument, held against its copy, has been changed."""
+    """Raise if an argument differs from its copy, so that it has been changed."""
     for name, (now, before) in arrays.items():
         require(np.array_equal(now, before), f"{what} changes its argument {name} in place.")
 
@@ -130,7 +133,11 @@ def directions(n: int, rng: Any) -> list[tuple[Array, str]]:
 
 def some(n: int, rng: Any) -> list[int]:
     """Return all coordinates, or a random choice where they are many."""
-    return list(range(n)) if n <= MOST else sorted(rng.choice(n, MOST, replace=False).tolist())
+    return (
+        list(range(n))
+        if n <= MAX_COORDINATES
+        else sorted(rng.choice(n, MAX_COORDINATES, replace=False).tolist())
+    )
 
 
 def name_of(problem: Any) -> str:
@@ -140,7 +147,7 @@ def name_of(problem: Any) -> str:
 
 def require(holds: bool, message: str) -> None:
     """Raise an AssertionError with a message unless something holds."""
-    # Not the statement, which Python leaves out when it optimises.
+    # Not the ``assert`` statement, which Python leaves out when it optimises.
     if not holds:
         raise AssertionError(message)
 

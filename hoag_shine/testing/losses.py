@@ -23,8 +23,9 @@ from .comparisons import (
     require_untouched,
 )
 
-# Of a loss, as many as make no sense to check.
-MOST_OUTPUTS = 1000
+# Most outputs of a loss to check.
+# Why: by judgement; each costs its own differences, and more show nothing new.
+MAX_OUTPUTS = 1000
 
 
 def check_loss(
@@ -76,7 +77,7 @@ def check_loss(
     rng = check_seed("random_state", random_state)
     if n_outputs is None:
         n_outputs = 3 if loss.shift_invariant else loss.n_predictors
-    check_count("n_outputs", n_outputs, most=MOST_OUTPUTS)
+    check_count("n_outputs", n_outputs, most=MAX_OUTPUTS)
     y = _targets(loss, n_outputs, rng) if targets is None else _given_targets(targets)
     y = y.reshape(len(y), 1, -1)
     z = _predictors((len(y), 3, y.shape[2]), largest, rng)
@@ -164,7 +165,7 @@ def _check_loss_interface(loss: Loss, y: Array, z: Array) -> None:
     for name, answer in answers.items():
         shapes = {z.shape, (*z.shape[:-1], 1)} if name == "value" else {z.shape}
         require_array(f"{name} of {loss!r}", answer, shapes, where)
-    what = f"value_and_gradient of {loss!r}, held against {{}},"
+    what = f"value_and_gradient of {loss!r}, compared with {{}},"
     require_equal(what.format("value"), value, answers["value"], 1e-14, where)
     require_equal(what.format("gradient"), gradient, answers["gradient"], 1e-14, where)
     alone = loss.gradient(y, z[:, 1:2])

@@ -167,7 +167,7 @@ def _check_penalty_hessian(problem: Problem, w: Array, theta: Array, rng: Any) -
     (value, grad), (value_, grad_) = (problem.value_and_grad(w, t) for t in (theta, other))
     scale = abs(value) + abs(value_)
     expected = 0.5 * w @ (change * w)
-    what = f"{{}} of {name_of(problem)} between two thetas, held against penalty_hessian,"
+    what = f"{{}} of {name_of(problem)} between two thetas, compared with penalty_hessian,"
     require_equal(
         what.format("the change of value"), value_ - value, expected, 1e-10, nowhere, scale
     )
@@ -200,7 +200,7 @@ def _check_diagonal(problem: Problem, w: Array, theta: Array, rng: Any) -> None:
 def _check_set(problems: ProblemSet, rng: Any) -> None:
     theta = rng.normal(size=problems.n_hyperparameters)
     ws = [rng.normal(size=p.n_params) / np.sqrt(p.n_params) for p in problems]
-    what = f"{{}} of {type(problems).__name__}, held against member {{}},"
+    what = f"{{}} of {type(problems).__name__}, compared with member {{}},"
     values = problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
     products = problems.answer({k: HessianProduct(w, w) for k, w in enumerate(ws)}, theta)
     outer = problems.outer_values_and_grads(ws)

@@ -1,4 +1,4 @@
-"""Reading files of which nothing is known: what is in them, or a sentence that says what is not."""
+"""Reading files that may be anything: either their content, or one sentence on what is wrong."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Characters of a reader's complaint that a message shows: some quote what they trip over.
-LONGEST = 200
+from .text import shortened
 
 
 @contextmanager
@@ -32,12 +31,12 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise ValueError(f"{os.fspath(path)!r} needs more memory than there is.") from error
-    # Readers of archives, arrays, pickles and images raise whatever they trip over.
+    # Readers of archives, arrays and images raise all kinds of errors for damaged files.
     except Exception as error:
-        # The system's errors have a number; those of a format have none, or lead to a place that no
-        # file has.
+        # Errors of the system have a number. Those of a format have none, or EINVAL for a position
+        # that is not in the file.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        reason = str(error).rstrip(".") or type(error).__name__
-        reason = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}..."
+        # Some readers quote a whole damaged line.
+        reason = shortened(str(error).rstrip(".") or type(error).__name__)
         raise ValueError(f"{os.fspath(path)!r} is not {kind}: {reason}.") from error

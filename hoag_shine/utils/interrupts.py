@@ -1,4 +1,4 @@
-"""Ctrl-C is noted at once and acted on where the state of a search is whole.
+"""Ctrl-C is noted at once and acted on where the state of a search is consistent.
 
 Python raises ``KeyboardInterrupt`` between any two instructions of the main thread: between the two
 halves of an update, or inside of ``threading``, where a lock is then held for ever. While
@@ -22,7 +22,8 @@ from sklearn import get_config, set_config
 from .warn import as_here
 
 # Seconds after which a wait for threads looks whether the user insists on an end.
-LOOK = 0.1
+# Why: no user notices a tenth of a second.
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def _as_caller() -> Callable[[], None]:
@@ -53,7 +54,7 @@ class Interrupts:
 
     @property
     def forced(self) -> bool:
-        """Whether the user has asked more than once: nothing is worth waiting for any more."""
+        """Whether the user has pressed Ctrl-C more than once: nothing is waited for any more."""
         return self._count > 1
 
     def note(self, number: int, frame: FrameType | None) -> None:
@@ -65,7 +66,7 @@ class Interrupts:
             self.check()
 
     def check(self) -> None:
-        """Hand on what was noted, which usually raises ``KeyboardInterrupt``."""
+        """Call the handler for an interrupt that was noted; it usually raises."""
         if self.pending and self._handler is not None:
             self.pending = False
             self._handler(signal.SIGINT, None)
@@ -94,7 +95,7 @@ class Interrupts:
         signal.signal(signal.SIGINT, self.note)
 
     def restore(self) -> None:
-        """Give the signal back to its handler, unless somebody else has taken it."""
+        """Give the signal back to its handler, unless another one has been installed."""
         self._held += 1  # what arrives just now is noted
         if self._handler is not None and _owner() is self:
             signal.signal(signal.SIGINT, self._handler)
@@ -105,8 +106,8 @@ class Deferred:
     """A context in which interrupts are noted; entering it gives the :class:`Interrupts`.
 
     Does nothing outside of the main thread, which alone gets signals, or where they are ignored.
-    In a context of this kind, another one gives the interrupts of the first. On leaving, the
-    handler is as it was, and what is still pending is handed to it.
+    Within such a context, another one gives the interrupts of the first. On leaving, the handler is
+    what it was before, and an interrupt that is still pending is passed to it.
     """
 
     def __enter__(self) -> Interrupts:
@@ -144,7 +145,7 @@ def _owner() -> Interrupts | None:
 class Threads:
     """Threads that an interrupt cannot break: a context manager.
 
-    No call waits longer for them than until the user insists: then the threads are left to end
+    Calls wait for the threads until the user presses Ctrl-C a second time; the threads then end
     their present step by themselves.
 
     Parameters
@@ -152,11 +153,11 @@ class Threads:
     n_jobs : int or None
         As joblib counts them.
     n_tasks : int
-        More threads are of no use.
+        Number of calls to make at a time: more threads are not started.
     interrupts : Interrupts
     independent : bool, default=False
-        Whether calls that still run after an interrupt do no harm, so that none has to be waited
-        for.
+        Whether calls that still run after an interrupt do no harm, so that even the first interrupt
+        is not delayed by them.
     """
 
     def __init__(
@@ -185,9 +186,9 @@ class Threads:
                 self._pool.shutdown(wait=not self._left, cancel_futures=True)
 
     def map(self, function: Callable[..., Any], *sequences: Iterable[Any]) -> list[Any]:
-        """Call the function for the items of the sequences, after a look for interrupts.
+        """Check for interrupts, then call the function for the items of the sequences.
 
-        All calls have ended when this returns or raises, unless they may be left.
+        All calls have ended when this returns or raises, unless they need not be waited for.
         """
         self._interrupts.check()
         if self._pool is None:
@@ -211,13 +212,13 @@ class Threads:
 
 def _running(calls: Sequence[Future[Any]]) -> bool:
     """Wait a little, and return whether some calls have not ended."""
-    return bool(wait(calls, timeout=LOOK).not_done)
+    return bool(wait(calls, timeout=SECONDS_BETWEEN_LOOKS).not_done)
 
 
 def set_fitted(estimator: Any, fitted: Mapping[str, Any]) -> None:
-    """Give an estimator its fitted attributes: all of them or, if interrupted before, none.
+    """Set the fitted attributes of an estimator: all of them or, if interrupted before, none.
 
-    Those of an earlier fit that are not among them are removed.
+    Fitted attributes of an earlier fit that are not among them are removed.
     """
     with Deferred() as interrupts, interrupts.held():
         attributes = vars(estimator)

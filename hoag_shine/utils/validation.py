@@ -1,4 +1,4 @@
-"""Validation of what a user passes: arrays by scikit-learn, and what it takes on trust."""
+"""Validation of arguments: arrays by scikit-learn, and what scikit-learn does not check."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from .text import shortened
 from .warn import warn
 
 # What scikit-learn takes for an argument that is not there.
 NOT_GIVEN = "no_validation"
-# Characters of a value that a message shows.
-LONGEST = 200
 
 
 def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options: Any) -> Any:
     """Call scikit-learn's ``validate_data``, without a warning before its error.
 
-    It sums all numbers to see whether they are finite, and the sum of two infinities warns.
+    It sums all numbers to see whether they are finite, and the sum of opposite infinities would
+    warn.
     """
     check_indices(X)
     given = {"X": X, "y": y}
@@ -37,7 +37,7 @@ def validated(estimator: Any, X: Any = NOT_GIVEN, y: Any = NOT_GIVEN, **options:
 
 
 def flat(y: Any) -> Any:
-    """Return what a y of one column holds, and say so: once, where scikit-learn would each time."""
+    """Return a y of one column as a vector, and warn once where scikit-learn would each time."""
     if sparse.issparse(y) or not (shape := getattr(y, "shape", None)):
         return y
     if len(shape) != 2 or shape[1] != 1:
@@ -63,7 +63,7 @@ def numpy_only() -> AbstractContextManager[Any]:
 
 @contextmanager
 def naming(*names: str) -> Iterator[None]:
-    """Have errors about arguments name one of them, where they do not."""
+    """Make errors within name one of the arguments, if they do not already."""
     try:
         yield
     except (TypeError, ValueError, OverflowError) as error:
@@ -79,12 +79,12 @@ def naming(*names: str) -> Iterator[None]:
 def check_weight(sample_weight: Any, X: Any) -> NDArray[np.float64]:
     """Return the weights of the rows of X, ones for None."""
     with naming("sample_weight"):
-        if isinstance(sample_weight, complex | np.complexfloating):  # arrays are looked at
+        if isinstance(sample_weight, complex | np.complexfloating):  # scikit-learn checks arrays
             raise ValueError("complex numbers are no weights.")
         weight = np.asarray(
             _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         )
-        if not np.isfinite(weight).all():  # a single number is not looked at
+        if not np.isfinite(weight).all():  # scikit-learn does not check a single number
             raise ValueError(f"it must be finite, got {shown(sample_weight)}.")
     return weight
 
@@ -105,7 +105,7 @@ def check_indices(X: Any) -> None:
     if indptr[0] != 0 or indptr[-1] > indices.size or (np.diff(indptr) < 0).any():
         raise ValueError(
             "X is a sparse matrix with a broken indptr, which must rise from 0 to at most "
-            f"{indices.size}, the number of stored entries: build it anew, e.g. from coordinates."
+            f"{indices.size}, the number of stored entries: build it again, e.g. from coordinates."
         )
     used = indices[: indptr[-1]]
     if used.size and not (used.min() >= 0 and used.max() < size):
@@ -116,12 +116,12 @@ def check_indices(X: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as messages show it: short, whatever its ``repr`` does."""
+    """Return a value as messages show it: shortened, and even if its ``repr`` fails."""
     try:
         text = repr(value)
     except ValueError:  # as that of integers of more than 4,300 digits
         text = f"a {type(value).__name__}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return shortened(text)
 
 
 def check_number(name: str, value: Any, expected: str = "a positive number") -> float:

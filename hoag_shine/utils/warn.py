@@ -1,8 +1,8 @@
-"""Warnings that point to the user's line, and one of them for what belongs together.
+"""Warnings that point to the user's line, and a single one for what belongs together.
 
-The user's line is the nearest one that called this package, be it through scikit-learn: a warning
-from ``cross_val_score`` points to the line with ``cross_val_score``, because that is the line that
-its reader can find and change. Filters by module, such as
+The user's line is the nearest one that called this package, directly or through scikit-learn: a
+warning from ``cross_val_score`` points to the line with ``cross_val_score``, because that is the
+line that its reader can find and change. Filters by module, such as
 ``filterwarnings("error", module="__main__")``, then mean the user's module.
 """
 
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class _Gathered:
-    """What one call of the package, from a line, has to say in warnings of one category."""
+    """The warnings of one category by one call of the package, from one line."""
 
     category: type[Warning]
     line: Line
@@ -49,7 +49,7 @@ class _Gathered:
 
 
 _gathered: ContextVar[_Gathered | None] = ContextVar("_gathered", default=None)
-# The user's line of a thread, whose own frames begin inside of this package.
+# The user's line, in a thread that was started by this package and has no frames of the user.
 _line_of_thread: ContextVar[Line | None] = ContextVar("_line_of_thread", default=None)
 
 
@@ -71,10 +71,10 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 @contextmanager
 def one_warning(category: type[Warning]) -> Iterator[None]:
-    """Join the warnings of a category inside, for the same user's line, to one at the end.
+    """Join the warnings of a category within, for the same user's line, to one at the end.
 
-    Inside of another such context of the same line, they are left to that one. They are told even
-    if an error ends the context.
+    Within another such context of the same line, they are left to that one. They are shown even if
+    an error ends the context.
     """
     line = _users_line()
     if _belongs(_gathered.get(), category, line):
@@ -124,7 +124,7 @@ def _users_line() -> Line:
 
 
 def _line(frame: FrameType) -> Line:
-    """Return a frame's line, with the record of what was warned of there."""
+    """Return a frame's line, with the registry of warnings that were shown there."""
     names = frame.f_globals
     registry = names.setdefault("__warningregistry__", {})
     return Line(frame.f_code.co_filename, frame.f_lineno, str(names.get("__name__")), registry)

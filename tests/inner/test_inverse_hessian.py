@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator
 
 from hoag_shine import InverseHessian
-from hoag_shine.inner.inverse_hessian import MANY
+from hoag_shine.linalg.costs import LONG_VECTOR_NUMBERS
 
 
 def dense_estimate(pairs, diagonal=None):
@@ -260,7 +260,7 @@ def apply_recursion(pairs, B_0, v):
 
 @pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
 def test_long_pairs_are_rounded_and_the_estimate_is_theirs(scale):
-    n, memory = MANY + 7, 4
+    n, memory = LONG_VECTOR_NUMBERS + 7, 4
     B, a, h, d = diagonal_quadratic(n, memory, 6, scale)
     v = np.random.default_rng(14).normal(size=n)
     for new in (h, 20.0 * h, h):
@@ -277,17 +277,18 @@ def test_long_pairs_are_rounded_and_the_estimate_is_theirs(scale):
         assert (B @ v) @ v > 0.0
 
 
-@pytest.mark.parametrize(("n", "size"), [(MANY - 1, 8), (MANY, 2)])
+@pytest.mark.parametrize(("n", "size"), [(LONG_VECTOR_NUMBERS - 1, 8), (LONG_VECTOR_NUMBERS, 2)])
 def test_it_tells_the_memory_of_its_pairs(n, size):
     assert InverseHessian(n, 20).nbytes == 3 * 21 * n * size
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e200])
 def test_a_long_pair_that_is_not_finite_changes_nothing(bad):
-    B, a, h, _ = diagonal_quadratic(MANY, 3, 3)
-    v = np.ones(MANY)
+    B, a, h, _ = diagonal_quadratic(LONG_VECTOR_NUMBERS, 3, 3)
+    v = np.ones(LONG_VECTOR_NUMBERS)
     before = B @ v
-    for s, y in ((v, bad * v), (bad * v, v), (v, np.where(np.arange(MANY) == 3, bad, 1.0))):
+    third = np.arange(v.size) == 3
+    for s, y in ((v, bad * v), (bad * v, v), (v, np.where(third, bad, 1.0))):
         assert not B.append(s, y)
     np.testing.assert_array_equal(B @ v, before)
     assert B.append(v, (a + h) * v)

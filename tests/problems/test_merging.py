@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold
 
 from hoag_shine import ShineCV, fold_problems, hoag
 from hoag_shine.problems.groups import coefficient_groups
-from hoag_shine.problems.presolve.columns import MANY, MergedColumns
+from hoag_shine.problems.presolve.columns import MIN_COLUMNS, MergedColumns
 
 CV = KFold(3, shuffle=True, random_state=0)
 
@@ -22,12 +22,15 @@ def text_like(n=150, p=60, seed=0, dtype=np.float64):
     common = sparse.random(n, p, density=0.2, random_state=rng)
     rare = sparse.coo_array(
         (
-            rng.normal(size=2 * MANY),
-            (rng.integers(n, size=2 * MANY), rng.permutation(3 * MANY)[: 2 * MANY]),
+            rng.normal(size=2 * MIN_COLUMNS),
+            (
+                rng.integers(n, size=2 * MIN_COLUMNS),
+                rng.permutation(3 * MIN_COLUMNS)[: 2 * MIN_COLUMNS],
+            ),
         ),
-        shape=(n, 3 * MANY),
+        shape=(n, 3 * MIN_COLUMNS),
     )
-    columns = rng.permutation(3 * MANY + p)
+    columns = rng.permutation(3 * MIN_COLUMNS + p)
     X = sparse.csr_array(sparse.hstack([rare, common]))[:, columns].astype(dtype)
     X.sort_indices()
     z = X @ rng.normal(size=X.shape[1])
@@ -61,7 +64,7 @@ def test_multiples_of_a_column_become_one_and_rows_keep_their_products(seed, per
     rare = np.eye(30)
     scale = rng.choice([-3.0, -1.0, 0.1, 0.7, 1.0], size=(50, per_direction))
     multiples = (distinct[:, :, None] * scale).reshape(30, -1)
-    dense = np.hstack([multiples, np.repeat(rare, MANY // 30 + 1, axis=1)])
+    dense = np.hstack([multiples, np.repeat(rare, MIN_COLUMNS // 30 + 1, axis=1)])
     X = sparse.csr_array(dense[:, rng.permutation(dense.shape[1])].astype(dtype))
     few = merged(X)
     directions = np.hstack([distinct, rare])
@@ -81,14 +84,14 @@ def test_columns_that_differ_a_little_stay_apart():
     column = rng.normal(size=30)
     other = column.copy()
     other[17] *= 1.0 + 1e-9
-    rare = np.repeat(np.eye(30), MANY // 30 + 1, axis=1)
+    rare = np.repeat(np.eye(30), MIN_COLUMNS // 30 + 1, axis=1)
     X = sparse.csr_array(np.hstack([column[:, None], other[:, None], 2.0 * column[:, None], rare]))
     assert merged(X).X.shape[1] == 30 + 2
 
 
 def test_columns_whose_entries_are_too_far_apart_to_compare_stay_apart():
     column = np.r_[1e-300, 1e300, np.zeros(28)]
-    rare = np.repeat(np.eye(30), MANY // 30 + 1, axis=1)
+    rare = np.repeat(np.eye(30), MIN_COLUMNS // 30 + 1, axis=1)
     few = merged(sparse.csr_array(np.hstack([column[:, None], column[:, None], rare])))
     assert few.X.shape[1] == 30 + 2
     assert np.isfinite(few.X.data).all()
@@ -195,8 +198,8 @@ def test_entries_whose_squares_leave_the_range_keep_their_share(scale):
 def test_little_is_left_as_it_is():
     X, _ = text_like()
     assert merged(X.toarray()) is None
-    assert merged(X[:, : MANY - 1]) is None
-    all_different = sparse.random(150, MANY, density=0.2, random_state=0)
+    assert merged(X[:, : MIN_COLUMNS - 1]) is None
+    all_different = sparse.random(150, MIN_COLUMNS, density=0.2, random_state=0)
     assert merged(all_different.tocsr()) is None
 
 

@@ -37,7 +37,7 @@ def adjoint_broyden(
         Largest number of pairs held, by default as many as may be needed. When they are full,
         the estimate starts again from the identity.
     opa_every : int, optional
-        Outer-problem awareness: every so many steps a further product in the direction
+        Outer-problem awareness: steps between two further products in the direction
         :math:`\sigma = B^\top \nabla L(z)`, which is the SHINE estimate itself, so that it is right
         where the backward pass uses it. Needs ``outer_grad`` wherever gradients are recorded. By
         default, every fifth step if

@@ -15,6 +15,8 @@ from ..asking import asking_is_free, chosen, may_ask, within_torch_func
 from ..low_rank import LowRank
 from ..state import FlatMap
 
+# Smallest size of the factor by which an update may change the determinant of the estimate.
+# Why: an estimate that is singular has no inverse; a tenth is by judgement.
 SMALLEST_DETERMINANT = 0.1
 
 
@@ -47,9 +49,9 @@ class Stopping:
     divergence : float
         A sample is given up when its residual is that many times its first one.
     check_every : int, optional
-        The solver asks every so many steps whether all samples are done, which makes the host wait
-        for the device. By default every step on a CPU, where it costs nothing, and every fifth
-        elsewhere. It does not change the result: samples that are done do not move.
+        Steps between two checks whether all samples are done, each of which makes the host wait for
+        the device. By default 1 on a CPU, where a check costs nothing, and 5 elsewhere. It does not
+        change the result: samples that are done do not move.
     monitor : bool
         Whether residuals are looked at. Without, all steps are taken, whatever ``tol`` says, and
         the last iterate is the result.

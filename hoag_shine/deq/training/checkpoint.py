@@ -22,7 +22,8 @@ FORMAT, FORMAT_VERSION = "hoag_shine checkpoint", 2
 # The keys of a record of version 1, whose checksum was that of the tensors alone.
 FIRST_KEYS = {"step", "sha256", "notes"}
 KEYS = {"format", "format_version", "step", "notes", "tensors", "sha256"}
-# A record is far smaller; what is larger is none, and is not read.
+# Most bytes of a record; what is larger is none, and is not read.
+# Why: by judgement; records are far smaller than 64 MiB.
 LARGEST_RECORD = 1 << 26
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..._version import __version__
+from ...cli import ERROR, INTERRUPTED
 from ...utils.files import reading
 from ..backward import METHODS, RECORDERS
 from ..mdeq import CONFIGS, MDEQ
@@ -45,7 +46,6 @@ OVERRIDES = (
     "weight_decay",
     "optimizer",
 )
-ERROR, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 for success, 2 for an error that is told in one line on standard error, 130 after Ctrl-C.
+        0 for success, 2 for an error, whose message is one line on standard error, 130 after
+        Ctrl-C.
     """
     try:
         arguments = _parser().parse_args(_with_file(sys.argv[1:] if argv is None else argv))
@@ -171,7 +172,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--opa-every",
         type=int,
         metavar="STEPS",
-        help="outer-problem awareness of adjoint-broyden every so many steps (default: 5)",
+        help="steps between updates of adjoint-broyden for outer-problem awareness (default: 5)",
     )
     parser.add_argument(
         "--no-opa", action="store_true", help="adjoint-broyden without outer-problem awareness"

@@ -211,7 +211,7 @@ def load_model(folder: Path, *, best: bool = False, **options: Any) -> tuple[MDE
         If there is no checkpoint.
     ValueError
         If none is whole, the newest is not of such a run, or the run had a solver or a backward
-        method of one's own that is not passed here.
+        method of your own that is not passed here.
     """
     place = folder / ("best" if best else "checkpoints")
     checkpoint = load_checkpoint(place)

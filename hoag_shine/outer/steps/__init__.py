@@ -39,7 +39,7 @@ __all__ = [
     "trust_region",
 ]
 
-# Called as ``make(theta, lower, upper, tol, **options)``; ``first_step`` is an option of all.
+# Called as ``make(theta, lower, upper, tol, **options)``; all take the option ``first_step``.
 RuleMaker = Callable[..., StepRule]
 
 RULES: dict[str, RuleMaker] = {

@@ -26,6 +26,7 @@ def adaptive(
        algorithm 1 and section 5, "Adaptive step size".
     """
     evaluation = yield Ask(theta)
+    # The estimate L of the Lipschitz constant of the hypergradient: steps are p / L long.
     lipschitz = float(np.linalg.norm(evaluation.grad)) / first_step or 1.0
     while True:
         following = np.clip(evaluation.theta - evaluation.grad / lipschitz, lower, upper)
@@ -33,6 +34,7 @@ def adaptive(
             return ending(evaluation, lower, upper)
         previous, evaluation = evaluation, (yield Ask(following))
         length = float(np.linalg.norm(evaluation.theta - previous.theta))
+        # epsilon_k and epsilon_{k-1} are the tolerances to which the inner problems were solved.
         allowed = (
             previous.value
             + 0.25 * evaluation.tolerance

@@ -1,4 +1,4 @@
-"""What is known at the end of a search: why it may end, and what it does not know."""
+"""What is known at the end of a search: why it may end, and what is still unknown."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...inner.inverse_hessian import InverseHessian
-from .base import Evaluation, Vector
+from .base import NEAR_DISTANCE, Evaluation, Vector
 
-# Secants of a model of several hyperparameters.
-MOST_SECANTS = 30
 Array = NDArray[np.float64]
 
-# Evaluations further away in log penalty than this say nothing of the curvature at the result: of
-# those whose errors are certain, and of others, which tell of it only from further away.
-NEAR, NOT_FAR = 1.0, 2.0
-# No term of the criterion changes faster than exp(2 theta): the coefficients of ridge regression
-# are sums of sigmoids of theta, and the criterion is their square. By so much the curvature at the
-# result may be less than between it and an evaluation at some distance.
-FASTEST = 2.0
+# Most secants of a model of several hyperparameters.
+# Why: by judgement. Up to as many hyperparameters their Hessian is fitted; for more, a quasi-Newton
+# model with more pairs than this is rarely better.
+MAX_SECANTS = 30
+# Distance in log penalty within which an evaluation whose errors are estimates tells of the
+# curvature at the result; where errors are certain, it is NEAR_DISTANCE.
+# Why: slopes must differ by more than their errors, which takes a longer way where these are
+# larger.
+ESTIMATED_NEAR_DISTANCE = 2.0
+# Largest rate, per unit of log penalty, at which the curvature of the criterion may die away.
+# Why: coefficients of ridge regression are sums of sigmoids of theta, which change no faster than
+# exp(theta), and the criterion is their square.
+CURVATURE_DECAY_RATE = 2.0
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ class Certificate:
     interval : tuple of two ndarrays of shape (d,)
         Ends of the part of the range that holds an optimum: the nearest evaluations from which the
         criterion falls towards the result by more than the errors, or the bounds of the search.
-        With several hyperparameters, a box around the result: twice the step to the minimum of a
-        model of evaluations near by, or once where errors are estimates, and at most 1 to each
-        side.
+        With several hyperparameters, a box around the result: to each side twice the step to the
+        minimum of a model of the nearest evaluations, or once where errors are estimates, and at
+        most 1.
     gain : float
         What can at most be gained inside the interval, in units of the criterion; infinite where
         the method does not know its errors. See Notes.
@@ -67,13 +71,13 @@ class Certificate:
 
     Notes
     -----
-    With the slope s at the result, known to e, and an end of the interval at a distance d on the
-    side that the criterion may fall to, no more than :math:`(|s| + e)\,d` can be gained if the
-    criterion is convex in between, and no more than :math:`(|s| + e)^2 / 2 \kappa` if its curvature
-    is at least :math:`\kappa`: that between the result and an evaluation near by, errors taken off,
-    and where these are certain, less by :math:`e^{-2 t}` for an evaluation at a distance t on that
-    side. ``gain`` is the smaller of the two. With several hyperparameters it is the sum of
-    :math:`(|s_j| + e)\,d_j` over the sides of the box.
+    Let s be the slope at the result, known to e, and let an end of the interval lie at a distance d
+    on the side that the criterion may fall to. No more than :math:`(|s| + e)\,d` can be gained if
+    the criterion is convex in between, and no more than :math:`(|s| + e)^2 / 2 \kappa` if its
+    curvature is at least :math:`\kappa`. ``gain`` is the smaller of the two. The curvature is taken
+    between the result and an evaluation near it, with all errors against it; where errors are
+    certain, it is multiplied by :math:`e^{-2 t}` for an evaluation at a distance t. With several
+    hyperparameters, ``gain`` is the sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
     theta: Vector
@@ -93,7 +97,7 @@ class Certificate:
 def certify(
     evaluations: Sequence[Evaluation], best: Evaluation, lower: Vector, upper: Vector
 ) -> Certificate:
-    """Return what evaluations say of the best of them.
+    """Return the certificate of the best of some evaluations.
 
     Parameters
     ----------
@@ -168,11 +172,13 @@ def _in_one_dimension(
     start = max((s.theta for s in before), key=lambda t: t[0], default=lower)
     end = min((s.theta for s in after), key=lambda t: t[0], default=upper)
     gain = 0.0
+    # ``fall`` is the steepest slope downhill on a side that the errors allow, |s| + e.
     for side, fall, width in (
         (-1.0, slope + error, x - start[0]),
         (1.0, error - slope, end[0] - x),
     ):
         if fall > 0.0 and width > 0.0:
+            # Convexity bounds the gain by fall * width, a curvature kappa by fall**2 / (2 kappa).
             curvature = seen_curvature(evaluations, best, side)
             curved = 0.5 * fall**2 / curvature if curvature > 0.0 else np.inf
             gain = max(gain, min(fall * float(width), curved))
@@ -183,7 +189,9 @@ def _in_a_box(
     evaluations: Sequence[Evaluation], best: Evaluation, lower: Vector, upper: Vector
 ) -> tuple[tuple[Vector, Vector], float]:
     """Return a box around the result, and what can at most be gained in it."""
-    reach = np.minimum((2.0 if best.exact else 1.0) * np.abs(likely_step(evaluations, best)), NEAR)
+    reach = np.minimum(
+        (2.0 if best.exact else 1.0) * np.abs(likely_step(evaluations, best)), NEAR_DISTANCE
+    )
     start, end = np.maximum(best.theta - reach, lower), np.minimum(best.theta + reach, upper)
     gains = np.zeros(best.theta.size)
     for fall, width in (
@@ -195,17 +203,18 @@ def _in_a_box(
 
 
 def likely_step(evaluations: Sequence[Evaluation], best: Evaluation) -> Vector:
-    """Return the step to the minimum of a model of evaluations near by, less the sign.
+    r"""Return :math:`H^{-1} \nabla f`, minus the step to the minimum of a quadratic model.
 
-    A unit where there is no model.
+    Its Hessian H fits the differences of hypergradients near the best evaluation. Without a model,
+    the answer is one unit in every hyperparameter.
     """
-    near = [s for s in evaluations if 0.0 < np.abs(s.theta - best.theta).max() <= NEAR]
+    near = [s for s in evaluations if 0.0 < np.abs(s.theta - best.theta).max() <= NEAR_DISTANCE]
     near = sorted((s for s in near if _tells(s, best)), key=_distance(best))
     steps = np.array([s.theta - best.theta for s in near]).reshape(-1, best.theta.size)
     rises = np.array([s.grad - best.grad for s in near]).reshape(-1, best.theta.size)
     step = _newton_step(steps, rises, best.grad)
     if step is None:
-        step = _quasi_newton_step(steps[:MOST_SECANTS], rises[:MOST_SECANTS], best.grad)
+        step = _quasi_newton_step(steps[:MAX_SECANTS], rises[:MAX_SECANTS], best.grad)
     return step
 
 
@@ -216,11 +225,13 @@ def _tells(evaluation: Evaluation, best: Evaluation) -> bool:
 
 
 def _newton_step(steps: Array, rises: Array, grad: Vector) -> Vector | None:
-    """Return Newton's step by the Hessian that fits best, None where steps do not determine it."""
+    """Return Newton's step by the Hessian of best fit, None if the steps do not determine it."""
     d = grad.size
-    if not d <= len(steps) or d > MOST_SECANTS:
+    if not d <= len(steps) or d > MAX_SECANTS:
         return None
-    weight = 1.0 / (steps**2).sum(axis=1, keepdims=True)  # a Hessian changes with the distance
+    # Weighted least squares for H in steps @ H = rises. A Hessian changes with the distance, so
+    # that far points count less.
+    weight = 1.0 / (steps**2).sum(axis=1, keepdims=True)
     hessian, _, rank, _ = np.linalg.lstsq(weight * steps, weight * rises, rcond=1e-6)
     hessian = 0.5 * (hessian + hessian.T)
     values, vectors = np.linalg.eigh(hessian)
@@ -230,11 +241,11 @@ def _newton_step(steps: Array, rises: Array, grad: Vector) -> Vector | None:
 
 
 def _quasi_newton_step(steps: Array, rises: Array, grad: Vector) -> Vector:
-    """Return the step of L-BFGS with these secants, of which the first counts most."""
+    """Return the step of L-BFGS with these secants, the first of which is taken as the newest."""
     model = InverseHessian(grad.size, max(1, len(steps)))
     for step, rise in zip(steps[::-1], rises[::-1], strict=True):
         model.append(step, rise)
-    return np.asarray(model @ grad) if model.n_pairs else np.full(grad.size, NEAR)
+    return np.asarray(model @ grad) if model.n_pairs else np.full(grad.size, NEAR_DISTANCE)
 
 
 def _distance(best: Evaluation) -> Callable[[Evaluation], float]:
@@ -249,18 +260,18 @@ def _falls_towards(evaluation: Evaluation, best: Evaluation) -> bool:
 
 
 def seen_curvature(evaluations: Sequence[Evaluation], best: Evaluation, side: float) -> float:
-    """Return the curvature between the best and evaluations near by, 0 if none is certain.
+    """Return the curvature between the best evaluation and others near it, 0 if none is certain.
 
-    Of evaluations that are exact, the least on the side of that sign, since towards a plateau there
-    is less than on the way there, and that less what it may change on the way. Of others, the
-    largest that is left when errors are taken off.
+    If evaluations are exact: the smallest on the side of that sign, since the curvature may fall
+    towards a plateau, each reduced by what it may change over the distance. If errors are
+    estimates: the largest, with all errors against it.
     """
-    x, reach = float(best.theta[0]), NEAR if best.exact else NOT_FAR
+    x, reach = float(best.theta[0]), NEAR_DISTANCE if best.exact else ESTIMATED_NEAR_DISTANCE
     found = []
     for other in evaluations:
         distance = float(other.theta[0]) - x
         if 0.0 < (side * distance if best.exact else abs(distance)) <= reach:
-            change = np.exp(-FASTEST * abs(distance)) if best.exact else 1.0
+            change = np.exp(-CURVATURE_DECAY_RATE * abs(distance)) if best.exact else 1.0
             found.append(change * _curvature(best, other, distance))
     if not found:
         return 0.0
@@ -268,7 +279,9 @@ def seen_curvature(evaluations: Sequence[Evaluation], best: Evaluation, side: fl
 
 
 def _curvature(best: Evaluation, other: Evaluation, distance: float) -> float:
-    """Return what two slopes say of it, or two values, errors taken off; whichever says more."""
+    """Return the larger of two lower bounds of the curvature: by the slopes and by the values."""
+    # By slopes: (f'(x + d) - f'(x)) / d. By values: 2 (f(x + d) - f(x) - f'(x) d) / d**2. Errors
+    # are taken off both.
     rise = float(other.grad[0] - best.grad[0]) * np.sign(distance)
     by_slopes = (rise - other.slope_error - best.slope_error) / abs(distance)
     fall = other.value - best.value - float(best.grad[0]) * distance

@@ -8,28 +8,49 @@ from math import sqrt
 
 import numpy as np
 
-from ..tolerances import FLOOR_SHARE
+from ..tolerances import NULL_VALUE_SHARE
 from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, ending, pessimistic
 from .certificate import Certificate, certify, seen_curvature
-from .secant import FIRST_ACCURACY, FIRST_RADIUS, secant
+from .secant import FIRST_STEP_LENGTH, FIRST_VALUE_ERROR, secant
 
-# No gap between evaluations stays wider than a step of a grid of this many values over the range,
-# unless evaluations show that it hides nothing.
-GRID = 20
-# Where passes are dear, looks may cost this share of what the search has cost.
-SHARE_OF_PASSES = 0.2
-# What is left of a term of the criterion at a distance of d from its steepest place: its derivative
-# falls like DECAY exp(-d).
-DECAY = 4.0
-# Gaps that are wider by this factor are as wide.
-ABOUT = 1.05
-# An evaluation that leaves open whether it is lower is asked for again with this share of its
-# error.
-SHARPER = 0.3
-# The lowest point of a cubic is not looked at that is nearer to an end than this, in steps.
-CLOSE = 0.02
-# Attempts to make what can still be gained certain, and local searches that looks may start.
-MOST_ATTEMPTS, MOST_BASINS = 20, 10
+# Values of a grid over the range, a step of which is the widest gap between evaluations that is
+# left alone although nothing shows that it hides nothing.
+# Why: users would otherwise search such a grid, as LogisticRegressionCV(Cs=20) does; what they
+# would find must not be better.
+GRID_VALUES = 20
+# Passes that looks at the range may cost, as a share of those that the search has cost, where
+# passes are not cheap.
+# Why: by judgement: a user gives a fifth for knowing the neighbourhood of the result.
+LOOK_PASS_SHARE = 0.2
+# Factor a in a exp(-d), the slope that a dip of depth 1 has at a distance d from it.
+# Why: no term of the criterion dies away faster than a sigmoid S of theta. Far from the dip
+# 4 S (1 - S), which is made of two of them and has depth 1, its slope is 4 exp(-d).
+DIP_SLOPE_FACTOR = 4.0
+# Width up to which a gap counts as a step of the grid, in steps.
+# Why: rounding, and bounds that are not a whole number of steps away.
+GAP_SLACK_FACTOR = 1.05
+# Error with which an evaluation is asked for again that leaves open whether it is lower than the
+# best, as a share of its last error.
+# Why: by judgement; it is asked for again until its error no longer leaves that open.
+LOOK_ERROR_SHARE = 0.3
+# Distance from the ends of a gap within which the lowest point of a cubic is not looked at, in
+# steps of the grid.
+# Why: by judgement; the evaluation at the end says the same.
+CUBIC_END_STEPS = 0.02
+# Longest step by a parabola or Newton's method that makes the best evaluation more certain, in log
+# penalty.
+# Why: half of the distance within which a parabola describes the criterion.
+MAX_CERTAIN_STEP = 0.5
+# Difference of log penalties below which two evaluations are at the same place.
+# Why: by judgement; no criterion changes over it by more than rounding.
+SAME_THETA_DISTANCE = 1e-9
+# Most evaluations that are to make what can still be gained certain.
+# Why: by judgement. Every second one halves the interval, so that ten halvings make it a thousandth
+# as wide.
+MAX_ATTEMPTS = 20
+# Most local searches that looks may start.
+# Why: by judgement; it bounds the time where the criterion has many minima.
+MAX_BASINS = 10
 
 
 def global_search(
@@ -37,7 +58,7 @@ def global_search(
     lower: Vector,
     upper: Vector,
     tol: float,
-    first_step: float = FIRST_RADIUS,
+    first_step: float = FIRST_STEP_LENGTH,
     accuracy: float | None = None,
     looks: bool = True,
 ) -> StepRule:
@@ -49,14 +70,14 @@ def global_search(
 
     * A gap no wider than the step of a grid of 20 values over the range hides nothing but what the
       cubic through values and derivatives at its ends shows.
-    * A wider one hides nothing, either, if the derivatives at its ends are smaller than those of
-      a dip that would matter: the coefficients of ridge regression are sums of
+    * Nor does a wider one, if the derivatives at its ends are smaller than those of a dip that
+      would matter. The coefficients of ridge regression are sums of
       :math:`1 / (1 + e^{\theta - \theta_i})`, one for each singular value, so that no term of the
       criterion dies away faster than :math:`e^{-|\theta - \theta_i|}`.
 
     Where an evaluation is lower by more than that, a local search begins there. Where evaluations
-    are dear, looks may cost a fifth of the passes that the search has cost, so that the nearest
-    gaps are looked at and the certificate says how far that went.
+    are expensive, looks may cost a fifth of the passes that the search has cost: the nearest gaps
+    are looked at, and the certificate says which part of the range that covers.
 
     Parameters
     ----------
@@ -64,7 +85,7 @@ def global_search(
     tol : float
     first_step : float, default=2.0
     accuracy : float, optional
-        To this share of itself the criterion is solved at the result; ``tol**2`` by default.
+        Relative error of the criterion at the result; ``tol**2`` by default.
     looks : bool, default=True
         Whether to go on after the local search.
 
@@ -79,7 +100,7 @@ def global_search(
         return seen.outcome()
     spent = seen.passes
     yield from _make_certain(seen)
-    for _ in range(MOST_BASINS):
+    for _ in range(MAX_BASINS):
         lower_one = yield from _look(seen, spent)
         if lower_one is None:
             break
@@ -93,12 +114,16 @@ def global_search(
 
 
 class _Seen:
-    """The newest evaluation at each theta, and what they leave open."""
+    """The newest evaluation at each theta, and what they leave open.
+
+    ``evaluations`` are sorted by theta; ``candidates`` are those of them that may be the result,
+    which looks are not.
+    """
 
     def __init__(self, lower: Vector, upper: Vector, tol: float, accuracy: float) -> None:
         self.lower, self.upper = lower, upper
         self.tol, self.accuracy = tol, accuracy
-        self.step = float(upper[0] - lower[0]) / (GRID - 1)
+        self.step = float(upper[0] - lower[0]) / (GRID_VALUES - 1)
         self.evaluations: list[Evaluation] = []
         self.candidates: list[Evaluation] = []
         self.passes = 0.0
@@ -121,17 +146,19 @@ class _Seen:
     def negligible(self) -> float:
         """What a gain must exceed to be of interest.
 
-        Of the model that has no coefficients, the strongest penalty seen knows more than the floor,
-        which has no intercept either.
+        The floor is a share of the criterion at coefficients zero, intercept included. At the
+        strongest penalty seen, the intercept is fitted, so that its value is the better measure.
         """
         null = abs(self.evaluations[-1].value) or np.inf
-        return self.tol**2 * max(abs(self.best.value), min(self.best.floor, FLOOR_SHARE * null))
+        return self.tol**2 * max(
+            abs(self.best.value), min(self.best.floor, NULL_VALUE_SHARE * null)
+        )
 
     def others(self, evaluation: Evaluation) -> list[Evaluation]:
         return [s for s in self.evaluations if s is not evaluation and s.reliable]
 
     def outcome(self) -> Outcome:
-        """Return how the search ends: certain, unless the method itself knows no errors."""
+        """Return how the search ends; a method that knows no errors cannot be uncertain."""
         best = self.best
         gain = certify(self.evaluations, best, self.lower, self.upper).gain
         silent = not (best.exact or best.slope_error < np.inf)
@@ -150,7 +177,7 @@ class _Seen:
     def _urgency(
         self, gap: tuple[Evaluation | None, Evaluation | None], x: float
     ) -> tuple[int, float]:
-        """Gaps that are seen to be lower come first, then stronger penalties, the nearest first."""
+        """Return a key: gaps with a lower value inside come first, then stronger penalties."""
         left, right = gap
         inner = [_at(s) for s in gap if s is not None]
         weaker = 2 if sum(inner) / len(inner) < x else 1
@@ -165,26 +192,30 @@ class _Seen:
             return self._beyond(left or right, -1.0 if left is None else 1.0)
         a, b = _at(left), _at(right)
         place, value = _lowest(left, right)
-        if self.best.value - value > self.negligible and _apart(place, a, b) > CLOSE * self.step:
+        if (
+            self.best.value - value > self.negligible
+            and _apart(place, a, b) > CUBIC_END_STEPS * self.step
+        ):
             return place
-        if b - a <= ABOUT * self.step:
+        if b - a <= GAP_SLACK_FACTOR * self.step:
             return None
-        # A local search makes slopes small: only those of looks say that nothing is near.
+        # A local search seeks places with small slopes; only the slope of a look, whose place was
+        # not chosen for it, says that no dip is near.
         telling = [s for s in (left, right) if s not in self.candidates]
-        if telling and all(b - a <= ABOUT * 2.0 * self._reach(s) for s in telling):
+        if telling and all(b - a <= GAP_SLACK_FACTOR * 2.0 * self._reach(s) for s in telling):
             return None
         if self.best in (left, right) and b - a > 2.0 * self.step:
             return a + self.step if left is self.best else b - self.step
         return 0.5 * (a + b)
 
     def _reach(self, evaluation: Evaluation) -> float:
-        """Return how far from an evaluation a dip must be that its slope does not tell of.
+        """Return how far from an evaluation a dip below the best must be, given the slope there.
 
-        It is one that leads below the best.
+        At a distance d from a dip, the slope is at least DIP_SLOPE_FACTOR depth exp(-d).
         """
         depth = max(evaluation.value - self.best.value, 0.0) + self.negligible
         slope = abs(_slope(evaluation))
-        return float(np.log(DECAY * depth / slope)) if slope > 0.0 else np.inf
+        return float(np.log(DIP_SLOPE_FACTOR * depth / slope)) if slope > 0.0 else np.inf
 
     def _beyond(self, last: Evaluation | None, direction: float) -> float | None:
         """Return where to look between the outermost evaluation and the bound."""
@@ -194,7 +225,7 @@ class _Seen:
         if room <= 0.0:
             return None
         stride = self.step if last in self.candidates else max(self.step, 2.0 * self._reach(last))
-        # What would be left is looked at with it.
+        # No stretch is left that is shorter than half a step: the bound is looked at instead.
         if room < stride + 0.5 * self.step:
             return bound
         return _at(last) + direction * stride
@@ -226,11 +257,11 @@ def _noted(rule: StepRule, seen: _Seen) -> Generator[Ask, Evaluation, Outcome]:
 
 
 def _make_certain(seen: _Seen) -> Generator[Ask, Evaluation, None]:
-    """Solve accurately at the best, and see slope and curvature there until no more can be gained.
+    """Solve accurately at the best, and evaluate around it until no more can be gained.
 
-    Where errors are estimates, the curvature that ends the search is seen by looks.
+    Where errors are estimates, the looks that follow provide the curvature that ends the search.
     """
-    for attempt in range(MOST_ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         ask = _wish(seen, halve=attempt % 2 == 1)
         if ask is None:
             return
@@ -238,7 +269,7 @@ def _make_certain(seen: _Seen) -> Generator[Ask, Evaluation, None]:
 
 
 def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
-    """Return what tells more of the best evaluation, or of what can be gained beside it."""
+    """Return what to ask next to be certain of the best evaluation; None if nothing helps."""
     best, ask = seen.best, accurately(seen.best, seen.accuracy)
     given_up = best.final or best.exhausted
     if not given_up and (best.error > ask.accuracy or best.tolerance > ask.tolerance):
@@ -246,8 +277,8 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     if not best.slope_error < np.inf:
         return None
     if not best.exact:
-        # An estimate of the curvature will do to choose how well the slope should be known. The
-        # certificate has less, since it takes errors off.
+        # The gain (|s| + e)**2 / (2 kappa) is negligible for this error e of the slope; 0.8 and not
+        # 2, because the certificate's kappa is smaller than this estimate.
         curvature = _likely_curvature(seen.evaluations, best)
         enough = np.sqrt(0.8 * seen.negligible * curvature) - abs(_slope(best))
         if enough >= best.slope_error:
@@ -259,18 +290,18 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     if certificate.gain <= seen.negligible:
         return None
     target = _nearer(seen, best, certificate, halve=halve)
-    known = any(abs(target - _at(s)) < 1e-9 for s in seen.evaluations)
+    known = any(abs(target - _at(s)) < SAME_THETA_DISTANCE for s in seen.evaluations)
     return None if known else Ask(np.array([target]))
 
 
 def _nearer_minimum(seen: _Seen, best: Evaluation, ask: Ask, curvature: float) -> Ask | None:
-    """Ask for the minimum of the parabola that slope and curvature at the best tell of."""
+    """Ask for the minimum of the parabola with the slope and curvature at the best."""
     slope = abs(_slope(best))
     if not curvature > 0.0:
         return None
-    if slope <= best.slope_error:  # of which more has to be known before it leads anywhere
+    if slope <= best.slope_error:  # its sign is not known: it must be known better first
         return ask._replace(grad_accuracy=0.5 * best.slope_error)
-    step = np.clip(-_slope(best) / curvature, -0.5, 0.5)
+    step = np.clip(-_slope(best) / curvature, -MAX_CERTAIN_STEP, MAX_CERTAIN_STEP)
     target = np.clip(best.theta + step, seen.lower, seen.upper)
     return ask._replace(theta=target) if abs(target[0] - _at(best)) > seen.tol else None
 
@@ -286,17 +317,19 @@ def _likely_curvature(evaluations: Sequence[Evaluation], best: Evaluation) -> fl
 
 
 def _nearer(seen: _Seen, best: Evaluation, certificate: Certificate, *, halve: bool) -> float:
-    """Return where an evaluation tells more of the minimum: by Newton's step, or half a unit away.
+    """Return where to evaluate next to come nearer the minimum: Newton's step, or half a unit away.
 
-    A criterion with kinks in its slope has minima that no such step leads to: ``halve`` brings the
-    end of the interval nearer.
+    Where the slope has kinks, Newton's steps may not lead to the minimum: ``halve`` halves the
+    distance to the end of the interval instead.
     """
     slope = _slope(best)
     curvature = seen_curvature(seen.evaluations, best, -float(np.sign(slope)))
     step = -slope / curvature if curvature > 0.0 else -0.5 * (np.sign(slope) or 1.0)
     (start,), (end,) = certificate.interval
-    target = float(np.clip(_at(best) + np.clip(step, -0.5, 0.5), start, end))
-    if halve or any(abs(target - _at(s)) < 1e-9 for s in seen.evaluations):
+    step = np.clip(step, -MAX_CERTAIN_STEP, MAX_CERTAIN_STEP)
+    target = float(np.clip(_at(best) + step, start, end))
+    known = any(abs(target - _at(s)) < SAME_THETA_DISTANCE for s in seen.evaluations)
+    if halve or known:
         return float(0.5 * (_at(best) + (start if slope > 0.0 else end)))
     return target
 
@@ -306,9 +339,9 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Evaluation, Evaluation | 
     while (target := seen.next_look()) is not None:
         best = seen.best
         before = seen.passes
-        evaluation = yield Ask(np.array([target]), relative=FIRST_ACCURACY, look=True)
+        evaluation = yield Ask(np.array([target]), relative=FIRST_VALUE_ERROR, look=True)
         while _undecided(evaluation, best) and evaluation.error > seen.negligible:
-            wanted = max(SHARPER * evaluation.error, seen.negligible)
+            wanted = max(LOOK_ERROR_SHARE * evaluation.error, seen.negligible)
             if evaluation.final or evaluation.exhausted:
                 break
             evaluation = yield Ask(evaluation.theta, wanted, look=True)
@@ -316,13 +349,13 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Evaluation, Evaluation | 
         if _lower(evaluation, best, seen.negligible):
             return evaluation
         cost = seen.passes - before
-        if not evaluation.cheap and seen.passes + 2.0 * cost > (1.0 + SHARE_OF_PASSES) * spent:
+        if not evaluation.cheap and seen.passes + 2.0 * cost > (1.0 + LOOK_PASS_SHARE) * spent:
             return None
     return None
 
 
 def _undecided(evaluation: Evaluation, best: Evaluation) -> bool:
-    """Whether an evaluation is the lower one of two or not, depending on its error."""
+    """Whether the error of an evaluation leaves open which of the two is lower."""
     return abs(evaluation.value - best.value) <= evaluation.error
 
 

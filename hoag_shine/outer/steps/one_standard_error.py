@@ -1,4 +1,4 @@
-"""The strongest penalty that is not worse than the best one by more than its standard error."""
+"""The strongest penalty whose criterion is within one standard error of the lowest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 
 from .base import Ask, Evaluation, Outcome, StepRule, Vector
 
-# Each evaluation halves the bracket at worst: this many make any bracket narrower than rounding.
-MAX_EVALUATIONS = 60
+# Most evaluations on the way to the root.
+# Why: each halves the bracket at worst, and 60 halvings make any bracket narrower than rounding.
+MAX_ROOT_EVALUATIONS = 60
 
 
 def one_standard_error(
@@ -43,21 +44,23 @@ def one_standard_error(
     def at(t: float) -> Ask:
         return accuracy._replace(theta=np.clip(best.theta + t, lower, upper))
 
-    farthest = float(np.max(upper - best.theta))
+    farthest = float(np.max(upper - best.theta))  # where all hyperparameters are on their bounds
+    # At t = inside the criterion is certainly within the standard error, at t = outside it is not.
     inside, outside = 0.0, np.inf
     t = min(1.0, farthest)
-    for _ in range(MAX_EVALUATIONS):
+    for _ in range(MAX_ROOT_EVALUATIONS):
         evaluation = yield at(t)
         excess = evaluation.value - evaluation.prior - (best.value - best.prior) - standard_error
         within = excess + evaluation.error <= 0.0
         inside, outside = (t, outside) if within else (inside, t)
         if within and t >= farthest:
             return Outcome.BOUND
+        # d f / dt is the sum of the derivatives that still move; ``short`` is Newton's step.
         slope = float(evaluation.grad[evaluation.theta < upper].sum())
         short = -excess / slope if slope > 0.0 else np.inf
         if within and (0.0 <= short <= tol or outside - inside <= tol):
             return Outcome.CONVERGED
-        # A little short of the root, so that the last step ends inside.
+        # Half a tolerance short of the root, so that the last step ends inside.
         step = t + short - 0.5 * tol
         if outside == np.inf:
             t = min(max(2.0 * t, tol), farthest)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .base import (
-    SHARE_BY_VALUE,
-    SHARE_OF_GAIN,
-    SHARE_OF_GRADIENT,
+    GAIN_ERROR_SHARE,
+    GAIN_ERROR_SHARE_BY_VALUE,
+    GRADIENT_ERROR_SHARE,
+    NEAR_DISTANCE,
     Ask,
     Evaluation,
     Outcome,
@@ -19,21 +20,32 @@ from .base import (
     Vector,
 )
 
-FIRST_RADIUS = 2.0
-# Where the search converges, a step gains less than the one before: of an evaluation at a new
-# place, this share of the error is asked for that the last gain would allow.
-NEXT_GAIN = 0.6
-# The error of the first evaluation, of which nothing is known before, relative to its value.
-FIRST_ACCURACY = 0.05
-# A secant through points further apart than this is no ground to stop on.
-NEAR = 1.0
-# Newer evaluations may contradict older ones this many times; after that, derivatives are not
-# believed.
-MAX_CORRECTIONS = 5
-# Where values decide against derivatives, the inner gradients fall to this before they may.
-VALUE_TOLERANCE = 2e-5
-# Without reliable derivatives, the parabola's points stand no further from its middle than this.
-PARABOLA = 0.5
+# Length of the first step, in log penalty.
+# Why: by judgement: a factor of 7 in the penalty. Steps double until the derivative changes its
+# sign, and the bounds are 18 away.
+FIRST_STEP_LENGTH = 2.0
+# Error that is allowed of an evaluation at a new place, in units of what the gain of the last step
+# would allow.
+# Why: where a search converges, a step gains less than the one before. By judgement; if it asks for
+# too little, the evaluation is refined.
+NEXT_GAIN_SHARE = 0.6
+# Error that is allowed of the first evaluation at a place of which nothing is known, relative to
+# its value.
+# Why: by judgement; if it asks for too little, the evaluation is refined.
+FIRST_VALUE_ERROR = 0.05
+# Times that newer evaluations may contradict older ones.
+# Why: by judgement. Each takes out an early evaluation whose error was underestimated; a search in
+# which it happens more often must not go round in circles.
+MAX_CONTRADICTIONS = 5
+# Norm of the inner gradient, relative to that at the start, before values may decide against
+# derivatives.
+# Why: an inner solve that is stopped early regularises, and plain SHINE on 20news took such values
+# for better than the optimum.
+GRADIENT_TOLERANCE_BY_VALUE = 2e-5
+# Distance in log penalty of the points of a parabola through values from its middle.
+# Why: by judgement. Nearer, the difference of the values is lost in their errors; further away, the
+# criterion is no parabola.
+PARABOLA_HALF_WIDTH = 0.5
 
 
 def secant(
@@ -41,7 +53,7 @@ def secant(
     lower: Vector,
     upper: Vector,
     tol: float,
-    first_step: float = FIRST_RADIUS,
+    first_step: float = FIRST_STEP_LENGTH,
     known: Sequence[Evaluation] = (),
 ) -> StepRule:
     r"""Find the root of the derivative in one hyperparameter, or failing that, the lowest value.
@@ -62,15 +74,17 @@ def secant(
     """
     search = _Search(float(lower[0]), float(upper[0]), first_step)
     search.evaluations = sorted(known, key=_at)
-    search.add((yield Ask(theta, relative=FIRST_ACCURACY)))
+    search.add((yield Ask(theta, relative=FIRST_VALUE_ERROR)))
     while True:
         move = search.propose()
         middle = search.middle
         negligible = tol**2 * middle.size
         wanted = max(search.share * move.gain, negligible)
         # The parabola through three values says less of a gain than two derivatives do.
-        enough = negligible if search.reliable else SHARE_BY_VALUE * negligible
-        tolerance = np.inf if search.reliable or not search.rejected else VALUE_TOLERANCE
+        enough = negligible if search.reliable else GAIN_ERROR_SHARE_BY_VALUE * negligible
+        tolerance = (
+            np.inf if search.reliable or not search.rejected else GRADIENT_TOLERANCE_BY_VALUE
+        )
         slope = _slope_that_matters(middle, move, negligible)
         short = middle.error > wanted or middle.tolerance > tolerance
         if (short and not middle.final) or middle.improvable(slope):
@@ -78,7 +92,7 @@ def secant(
         elif abs(move.target - _at(middle)) <= tol or move.most <= enough:
             return search.outcome()
         else:
-            ahead = max(NEXT_GAIN * wanted, negligible)
+            ahead = max(NEXT_GAIN_SHARE * wanted, negligible)
             search.add((yield Ask(np.array([move.target]), ahead, tolerance)))
 
 
@@ -102,28 +116,35 @@ def _slope(evaluation: Evaluation) -> float:
 def _slope_that_matters(evaluation: Evaluation, move: _Move, negligible: float) -> float:
     """Return the error of the derivative that leaves the decision as it is.
 
-    It is a share of the derivative itself, or what is left of it where too little can be gained.
+    It is a share of the derivative itself, or the derivative with which too little can be gained.
     """
     step = abs(move.target - _at(evaluation)) or np.inf
     curvature = 2.0 * move.gain / step**2 if move.curvature is None else move.curvature
+    # A slope s gains s**2 / (2 kappa); this one gains what is negligible.
     worthless = float(np.sqrt(2.0 * negligible * curvature))
-    return max(SHARE_OF_GRADIENT * abs(_slope(evaluation)), worthless)
+    return max(GRADIENT_ERROR_SHARE * abs(_slope(evaluation)), worthless)
 
 
 def _outdated(old: Evaluation, new: Evaluation) -> bool:
     """Whether a newer evaluation near by shows that the errors of an older one were underestimated.
 
-    Their values then differ by more than twice of what slopes and errors explain. The inner
-    solutions become better as the search goes on, hence the newer one is right.
+    Their values then differ by more than twice what slopes and errors explain. The inner solutions
+    become better as the search goes on, so the newer one is taken for right.
     """
     distance = abs(_at(new) - _at(old))
     steepest = max(abs(_slope(old)), abs(_slope(new)))
     explained = steepest * distance + old.error + new.error
-    return new.reliable and distance <= NEAR and abs(new.value - old.value) > 2.0 * explained
+    return (
+        new.reliable and distance <= NEAR_DISTANCE and abs(new.value - old.value) > 2.0 * explained
+    )
 
 
 class _Search:
-    """The evaluations of a search in one dimension, in order of theta, and their consequences."""
+    """The evaluations of a search in one dimension, and the next step that follows from them.
+
+    ``evaluations`` are sorted by theta, one for each theta: a new one replaces the old one at the
+    same place. ``radius`` is the longest step beyond the outermost evaluations.
+    """
 
     def __init__(self, lower: float, upper: float, radius: float) -> None:
         self.lower, self.upper = lower, upper
@@ -131,7 +152,7 @@ class _Search:
         self.latest: Evaluation
         self.start: float
         self.radius = radius
-        self.widths: list[float] = []
+        self.widths: list[float] = []  # of the bracket, step by step
         self.corrections = 0
 
     def add(self, evaluation: Evaluation) -> None:
@@ -140,7 +161,7 @@ class _Search:
             self.start = _at(evaluation)
         self.evaluations = [s for s in self.evaluations if _at(s) != _at(evaluation)]
         outdated = any(_outdated(s, evaluation) for s in self.evaluations)
-        if outdated and self.corrections < MAX_CORRECTIONS:
+        if outdated and self.corrections < MAX_CONTRADICTIONS:
             self.corrections += 1
             self.evaluations = [s for s in self.evaluations if not _outdated(s, evaluation)]
         if not first and abs(_at(evaluation) - _at(self.latest)) > 0.99 * self.radius:
@@ -150,7 +171,7 @@ class _Search:
 
     @property
     def best(self) -> Evaluation:
-        """What is lowest even if its error is against it; of equals, the nearest to the start."""
+        """The lowest with its error added; of equals, the nearest to the start."""
         return min(self.evaluations, key=lambda s: (s.value + s.error, abs(_at(s) - self.start)))
 
     @property
@@ -165,11 +186,11 @@ class _Search:
     @property
     def share(self) -> float:
         """The share of a step's expected gain that a value's error may amount to."""
-        return SHARE_OF_GAIN if self.reliable else SHARE_BY_VALUE
+        return GAIN_ERROR_SHARE if self.reliable else GAIN_ERROR_SHARE_BY_VALUE
 
     @property
     def rejected(self) -> bool:
-        """Whether the lowest evaluation is not the latest, so that a value has spoken."""
+        """Whether the lowest evaluation is not the latest: the last step has not led down."""
         return self.best is not self.latest
 
     def outcome(self) -> Outcome:
@@ -183,6 +204,8 @@ class _Search:
         return self._by_derivative() if self.reliable else self._by_value()
 
     def _by_derivative(self) -> _Move:
+        # The root of the derivative is sought. ``ahead`` are the evaluations downhill whose slopes
+        # point back: the nearest of them and the latest are a bracket.
         x, slope = _at(self.latest), _slope(self.latest)
         others = sorted(
             (s for s in self.evaluations if s is not self.latest), key=lambda s: abs(_at(s) - x)
@@ -193,17 +216,21 @@ class _Search:
         if not ahead:
             return self._extrapolate(slope, step)
         width = _at(ahead[0]) - x
+        # The secant through the nearest point, or if that leads out of the bracket, through its
+        # ends.
         if step is None or not 0.0 < step / width < 1.0:
             curvature, reach = self._curvature(ahead[0])
             step = -slope / curvature
         self.widths.append(abs(width))
         if len(self.widths) > 3 and self.widths[-1] > 0.5 * self.widths[-4]:
-            step = 0.5 * width
-        elif reach > NEAR:
-            # A line through distant points says little.
+            step = 0.5 * width  # three steps have not halved the bracket: bisection does
+        elif reach > NEAR_DISTANCE:
+            # A secant through distant points says little: it stays away from both ends.
             step = min(max(step / width, 0.25), 0.75) * width
         gain = 0.5 * abs(slope * step)
-        return _Move(x + step, gain, gain if reach <= NEAR else _most(slope, width), curvature)
+        return _Move(
+            x + step, gain, gain if reach <= NEAR_DISTANCE else _most(slope, width), curvature
+        )
 
     def _distinct(self, others: list[Evaluation]) -> Evaluation:
         """Return the nearest evaluation whose derivative differs by more than both errors."""
@@ -222,16 +249,17 @@ class _Search:
         x = _at(self.middle)
         inside = step is not None and abs(step) < self.radius
         if step is None or not inside:
-            # A derivative of zero that cannot be relied on says nothing; values have to.
+            # A derivative of zero that cannot be relied on says nothing: a step shows the values.
             step = -(np.sign(slope) or float(not self.reliable)) * self.radius
         target = min(max(x + step, self.lower), self.upper)
         gain = 0.5 * abs(slope * (target - x))
         settled = inside or self._levels_off(slope)
-        # A derivative that dies away like exp(theta) leaves twice what the parabola promises.
+        # Where the derivative dies away like exp(-t) along t, the integral of what is left of it is
+        # s**2 / kappa, twice what the parabola promises.
         return _Move(target, gain, 2.0 * gain if settled else np.inf)
 
     def _levels_off(self, slope: float) -> bool:
-        """Whether the criterion has run out into a plain, rather than not yet left one."""
+        """Whether the criterion levels off, having been ten times as steep elsewhere."""
         return any(abs(_slope(s)) > 10.0 * abs(slope) for s in self.evaluations)
 
     def _by_value(self) -> _Move:
@@ -246,7 +274,7 @@ class _Search:
         if not before or not after:
             return self._inward((after[:1] or before[-1:])[0], 0.0, 0.0)
         step, curvature = _parabola(before[-1], self.best, after[0])
-        # Its minimum is no further, unless an error and not its value makes another point best.
+        # The minimum lies within these limits, unless a point is best for its error, not its value.
         step = min(max(step, 0.5 * (_at(before[-1]) - x)), 0.5 * (_at(after[0]) - x))
         far = max(before[-1], after[0], key=lambda s: abs(_at(s) - x))
         return self._inward(far, step, curvature)
@@ -257,32 +285,33 @@ class _Search:
         curvature = (_slope(neighbour) - _slope(self.best)) / (_at(neighbour) - x)
         reach = -_slope(self.best) / curvature * direction if curvature > 0.0 else self.radius
         if _slope(self.best) * direction > 0.0:
-            reach = PARABOLA
-        target = x + direction * min(max(reach, PARABOLA), self.radius)
+            reach = PARABOLA_HALF_WIDTH
+        target = x + direction * min(max(reach, PARABOLA_HALF_WIDTH), self.radius)
         target = min(max(target, self.lower), self.upper)
         return _Move(target, 0.5 * abs(_slope(self.best) * (target - x)), np.inf)
 
     def _inward(self, far: Evaluation, step: float, curvature: float) -> _Move:
         """Step to the parabola's minimum, or bring a neighbour nearer that makes it inaccurate."""
         distance = _at(far) - _at(self.best)
-        near = abs(distance) <= 2.0 * PARABOLA or abs(step) >= PARABOLA
+        near = abs(distance) <= 2.0 * PARABOLA_HALF_WIDTH or abs(step) >= PARABOLA_HALF_WIDTH
         if not near:
-            step = np.copysign(PARABOLA, distance)
+            step = np.copysign(PARABOLA_HALF_WIDTH, distance)
         gain = 0.5 * curvature * step**2
         return _Move(_at(self.best) + step, gain, gain if near else np.inf)
 
 
 def _most(slope: float, width: float) -> float:
-    """Return what can be gained before the derivative changes its sign, at most ``width`` away.
+    """Return a bound of the gain before the derivative changes its sign, at most ``width`` away.
 
-    Towards stronger penalties a derivative grows like exp(theta), no faster; towards weaker ones it
-    does not grow.
+    Towards stronger penalties a derivative grows no faster than exp(theta), so that its integral is
+    at most s (exp(width) - 1); towards weaker ones it does not grow.
     """
     return abs(slope) * float(np.expm1(width) if width > 0.0 else -width)
 
 
 def _parabola(left: Evaluation, middle: Evaluation, right: Evaluation) -> tuple[float, float]:
     """Return the step from the middle to the minimum of the parabola, and its curvature."""
+    # By divided differences: f(t) = f(0) + s t + kappa t**2 / 2, through t = a, 0 and b.
     a, b = _at(left) - _at(middle), _at(right) - _at(middle)
     rise_a, rise_b = (left.value - middle.value) / a, (right.value - middle.value) / b
     curvature = 2.0 * (rise_b - rise_a) / (b - a)

@@ -1,4 +1,4 @@
-"""Searches in one hyperparameter each, side by side."""
+"""Several searches in one hyperparameter each, run together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, pessimistic
 from .global_search import global_search
-from .secant import FIRST_RADIUS
+from .secant import FIRST_STEP_LENGTH
 
 
 def separate(
@@ -17,15 +17,15 @@ def separate(
     lower: Vector,
     upper: Vector,
     tol: float,
-    first_step: float = FIRST_RADIUS,
+    first_step: float = FIRST_STEP_LENGTH,
     accuracy: float | None = None,
     looks: bool = True,
 ) -> StepRule:
-    """Run :func:`global_search` for each hyperparameter by itself, all of them side by side.
+    """Run :func:`global_search` for each hyperparameter by itself, all of them together.
 
-    For problems whose criterion is a sum of terms with a hyperparameter each, as that of several
-    targets: each term has its own units, tolerance and end. An evaluation of all is one of each,
-    its ``parts``; a search that has ended waits at its best for the others.
+    For problems whose criterion is a sum of terms with one hyperparameter each, as that of several
+    targets: each term has its own units, tolerance and end. The ``parts`` of an evaluation are
+    those of the terms. A search that has ended stays at its best point until the others have ended.
     """
     options = tol, first_step, accuracy, looks
     each = [
@@ -47,7 +47,7 @@ def separate(
 
 @dataclass
 class _One:
-    """The search of one hyperparameter: what it asks for, and the best that it has heard of."""
+    """The search of one hyperparameter: what it asks for, and the answers that it has got."""
 
     rule: StepRule
     ask: Ask

@@ -12,28 +12,46 @@ from ...inner.inverse_hessian import InverseHessian
 from .base import Ask, Evaluation, Outcome, StepRule, Vector, ending, outward, pessimistic
 from .certificate import certify, likely_step
 from .global_search import global_search
-from .secant import FIRST_RADIUS
+from .secant import FIRST_STEP_LENGTH
 
-# Largest change of one log hyperparameter in a step of several: at first, and ever.
-VECTOR_RADIUS = (1.0, 4.0)
-# Pairs that the quasi-Newton model of the criterion keeps, and those without which it says too
-# little of what can be gained to end a search.
-VECTOR_MEMORY, FEWEST_PAIRS = 10, 3
-# Where evaluations are exact, the model goes on until it promises no more than this share of the
-# criterion: less is lost then than what fewer hyperparameters would gain.
-EXACT_GAIN = 2e-5
-# Steps by all evaluations near by, after those of the model.
-POLISHES = 10
-# Length of a step that counts as none.
-TINY = 1e-6
-# Largest number of hyperparameters that are searched over their ranges one by one, and how often.
-FEW, ROUNDS = 12, 2
-
-# A value that is too good to be true makes every later step look like a failure, and a derivative
-# that is wrong in some components spoils the model: both are asked for more accurately than in a
-# search for one hyperparameter, by this factor and to this share of itself.
-CAUTION = 0.3
-SHARE_OF_GRADIENT = 0.5
+# Trust region radius at first: what one log hyperparameter may change in a step.
+# Why: the model knows nothing yet, and over more than one unit the criterion is no parabola.
+FIRST_RADIUS = 1.0
+# The largest radius.
+# Why: by judgement. Penalties of columns that are noise grow without end, and long steps get them
+# there sooner.
+LARGEST_RADIUS = 4.0
+# Pairs that the quasi-Newton model of the criterion keeps.
+# Why: by judgement: half of what L-BFGS usually has, since searches take few steps.
+MODEL_PAIRS = 10
+# Pairs without which the model may not end a search (fewer for fewer hyperparameters).
+# Why: by judgement. A model with fewer knows the curvature in one or two directions only, and there
+# were searches that ended too early by it.
+MIN_MODEL_PAIRS = 3
+# Share of the criterion that the model must promise for the search to go on, where evaluations are
+# exact; elsewhere it is tol**2.
+# Why: less is lost by ending there than fewer hyperparameters would gain: at tol**2 alone, several
+# penalties ended above the shared one on 6 of 10 small sets.
+EXACT_GAIN_SHARE = 2e-5
+# Most steps by all evaluations near by, after those of the model.
+# Why: by judgement; with up to 30 hyperparameters such a step is Newton's and few are needed.
+MAX_POLISH_STEPS = 10
+# Length of a step, in log hyperparameters, that counts as none.
+# Why: by judgement; no criterion changes over it by as much as the smallest tol allows.
+SHORTEST_STEP_LENGTH = 1e-6
+# Most hyperparameters that are searched over their ranges one by one.
+# Why: by judgement; each looks at a whole range, of which a grid has 20 values.
+MAX_SINGLE_SEARCHES = 12
+# Rounds of the model and such searches.
+# Why: by judgement; it bounds the number of evaluations.
+MAX_ROUNDS = 2
+# Error of a value that is allowed here, in units of what a search for one hyperparameter allows.
+# Why: a value that is too good to be true makes every later step look like a failure, and searches
+# ended too early.
+GAIN_CAUTION_FACTOR = 0.3
+# Error of a hypergradient that is allowed here, as a share of its norm; see GRADIENT_ERROR_SHARE.
+# Why: one that is wrong in some components spoils the model, whose pairs are differences of two.
+MODEL_GRADIENT_ERROR_SHARE = 0.5
 
 
 def trust_region(
@@ -41,30 +59,35 @@ def trust_region(
     lower: Vector,
     upper: Vector,
     tol: float,
-    first_step: float = FIRST_RADIUS,
+    first_step: float = FIRST_STEP_LENGTH,
     accuracy: float | None = None,
     looks: bool = True,
 ) -> StepRule:
     r"""Search one common shift of all hyperparameters, then each of them.
 
     The first stage is :func:`global_search` along :math:`\theta + t\,(1, \dots, 1)`. The second is
-    a quasi-Newton method whose model has the memory of L-BFGS, so that its cost is linear in the
-    number of hyperparameters. No hyperparameter moves by more than the radius in one step; the
-    radius shrinks where the criterion does not fall and grows where it falls as the model says. A
-    hyperparameter on a bound that its derivative points out of stays there. Where evaluations are
-    exact and the hyperparameters are at most 12, each is then searched over its whole range while
-    the others stay; where that gains something, the second stage begins anew.
+    a trust-region method [1]_ whose quasi-Newton model has the memory of L-BFGS, so that its cost
+    is linear in the number of hyperparameters. The region is a box: no hyperparameter moves by more
+    than the radius in one step. The radius shrinks where the criterion does not fall and grows
+    where it falls as the model says. A hyperparameter on a bound that the criterion falls beyond
+    stays there. Where evaluations are exact and the hyperparameters are at most 12, each is then
+    searched over its whole range while the others stay; if that gains something, the second stage
+    is run again.
 
-    Ends when a step changes no hyperparameter by more than ``tol``, or should gain no more than
+    It ends when a step changes no hyperparameter by more than ``tol``, or should gain no more than
     ``tol**2`` of the criterion by a model that has seen curvature; where evaluations are exact, no
     more than 2e-5 of it.
+
+    References
+    ----------
+    .. [1] A. R. Conn, N. I. M. Gould and P. L. Toint, *Trust-Region Methods*, SIAM 2000, chapter 6.
     """
     search = _Several(theta, lower, upper, tol, accuracy, looks)
     start = np.ones_like(theta)
     best = yield from search.on_line(theta, start, first_step)
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         best = yield from search.by_model(best, first_step)
-        if not (looks and best.exact and theta.size <= FEW):
+        if not (looks and best.exact and theta.size <= MAX_SINGLE_SEARCHES):
             break
         before = best
         for unit in np.eye(theta.size):
@@ -77,7 +100,10 @@ def trust_region(
 
 
 class _Several:
-    """What the stages of a search in several hyperparameters share."""
+    """What the stages of a search in several hyperparameters share.
+
+    ``evaluations`` holds the newest evaluation at each theta, by the bytes of theta.
+    """
 
     def __init__(
         self,
@@ -93,11 +119,11 @@ class _Several:
         self.evaluations: dict[bytes, Evaluation] = {}
 
     def negligible(self, evaluation: Evaluation) -> float:
-        share = min(self.tol**2, EXACT_GAIN) if evaluation.exact else self.tol**2
+        share = min(self.tol**2, EXACT_GAIN_SHARE) if evaluation.exact else self.tol**2
         return share * evaluation.size
 
     def outcome(self, best: Evaluation) -> Outcome:
-        """Return how the search ends: by what is certain, where errors are."""
+        """Return how the search ends: uncertain, if errors are known and more may be gained."""
         certain = self.gain(best) <= self.tol**2 * best.size or not (
             best.exact or best.slope_error < np.inf
         )
@@ -116,6 +142,8 @@ class _Several:
         self, base: Vector, direction: Vector, first_step: float
     ) -> Generator[Ask, Evaluation, Evaluation]:
         """Run :func:`global_search` along a direction of zeros and ones; return the best."""
+        # On the line base + t direction, as far as any of those that move is from its bound; those
+        # that arrive there sooner wait.
         moved = direction > 0.0
         reach = (self.lower - base)[moved].min(), (self.upper - base)[moved].max()
         lower, upper = np.array(reach[:1]), np.array(reach[1:])
@@ -139,28 +167,29 @@ class _Several:
         self, evaluation: Evaluation, first_step: float
     ) -> Generator[Ask, Evaluation, Evaluation]:
         """Minimise by quasi-Newton steps from an evaluation; return the best one."""
-        model, polished = InverseHessian(evaluation.theta.size, VECTOR_MEMORY), 0
+        model, polished = InverseHessian(evaluation.theta.size, MODEL_PAIRS), 0
         better: Vector | None = None
-        radius, largest = VECTOR_RADIUS
-        radius = min(radius, first_step)
-        fewest = min(FEWEST_PAIRS, evaluation.theta.size)
+        radius, largest = min(FIRST_RADIUS, first_step), LARGEST_RADIUS
+        fewest = min(MIN_MODEL_PAIRS, evaluation.theta.size)
         while True:
+            # The model is f + slope t + t**2 kappa / 2 along the step, with its minimum at t = 1:
+            # there it promises half of the slope as gain.
             step, slope = self._step(model, better, evaluation, radius)
             gain, length = -0.5 * slope, float(np.abs(step).max())
-            wanted = max(CAUTION * evaluation.share * gain, self.negligible(evaluation))
-            grad = SHARE_OF_GRADIENT * float(np.linalg.norm(evaluation.grad))
+            wanted = max(GAIN_CAUTION_FACTOR * evaluation.share * gain, self.negligible(evaluation))
+            grad = MODEL_GRADIENT_ERROR_SHARE * float(np.linalg.norm(evaluation.grad))
             short = evaluation.error > wanted and not evaluation.final
             if short or evaluation.improvable(grad):
                 evaluation = yield from self.ask(Ask(evaluation.theta, wanted, grad_accuracy=grad))
                 continue
             seen = model.n_pairs >= fewest or length <= self.tol * radius
-            # The certificate takes the slope for constant over twice the step, or where it is an
-            # estimate, over the step, with its error.
-            promised = (4.0 if evaluation.exact else 2.0 + 2.0 * SHARE_OF_GRADIENT) * gain
+            # The certificate takes the slope for constant over twice the step, which is four times
+            # the gain; or if the slope is an estimate, over the step, with its error added.
+            promised = (4.0 if evaluation.exact else 2.0 + 2.0 * MODEL_GRADIENT_ERROR_SHARE) * gain
             close = length <= self.tol and not evaluation.exact
             if (close or promised <= self.negligible(evaluation)) and seen:
-                # What the model has not seen, evaluations around may have.
-                if polished == POLISHES or not evaluation.exact:
+                # Other evaluations near here may know of a gain that the model does not.
+                if polished == MAX_POLISH_STEPS or not evaluation.exact:
                     return evaluation
                 if self.gain(evaluation) <= self.negligible(evaluation):
                     return evaluation
@@ -171,15 +200,21 @@ class _Several:
                 radius = max(radius, 2.0 * float(np.abs(better).max()))
                 step, slope = self._step(model, better, evaluation, radius)
                 gain, length = -0.5 * slope, float(np.abs(step).max())
-            if length < TINY or not slope < 0.0:
+            if length < SHORTEST_STEP_LENGTH or not slope < 0.0:
                 return evaluation
             trial = yield from self.ask(Ask(evaluation.theta + step, wanted))
+            # The pair is exact whether or not the step is taken: the model learns from failures,
+            # too.
             if np.isfinite(trial.value):
                 model.append(trial.theta - evaluation.theta, trial.grad - evaluation.grad)
+            # Conn, Gould and Toint, algorithm 6.1.1: the ratio of the fall to the gain that was
+            # promised says how far the model can be trusted; any fall is accepted.
             fall = evaluation.value - trial.value
             if fall > 0.5 * gain:
                 radius = min(max(radius, 2.0 * length), largest)
             elif fall <= 0.0:
+                # To the minimum of the parabola through both values with the slope -2 gain at the
+                # start, but between a tenth and half of the step.
                 radius = length * min(max(gain / (2.0 * gain - fall), 0.1), 0.5)
             if fall > 0.0:
                 evaluation, better = trial, None
@@ -187,9 +222,10 @@ class _Several:
     def _step(
         self, model: InverseHessian, better: Vector | None, evaluation: Evaluation, radius: float
     ) -> tuple[Vector, float]:
-        """Return the model's step within radius and bounds, and the criterion's slope along it.
+        """Return a step within radius and bounds, and the criterion's slope along it.
 
-        ``better`` goes before it, if there is one that leads down.
+        The first of these that leads downhill: ``better`` if there is one, the model's step, the
+        gradient scaled to the radius. All are given with the opposite sign.
         """
         blocked = outward(evaluation, self.lower, self.upper)
         grad = np.where(blocked, 0.0, evaluation.grad)
@@ -209,7 +245,8 @@ class _Several:
 
 def _along(evaluation: Evaluation, theta: Vector, moved: NDArray[np.bool_]) -> Evaluation:
     """Return an evaluation as seen on a line: its derivative is the sum of those that move."""
-    more = float(np.sqrt(moved.sum()))  # what the sum's error exceeds that of the norm by
+    # A sum of n errors is at most the root of n times their norm.
+    more = float(np.sqrt(moved.sum()))
     return replace(
         evaluation,
         theta=theta,

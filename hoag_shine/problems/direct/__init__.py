@@ -1,5 +1,19 @@
-"""Inner problems that are solved to the accuracy of the arithmetic, because they are small."""
+"""Inner problems that are so small that they are solved to the accuracy of the arithmetic."""
 
-from .problems import MANY_FOLDS, MANY_NUMBERS, DirectProblems, DirectSolution, Sizes, affordable
+from .problems import (
+    MAX_ITERATED_FOLDS,
+    MAX_KEPT_NUMBERS,
+    DirectProblems,
+    DirectSolution,
+    Sizes,
+    affordable,
+)
 
-__all__ = ["MANY_FOLDS", "MANY_NUMBERS", "DirectProblems", "DirectSolution", "Sizes", "affordable"]
+__all__ = [
+    "MAX_ITERATED_FOLDS",
+    "MAX_KEPT_NUMBERS",
+    "DirectProblems",
+    "DirectSolution",
+    "Sizes",
+    "affordable",
+]

@@ -1,4 +1,4 @@
-"""Many small symmetric positive definite systems, factorised side by side."""
+"""Many small symmetric positive definite systems, factorised together."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from ...linalg.cholesky import cholesky_solver
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# Up to this order, numpy's loop over a stack of matrices is faster than LAPACK called for each.
-STACKED = 48
-# Of a matrix with a unit diagonal, a squared pivot below this is rounding: the matrix is singular
-# as far as double precision can tell.
+# Largest order at which numpy's loop over a stack of matrices is used; beyond, LAPACK is called for
+# each matrix.
+# Why: below it numpy's loop was the faster one; LAPACK's calls have a price of their own.
+MAX_STACKED_ORDER = 48
+# Squared pivot, of a matrix with a unit diagonal, below which the matrix is singular as far as
+# double precision can tell.
+# Why: elimination rounds each pivot by about its order times 1.1e-16: 1e-13 at order 1000.
 SMALLEST_PIVOT = 1e-13
 
 
@@ -25,8 +28,10 @@ class Factorised:
     """The inverses of a stack of symmetric positive semidefinite matrices.
 
     Every matrix is scaled to a unit diagonal first, so that the units of its variables do not
-    matter. What is singular to working precision is solved by its pseudo-inverse: a solution has no
-    part in directions of which the matrix knows nothing, where rounding would decide.
+    matter; up to a factor of the order, no diagonal scaling has a smaller condition number (van der
+    Sluis, Numerische Mathematik 14, 1969). A matrix that is singular to working precision is solved
+    by its pseudo-inverse: solutions have no part in directions that the matrix says nothing of,
+    where rounding would decide.
 
     Parameters
     ----------
@@ -51,14 +56,14 @@ class Factorised:
             raise FloatingPointError("The Hessian of an inner problem is not finite.")
         diagonal = np.einsum("bii->bi", H)
         positive = diagonal > 0.0
-        # A variable that nothing touches has neither curvature nor gradient; it stays where it is.
+        # A variable without data or penalty has neither curvature nor gradient; it does not move.
         self._scale = np.where(positive, 1.0 / np.sqrt(np.where(positive, diagonal, 1.0)), 0.0)
         S = H * self._scale[:, :, None] * self._scale[:, None, :]
         np.einsum("bii->bi", S)[~positive] = 1.0
         self._matrix = S
         self.smallest = _smallest_pivots(S)
         self.singular = ~(self.smallest > SMALLEST_PIVOT)
-        self._solve = self._stacked() if S.shape[1] <= STACKED else self._one_by_one()
+        self._solve = self._stacked() if S.shape[1] <= MAX_STACKED_ORDER else self._one_by_one()
 
     def __call__(self, rhs: Array) -> Array:
         """Return the solutions for right-hand sides of shape (n_matrices, d, n_sides)."""
@@ -70,7 +75,7 @@ class Factorised:
         return np.asarray(self._scale[:, :, None] * x)
 
     def ignored(self, force: Array, load: Array, penalty: Array) -> Vector:
-        """Return what singular matrices hide of the product of a solution with another vector.
+        """Bound the part of a product with a solution that singular matrices say nothing of.
 
         Parameters
         ----------
@@ -90,7 +95,7 @@ class Factorised:
             least = np.einsum("di,d,di->i", V, penalty[b] * scale**2, V)
             sizes = np.abs(V.T @ (scale[:, None] * force[b]))
             sizes *= np.abs(V.T @ (scale[:, None] * load[b]))
-            # Along what no penalty holds, nothing but rounding can be expected.
+            # Where there is no penalty either, the vectors have no part but rounding.
             known = least > 0.0
             hidden[b] = float((sizes[known].sum(axis=1) / least[known]).sum())
         return hidden

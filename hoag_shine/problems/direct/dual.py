@@ -2,10 +2,10 @@ r"""Folds with more columns than rows: Newton's equations in variables of the sa
 
 The coefficients of a penalised fit are combinations of the training rows,
 :math:`w = \mathrm{diag}(1/h)\, X^\top a` with :math:`a = -\partial \ell / \partial z` (the
-representer theorem). To solve for ``a`` is exact and cheap, and keeps the coefficients where they
-belong: in the coefficients themselves, whatever a preconditioner or rounding adds outside of the
-span of the training rows is seen by no loss, and only the penalty, which may be ever so small,
-would bring it back.
+representer theorem). To solve for ``a`` is exact and cheap, and keeps the coefficients in the span
+of the training rows. In a solver for the coefficients themselves, no loss would see what rounding
+or a preconditioner adds outside of that span, and only the penalty, however small, would bring it
+back.
 
 With the kernel :math:`K = X \mathrm{diag}(1/h) X^\top`, columns F without a penalty (intercepts)
 and their coefficients b, linear predictors are :math:`z = K a + F b`, and the optimum has
@@ -129,7 +129,7 @@ class DualSystem:
         return largest_share(np.abs(rest[1]), terms.reshape(q, k, m).swapaxes(0, 1))
 
     def length(self, force: State) -> Vector:
-        """Return the norm of a force in the inverse of the penalty, where there is one."""
+        """Return the root of u'Ku, the norm of X'u in the inverse of the penalty."""
         squares = np.einsum("nkm,nkm->k", force[0], self.times_kernel(force[0]))
         return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
@@ -205,8 +205,8 @@ class _Dual:
     def solve(self, force: State) -> State:
         u, v = force
         system = self._system
-        # Where the data are interpolated, c is smaller than u by many digits, which the difference
-        # u - V e would lose. With u = V s + u0, it is V B^-1 (s - V' K u0) + u0.
+        # Where the data are interpolated, c is many digits smaller than u, and the difference
+        # u - V e would lose these digits. With u = V s + u0, it is V B^-1 (s - V' K u0) + u0.
         s, rest = self._divide(u)
         e = self._apply(s - self._down(system.times_kernel(rest)))
         k, (q, m) = len(system.folds), system.active.shape
@@ -239,7 +239,7 @@ class _Dual:
         return np.asarray(singular.any(axis=1))
 
     def ignored(self, force: State, load: State) -> Vector:
-        """Return zero: B has no direction that is not solved for."""
+        """Return zero: the eigenvalues of B are at least 1, so that no direction is left out."""
         return np.zeros(len(self._system.folds))
 
     def _matrix(self) -> Array:

@@ -1,4 +1,4 @@
-r"""The kernel of wide data, and the way back to the coefficients."""
+r"""The kernel of wide data, and the way back from it to the coefficients."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from .newton import State
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# Kernels of groups of columns are kept where they are no more than this many; a change of
-# penalties then costs no product with X.
-FEW_GROUPS = 16
+# Most groups of columns whose kernels are kept, so that a change of penalties costs no product with
+# X.
+# Why: by judgement; each takes the memory of n_rows**2 numbers.
+MAX_KEPT_KERNELS = 16
 
 
 def separable(groups: NDArray[np.intp]) -> bool:
-    """Whether penalties of (column, output) are products of one of each.
+    """Whether the penalty of a column and an output is a product of one number of each.
 
-    Outputs have all of the penalised columns or none of them.
+    Then one kernel, times a factor, serves every output. An output must have all of the penalised
+    columns or none of them.
     """
     penalised = groups[(groups >= 0).any(axis=1)]
     has = penalised >= 0
@@ -56,7 +58,7 @@ class Kernels:
 
     def __init__(self, X: Any, penalty: GroupedPenalty, groups: NDArray[np.intp]) -> None:
         self._penalty, self._groups = penalty, groups
-        # As an array: of a matrix, * would be the product of matrices.
+        # A sparse array and not a matrix, for which * would be the product of matrices.
         own: Any = X if isinstance(X, np.ndarray) else sparse.csr_array(X)
         self.rows: Any = own.astype(np.float64, copy=False)
         if len(groups) > X.shape[1]:
@@ -74,13 +76,15 @@ class Kernels:
         self._by_column = bool((self._own != self._own[0]).any())
         self._bases: list[Array] | None = None
         self._names, self._place = np.unique(self._own, return_inverse=True)
-        if self._names.size <= FEW_GROUPS:
+        if self._names.size <= MAX_KEPT_KERNELS:
             self._bases = [self._product(self._place == g) for g in range(self._names.size)]
 
     def at(self, theta: Vector) -> tuple[Array, Vector]:
         """Return K, and each output's factor of it."""
         strength = np.exp(theta)
         scale = np.zeros(self._groups.shape[1])
+        # The penalties differ by output: K of strength 1 for all, and a factor for each output. Or
+        # by column: one K, in which each group of columns has its own strength.
         if not self._by_column:
             groups = self._groups[self._rows[0], self._outputs]
             scale[self._outputs] = 1.0 / strength[groups]
@@ -89,7 +93,7 @@ class Kernels:
         return self._total(1.0 / strength[self._names]), scale
 
     def expand(self, state: State, theta: Vector) -> Array:
-        """Return the coefficients, of shape (n_folds, n_rows of W, n_outputs)."""
+        """Return the coefficients diag(1/h) X'a and b, (n_folds, n_rows of W, n_outputs)."""
         a, b = state
         k, n, m = a.shape
         W = np.zeros((k, *self._groups.shape))
@@ -102,7 +106,7 @@ class Kernels:
         return W
 
     def divide(self, v: Vector, theta: Vector) -> tuple[Vector, Array]:
-        """Return a vector divided by the penalty, zero where there is none, and its rest there."""
+        """Return a vector divided by the penalty, and its entries where there is no penalty."""
         V = v.reshape(self._groups.shape)
         h = self._penalty.strength(theta).reshape(V.shape)
         alone, places = np.zeros_like(V), (self._rows[:, None], self._outputs)
@@ -130,7 +134,7 @@ class Kernels:
         if hasattr(columns, "toarray"):
             return _dense(columns.multiply(squares).tocsr() @ columns.T)
         root = columns * np.sqrt(squares)
-        # Of a matrix times its own transpose, numpy has BLAS make one triangle: K is symmetric.
+        # numpy recognises a matrix times its own transpose and has BLAS make one triangle of it.
         return np.asarray(root @ root.T)
 
 

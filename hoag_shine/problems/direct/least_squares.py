@@ -1,8 +1,9 @@
 r"""Least squares of very many folds, as with one for each row that is left out.
 
-All that a fold's training rows say of its coefficients is :math:`G_k = 2 \Phi^\top S_k \Phi` and
-:math:`b_k = 2 \Phi^\top S_k y`. They are made once; a penalty then costs a factorisation of
-:math:`G_k + \mathrm{diag}(h)` for each fold and no pass over the rows but the held-out ones.
+The coefficients of a fold depend on its training rows through :math:`G_k = 2 \Phi^\top S_k \Phi`
+and :math:`b_k = 2 \Phi^\top S_k y` alone. These are made once. Each penalty then takes a
+factorisation of :math:`G_k + \mathrm{diag}(h)` for each fold, and reads no rows but the held-out
+ones.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linalg.precision import EPSILON
 from ..fold_weights import FoldWeights
 from ..held_out import HeldOut
 from .batched import Factorised
@@ -19,7 +21,6 @@ from .primal import Design
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
-EPSILON = float(np.finfo(np.float64).eps)
 
 
 class LeastSquares:
@@ -45,7 +46,7 @@ class LeastSquares:
         chunks: Iterator[slice],
     ) -> None:
         self._rows, self._y, self._held_out = design.rows, y, held_out
-        # The loss is the squared error and not half of it.
+        # The loss is the squared error and not half of it: hence the factor 2 in G and b.
         parts = [
             (2.0 * design.gram(S), 2.0 * self._moments(S), S.T @ (y * y).sum(axis=1))
             for S in map(weight.__getitem__, chunks)
@@ -78,6 +79,7 @@ class LeastSquares:
         W, Q = np.empty_like(self._b), np.empty_like(self._b)
         values, errors = np.zeros((2, len(W)))
         for c in range(h.shape[1]):
+            # (G_k + diag(h)) w = b_k, and with the same factor the adjoint for f_k's gradient.
             H = self._G.copy()
             np.einsum("bii->bi", H)[...] += h[:, c]
             factor = Factorised(H)
@@ -92,7 +94,8 @@ class LeastSquares:
             np.add.at(load, folds, slope[:, None] * X)
             Q[:, :, c] = factor(load[:, :, None])[:, :, 0]
             values += np.bincount(folds, v * (z - y) ** 2, len(W))
-            # Coefficients are known up to rounding times the condition number.
+            # Coefficients are known up to rounding times the condition number (Higham, chapter 10),
+            # for which the inverse of the smallest pivot stands.
             terms = np.bincount(folds, np.abs(slope) * (np.abs(z) + np.abs(y)), len(W))
             errors += EPSILON * terms / factor.smallest
         return W, values, errors, Q

@@ -17,17 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linalg.costs import WORKSPACE_NUMBERS
+from ...linalg.precision import SUM_ROUNDING
 from .batched import Factorised
 from .newton import Folds, State
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
-
-# The products of all pairs of columns are kept where they are no more numbers than this: Gram
-# matrices of all folds are then one product of matrices.
-MAX_PRODUCTS = 1 << 22
-# Share of its terms that rounding may leave of a sum.
-ROUNDED = 1e-14
 
 
 class Design:
@@ -38,8 +34,8 @@ class Design:
     X : ndarray or CSR matrix of shape (n_rows, n_columns)
     fit_intercept : bool
     centre : bool
-        Whether columns are centred: an intercept that no penalty holds takes up the difference, and
-        a column that is nearly constant is no longer nearly that of the intercept.
+        Whether columns are centred. An intercept without a penalty makes up for it, and a column
+        that is nearly constant is no longer nearly parallel to that of the intercept.
 
     Attributes
     ----------
@@ -80,9 +76,13 @@ class Design:
 
     @cached_property
     def _pairs(self) -> tuple[Array, NDArray[np.intp]] | None:
-        """The products of two columns, and where those of all pairs are among them."""
+        """The products of two columns, and where those of all pairs are among them.
+
+        They are kept where they fit into memory: Gram matrices of all folds are then one product
+        of matrices.
+        """
         n, d = self.rows.shape
-        if n * d * (d + 1) // 2 > MAX_PRODUCTS:
+        if n * d * (d + 1) // 2 > WORKSPACE_NUMBERS:
             return None
         i, j = np.array(list(combinations_with_replacement(range(d), 2))).T
         place = np.empty((d, d), dtype=np.intp)
@@ -97,7 +97,7 @@ class Design:
         if weight.min(initial=0.0) < 0.0:
             return np.stack([(self.rows.T * u) @ self.rows for u in weight.T])
         roots = [self.rows.T * np.sqrt(u) for u in weight.T]
-        # Of a matrix times its own transpose, numpy has BLAS make one triangle.
+        # numpy recognises a matrix times its own transpose and has BLAS make one triangle of it.
         return np.stack([root @ root.T for root in roots])
 
 
@@ -173,16 +173,19 @@ class PrimalSystem:
         return np.asarray((rows.T @ slopes.reshape(n, -1)).reshape(-1, k, m))
 
     def length(self, force: State) -> Vector:
-        """Return the norm of a force in the inverse of the penalty, where there is one."""
+        """Return the root of f'diag(1/h)f over the variables with a penalty.
+
+        The Hessian is at least diag(h), so that it bounds the norm of f in its inverse.
+        """
         inverse = np.where(
             self.penalty > 0.0, 1.0 / np.where(self.penalty > 0.0, self.penalty, 1), 0
         )
         return np.asarray(np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse)))
 
     def significant(self, force: State, state: State, slopes: Array) -> State:
-        """Return a force less what may be rounding of the terms that it is the sum of.
+        """Return a force, reduced by what may be rounding of the terms that it is the sum of.
 
-        Linear predictors are rounded, too, and what that does to the slopes is curvature.
+        Linear predictors are rounded, too, which changes the slopes by curvature times rounding.
         """
         (W,), rows = state, np.abs(self.design.rows)
         loss, folds = self.folds.loss, self.folds
@@ -287,10 +290,10 @@ class _Primal:
         return np.asarray(self._factor.singular.reshape(self._n_folds, -1).any(axis=1))
 
     def ignored(self, force: State, load: State) -> Vector:
-        """Return what a force may change of a function, along directions that are not solved for.
+        """Bound the change of a function by a force, along directions that are not solved for.
 
-        ``load`` is the function's gradient. Nothing is known of the Hessian there but that it is
-        at least the penalty.
+        ``load`` is the gradient of the function. All that is known of the Hessian in these
+        directions is that it is at least the penalty.
         """
         sides = self._pack(force[0]), self._pack(load[0])
         total = self._factor.ignored(*sides, self._penalty)
@@ -305,10 +308,10 @@ def largest_share(left: Array, terms: Array) -> Vector:
 
 
 def less_rounding(force: Array, terms: Array) -> Array:
-    """Return a sum, brought nearer to zero by what rounding may have added to it."""
-    return np.asarray(np.sign(force) * np.maximum(np.abs(force) - ROUNDED * terms, 0.0))
+    """Return a sum, moved towards zero by as much as rounding may have added to it."""
+    return np.asarray(np.sign(force) * np.maximum(np.abs(force) - SUM_ROUNDING * terms, 0.0))
 
 
 def _weighted(weight: Array, curvature: Array) -> Array:
-    """Return weighted curvatures, zero where the weight is, whatever the curvature."""
+    """Return weighted curvatures; zero where the weight is zero, even of infinite curvatures."""
     return np.where(weight > 0.0, weight * curvature, 0.0)

@@ -1,8 +1,8 @@
 r"""The folds of a penalised linear model, solved by Newton's method with factorised Hessians.
 
-For data so small that the Hessian of a fold is cheap to factorise: the solution, the held-out loss
-and the hypergradient are then as accurate as the arithmetic, and nothing has to be estimated. With
-:math:`u = \partial f / \partial z`, the adjoint is :math:`q = H^{-1} \Phi^\top u` by the factor of
+It is used where the Hessian of a fold is cheap to factorise: the solution, the held-out loss and
+the hypergradient are then as accurate as the arithmetic, and nothing has to be estimated. With
+:math:`u = \partial f / \partial z`, the adjoint is :math:`q = H^{-1} \Phi^\top u`, by the factor of
 the last Newton step, and :math:`df/d\theta = -\sum_j h_j w_j q_j` over the variables of a penalty.
 """
 
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linalg.costs import MAX_FACTORISED_ORDER, WORKSPACE_NUMBERS
+from ...linalg.precision import SMALLEST_NORMAL, SUM_ROUNDING
 from ..fold_weights import FoldWeights
 from ..groups import FIXED, UNPENALISED
 from ..held_out import HeldOut
@@ -24,43 +26,72 @@ from ..penalties import GroupedPenalty
 from .dual import DualSystem
 from .kernels import Kernels, separable
 from .least_squares import LeastSquares
-from .newton import MAX_ITER, NEAR, ROUNDING, SOLVED, TINY, Folds, Solved, State, solve
+from .newton import (
+    MAX_NEWTON_STEPS,
+    NEAR_DECREMENT,
+    ROUNDING_DECREMENT,
+    TARGET_DECREMENT,
+    Folds,
+    Solved,
+    State,
+    solve,
+)
 from .primal import Design, PrimalSystem
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# Largest order of a matrix that is factorised, and multiplications for a Newton step of all folds:
-# some hundredths of a second.
-MAX_ORDER = 1000
-MAX_WORK = 4e8
-# Multiplications for the Hessians of taller data, which the folds' mean Hessian serves as well.
-MAX_PRODUCTS = 2e7
-# Newton steps at a theta, for a loss that is not quadratic.
-STEPS = 4.0
-# Numbers in an array over rows and folds: folds beyond these wait for their turn.
-MAX_NUMBERS = 1 << 22
-# Numbers from which on such an array is too large to be kept for all folds, and folds from which on
-# what an iterative solver does for each of them costs more than the arithmetic.
-MANY_NUMBERS, MANY_FOLDS = 1 << 24, 50
-# Steps with the last factor, and linear predictors that are products with X and not with a kernel.
-CORRECTIONS, REFINEMENTS = 4, 3
-# Solutions that are remembered, so that others may start from the nearest.
-MOST_REMEMBERED = 16
-# A decrement that is near enough to a common start of all folds.
-ROUGH = 1e-4
-# Normal equations whose rounding errors are a larger share of the criterion are not used.
-ACCURATE = 1e-9
-# What rounding leaves of a held-out loss, and of the terms of a hypergradient.
-PRECISION, MARGIN = 1e-14, 1e-13
-# A larger decrement, or duality gap, is that of a fold which is not solved.
-KNOWN = 1e-6
-# Share of a gradient's terms that a Newton step may leave of it.
-UNMOVED = 1e-3
-# What a solve may leave of itself.
-PART = 0.1
-# Bounds of errors are this multiple of what a step of refinement would change.
-SAFETY = 10.0
+# Multiplications for the factors of a Newton step of all folds, up to which they are solved
+# directly.
+# Why: some hundredths of a second, which an iterative solver needs as well.
+MAX_STEP_MULTIPLICATIONS = 4e8
+# Multiplications for the Hessians of all folds, likewise.
+# Why: of taller data than this, the folds' mean Hessian, one for all of them, serves as well.
+MAX_HESSIAN_MULTIPLICATIONS = 2e7
+# Newton steps at a theta, for a loss that is not quadratic; one that is takes a single step.
+# Why: searches on breast_cancer, wine and diabetes, with five losses, took 3 in the median and 8 at
+# the ninth decile.
+USUAL_NEWTON_STEPS = 4.0
+# Numbers in an array over rows and folds beyond which it is not kept for all folds.
+# Why: 128 MiB in float64; by judgement, what a search may take beside the data.
+MAX_KEPT_NUMBERS = 1 << 24
+# Most folds that an iterative solver is used for, where direct ones are possible.
+# Why: what Python does for each fold, some 100,000 calls in a search with five, costs more than the
+# arithmetic when the folds are many.
+MAX_ITERATED_FOLDS = 50
+# Most steps with the last factor, whose linear predictors are products with X and not with a
+# kernel.
+# Why: by judgement; each removes several digits, and they end as soon as nothing is gained.
+MAX_CORRECTION_STEPS = 4
+# Steps of refinement of an adjoint by the factor of the step before.
+# Why: the factor is off by about the root of the decrement, so that three steps reach rounding.
+ADJOINT_REFINEMENTS = 3
+# Most thetas whose solutions are remembered, so that others start from the nearest.
+# Why: a search has 10 to 15 evaluations, looks included.
+MAX_REMEMBERED_SOLUTIONS = 16
+# Decrement, in units of the objective, at which a fold's solution is near enough to be the start of
+# all folds.
+# Why: by judgement; folds differ by more than that.
+COMMON_START_DECREMENT = 1e-4
+# Error of a held-out loss, as a share of it, at which a solution counts as accurate.
+# Why: by judgement; a thousandth of what the smallest tol in use, 1e-3, asks for.
+ACCURATE_SHARE = 1e-9
+# Error that rounding leaves of a hypergradient, as a share of the sizes of its terms.
+# Why: ten times that of a sum: its terms are products of two solutions, each of which is rounded.
+HYPERGRADIENT_ROUNDING = 1e-13
+# Decrement or duality gap, in units of the objective, beyond which a fold is not solved.
+# Why: by judgement; solved folds are below 1e-9, and those that are not are far above.
+UNSOLVED_DECREMENT = 1e-6
+# Share of a gradient's terms that a Newton step may leave of it where there is no penalty.
+# Why: by judgement. A step leaves rounding there, unless the curvature says nothing of the
+# variable.
+UNMOVED_GRADIENT_SHARE = 1e-3
+# Share of what a factor should have solved that it may leave; one that leaves more is not believed.
+# Why: by judgement; errors are then known to a tenth, and bounds have a margin of ten.
+UNSOLVED_SHARE = 0.1
+# Factor of what a step of refinement would change, in bounds of errors.
+# Why: by judgement. A factor that solves to a tenth would do with 1.1.
+BOUND_SAFETY_FACTOR = 10.0
 
 
 class Sizes(NamedTuple):
@@ -187,12 +218,14 @@ class DirectProblems:
         return matrices * self._order() ** 2 * (self._order() / 3.0 + len(self.y) / 2.0)
 
     def chunks(self) -> Iterator[slice]:
-        """Return portions of the folds that are solved side by side."""
+        """Return portions of the folds that are solved together."""
         (n, _, m), order = self.y.shape, self._order()
-        size = max(1, MAX_NUMBERS // max(n * m, order * order * (1 if self.loss.couples else m)))
+        size = max(
+            1, WORKSPACE_NUMBERS // max(n * m, order * order * (1 if self.loss.couples else m))
+        )
         return (slice(i, min(i + size, self.n_folds)) for i in range(0, self.n_folds, size))
 
-    def solve(self, theta: Vector, max_iter: int = MAX_ITER) -> DirectSolution:
+    def solve(self, theta: Vector, max_iter: int = MAX_NEWTON_STEPS) -> DirectSolution:
         """Solve all folds at theta, from where they were solved last."""
         if self._least_squares is not None:
             solution = self._solve_least_squares(self._least_squares, theta)
@@ -205,10 +238,10 @@ class DirectProblems:
 
     @cached_property
     def _least_squares(self) -> LeastSquares | None:
-        """The normal equations, where the folds are many and to read all of their rows is dear."""
-        if self._design is None or not self.loss.quadratic or self.n_folds <= MANY_FOLDS:
+        """The normal equations, if the folds are too many for reading all rows at each theta."""
+        if self._design is None or not self.loss.quadratic or self.n_folds <= MAX_ITERATED_FOLDS:
             return None
-        small = self.n_folds * len(self._groups) ** 2 <= MANY_NUMBERS
+        small = self.n_folds * len(self._groups) ** 2 <= MAX_KEPT_NUMBERS
         if not small or self._weight[:1].ndim > 2:
             return None
         self.n_passes += 1.0
@@ -219,11 +252,13 @@ class DirectProblems:
         """Solve all folds by their normal equations, if that is accurate."""
         h = self.penalty.strength(theta)
         W, values, errors, Q = normal.solve(h.reshape(self._groups.shape))
-        if not (errors <= ACCURATE * values.mean()).all():
+        if not (errors <= ACCURATE_SHARE * values.mean()).all():
             return None
         self.n_passes += self._held_out.rows.size / len(self.y)
         ws, qs = (self._expanded((a,), theta) for a in (W, Q))
-        bounds = np.abs(h * ws * qs).sum(axis=1) * (MARGIN + errors / np.maximum(values, 1e-300))
+        bounds = np.abs(h * ws * qs).sum(axis=1) * (
+            HYPERGRADIENT_ROUNDING + errors / np.maximum(values, 1e-300)
+        )
         inner_values, grads = normal.inner(W, h.reshape(self._groups.shape))
         return DirectSolution(
             ws=ws,
@@ -245,7 +280,7 @@ class DirectProblems:
     def start(self, ws: Sequence[Vector]) -> None:
         """Have the next solve begin at some variables."""
         if self._kernels is not None:
-            return  # whose samples' variables are not known
+            return  # the variables of the samples do not follow from the coefficients
         assert self._design is not None
         W = self._design.centred(np.stack(ws).reshape(len(ws), -1, self.y.shape[2]))
         self._starts = {chunk.start: (W[chunk].copy(),) for chunk in self.chunks()}
@@ -258,26 +293,28 @@ class DirectProblems:
     def _solve(self, chunk: slice, theta: Vector, max_iter: int) -> DirectSolution:
         folds = self._folds(chunk)
         system = self._system(folds, theta)
-        # Where one start leads nowhere, another one may.
+        # If the solve from one start does not converge, another start is tried.
         starts: list[tuple[Callable[[], State], float]] = [
-            (lambda: self._common(folds, theta, max_iter), NEAR),
-            (system.zero, SOLVED),
+            (lambda: self._common(folds, theta, max_iter), NEAR_DECREMENT),
+            (system.zero, TARGET_DECREMENT),
         ]
         known = self._known.setdefault(chunk.start, [])
         if given := self._starts.pop(chunk.start, None):
-            starts.insert(0, (lambda: given, NEAR))
+            starts.insert(0, (lambda: given, NEAR_DECREMENT))
         elif known:
-            starts.insert(0, (lambda: self._predicted_start(system, folds, theta, known), NEAR))
+            starts.insert(
+                0, (lambda: self._predicted_start(system, folds, theta, known), NEAR_DECREMENT)
+            )
         best: DirectSolution | None = None
-        # Few steps are a sign that others were in vain.
-        for start, target in starts[: None if max_iter >= MAX_ITER else 1]:
+        # A limit of fewer steps than usual says that earlier solves have failed: one start, then.
+        for start, target in starts[: None if max_iter >= MAX_NEWTON_STEPS else 1]:
             solved = solve(system, folds, start(), max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
-            corrections = CORRECTIONS if solved.n_iter < max_iter else 0
+            corrections = MAX_CORRECTION_STEPS if solved.n_iter < max_iter else 0
             found, solution = self._finished(system, folds, solved, theta, corrections)
             if best is None or solution.errors.sum() < best.errors.sum():
                 best = solution
-            accurate = solution.errors <= ACCURATE * np.abs(solution.values)
+            accurate = solution.errors <= ACCURATE_SHARE * np.abs(solution.values)
             if (solution.converged | accurate).all():
                 known.append(found)
                 del known[: -self._n_remembered]
@@ -292,7 +329,7 @@ class DirectProblems:
         numbers = self.n_folds * self._groups.size
         if self._kernels is not None:
             numbers += self.n_folds * self.y.size
-        return int(np.clip(MAX_NUMBERS // (2 * numbers), 1, MOST_REMEMBERED))
+        return int(np.clip(WORKSPACE_NUMBERS // (2 * numbers), 1, MAX_REMEMBERED_SOLUTIONS))
 
     def _predicted_start(
         self,
@@ -314,9 +351,9 @@ class DirectProblems:
         return tuple(np.stack(parts)[lowest, each] for parts in zip(*starts, strict=True))
 
     def _common(self, folds: Folds, theta: Vector, max_iter: int) -> State:
-        """Return where folds begin that know nothing yet: near the solution for their mean weights.
+        """Return the start of folds not solved before: the solution for their mean weights.
 
-        It costs a share of what all of them would need to come there from zero.
+        One solve for all folds costs a fraction of what they would need to get there from zero.
         """
         weight = folds.weight.mean(axis=1, keepdims=True)
         held_out = self._held_out.by([], self.n_folds)
@@ -324,7 +361,7 @@ class DirectProblems:
         system = self._system(one, theta)
         if len(folds) == 1 or self.loss.quadratic:
             return self._system(folds, theta).zero()
-        state = solve(system, one, system.zero(), max_iter, ROUGH).state
+        state = solve(system, one, system.zero(), max_iter, COMMON_START_DECREMENT).state
         return tuple(np.repeat(x, len(folds), axis=0) for x in state)
 
     def _folds(self, chunk: slice) -> Folds:
@@ -379,7 +416,7 @@ class DirectProblems:
             step = linearised.solve(force)
             dZ = system.predict(step)
             decrement = folds.relative(system.work(force, step, dZ), objective)
-            done = (decrement <= SOLVED) | ~(decrement < last)
+            done = (decrement <= TARGET_DECREMENT) | ~(decrement < last)
             if done.all() or i == corrections:
                 break
             last = decrement
@@ -389,7 +426,7 @@ class DirectProblems:
         load, curvature = system.load(U), folds.curvature(Z)
         adjoint = linearised.solve(load)
         # The factor is that of the step before: a few steps of refinement make up for that.
-        for _ in range(REFINEMENTS):
+        for _ in range(ADJOINT_REFINEMENTS):
             rest = system.remainder(load, adjoint, curvature)
             adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
         qs = self._expanded(adjoint, theta)
@@ -398,18 +435,23 @@ class DirectProblems:
         correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
         h = self.penalty.strength(theta)
         terms = np.abs(h * ws * qs).sum(axis=1)
-        # What the remainder does is known by the factor, to its own relative accuracy; where that
-        # is poor, by the penalty alone.
-        bounds = SAFETY * np.linalg.norm(correction, axis=1) + MARGIN * terms
+        # The error of the hypergradient follows from the residual by the factor, to the accuracy of
+        # the factor; where that is singular, by the penalty alone, which H is at least.
+        bounds = (
+            BOUND_SAFETY_FACTOR * np.linalg.norm(correction, axis=1)
+            + HYPERGRADIENT_ROUNDING * terms
+        )
         reach = np.sqrt((h * ws * ws).sum(axis=1)) * system.length(rest)
         bounds += np.where(linearised.singular, reach, 0.0)
-        errors = np.abs(changes) + PRECISION * np.abs(values) + linearised.ignored(force, load)
+        errors = np.abs(changes) + SUM_ROUNDING * np.abs(values) + linearised.ignored(force, load)
         # A factor that leaves more than a part of what it should have solved is known by the
         # penalty alone, too: no solution is farther away in its norm than the gradient is long.
         missed = system.remainder(force, step, curvature)
         again = system.predict(linearised.solve(missed))
         left = np.abs(np.einsum("nkm,nkm->k", U, again))
-        poor = linearised.singular | ~(left <= PART * np.abs(changes) + PRECISION * np.abs(values))
+        poor = linearised.singular | ~(
+            left <= UNSOLVED_SHARE * np.abs(changes) + SUM_ROUNDING * np.abs(values)
+        )
         errors += np.where(poor, left + system.length(force) * system.length(load), 0.0)
         # Unpenalised coefficients that the curvature says nothing of do not move, wherever they
         # should: what is not known is not believed.
@@ -418,12 +460,20 @@ class DirectProblems:
         # Half of the gradient's square in the inverse of the penalty is the duality gap, which the
         # objective cannot fall by more than, whatever a factor says.
         gap = folds.relative(0.5 * system.length(force) ** 2, objective)
-        if not (gap <= KNOWN).all():
+        if not (gap <= UNSOLVED_DECREMENT).all():
             certain = system.significant(force, state, slopes)
             gap = folds.relative(0.5 * system.length(certain) ** 2, objective)
-        unknown = (left > UNMOVED) | ~(decrement <= KNOWN) | ~(gap <= KNOWN) | ~np.isfinite(errors)
-        # All of these are relative to the objective, which is no larger than without coefficients.
-        unknown |= ~(objective <= (1.0 + KNOWN) * folds.training(np.zeros_like(Z))[0] + TINY)
+        unknown = (
+            (left > UNMOVED_GRADIENT_SHARE)
+            | ~(decrement <= UNSOLVED_DECREMENT)
+            | ~(gap <= UNSOLVED_DECREMENT)
+            | ~np.isfinite(errors)
+        )
+        # All this is relative to the objective, which must not be larger than without coefficients.
+        unknown |= ~(
+            objective
+            <= (1.0 + UNSOLVED_DECREMENT) * folds.training(np.zeros_like(Z))[0] + SMALLEST_NORMAL
+        )
         errors, bounds = (np.where(unknown, np.inf, a) for a in (errors, bounds))
         tangent = linearised.solve(system.drift(state, curvature))
         return _Known(theta, state, tangent), DirectSolution(
@@ -432,7 +482,7 @@ class DirectProblems:
             errors=errors,
             hypergradients=hypergradients,
             bounds=bounds,
-            converged=(decrement <= ROUNDING) & ~unknown,
+            converged=(decrement <= ROUNDING_DECREMENT) & ~unknown,
             inner_values=objective,
             grads=self._gradients(slopes, ws, h, folds),
             n_iter=solved.n_iter,
@@ -455,8 +505,8 @@ class DirectProblems:
         kernels, dual = self._kernels, system.linearise(self._kernels.predict(w[None]))
 
         def product(v: Vector) -> Vector:
-            # Woodbury's identity: what the penalty alone would make of v, and a combination of rows
-            # that takes away what the losses feel of it.
+            # Woodbury's identity: diag(1/h) v, and a combination of rows that corrects it for the
+            # curvature of the losses.
             alone, rest = kernels.divide(v, theta)
             c, b = dual.apart(kernels.predict(alone[None]), rest[None])
             return np.asarray(alone + self._expanded((c, b), theta)[0])
@@ -490,7 +540,7 @@ class DirectProblems:
         return np.ascontiguousarray(W.reshape(len(W), -1))
 
     def _predicted(self, ws: Array, system: PrimalSystem | DualSystem, state: State) -> Array:
-        """Return the linear predictors of coefficients: products with X, and not with a kernel."""
+        """Return the linear predictors of coefficients: products with X and not with a kernel."""
         return system.predict(state) if self._kernels is None else self._kernels.predict(ws)
 
 
@@ -502,9 +552,10 @@ def prefers_dual(n_train: int, groups: NDArray[np.intp]) -> bool:
 def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> bool:
     """Whether all folds are to be solved directly.
 
-    That takes a convex loss, a quadratic penalty that is a product of one of the columns and one of
-    the outputs, and matrices that are small. Folds by the hundreds are solved directly even where
-    it takes long: side by side, they would not fit into memory.
+    That takes a convex loss, a quadratic penalty, and small matrices; with more columns than rows,
+    also a penalty that is a product of one of the columns and one of the outputs. Folds by the
+    hundreds are solved directly even where that takes long: iterative solvers, which solve all
+    folds together, would not fit into memory.
     """
     n_folds, n_outputs, n_train, fit_intercept = sizes
     groups = penalty.groups.reshape(-1, n_outputs)
@@ -518,13 +569,18 @@ def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> boo
         return False
     blocks = n_outputs if loss.couples else 1
     order = (n if dual else p + int(fit_intercept)) * blocks
-    if order > MAX_ORDER:
+    if order > MAX_FACTORISED_ORDER:
         return False
-    many = n_folds > MANY_FOLDS or n * n_folds * n_outputs > MANY_NUMBERS
+    many = n_folds > MAX_ITERATED_FOLDS or n * n_folds * n_outputs > MAX_KEPT_NUMBERS
     matrices = n_folds * (1 if loss.couples else n_outputs)
     factors = matrices * order**3 / 3.0
     pairs = blocks * (blocks + 1) // 2 if loss.couples else n_outputs
     products = 0.0 if dual else n_folds * pairs * n * (order / blocks) ** 2 / 2.0
     if loss.quadratic:
-        factors, products = factors / STEPS, products / STEPS  # of one theta, there is one
-    return bool(many or (factors <= MAX_WORK and products <= MAX_PRODUCTS))
+        factors, products = (
+            factors / USUAL_NEWTON_STEPS,
+            products / USUAL_NEWTON_STEPS,
+        )  # of one theta, there is one
+    return bool(
+        many or (factors <= MAX_STEP_MULTIPLICATIONS and products <= MAX_HESSIAN_MULTIPLICATIONS)
+    )

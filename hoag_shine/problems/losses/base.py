@@ -2,8 +2,8 @@ r"""Losses: functions of a target and a linear predictor.
 
 A loss never sees the data matrix. It gets linear predictors :math:`z = Xw + b` of shape (n, k, m),
 for n samples, k problems side by side and m outputs, and targets ``y`` of shape (n, 1, m); all are
-float64. Everything about folds, weights, sparsity and precision is the problem's affair, so that
-a new loss is one class with a value and two derivatives.
+float64. Folds, weights, sparsity and precision are left to the problem, so that a new loss is one
+class with a value and two derivatives.
 
 Most losses are *pointwise*: formulas of y and z that numpy applies to every element, whatever the
 shapes, as long as they broadcast; several outputs then simply add up. A loss that couples the
@@ -31,14 +31,14 @@ class Loss(ABC):
     convex : bool
         A promise that the second derivative is nowhere negative. Bounds on errors rest on it.
     minimum : float
-        What the loss is never below: minus infinity where that is not known.
+        A lower bound of the loss; minus infinity where none is known.
     target_range : pair of float
         The smallest and the largest target that the loss is made for.
     shift_invariant : bool
         Whether a constant that is added to all outputs of a sample changes nothing.
     quadratic : bool
-        A promise that the loss is a quadratic form of y and z, as the squared error is: then some
-        rows may stand for many.
+        A promise that the loss is a quadratic form of y and z, as the squared error is. A few rows
+        can then stand for many, see ``hoag_shine.problems.presolve.rows``.
     n_predictors : int
         Predictors that a single target needs: 2 for a location and a scale.
     """
@@ -68,8 +68,8 @@ class Loss(ABC):
     def hessian(self, y: Array, z: Array) -> Array:
         """Return the second derivative with respect to ``z``, of z's shape.
 
-        A loss that couples the outputs returns what :meth:`hessian_product` and
-        :meth:`hessian_diagonal` make theirs of.
+        A loss that couples the outputs returns whatever :meth:`hessian_product` and
+        :meth:`hessian_diagonal` need.
         """
 
     def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
@@ -88,15 +88,15 @@ class Loss(ABC):
     def hessian_root(self, hessian: Array) -> Array:
         r"""Return V with :math:`V V^\top` the second derivative, given :meth:`hessian`.
 
-        Of shape (n, k, m, m). Only a convex loss that couples the outputs is asked for it, and one
-        that has none is solved by other means.
+        Of shape (n, k, m, m). Only a convex loss that couples the outputs is asked for it; without
+        it, problems with more columns than rows are not solved by factorised Hessians.
         """
         raise NotImplementedError(f"{self!r} has no hessian_root.")
 
     def hessian_root_solve(self, hessian: Array, u: Array) -> tuple[Array, Array]:
         r"""Return s and a rest with :math:`u = V s + \text{rest}`, V being :meth:`hessian_root`.
 
-        The rest is zero in every output that has coefficients, wherever u is a gradient there.
+        Where u is a gradient, the rest is zero in every output that has coefficients.
         """
         raise NotImplementedError(f"{self!r} has no hessian_root_solve.")
 

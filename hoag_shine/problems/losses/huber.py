@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from ...utils.validation import check_positive
 from .base import Array, Loss
 
-# The residual that the scale is kept above, in units of the targets.
-_SMALLEST = 1e-9
+# Smallest residual, in units of the targets, that the scale is fitted to.
+# Why: it keeps the scale of a perfect fit from zero, and is below all that targets are measured to.
+_SMALLEST_RESIDUAL = 1e-9
 
 
 class HuberLoss(Loss):
@@ -66,10 +67,13 @@ class HuberLoss(Loss):
 
     def hessian(self, y: Array, z: Array) -> Array:
         """Return the entries 00, 01 and 11 of the second derivative, in the last axis."""
+        # Inside, the loss is sigma + r**2 / sigma with r / sigma = c, and the entries are 2 / sigma
+        # times 1, -u c slope and u**2 c**2. Outside, it is linear in r and sigma, and all that is
+        # left is 2 c times the second derivative of r, which is tau**2 / r**3.
         difference, r, sigma, c, inside = self._terms(y, z)
         slope = difference / r
         steep = 2.0 / np.where(inside, sigma, np.inf)
-        flat = np.where(inside, 0.0, 2.0 * c * (_SMALLEST * self.unit / r) ** 2 / r)
+        flat = np.where(inside, 0.0, 2.0 * c * (_SMALLEST_RESIDUAL * self.unit / r) ** 2 / r)
         u = self.unit * c
         return np.stack([steep + flat, -steep * u * slope, steep * u * u], axis=-1)
 
@@ -81,6 +85,7 @@ class HuberLoss(Loss):
         return hessian[..., [0, 2]]
 
     def hessian_root(self, hessian: Array) -> Array:
+        # A Cholesky factor of [[a, b], [b, c]]; the second derivative may be singular.
         a, b, c = np.moveaxis(hessian, -1, 0)
         root = np.zeros((*a.shape, 2, 2))
         root[..., 0, 0] = np.sqrt(a)
@@ -107,7 +112,8 @@ class HuberLoss(Loss):
     def _terms(self, y: Array, z: Array) -> tuple[Array, Array, Array, Array, NDArray[np.bool_]]:
         """Return z0 - y, the residual, the scale, the best c, and whether that is inside."""
         difference, sigma = z[..., 0] - y[..., 0], self.scale(z[..., 1])
-        r = np.hypot(difference, _SMALLEST * self.unit)
+        r = np.hypot(difference, _SMALLEST_RESIDUAL * self.unit)
+        # The c that maximises 2 c r + (1 - c**2) sigma is r / sigma, but at most epsilon.
         inside = r < self.epsilon * sigma
         c = np.where(inside, r / np.where(inside, sigma, 1.0), self.epsilon)
         return difference, r, sigma, c, inside

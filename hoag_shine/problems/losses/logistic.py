@@ -1,4 +1,4 @@
-"""Losses of two or more classes by way of a probability."""
+"""Losses of two or more classes that go through a probability."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class LogisticLoss(Loss):
         return self.value_and_gradient(y, z)[1]
 
     def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
-        # numpy's exp and log1p are vectorised, which those of compiled loops are not.
+        # The loss is log(1 + exp(-|z|)) + max(z, 0) - y z. numpy's exp and log1p are vectorised,
+        # those of compiled loops are not.
         gradient = np.abs(z, order="C")
         np.exp(np.negative(gradient, out=gradient), out=gradient)
         value = np.log1p(gradient)
@@ -62,6 +63,7 @@ class SigmoidSquaredLoss(Loss):
         return np.asarray((expit(z) - y) * _sigmoid_slope(z))
 
     def hessian(self, y: Array, z: Array) -> Array:
+        # With p' = p (1 - p): p'**2 + (p - y) p'', and p'' = p' (1 - 2 p).
         p, slope = expit(z), _sigmoid_slope(z)
         return np.asarray(slope * (slope + (p - y) * (1.0 - 2.0 * p)))
 
@@ -131,5 +133,6 @@ def _compiled(
 
 def _sigmoid_slope(z: Array) -> Array:
     """Return the derivative of the sigmoid, without cancellation where it is small."""
+    # e / (1 + e)**2 with e = exp(-|z|); p (1 - p) would lose 1 - p where p is near one.
     e = np.exp(-np.abs(z))
     return np.asarray(e / (1.0 + e) ** 2)

@@ -7,8 +7,9 @@ import numpy as np
 from ...utils.validation import check_number, check_positive, shown
 from .base import Array, Loss
 
-# Beyond this, an exponential is replaced by its tangent: large but finite, so that what has no
-# weight does no harm.
+# Exponent beyond which an exponential is replaced by its tangent: large but finite, so that a row
+# without weight does no harm.
+# Why: exp(709) is the largest that float64 holds; 600 leaves room for products with targets.
 _LARGEST_EXPONENT = 600.0
 
 
@@ -54,7 +55,7 @@ class TweedieLoss(Loss):
         }.get(self.power)
 
     def value(self, y: Array, z: Array) -> Array:
-        p, z = self.power, z + np.log(self.unit)
+        p, z = self.power, z + np.log(self.unit)  # the logarithm of mu
         if p == 0.0:
             return np.asarray((y - _exp(z)) ** 2)
         if p == 1.0:
@@ -64,6 +65,7 @@ class TweedieLoss(Loss):
             return np.asarray(np.where(positive, 2.0 * y * _excess(r), 2.0 * _exp(z)))
         if p == 2.0:
             return np.asarray(2.0 * _excess(np.log(y) - z))
+        # 2 (y**(2 - p) / ((1 - p) (2 - p)) - y mu**(1 - p) / (1 - p) + mu**(2 - p) / (2 - p))
         a, b = 1.0 - p, 2.0 - p
         constant = np.maximum(y, 0.0) ** b / (a * b)
         return np.asarray(2.0 * (constant - y * _exp(a * z) / a + _exp(b * z) / b))
@@ -103,5 +105,6 @@ def _exp(x: Array) -> Array:
 
 def _excess(r: Array) -> Array:
     """Return e^r - 1 - r, to rounding near 0, too."""
+    # Taylor's series to r**4: beyond 1e-3 the difference is accurate enough, within the series is.
     far = _exp(r) - 1.0 - r
     return np.asarray(np.where(np.abs(r) < 1e-3, r * r * (0.5 + r / 6.0 + r * r / 24.0), far))

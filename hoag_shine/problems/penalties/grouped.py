@@ -1,4 +1,4 @@
-r"""Penalties of groups of variables: what the hyperparameters do to the inner objective."""
+r"""Penalties of groups of variables: how the hyperparameters enter the inner objective."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ Vector = NDArray[np.float64]
 class GroupedPenalty:
     r""":math:`\sum_j c_j\, e^{\theta_{g(j)}} \phi(w_j)`.
 
-    Variable j belongs to the group :math:`g(j)`. One group makes the usual ridge penalty, as many
-    groups as variables one penalty each; the formulas are the same. Variables in group -1 are not
-    penalised. Those in group -2 are held at zero by a penalty of strength one, and by a problem
-    that gives them no data.
+    Variable j belongs to the group :math:`g(j)`. A single group is the usual ridge penalty; with as
+    many groups as variables, each has a penalty of its own. Variables in group -1 are not
+    penalised. Those in group -2 stay at zero: they have a penalty of strength one and no data.
 
     Parameters
     ----------
@@ -59,10 +58,10 @@ class GroupedPenalty:
     def strength(self, theta: Vector) -> Vector:
         r"""Return :math:`c_j e^{\theta_{g(j)}}` of each variable, shape (n,).
 
-        Of a quadratic penalty it is the diagonal of the Hessian. The same array, which cannot be
-        written to, as long as theta is the same.
+        It is the diagonal of the Hessian if the penalty is quadratic. As long as theta is the same,
+        the same array is returned; it cannot be written to.
         """
-        known = theta.tobytes()  # compared much faster
+        known = theta.tobytes()  # faster to compare than arrays
         if self._last is None or self._last[0] != known:
             strength = self.scale * np.exp(theta)[self._group]
             strength = np.where(self._penalised, strength, self._constant)
@@ -85,11 +84,13 @@ class GroupedPenalty:
 
     def cross_jvp(self, w: Vector, theta: Vector, direction: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)\, s`, s along theta."""
+        # The derivative of the gradient by theta_g is the gradient itself, in the variables of g.
         along = np.where(self._penalised, direction[self._group], 0.0)
         return np.asarray(self.gradient(w, theta) * along)
 
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`, one per group."""
+        # d2g / dtheta_g dw_j = c_j exp(theta_g) phi'(w_j) for the variables j of group g.
         sums = np.zeros(self.n_groups)
         kernels.group_sums(self.groups, self.strength(theta), self.shape.gradient(w), q, sums)
         return sums

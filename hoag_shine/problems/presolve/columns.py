@@ -1,15 +1,17 @@
 r"""Fewer variables with the same solutions: columns that are multiples of each other.
 
-In text, half of all columns may have a single entry, and names and signatures come together. Where
-columns :math:`x_j = a_j u` with the same penalty are multiples of one u, the loss depends on their
-coefficients by :math:`\sum_j a_j w_j` alone, and among those of one such sum the penalty prefers
-the multiple of :math:`a`. So one column :math:`\|a\|\, u` does for all of them, its coefficient v
-standing for :math:`w_j = v\, a_j / \|a\|`. The map is orthonormal: the penalty of v is that of w,
-and every inner solution, held-out loss and hypergradient remains what it is. Penalised columns
-without an entry have a coefficient of zero and are left out.
+In text, half of all columns may have a single entry, and names and signatures occur together. Let
+columns :math:`x_j = a_j u` with the same penalty be multiples of one u. The loss depends on their
+coefficients through :math:`\sum_j a_j w_j` alone, and of all coefficients with the same sum, those
+in proportion to :math:`a` have the smallest penalty. So one column :math:`\|a\|\, u` stands for all
+of them, and its coefficient v for :math:`w_j = v\, a_j / \|a\|`. The map is orthonormal: the
+penalty of v is that of w, and inner solutions, held-out losses and hypergradients do not change.
+Penalised columns without an entry have a coefficient of zero and are left out. Linear programming
+knows the reduction as that of duplicate columns (Andersen and Andersen, 1995, see
+:mod:`~hoag_shine.problems.presolve`).
 
-What is copied is ordered, too: columns with more entries come first. Products with X then find most
-of what they need near together, in the core's own cache.
+The copy is also sorted: columns with more entries come first. The numbers that products with X need
+most often then lie together, in the core's own cache.
 """
 
 from __future__ import annotations
@@ -24,22 +26,27 @@ from scipy import sparse
 from ...linalg import kernels
 from ...linalg.design import unsigned
 from ..groups import Groups
+from . import WORTHWHILE_SHARE
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-# Merging copies X once: worth it where so large a share of many columns goes.
-SHARE = 0.1
-MANY = 2000
-# Sums of a column's entries that differ by a smaller share are the same but for rounding.
-ROUNDING = 1e-13
-# The rarity of a column that is left out; that of others is less by the bits of their number of
-# entries, and by one.
-NEVER = 64
+# Fewest columns that are looked at.
+# Why: by judgement; with fewer, vectors are short, and a search spends its time elsewhere.
+MIN_COLUMNS = 2000
+# Relative difference of two columns' marks, sums of their entries in units of the first, up to
+# which the columns count as multiples of each other.
+# Why: a thousand roundings of float64. Two columns that are not multiples have marks as near as
+# this with a probability of about 1e-26, since each has two random marks.
+MARK_ROUNDING = 1e-13
+# Rarity of a column that is left out; that of others is 63 less the bits of their number of
+# entries.
+# Why: no number of entries has more than 63 bits.
+LEFT_OUT_RARITY = 64
 
 
 class MergedColumns:
-    """X with fewer columns, and the way back to the coefficients of all.
+    """X with fewer columns, and the way back to the coefficients of all columns.
 
     Parameters
     ----------
@@ -65,16 +72,17 @@ class MergedColumns:
         self, X: Any, groups: Groups, columns: Indices, slot: Indices, a: Vector, n_entries: Indices
     ) -> None:
         p, first = X.shape[1], np.flatnonzero(np.diff(slot, prepend=-1))
-        # Of each slot a largest column remains; in units of it, all squares stay in the range.
+        # Of each slot the largest column remains: in units of it, no square overflows or vanishes.
         largest = np.maximum.reduceat(np.abs(a), first)
         kept = np.minimum.reduceat(np.where(np.abs(a) == largest[slot], columns, p), first)
         size = np.zeros(p)
         size[columns] = a
         a = a / size[kept][slot]
         share = a / np.sqrt(np.add.reduceat(a * a, first))[slot]
-        # Columns with more entries come first, by powers of two.
-        rarity = np.full(p, NEVER, dtype=np.uint8)
-        rarity[kept] = NEVER - 1 - np.frexp(n_entries[kept])[1]
+        # Columns with more entries come first: a stable sort by the powers of two of their numbers,
+        # within which the order of X is kept.
+        rarity = np.full(p, LEFT_OUT_RARITY, dtype=np.uint8)
+        rarity[kept] = LEFT_OUT_RARITY - 1 - np.frexp(n_entries[kept])[1]
         order = np.argsort(rarity, kind="stable")[: kept.size]
         position = np.empty(p, dtype=X.indices.dtype)
         position[order] = np.arange(kept.size)
@@ -83,7 +91,7 @@ class MergedColumns:
         data, indices = (np.empty(n_entries[kept].sum(), a.dtype) for a in (X.data, X.indices))
         to, scale = (data, indices, np.zeros_like(X.indptr)), np.zeros(p)
         scale[kept] = 1.0 / self._share[kept]
-        kernels.csr_take(*_entries(X), rarity, NEVER, position, scale, *to)
+        kernels.csr_take(*_entries(X), rarity, LEFT_OUT_RARITY, position, scale, *to)
         self.X = sparse.csr_array(to, shape=(X.shape[0], kept.size))
         alike = len(groups.of_coefficient) == 1
         of_coefficient = groups.of_coefficient[slice(None) if alike else order]
@@ -92,28 +100,30 @@ class MergedColumns:
     @classmethod
     def of(cls, X: Any, groups: Groups) -> Self | None:
         """Return the merged columns, or None where there are too few to be worth it."""
-        if not hasattr(X, "indptr") or X.shape[1] < MANY:
+        if not hasattr(X, "indptr") or X.shape[1] < MIN_COLUMNS:
             return None
         p, rng = X.shape[1], np.random.default_rng(0)
-        if len(groups.names) > (1.0 - SHARE) * p:
-            return None  # a column of each penalty has to be left
+        if len(groups.names) > (1.0 - WORTHWHILE_SHARE) * p:
+            return None  # each penalty keeps at least one column
         labels, alone = _labels(groups, p)
-        # Random sums of a column's entries, in units of its first, tell it from others.
+        # Random sums of a column's entries, in units of its first, are the same for its multiples
+        # and for no other column. A number for the penalty is added, so that penalties are told
+        # apart.
         marks = rng.random((len(groups.names) + p, 2))[labels]
         first, n_entries = np.zeros(p), np.zeros(p, dtype=np.intp)
         rows = rng.random((X.shape[0], 2))
         kernels.column_marks(*_entries(X), rows, first, n_entries, marks)
         columns = np.flatnonzero((n_entries > 0) | alone)
-        columns = columns[np.argsort(marks[columns, 0])]
+        columns = columns[np.argsort(marks[columns, 0])]  # multiples of each other are neighbours
         marks = marks[columns]
-        marks[~np.isfinite(marks)] = np.nan  # like no other
-        alike = np.abs(np.diff(marks, axis=0)) <= ROUNDING * np.abs(marks[1:])
+        marks[~np.isfinite(marks)] = np.nan  # equal to no other
+        alike = np.abs(np.diff(marks, axis=0)) <= MARK_ROUNDING * np.abs(marks[1:])
         slot = np.cumsum(np.append(True, ~alike.all(axis=1))) - 1
-        if not columns.size or slot[-1] >= (1.0 - SHARE) * p:
+        if not columns.size or slot[-1] >= (1.0 - WORTHWHILE_SHARE) * p:
             return None
         a = np.where(n_entries > 0, first, 1.0)[columns]
         merged = cls(X, groups, columns, slot, a, n_entries)
-        # A penalty of columns without entries would have no variable left.
+        # A penalty all of whose columns are empty would have no variable left.
         left = np.unique(merged.groups.of_coefficient)
         return merged if (left >= 0).sum() == len(groups.names) else None
 
@@ -124,7 +134,7 @@ class MergedColumns:
         return np.concatenate([coefficients, W[n_merged:]]).ravel()
 
     def restrict(self, w: Vector, n_outputs: int) -> Vector:
-        """Return the variables of the problem with merged columns, the nearest to ``w``."""
+        """Return the variables of the merged problem that are nearest to ``w``: its projection."""
         W, p = w.reshape(-1, n_outputs), self._slot.size
         merged = np.zeros((self.X.shape[1], n_outputs))
         np.add.at(merged, self._slot, W[:p] * self._share[:, None])
@@ -132,9 +142,9 @@ class MergedColumns:
 
 
 def _labels(groups: Groups, n_features: int) -> tuple[Indices, NDArray[np.bool_]]:
-    """Return a number for each column, the same where the penalty is, and which are alone.
+    """Return a number for each column, the same for the same penalty, and which stay alone.
 
-    Those are not penalised, or not by the same for all outputs.
+    These have no penalty, or different ones for different outputs.
     """
     own = groups.of_coefficient
     alone = np.any(own < 0, axis=1)

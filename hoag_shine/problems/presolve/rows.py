@@ -1,20 +1,29 @@
 r"""Fewer rows with the same losses.
 
-*Distinct rows.* Samples with the same x and y have the same loss whatever it is, so that one row
-with the sum of their weights does for all of them. Among rows of a few categories, of binned or of
-rounded numbers, that may be most.
+*Distinct rows.* Samples with the same x and y have the same loss, so that one row with the sum of
+their weights stands for all of them. Where columns are categories, or binned or rounded numbers,
+that may remove most rows. Linear programming knows the reduction as that of duplicate rows
+(Andersen and Andersen, 1995, see :mod:`~hoag_shine.problems.presolve`).
 
-*What least squares know of their samples.* A weighted sum of squared errors over some rows,
-:math:`\sum_i a_i \|W^\top x_i + b - y_i\|^2`, is a squared norm of
-:math:`A\, (W^\top, b, -I)^\top` with the rows :math:`\sqrt{a_i}\, (x_i, 1, y_i)` in A, and A may be
-replaced by the triangular factor R of its QR decomposition, which has no more rows than columns.
-The folds weigh rows differently, but rows that are drawn alike, for training and for being held
-out, have weights that are multiples of each other: in group g, :math:`s_{ik} = a_i S_{gk}` and
-:math:`v_{ik} = a_i V_{gk}`. So an R for each group, with the weights S and V, makes every fold's
-inner objective and outer loss what they are. Cross-validation has as many groups as folds.
+*Factors of least squares.* A weighted sum of squared errors over some rows,
+:math:`\sum_i a_i \|W^\top x_i + b - y_i\|^2`, is a squared norm of :math:`A\, (W^\top, b, -I)^\top`
+with the rows :math:`\sqrt{a_i}\, (x_i, 1, y_i)` in A, and A may be replaced by the triangular
+factor R of its QR decomposition, which has no more rows than columns:
+:math:`\|A v\| = \|Q R v\| = \|R v\|`. The folds weigh rows differently, but rows that are in the
+same folds, for training and held out, have weights that are multiples of each other: in group g,
+:math:`s_{ik} = a_i S_{gk}` and :math:`v_{ik} = a_i V_{gk}`. So an R for each group, with the
+weights S and V, leaves every fold's inner objective and outer loss as they are. Cross-validation
+has as many groups as folds.
 
-R comes from the rows and not from their products, which would square the condition number, and is
-updated block by block, so that X is never copied as a whole.
+R is computed from the rows and not from their products :math:`A^\top A`, which would square the
+condition number [1]_. It is updated block by block, as the factor of R stacked on the next block
+[2]_, so that X is never copied as a whole.
+
+References
+----------
+.. [1] N. J. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., chapter 20.
+.. [2] G. H. Golub and C. F. Van Loan, *Matrix Computations*, 4th ed., section 6.5, on updates of
+   factorisations by further rows.
 """
 
 from __future__ import annotations
@@ -26,22 +35,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ...linalg.costs import CORE_CACHE_NUMBERS
 from ...linalg.design import as_design
 from ..losses import Loss
+from . import WORTHWHILE_SHARE
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# Products that a search makes of each entry of X with each fold's outputs, about.
-PRODUCTS = 40
-# Numbers in a block of rows: what the cache holds.
-BLOCK = 1 << 17
-# Shares of weights that differ by less are the same but for rounding.
-ROUNDING = 1e-12
-# Distinct rows are copied: worth it where so large a share of all rows goes.
-SHARE = 0.1
-# Rows on which that is estimated.
-SAMPLE = 4096
+# Products that a search makes of each entry of X, for each fold and output.
+# Why: a search for one penalty takes 20 passes or so, with two products each.
+PRODUCTS_PER_SEARCH = 40
+# Difference of two shares of weights up to which they are the same.
+# Why: some thousand roundings of float64, far below any difference of weights that are not.
+WEIGHT_ROUNDING = 1e-12
+# Rows by which the share of repeated rows is estimated.
+# Why: enough to tell a tenth from none (to a hundredth or so), and hashed in no time.
+SAMPLED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -88,13 +98,14 @@ class CompressedRows:
         """Replace the rows that are drawn alike by the factor R."""
         n, m = len(y), y.size // len(y)
         n_columns = X.shape[1] + int(fit_intercept) + m
-        products = PRODUCTS * int(test_weight.any(axis=0).sum()) * m
+        products = PRODUCTS_PER_SEARCH * int(test_weight.any(axis=0).sum()) * m
         if n_columns >= products:
             return None
         weight = np.hstack([train_weight.reshape(n, -1), test_weight])
         groups, size = _proportional(weight)
         kept = sum(min(rows.size, n_columns) for rows in groups)
-        # The factorisation makes as many products of an entry as there are columns.
+        # The factorisation makes as many products of each entry as there are columns; the search
+        # saves its products with the rows that are gone.
         if n_columns >= (1.0 - kept / n) * products:
             return None
         parts, scale = (X, np.ones((n, int(fit_intercept))), y.reshape(n, m)), np.sqrt(size)
@@ -112,20 +123,21 @@ class CompressedRows:
         """Keep the first of all rows that are the same, with the sums of their weights."""
         n = len(y)
         if X.shape[1] >= n:
-            return None  # rows with more entries than there are rows are seldom the same
+            return None  # with more columns than rows, rows are rarely the same
         marks = _marks(X, y.reshape(n, -1))
-        # The rows with a mark in some interval are a sample of all, with all of their copies.
-        part = marks[marks - np.floor(marks) < SAMPLE / n]
-        if np.unique(part).size > (1.0 - SHARE) * part.size:
+        # The rows whose marks have a fractional part in an interval are a sample of all, and for
+        # each of them it has all of its copies.
+        part = marks[marks - np.floor(marks) < SAMPLED_ROWS / n]
+        if np.unique(part).size > (1.0 - WORTHWHILE_SHARE) * part.size:
             return None
         order = np.argsort(marks)
         marks = marks[order]
         again = np.flatnonzero(marks[1:] == marks[:-1])
-        # Rounding hides small entries beside large ones.
+        # The same mark is not enough: rounding hides small entries beside large ones.
         one, other = order[again], order[again + 1]
         again = again[_equal(X[one], X[other]) & _equal(y[one], y[other])]
         first = np.delete(np.arange(n), again + 1)
-        # The first of each in X stays, in its place among the others.
+        # Of each set of copies, the first row in X stays, and rows keep their order.
         kept = np.minimum.reduceat(order, first)
         stays = np.zeros(n, dtype=bool)
         stays[kept] = True
@@ -140,10 +152,11 @@ class CompressedRows:
 
 
 def _marks(X: Any, y: Array) -> Vector:
-    """Return a random sum of each row's entries and its targets, which tells it from others.
+    """Return a random sum of each row's entries and targets: a hash of the row.
 
-    Rows that are the same have sums of the same bits. Those of BLAS depend on a row's place among
-    others, so there is a second column, of zeros: BLAS has no part in products with two.
+    Rows that are the same must have sums of the same bits. Those of BLAS depend on the place of a
+    row among others; so there is a second column, of zeros, since BLAS does not make products of
+    two columns.
     """
     design, rng = as_design(X), np.random.default_rng(0)
     W = design.zeros(X.shape[1], 2)
@@ -159,28 +172,30 @@ def _equal(one: Any, other: Any) -> NDArray[np.bool_]:
 
 
 def _proportional(weight: Array) -> tuple[list[NDArray[np.intp]], Vector]:
-    """Group rows whose weights are multiples of each other, and measure the weights of each row.
+    """Group rows whose weights are multiples of each other; return also the size of each row's.
 
     Rows without weights are in no group.
     """
     mean = np.full(len(weight), 1.0 / len(weight)) @ weight
     unit = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > 0.0)
-    # Random sums of a row's weights, in units of the first, tell it from those of other groups.
+    # Three random sums of a row's weights: the first is its size, the other two, in units of the
+    # first, are the same for multiples and for no others.
     random = np.random.default_rng(0).random((unit.size, 3))
     size, *marks = (weight @ (unit[:, None] * random)).T
     used = np.flatnonzero(size)
     used = used[np.argsort(marks[0][used] / size[used], kind="stable")]
     steps = [np.abs(np.diff(mark[used] / size[used])) for mark in marks]
-    # What is not a number is like no other.
-    alike = np.maximum(*steps) <= ROUNDING
+    # NaN is equal to no other.
+    alike = np.maximum(*steps) <= WEIGHT_ROUNDING
     return np.split(used, np.flatnonzero(~alike) + 1), size
 
 
 def _triangle(parts: tuple[Array, ...], rows: NDArray[np.intp], scale: Vector) -> Array:
     """Return R of the scaled rows of some matrices side by side."""
     n_columns = sum(part.shape[1] for part in parts)
-    step = max(BLOCK // n_columns, 4 * n_columns)
+    step = max(CORE_CACHE_NUMBERS // n_columns, 4 * n_columns)
     R = np.empty((0, n_columns))
+    # R'R is the sum of block' block so far: the factor of R above a block has that of both.
     for begin in range(0, rows.size, step):
         chosen = rows[begin : begin + step]
         block = np.hstack([part[chosen] for part in parts]) * scale[chosen, None]
