@@ -16,7 +16,8 @@ import warnings
 warnings.simplefilter("always")
 import numpy as np
 from hoag_shine.linalg import kernels
-print(kernels.dot(np.arange(4.0), np.ones(4)), kernels.range_of_sizes(np.array([0.0, 3.0])))
+ones = np.ones(4)
+print(kernels.weighted_dot(ones, ones, np.arange(4.0)), kernels.range_of_sizes(3.0 * ones))
 """
 ANSWER = "6.0 (3.0, 3.0)\n"
 

@@ -30,8 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from ..linalg import half, kernels
-from ..linalg.costs import LONG_VECTOR_NUMBERS
+from ..linalg.pairs import PairStore
 from ..utils.validation import check_count
 
 if TYPE_CHECKING:
@@ -107,14 +106,10 @@ class InverseHessian(_Operator):
         self.memory = memory
         # A ring: the pairs are in the rows _first, _first + 1, ... (modulo their number), the
         # oldest first. There is one row more than pairs, so that a new pair can be stored, measured
-        # and rejected before the oldest is given up. Rows are written before they are read, and
-        # pages that are never touched take no memory.
+        # and rejected before the oldest is given up.
         self.n_pairs = 0
         self._first = 0
-        dtype = np.float64 if n < LONG_VECTOR_NUMBERS else half.DTYPE
-        self._vectors = np.empty((3, memory + 1, n), dtype)  # s, y, y_data
-        self._units, self._norms = np.ones((2, 3, memory + 1))
-        self._rho = np.zeros(memory + 1)  # 1 / s'y in units; 0 where s'y is not safely positive
+        self._pairs = PairStore(n, memory + 1)
         self._usable = np.empty(0, dtype=np.intp)  # the rows with a positive rho, the oldest first
         self._solver: Callable[[Vector], Vector] | None = None
         self._data_diagonal = data_diagonal
@@ -128,15 +123,15 @@ class InverseHessian(_Operator):
 
     @property
     def s(self) -> NDArray[np.float64]:
-        return self._read(0)
+        return self._pairs.s(self._rows())
 
     @property
     def y(self) -> NDArray[np.float64]:
-        return self._read(1)
+        return self._pairs.y(self._rows())
 
     @property
     def nbytes(self) -> int:
-        return self._vectors.nbytes
+        return self._pairs.nbytes
 
     @property
     def diagonal(self) -> Vector:
@@ -167,15 +162,14 @@ class InverseHessian(_Operator):
             False when ``s @ y`` is not safely positive; such a pair would cost positive
             definiteness and is not stored.
         """
-        row = (self._first + self.n_pairs) % len(self._rho)
-        stored = self._vectors, self._units, self._norms
-        self._rho[row] = kernels.store_pair(s, y, self._penalty_hessian, *stored, row)
+        row = (self._first + self.n_pairs) % self._n_rows
+        self._pairs.write(row, s, y, self._penalty_hessian)
         # The products of a denormal pair may underflow; gamma is then no number to scale by.
-        gamma = self._length(row) if self._rho[row] else 0.0
+        gamma = self._length(row) if self._pairs.rho[row] else 0.0
         if not 0.0 < gamma < np.inf:
             return False
         if self.n_pairs == self.memory:
-            self._first = (self._first + 1) % len(self._rho)
+            self._first = (self._first + 1) % self._n_rows
         else:
             self.n_pairs += 1
         self._gamma = gamma
@@ -212,8 +206,7 @@ class InverseHessian(_Operator):
         )
         self._reset_scale()
         self._solver = solver
-        stored = self._vectors, self._units, self._norms
-        kernels.move_pairs(self._penalty_hessian, *stored, self._rows(), self._rho)
+        self._pairs.move(self._rows(), self._penalty_hessian)
         self._find_usable()
         if self._usable.size:
             self._gamma = self._length(self._usable[-1])
@@ -232,31 +225,24 @@ class InverseHessian(_Operator):
     def copy(self) -> Self:
         """Return an independent operator with the same pairs."""
         twin = copy(self)
-        for name in ("_vectors", "_units", "_norms", "_rho"):
-            setattr(twin, name, getattr(self, name).copy())
+        twin._pairs = self._pairs.copy()
         return twin
 
     def todense(self) -> NDArray[np.float64]:
         """Return the estimate as an (n, n) array; for tests and small problems."""
         return np.asarray(self @ np.eye(self.shape[0]))
 
-    def _read(self, k: int) -> NDArray[np.float64]:
-        """Return the pairs' first or second vectors."""
-        rows = self._rows()
-        return self._units[k, rows, None] * self._in_units(self._vectors[k, rows])
-
-    @staticmethod
-    def _in_units(stored: NDArray[Any]) -> NDArray[np.float64]:
-        """Return vectors as float64, in their units; float64 ones as they are."""
-        return np.asarray(half.widened(stored) if stored.dtype == half.DTYPE else stored)
+    @property
+    def _n_rows(self) -> int:
+        return self.memory + 1
 
     def _rows(self) -> NDArray[np.intp]:
-        return (self._first + np.arange(self.n_pairs)) % len(self._rho)
+        return (self._first + np.arange(self.n_pairs)) % self._n_rows
 
     def _find_usable(self) -> None:
         """Note the rows of the pairs that have positive curvature, the oldest first."""
         rows = self._rows()
-        self._usable = rows[self._rho[rows] > 0.0]
+        self._usable = rows[self._pairs.rho[rows] > 0.0]
 
     def _reset_scale(self) -> None:
         """Set the shape of the initial matrix, ``B_0 / gamma``, for the present penalty."""
@@ -276,12 +262,10 @@ class InverseHessian(_Operator):
             return self._gamma * self._initial(out)
         # Nocedal and Wright, algorithm 7.4: q <- v; from the newest pair to the oldest,
         # a_i = rho_i s_i'q and q -= a_i y_i; r = B_0 q; and back, r += (a_i - rho_i y_i'r) s_i.
-        coefficient = np.empty(self._usable.size)
-        pairs = self._vectors[0], self._vectors[1], self._usable, self._rho
-        kernels.two_loop_down(*pairs, coefficient, out)
+        coefficient = self._pairs.down(self._usable, out)
         out = self._initial(out)
         out *= self._gamma
-        kernels.two_loop_up(*pairs, self._units[0] / self._units[1], coefficient, out)
+        self._pairs.up(self._usable, coefficient, out)
         return out
 
     def _usual_length(self) -> float:
@@ -295,13 +279,9 @@ class InverseHessian(_Operator):
         Nocedal and Wright, equation 7.20, for an initial matrix that is :math:`\gamma B_0`; it is
         the length with which the initial matrix alone fits the pair best.
         """
-        y, ratio = self._vectors[1, row], self._units[0, row] / self._units[1, row]
         if self._solver is None:
-            scale = kernels.weighted_dot(self._scale, y, y)
-        else:
-            scale = kernels.dot(y, self._solver(self._in_units(y)))
-        size = float(self._rho[row] * scale)  # y'B_0 y / s'y, in units of y over s
-        return float(ratio) / size if size > 0.0 else np.inf
+            return self._pairs.length(row, self._scale)
+        return self._pairs.length_by(row, self._solver)
 
     def _initial(self, v: Vector) -> Vector:
         """Return the product with the initial matrix, but for gamma; v may be overwritten."""

@@ -16,17 +16,15 @@ infinity keep their meaning.
 from __future__ import annotations
 
 import gc
-import math
 from functools import cache
 
 import numpy as np
 
-from . import half, simd
+from . import simd
 from .compiled import loop, unsigned
 from .costs import CORE_CACHE_NUMBERS
-from .precision import SUM_ROUNDING
 
-_SUMS = {"reassoc", "contract"}
+SUMS = {"reassoc", "contract"}
 # Without reassociation: a sum over scattered entries would be vectorised by gathering them, which
 # is slower.
 _CONTRACT = {"contract"}
@@ -55,7 +53,7 @@ def get_ready() -> None:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        dot(np.zeros(1), np.zeros(1))
+        weighted_dot(*np.zeros((3, 1)))
     finally:
         if collecting:
             gc.enable()
@@ -311,67 +309,16 @@ def csr_take(data, indices, indptr, kind, n_kinds, position, scale, to_data, to_
         to_indptr[i + _1] = total
 
 
-@loop(fastmath=_SUMS)
-def two_loop_down(S, Y, rows, rho, coefficient, v):
-    """Run the first loop of the L-BFGS recursion, from the newest pair to the oldest, on ``v``.
-
-    Nocedal and Wright, *Numerical Optimization*, 2nd ed., algorithm 7.4. One sweep over ``v``
-    subtracts a multiple of y_i and makes the product with s_{i-1}.
-
-    Parameters
-    ----------
-    S, Y : ndarray of shape (memory, n), float64 or int16
-        Steps and gradient differences, those of half precision in their units.
-    rows : ndarray of shape (m,), intp
-        Rows of the pairs to use, the oldest first.
-    rho : ndarray of shape (memory,), float64
-        One over the product of each row's pair, in units.
-    coefficient : ndarray of shape (m,), float64
-        Written here, read by :func:`two_loop_up`.
-    v : ndarray of shape (n,), float64
-        The vector, overwritten.
-    """
-    # alpha_i = rho_i s_i'v; v -= alpha_i y_i
-    product = dot(S[rows[-1]], v)
-    for i in range(len(rows) - 1, -1, -1):
-        row = rows[i]
-        coefficient[i] = rho[row] * product
-        product = _add_and_dot(-coefficient[i], Y[row], v, S[rows[max(i - 1, 0)]])
-
-
-@loop(fastmath=_SUMS)
-def two_loop_up(S, Y, rows, rho, ratio, coefficient, v):
-    """Run the second loop, from the oldest pair to the newest; see :func:`two_loop_down`.
-
-    ``ratio``, of shape (memory,), is the unit of each row of S in that of Y's.
-    """
-    # beta = rho_i y_i'v; v += (alpha_i - beta) s_i
-    product = dot(Y[rows[0]], v)
-    for i in range(len(rows)):
-        row = rows[i]
-        change = ratio[row] * coefficient[i] - rho[row] * product
-        product = _add_and_dot(change, S[row], v, Y[rows[min(i + 1, len(rows) - 1)]])
-
-
-@loop(fastmath=_SUMS)
-def dot(x, v):
-    """Return the product of two vectors, summed in float64 whatever they are stored in."""
-    total = 0.0
-    for j in range(v.size):
-        total += half.widen(x[j]) * half.widen(v[j])
-    return total
-
-
-@loop(fastmath=_SUMS)
+@loop(fastmath=SUMS)
 def weighted_dot(scale, x, v):
-    """Return the sum of the products of three vectors, in float64."""
+    """Return the sum of the products of three vectors."""
     total = 0.0
     for j in range(x.size):
-        total += scale[j] * half.widen(x[j]) * half.widen(v[j])
+        total += scale[j] * x[j] * v[j]
     return total
 
 
-@loop(fastmath=_SUMS)
+@loop(fastmath=SUMS)
 def add_scaled(scale, v, product):
     """Add ``scale * v`` to ``product``; return the product of what is added with ``v``."""
     total = 0.0
@@ -382,113 +329,7 @@ def add_scaled(scale, v, product):
     return total
 
 
-@loop(fastmath=_SUMS)
-def store_pair(s, y, h, vectors, units, norms, row):
-    """Store s, y and ``y - h * s``; return one over s'y in units, as :func:`move_pairs` does.
-
-    Parameters
-    ----------
-    s, y, h : ndarray of shape (n,), float64
-    vectors : ndarray of shape (3, memory, n), float64 or int16
-        The first vectors of all pairs, the second ones, and the second ones without h.
-    units, norms : ndarray of shape (3, memory), float64
-        Of these vectors; norms are in units.
-    row : int
-    """
-    squares = _squares_of_pair(s, y, h)
-    for k in range(3):
-        if not _measured(squares[k], vectors, units, norms, k, row):
-            return 0.0
-    a, b, c = 1.0 / units[0, row], 1.0 / units[1, row], 1.0 / units[2, row]
-    to_s, to_y, to_data = vectors[0, row], vectors[1, row], vectors[2, row]
-    for j in range(s.size):
-        to_s[j] = half.narrow(a * s[j], to_s)
-        to_y[j] = half.narrow(b * y[j], to_y)
-        to_data[j] = half.narrow(c * (y[j] - h[j] * s[j]), to_data)
-    return _reciprocal(vectors, norms, row)
-
-
-@loop(fastmath=_SUMS)
-def move_pairs(h, vectors, units, norms, rows, rho):
-    """Move pairs to another h: ``y = y_data + h * s``; see :func:`store_pair`.
-
-    For each of the ``rows``, write one over s'y, in units, to ``rho``, or 0 where that is not
-    safely positive.
-    """
-    for row in rows:
-        s, data = vectors[0, row], vectors[2, row]
-        a, b = units[2, row], units[0, row]
-        rho[row] = 0.0
-        if _measured(_square_of_sum(a, data, b, h, s), vectors, units, norms, 1, row):
-            unit = units[1, row]
-            _store_sum(a / unit, data, b / unit, h, s, vectors[1, row])
-            rho[row] = _reciprocal(vectors, norms, row)
-
-
-@loop(fastmath=_SUMS)
-def _squares_of_pair(s, y, h):
-    """Return the squared norms of s, y and ``y - h * s``."""
-    of_s = of_y = of_data = 0.0
-    for j in range(s.size):
-        data = y[j] - h[j] * s[j]
-        of_s += s[j] * s[j]
-        of_y += y[j] * y[j]
-        of_data += data * data
-    return of_s, of_y, of_data
-
-
-@loop(fastmath=_SUMS)
-def _square_of_sum(a, x, b, scale, v):
-    """Return the squared norm of ``a * x + b * scale * v``."""
-    total = 0.0
-    for j in range(v.size):
-        y = a * half.widen(x[j]) + b * scale[j] * half.widen(v[j])
-        total += y * y
-    return total
-
-
-@loop(fastmath=_SUMS)
-def _store_sum(a, x, b, scale, v, row):
-    """Write ``a * x + b * scale * v`` to ``row``, in the type of that."""
-    for j in range(v.size):
-        row[j] = half.narrow(a * half.widen(x[j]) + b * scale[j] * half.widen(v[j]), row)
-
-
-@loop()
-def _measured(square, vectors, units, norms, k, row):
-    """Store a vector's norm and its unit; return whether the norm is finite.
-
-    In half precision the unit is the power of two that brings the norm just below the largest.
-    """
-    norm = np.sqrt(square)
-    if not np.isfinite(norm):
-        return False
-    units[k, row] = 1.0
-    if norm > 0.0 and vectors.itemsize == half.ITEMSIZE:
-        units[k, row] = math.ldexp(1.0, math.frexp(norm)[1] - half.LARGEST_EXPONENT)
-    norms[k, row] = norm / units[k, row]
-    return True
-
-
-@loop(error_model="numpy")
-def _reciprocal(vectors, norms, row):
-    """Return one over s'y in units, or 0 where s'y is rounding (the curvature condition)."""
-    product = dot(vectors[0, row], vectors[1, row])
-    safe = product > SUM_ROUNDING * norms[0, row] * norms[1, row]
-    return 1.0 / product if safe and 1.0 / product < np.inf else 0.0
-
-
-@loop(fastmath=_SUMS)
-def _add_and_dot(a, x, v, following):
-    """Add ``a * x`` to ``v``; return the product of the new ``v`` with ``following``."""
-    total = 0.0
-    for j in range(v.size):
-        v[j] += a * half.widen(x[j])
-        total += half.widen(following[j]) * v[j]
-    return total
-
-
-@loop(fastmath=_SUMS)
+@loop(fastmath=SUMS)
 def group_sums(group, x, y, z, sums):
     """Add the products of three vectors to ``sums``, those of entry j to that of its group.
 
@@ -505,7 +346,7 @@ def group_sums(group, x, y, z, sums):
         first = last
 
 
-@loop(fastmath=_SUMS, error_model="numpy")
+@loop(fastmath=SUMS, error_model="numpy")
 def logistic(y, z, value, gradient):
     """Turn log(1 + e) and e, with e = exp(-abs(z)), into the logistic loss and its derivative.
 
