@@ -18,15 +18,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from benchmark_utils.criterion import KeptCriterion, default_cache
+from benchmark_utils.criterion import kept_criterion
 from benchmark_utils.data import five_folds
+from benchmark_utils.measuring import unit_of
 from benchmark_utils.methods import METHODS
 from benchmark_utils.rivals import CS, SCORING, logistic_regression_cv
 from benchmark_utils.settling import explore
 from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
-from table import unit_of
 from threadpoolctl import threadpool_limits
 
 from hoag_shine import ShineCV, fold_problems
@@ -135,8 +135,7 @@ def measure(name, searches):
     """Return for each search its moments as (units, excess)."""
     data = five_folds(name)
     X, y, cv = data["X"], data["y"], data["cv"]
-    problems = fold_problems(LogisticRegression(), X, y, cv=cv)
-    criterion = KeptCriterion(problems, ["LogisticRegression", data], default_cache())
+    criterion = kept_criterion(LogisticRegression(), data)
     optimum = explore(criterion, (1e-3,)).value
     ShineCV(LogisticRegression(), cv=cv, max_time=1e-9).fit(X, y)  # compiled code is loaded
     watches, unit = {}, np.inf

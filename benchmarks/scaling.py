@@ -15,7 +15,6 @@ memory until then, which making the data makes too much.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from inspect import signature
 from pathlib import Path
 
 import numpy as np
+from benchmark_utils.measuring import forget_largest, resident
 from rich.console import Console
 from rich.table import Table
 from scipy import sparse
@@ -108,19 +108,6 @@ def synthetic(n):
     X.sum_duplicates()
     z = X @ (rng.normal(size=p) * np.sqrt(often))
     return X, (z + z.std() * rng.normal(size=n) > np.median(z)).astype(int)
-
-
-def forget_largest():
-    """Have the largest resident set counted anew, where that can be done (proc(5), clear_refs)."""
-    switch = Path("/proc/self/clear_refs")
-    if switch.exists():
-        switch.write_text("5")
-
-
-def resident():
-    """Return the largest resident set so far, in MiB."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ of 20 products X @ v plus X.T @ u by scipy, measured before and after each run.
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 import warnings
@@ -21,12 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-import numba
 import numpy as np
-import scipy
-import sklearn
 from benchmark_utils.criterion import KeptCriterion, default_cache
 from benchmark_utils.data import SPLITS
+from benchmark_utils.measuring import environment, unit_of
 from benchmark_utils.methods import EXACT_LIMIT, METHODS
 from benchmark_utils.problems import searched
 from benchmark_utils.settling import Moment, explore, settled
@@ -35,9 +31,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
-import hoag_shine
 from hoag_shine import fold_problems
 
 TOLERANCES = (1e-2, 1e-3)
@@ -69,8 +64,14 @@ def main():
         threadpool_limits(args.threads),
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
-        environment = describe_environment(args)
-        console.print(environment)
+        described = environment(
+            data=args.data,
+            split=args.split,
+            max_seconds=args.max_seconds,
+            max_passes=args.max_passes,
+            repeats=args.repeats,
+        )
+        console.print(described)
         for seed in args.seeds:
             task = bar.add_task("")
 
@@ -82,7 +83,7 @@ def main():
             console.print(describe_landscape(seed, landscape), soft_wrap=True)
             console.print(table(seed, runs))
             if args.json:
-                args.json.write_text(json.dumps(as_json(environment, found), indent=1))
+                args.json.write_text(json.dumps(as_json(described, found), indent=1))
         if len(args.seeds) > 1:
             console.print(summary([each for _, runs in found.values() for each in runs]))
 
@@ -139,7 +140,7 @@ def chosen(methods, n_features):
 def run(method, seed, data, X_train, criterion, args, say):
     """Run one method and judge what it returns."""
     say(method)
-    unit = best_pass(X_train)
+    unit = unit_of(X_train)
     trace = []
     start = time.perf_counter()
     problems = searched(data)
@@ -167,38 +168,10 @@ def run(method, seed, data, X_train, criterion, args, say):
         capped=capped,
         passes=problems.n_passes,
         seconds=seconds,
-        unit=min(unit, best_pass(X_train)),
+        unit=min(unit, unit_of(X_train)),
         settled={},
         trace=trace,
     )
-
-
-def best_pass(X, repeats=20):
-    """Return the shortest time of X @ v plus X.T @ u."""
-    v, u = np.ones(X.shape[1]), np.ones(X.shape[0])
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        X @ v
-        X.T @ u
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
-def describe_environment(args):
-    pools = {f"{p['user_api']} ({p['internal_api']})": p["num_threads"] for p in threadpool_info()}
-    packages = (hoag_shine, np, scipy, sklearn, numba)
-    return {
-        "data": args.data,
-        "split": args.split,
-        "python": platform.python_version(),
-        **{package.__name__: package.__version__ for package in packages},
-        "cores": os.cpu_count(),
-        "threads": pools,
-        "max_seconds": args.max_seconds,
-        "max_passes": args.max_passes,
-        "repeats": args.repeats,
-    }
 
 
 def describe_landscape(seed, landscape):
@@ -286,9 +259,9 @@ def typical(runs, moments):
     return "never" if np.isinf(passes) else f"{passes:,.0f} ({units:,.0f})"
 
 
-def as_json(environment, found):
+def as_json(described, found):
     return {
-        "environment": environment,
+        "environment": described,
         "seeds": {
             seed: {"landscape": asdict(landscape), "runs": [asdict(each) for each in runs]}
             for seed, (landscape, runs) in found.items()

@@ -18,10 +18,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmark_utils.data import five_folds
+from benchmark_utils.measuring import unit_of
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
-from table import unit_of
 from threadpoolctl import threadpool_limits
 
 import hoag_shine
@@ -31,27 +31,34 @@ PACKAGE = Path(hoag_shine.__file__).parent
 # By the start of the path within the package, and the function; the first that fits.
 KINDS = {
     "products X @ W": [
-        "kernels.py:csr_matmul",
-        "kernels.py:dense_matmul",
-        "problems/design.py:matmul",
+        "linalg/kernels.py:csr_matmul",
+        "linalg/kernels.py:dense_matmul",
+        "linalg/design.py:matmul",
     ],
     "products X.T @ U": [
-        "kernels.py:csr_rmatmul",
-        "kernels.py:dense_rmatmul",
-        "kernels.py:csr_add_each",
-        "problems/design.py:add_rmatmul",
-        "problems/design.py:add_each",
+        "linalg/kernels.py:csr_rmatmul",
+        "linalg/kernels.py:dense_rmatmul",
+        "linalg/kernels.py:csr_add_each",
+        "linalg/design.py:add_rmatmul",
+        "linalg/design.py:add_each",
     ],
-    "two-loop recursion": ["kernels.py:two_loop"],
+    "two-loop recursion": ["linalg/kernels.py:two_loop"],
+    "losses": [
+        "problems/losses",
+        "linalg/kernels.py:logistic",
+        "linalg/kernels.py:multinomial",
+        "problems/linear.py:_add_losses",
+    ],
     "factorised Hessian": [
-        "kernels.py:csr_add_gram",
-        "problems/design.py:add_gram",
-        "cholesky.py",
-        "problems/linear.py:solve",
+        "linalg/kernels.py:csr_add_gram",
+        "linalg/design.py:add_gram",
+        "linalg/cholesky.py",
+        "problems/direct",
+        "problems/mean_hessian.py",
+        "inner/factorised.py",
     ],
-    "losses": ["problems/losses", "kernels.py:logistic", "problems/linear.py:_add_losses"],
-    "vectors": ["kernels.py", "inner", "hypergradients", "problems", "sampler.py"],
-    "data, folds, final estimator": ["folds.py", "estimators", "search", "validation.py"],
+    "data, folds, final estimator": ["problems/presolve", "search", "estimators", "utils"],
+    "vectors": ["linalg", "inner", "hypergradients", "problems", "outer/inexact_oracle.py"],
 }
 
 

@@ -16,7 +16,6 @@ with scikit-learn. A search that takes longer than ``--patience`` seconds is not
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -26,26 +25,22 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numba
 import numpy as np
-import scipy
-import sklearn
-from benchmark_utils.criterion import KeptCriterion, default_cache
+from benchmark_utils.criterion import kept_criterion
 from benchmark_utils.data import five_folds
 from benchmark_utils.kernels import KERNELS
-from benchmark_utils.rivals import RIVALS, absent
+from benchmark_utils.measuring import environment, unit_of
+from benchmark_utils.rivals import RIDGE_RIVALS, RIVALS, absent
 from benchmark_utils.settling import explore
 from rich.console import Console
 from rich.table import Table
 from scipy.sparse import issparse
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-import hoag_shine
-from hoag_shine import ShineCV, fold_problems
 from hoag_shine.datasets import load_dataset
 
 CLASSIFICATION = ["text:20news", "text:imdb"] + [
@@ -55,7 +50,6 @@ REGRESSION = [f"tabular:{name}" for name in ("cal_housing", "cpu_small", "puma32
     "text:20news"
 ]
 QUICK = {"logistic": ["sklearn:breast_cancer", "sklearn:digits=8"], "ridge": ["sklearn:diabetes"]}
-ALPHAS = np.logspace(-4, 4, 20)
 TOLERANCE = 1e-3
 
 
@@ -73,10 +67,11 @@ class Entry:
 def main():
     args = parse_arguments()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(environment := describe(args))
-    found = {"environment": environment}
+    found = {}
     with threadpool_limits(args.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rivals that do not converge are judged by their result
+        found["environment"] = environment(repeats=args.repeats, seed=args.seed)
+        console.print(found["environment"])
         for part in args.parts:
             found[part] = PARTS[part](args, console)
             if args.json:
@@ -97,18 +92,6 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, default=1, help="of BLAS and OpenMP")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
-
-
-def describe(args):
-    packages = hoag_shine, sklearn, scipy, np, numba
-    return {
-        "python": platform.python_version(),
-        **{package.__name__: package.__version__ for package in packages},
-        "cores": os.cpu_count(),
-        "threads": args.threads,
-        "repeats": args.repeats,
-        "seed of the folds": args.seed,
-    }
 
 
 # --- searches ------------------------------------------------------------------------------------
@@ -141,26 +124,9 @@ def ridge(args, console):
         cv = list(KFold(5, shuffle=True, random_state=args.seed).split(X))
         criterion = kept_criterion(Ridge(), {"X": X, "y": y, "cv": cv})
         landscape = explore(criterion, (TOLERANCE,))
-        scoring = "neg_mean_squared_error"
-        searches = {
-            "ShineCV": ShineCV(Ridge(), cv=cv),
-            "RidgeCV": RidgeCV(ALPHAS, cv=cv, scoring=scoring),
-            "GridSearchCV": GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=cv, scoring=scoring),
-        }
-        runs = {key: partial(ridge_search, model, X, y) for key, model in searches.items()}
+        runs = {key: partial(search, X, y, cv) for key, search in RIDGE_RIVALS.items()}
         rows[name] = compete(args, console, name, X, runs, {}, criterion, landscape)
     return rows
-
-
-def ridge_search(model, X, y):
-    fitted = clone(model).fit(X, y)
-    alpha = fitted.alpha_ if isinstance(model, RidgeCV) else fitted.best_params_["alpha"]
-    return 1.0 / alpha
-
-
-def kept_criterion(estimator, data):
-    problems = fold_problems(estimator, data["X"], data["y"], cv=data["cv"])
-    return KeptCriterion(problems, [type(estimator).__name__, data], default_cache())
 
 
 def compete(args, console, name, X, searches, missing, criterion, landscape):
@@ -210,19 +176,6 @@ def competition_table(name, X, unit, entries, landscape):
             f"{seconds / ours:.2f}",
         )
     return table
-
-
-def unit_of(X, repeats=20):
-    """Return the seconds of X @ v and X.T @ u, the best of ``repeats``."""
-    v, u = np.ones(X.shape[1]), np.ones(X.shape[0])
-
-    def once():
-        begin = time.perf_counter()
-        X @ v
-        X.T @ u
-        return time.perf_counter() - begin
-
-    return min(once() for _ in range(repeats))
 
 
 # --- kernels -------------------------------------------------------------------------------------

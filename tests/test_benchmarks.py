@@ -3,9 +3,11 @@
 import csv
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -252,6 +254,102 @@ def test_the_table_judges_every_search_by_its_penalty(tmp_path):
         assert 0.0 <= excess["ShineCV"] <= 1e-4
         assert min(excess["RidgeCV"], excess["GridSearchCV"]) >= 0.0
     assert table["kernels"].keys() > {"start of a process"}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """Return what a quick run of the zoo has found, by set, and the folder with its page."""
+    folder = tmp_path_factory.mktemp("zoo")
+    found = folder / "zoo.json"
+    script = [sys.executable, str(BENCHMARKS / "zoo.py")]
+    options = ["--quick", "--repeats", "1", "--json", str(found)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder)}
+    for command in ([*script, *options], [*script, "--page", str(found)]):
+        subprocess.run(command, check=True, timeout=240, env=environment)
+    return {record["set"]: record for record in json.loads(found.read_text())}, folder
+
+
+def test_the_zoo_says_who_leads_and_who_is_right(zoo):
+    records, _ = zoo
+    assert {name: record["classes"] for name, record in records.items()} == {
+        "breast_cancer": 2,
+        "iris": 3,
+        "diabetes": 0,
+    }
+    for record in records.values():
+        summary = record["summary"]
+        excess = {entry["name"]: entry["excess"] for entry in record["rivals"]}
+        assert 0.0 <= summary["excess"] <= 1e-3
+        assert min(each for each in excess.values() if each is not None) >= 0.0
+        assert excess[summary["honest"]["name"]] <= 1e-3
+        # In turn, the fastest of all is not slower than the fastest of some.
+        assert 0.0 < summary["any"]["lead"] <= summary["honest"]["lead"]
+        assert summary["units"] > summary["fits"] > 0.0
+        assert record["environment"]["processor"]
+
+
+def test_the_zoo_judges_penalties_as_newton_fits_do(zoo, data):
+    record = zoo[0]["breast_cancer"]
+    best = scikit_learn_criterion(**data, theta=record["optimum"]["theta"])
+    judged = [entry for entry in record["rivals"] if entry["excess"] is not None]
+    assert len(judged) >= 3
+    for entry in judged:
+        value = scikit_learn_criterion(**data, theta=entry["theta"])
+        assert entry["excess"] == pytest.approx(value / best - 1.0, abs=1e-6)
+
+
+def test_the_page_of_the_zoo_has_every_set(zoo):
+    records, folder = zoo
+    page = (folder / "zoo.inc").read_text()
+    for name, record in records.items():
+        assert f"* - {name}\n" in page
+        assert record["environment"]["processor"] in page
+    assert (folder / "zoo.png").stat().st_size > 10_000
+
+
+def test_a_process_that_takes_too_long_is_replaced():
+    module = importlib.import_module("benchmark_utils.child")
+    with module.Child() as child:
+        process = child.run(os.getpid, seconds=30)
+        assert child.run(os.getpid, seconds=30) == process != os.getpid()
+        with pytest.raises(RuntimeError, match="ValueError"):
+            child.run(math.sqrt, -1.0, seconds=30)
+        with pytest.raises(module.TooSlow):
+            child.run(time.sleep, 600.0, seconds=0.1)
+        assert child.run(os.getpid, seconds=30) != process
+
+
+def test_rivals_are_given_the_time_in_which_they_could_win():
+    module = importlib.import_module("benchmark_utils.zoo_contest")
+    ours = module.Entry("ShineCV", seconds=1.0)
+    wrong = module.Entry("wrong, 20", seconds=3.0, excess=0.1)
+    right = module.Entry("right, 20", seconds=8.0, excess=1e-4)
+    slow, more = module.Entry("slow, 20", stopped=16.0), module.Entry("slow, 100")
+    assert module.allowed(ours, [wrong], patience=600.0) == 60.0
+    assert module.allowed(ours, [wrong, right], patience=600.0) == 16.0
+    assert module.allowed(ours, [wrong, right], patience=5.0) == 5.0
+    assert module.surely_slower(more, [wrong, right, slow], 16.0)
+    assert module.fastest([slow, right, wrong]) == [right, wrong]
+
+
+def test_a_lead_over_rivals_that_were_all_stopped_or_wrong_is_a_bound():
+    module = importlib.import_module("benchmark_utils.zoo_contest")
+    ours = module.Entry("ShineCV", seconds=1.0, excess=0.0, memory=0.0)
+    fit = module.Entry("fit", pairs=[(1.0, 0.5)])
+    wrong = module.Entry("wrong", seconds=3.0, excess=0.1, pairs=[(1.0, 3.0), (0.5, 3.0)])
+    slow = module.Entry("slow", stopped=60.0)
+    found = module.summary(ours, [wrong, slow], fit, unit=0.1)
+    assert found["honest"] == {"name": "slow", "lead": 60.0, "excess": None, "at_least": True}
+    assert found["any"] == {"name": "wrong", "lead": 4.5, "excess": 0.1, "at_least": False}
+    assert module.summary(ours, [wrong], fit, unit=0.1)["honest"] is None
+
+
+def test_kinds_of_work_are_found_where_they_are_looked_for():
+    module = importlib.import_module("spent")
+    for start in (start for starts in module.KINDS.values() for start in starts):
+        path, _, function = start.partition(":")
+        assert (module.PACKAGE / path).exists(), start
+        assert not function or f"def {function}" in (module.PACKAGE / path).read_text(), start
 
 
 def test_groups_of_noise_are_told_from_relevant_ones():

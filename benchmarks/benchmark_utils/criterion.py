@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import diags
 from scipy.sparse.linalg import LinearOperator, cg
 
-from hoag_shine import InverseHessian, minimize_lbfgs
+from hoag_shine import InverseHessian, fold_problems, minimize_lbfgs
 
 # L-BFGS goes as far as values can guide it, relative to the gradient at w = 0; then comes Newton.
 HANDOVER = 1e-5
@@ -127,6 +127,12 @@ class KeptCriterion(ConvergedCriterion):
 def default_cache():
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "hoag_shine" / "scans"
+
+
+def kept_criterion(estimator, data):
+    """Return the criterion of an estimator on data with folds, kept in the default folder."""
+    problems = fold_problems(estimator, data["X"], data["y"], cv=data["cv"])
+    return KeptCriterion(problems, [type(estimator).__name__, data], default_cache())
 
 
 def newton_step(problem, theta, w, grad):

@@ -41,9 +41,9 @@ class Moment:
     seconds: float
 
 
-def explore(criterion, tolerances):
+def explore(criterion, tolerances, start=0.0):
     """Scan a `ConvergedCriterion` in unit steps, refine its minimum, then find the sets' ends."""
-    left, right = _walk(criterion, 0.0, -1.0), _walk(criterion, 0.0, 1.0)
+    left, right = _walk(criterion, start, -1.0), _walk(criterion, start, 1.0)
     low, high = left[-1], right[-1]
     centre = min(left + right, key=criterion)
     minimize_scalar(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from itertools import pairwise
+from math import sqrt
 
 import numpy as np
 
@@ -367,14 +368,26 @@ def _lower(evaluation: Evaluation, best: Evaluation, negligible: float) -> bool:
 def _lowest(left: Evaluation, right: Evaluation) -> tuple[float, float]:
     """Return where the cubic through two evaluations is lowest in between, and its value."""
     a, width = _at(left), _at(right) - _at(left)
-    rise = right.value - left.value
+    value, rise = float(left.value), float(right.value - left.value)
     d0, d1 = _slope(left) * width, _slope(right) * width
     # Hermite: f(t) = left.value + d0 t + c t**2 + e t**3 for t from 0 to 1; its slope vanishes
     # where d0 + 2 c t + 3 e t**2 does.
     c, e = 3.0 * rise - 2.0 * d0 - d1, d0 + d1 - 2.0 * rise
-    roots = np.roots([3.0 * e, 2.0 * c, d0]) if np.isfinite([c, e, d0]).all() else np.empty(0)
-    inner = [float(t.real) for t in np.atleast_1d(roots) if abs(t.imag) < 1e-12 and 0 < t.real < 1]
-    places = [0.0, 1.0, *inner]
-    values = [left.value + t * (d0 + t * (c + t * e)) for t in places]
+    places = [0.0, 1.0, *_minimum_inside(d0, c, e)]
+    values = [value + t * (d0 + t * (c + t * e)) for t in places]
     i = int(np.argmin(values))
-    return a + places[i] * width, float(values[i])
+    return a + places[i] * width, values[i]
+
+
+def _minimum_inside(d0: float, c: float, e: float) -> list[float]:
+    """Return the local minimum of d0 t + c t^2 + e t^3, if there is one between 0 and 1.
+
+    Of the roots of the derivative, d0 + 2 c t + 3 e t^2, it is the one where that rises, in the
+    form that subtracts nothing.
+    """
+    discriminant = c * c - 3.0 * e * d0
+    if not 0.0 < discriminant < np.inf:
+        return []
+    root = sqrt(discriminant)
+    top, bottom = (-d0, c + root) if c >= 0.0 else (root - c, 3.0 * e)
+    return [top / bottom] if bottom and 0.0 < top / bottom < 1.0 else []

@@ -75,7 +75,7 @@ class DualSystem:
 
     def predict(self, state: State) -> Array:
         a, b = state
-        return self.times_kernel(np.moveaxis(a, 0, 1)) + self._times_free(b)
+        return self.times_kernel(a.swapaxes(0, 1)) + self._times_free(b)
 
     def times_kernel(self, a: Array) -> Array:
         """Return K times a, both of shape (n_rows, n_folds, n_outputs)."""
@@ -84,7 +84,7 @@ class DualSystem:
 
     def pull(self, state: State, slopes: Array) -> State:
         a, b = state
-        return -slopes - np.moveaxis(a, 0, 1), -self._gap(a, b)
+        return -slopes - a.swapaxes(0, 1), -self._gap(a, b)
 
     def load(self, slopes: Array) -> State:
         k, (q, m) = len(self.folds), self.active.shape
@@ -96,31 +96,38 @@ class DualSystem:
         return np.asarray(work)
 
     def stiffness(self, state: State, step: State) -> Vector:
-        a = np.moveaxis(state[0], 0, 1)
-        inner = np.einsum("nkm,nkm->k", a, self.times_kernel(np.moveaxis(step[0], 0, 1)))
+        a = state[0].swapaxes(0, 1)
+        inner = np.einsum("nkm,nkm->k", a, self.times_kernel(step[0].swapaxes(0, 1)))
         if self.centring is not None:
             sums = state[1].sum(axis=2) * step[1].sum(axis=2)
             inner += np.einsum("qk,kq->k", self.centring, sums)
         return np.asarray(inner)
 
-    def remainder(self, force: State, state: State, Z: Array) -> State:
-        """Return the residual of the equations at Z: a force minus their left side for a state."""
-        (u, v), c = force, np.moveaxis(state[0], 0, 1)
-        loss, weight = self.folds.loss, self.folds.weight
-        curvature = loss.hessian(self.folds.y, Z)
-        pulled = weight * loss.hessian_product(curvature, self.predict(state))
-        return u - c - pulled, v - self._gap(*state)
+    def drift(self, state: State, curvature: Array) -> State:
+        # K is divided by the common factor of the penalties, and so are the predictors K a.
+        k, (q, m) = len(self.folds), self.active.shape
+        shrunk = self.times_kernel(state[0].swapaxes(0, 1))
+        return self._curved(curvature, shrunk), np.zeros((k, q, m))
 
-    def unmoved(self, force: State, step: State, Z: Array, slopes: Array) -> Vector:
+    def remainder(self, force: State, state: State, curvature: Array) -> State:
+        """Return the residual of the equations: a force minus their left side for a state."""
+        (u, v), c = force, state[0].swapaxes(0, 1)
+        return u - c - self._curved(curvature, self.predict(state)), v - self._gap(*state)
+
+    def _curved(self, curvature: Array, dZ: Array) -> Array:
+        """Return the change of the training losses' derivatives with the linear predictors."""
+        return self.folds.weight * self.folds.loss.hessian_product(curvature, dZ)
+
+    def unmoved(self, rest: State, force: State, slopes: Array) -> Vector:
         """Return the largest share of the gradient that a step leaves where there is no penalty.
 
-        As a share of the sum of the sizes of the gradient's terms.
+        As a share of the sum of the sizes of the gradient's terms; ``rest`` is the residual of the
+        step.
         """
-        _, rest = self.remainder(force, step, Z)
         k, (q, m) = len(self.folds), self.active.shape
         sizes = np.abs(slopes) + np.abs(force[0])
         terms = np.abs(self.free).T @ sizes.reshape(len(slopes), k * m)
-        return largest_share(np.abs(rest), np.moveaxis(terms.reshape(q, k, m), 1, 0))
+        return largest_share(np.abs(rest[1]), terms.reshape(q, k, m).swapaxes(0, 1))
 
     def length(self, force: State) -> Vector:
         """Return the root of u'Ku, the norm of X'u in the inverse of the penalty."""
@@ -129,12 +136,12 @@ class DualSystem:
 
     def significant(self, force: State, state: State, slopes: Array) -> State:
         """Return a force, reduced by what may be rounding of the terms that it is the sum of."""
-        terms = np.abs(slopes) + np.abs(np.moveaxis(state[0], 0, 1))
+        terms = np.abs(slopes) + np.abs(state[0].swapaxes(0, 1))
         return less_rounding(force[0], terms), force[1]
 
     def linearise(self, Z: Array, damping: Vector | None = None) -> _Dual:
         loss, weight = self.folds.loss, self.folds.weight
-        curvature = loss.hessian(self.folds.y, Z)
+        curvature = self.folds.curvature(Z)
         size = np.sqrt(weight)
         if not loss.couples:
             added = 0.0 if damping is None else damping[:, None]
@@ -150,18 +157,18 @@ class DualSystem:
 
     def _times_free(self, b: Array) -> Array:
         k, q, m = b.shape
-        columns = np.moveaxis(b * self.active, 0, 1).reshape(q, k * m)
+        columns = (b * self.active).swapaxes(0, 1).reshape(q, k * m)
         return np.asarray((self.free @ columns).reshape(len(self.free), k, m))
 
     def transposed_free(self, c: Array) -> Array:
         """Return F' c, of shape (n_folds, q, n_outputs), for c (n_rows, n_folds, n_outputs)."""
         n, k, m = c.shape
         product = (self.free.T @ c.reshape(n, k * m)).reshape(self.free.shape[1], k, m)
-        return np.moveaxis(product, 1, 0) * self.active
+        return product.swapaxes(0, 1) * self.active
 
     def _gap(self, a: Array, b: Array) -> Array:
         """Return F' a - R b, which is zero at the optimum."""
-        gap = self.transposed_free(np.moveaxis(a, 0, 1))
+        gap = self.transposed_free(a.swapaxes(0, 1))
         if self.centring is not None:
             gap -= (self.centring.T * b.sum(axis=2))[:, :, None]
         return gap
@@ -209,7 +216,7 @@ class _Dual:
             # The equations of b: (F' V B^-1 V' F + R) b = F' c - v, for c without F.
             b = self._schur(system.transposed_free(self._up(e) + rest) - v)
             e -= self._of_free(b)
-        return np.moveaxis(self._up(e) + rest, 0, 1), b
+        return (self._up(e) + rest).swapaxes(0, 1), b
 
     def apart(self, Z: Array, v: Array) -> State:
         r"""Return the combination of rows for coefficients that change linear predictors by Z.
@@ -224,7 +231,7 @@ class _Dual:
         if self._schur is not None:
             b = self._schur(v - self._system.transposed_free(self._up(e)))
             e += self._of_free(b)
-        return np.moveaxis(-self._up(e), 0, 1), b
+        return (-self._up(e)).swapaxes(0, 1), b
 
     @property
     def singular(self) -> NDArray[np.bool_]:
@@ -241,11 +248,11 @@ class _Dual:
         K, scale, V = self._system.kernel, self._system.scale, self._V
         n, k, m = V.shape[:3]
         if not self._couples:
-            rows = np.moveaxis(V * np.sqrt(scale), 0, -1).reshape(k * m, n)
+            rows = (V * np.sqrt(scale)).transpose(1, 2, 0).reshape(k * m, n)
             B = rows[:, :, None] * K * rows[:, None, :]
         else:
             blocks = np.empty((k, n, m, n, m))
-            T = np.moveaxis(V, 1, 0)
+            T = V.swapaxes(0, 1)
             for r in range(m):
                 for s in range(r, m):
                     product = np.zeros((k, n, n))
@@ -270,10 +277,10 @@ class _Dual:
         """Return B^-1 x, for x of shape (n_rows, n_folds, n_outputs)."""
         n, k, m = x.shape
         if self._couples:
-            sides = np.moveaxis(x, 1, 0).reshape(k, n * m, 1)
-            return np.moveaxis(self._factor(sides).reshape(k, n, m), 1, 0)
-        sides = np.moveaxis(x, 0, -1).reshape(k * m, n, 1)
-        return np.moveaxis(self._factor(sides).reshape(k, m, n), 2, 0)
+            sides = x.swapaxes(0, 1).reshape(k, n * m, 1)
+            return self._factor(sides).reshape(k, n, m).swapaxes(0, 1)
+        sides = x.transpose(1, 2, 0).reshape(k * m, n, 1)
+        return self._factor(sides).reshape(k, m, n).transpose(2, 0, 1)
 
     def _factored_free(self) -> Array | None:
         """Return B^-1 V' F: for each active coefficient of F a column (row, fold, output)."""

@@ -98,8 +98,8 @@ class Kernels:
         k, n, m = a.shape
         W = np.zeros((k, *self._groups.shape))
         h = self._penalty.strength(theta).reshape(self._groups.shape)
-        product = _dense(self._columns.T @ np.moveaxis(a, 0, 1).reshape(n, -1))
-        product = np.moveaxis(product.reshape(-1, k, m), 1, 0)
+        product = _dense(self._columns.T @ a.swapaxes(0, 1).reshape(n, -1))
+        product = product.reshape(-1, k, m).swapaxes(0, 1)
         places = self._rows[:, None], self._outputs
         W[:, *places] = product[:, :, self._outputs] / h[places]
         W[:, self.free_rows] = b
@@ -116,7 +116,7 @@ class Kernels:
     def predict(self, ws: Array) -> Array:
         """Return the linear predictors of coefficients, (row, fold, output)."""
         k, m = len(ws), self._groups.shape[1]
-        W = np.moveaxis(ws.reshape(k, -1, m), 0, 1).reshape(-1, k * m)
+        W = ws.reshape(k, -1, m).swapaxes(0, 1).reshape(-1, k * m)
         return _dense(self.rows @ W).reshape(-1, k, m)
 
     def _total(self, weight: Vector) -> Array:

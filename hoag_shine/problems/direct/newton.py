@@ -13,8 +13,8 @@ the units of the variables, which the norm of a gradient does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,10 +91,17 @@ class Folds:
     def training(self, Z: Array) -> tuple[Vector, Array]:
         """Return each fold's training loss, and its derivatives at the linear predictors."""
         loss, slope = self.loss.value_and_gradient(self.y, Z)
-        # Rows without weight may have a loss that is not finite.
-        weighted = np.where(self.weight > 0.0, self.weight * loss, 0.0)
-        slopes = np.where(self.weight > 0.0, self.weight * slope, 0.0)
-        return np.asarray(weighted.sum(axis=(0, 2))), slopes
+        losses = np.asarray(np.einsum("nkm,nkm->k", self.weight, loss))
+        slopes = self.weight * slope
+        if not (np.isfinite(losses).all() and np.isfinite(slopes.sum())):
+            # Rows without weight may have a loss that is not finite.
+            losses = np.where(self.weight > 0.0, self.weight * loss, 0.0).sum(axis=(0, 2))
+            slopes = np.where(self.weight > 0.0, slopes, 0.0)
+        return losses, slopes
+
+    def curvature(self, Z: Array) -> Array:
+        """Return the second derivatives of the losses, in the loss's own form, without weights."""
+        return self.loss.hessian(self.y, Z)
 
     def objective(self, system: System, state: State) -> Vector:
         """Return each fold's inner objective at a state."""
@@ -142,6 +149,9 @@ class System(Protocol):
 
     def linearise(self, Z: Array, damping: Vector | None = None) -> Linearised:
         """Factorise the Hessians at linear predictors, with something added to the curvatures."""
+
+    def drift(self, state: State, curvature: Array) -> State:
+        """Return minus the gradient's derivative where all log penalties change alike."""
 
     def pull(self, state: State, slopes: Array) -> State:
         """Return minus the gradient, given the derivatives of the training losses."""
@@ -199,15 +209,15 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
         Decrement at which to end; a solve also ends where rounding permits no smaller one.
     """
     k = len(folds)
-    Z, damping = system.predict(state), np.zeros(k)
-    linearised, fresh = system.linearise(Z, damping), True
+    point, damping = _Point.at(system, folds, state), np.zeros(k)
+    linearised, fresh = system.linearise(point.Z, damping), True
     last, progress = np.full(k, np.inf), _Progress(k)
     for n_iter in range(max_iter + 1):
-        losses, slopes = folds.training(Z)
-        if not np.isfinite(slopes).all():
-            return Solved(state, Z, linearised, fresh, np.full(k, np.inf), n_iter)
-        objective = losses + 0.5 * system.stiffness(state, state)
-        force = system.pull(state, slopes)
+        if not np.isfinite(point.slopes).all():
+            infinite = np.full(k, np.inf)
+            return Solved(point.state, point.Z, linearised, fresh, infinite, n_iter)
+        objective = point.losses + 0.5 * system.stiffness(point.state, point.state)
+        force = system.pull(point.state, point.slopes)
         step = linearised.solve(force)
         dZ = system.predict(step)
         decrement = folds.relative(system.work(force, step, dZ), objective)
@@ -215,23 +225,59 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
         # that asks for a new one; with a new factor, it is rounding if the decrement is small.
         slow = ~(decrement <= REUSED_FACTOR_GAIN * last)
         if not fresh and (slow & (decrement > target)).any():
-            linearised, fresh = system.linearise(Z, damping), True
+            linearised, fresh = system.linearise(point.Z, damping), True
             last = np.full(k, np.inf)
             continue
         done = (decrement <= target) | (slow & (decrement <= ROUNDING_DECREMENT))
         done &= damping == 0.0
         if done.all() or n_iter == max_iter or progress.ends(objective, decrement):
             break
-        t = _line_search(system, folds, state, step, Z, dZ)
-        t[done] = 0.0  # a fold that has ended stays where it is
-        state = tuple(x + _by_fold(t, dx) * dx for x, dx in zip(state, step, strict=True))
-        damping = _damped(damping, (t < SHORT_STEP_LENGTH) & ~done, folds, Z, slopes)
-        Z = system.predict(state)
+        t, moved = _line_search(system, folds, point, step, dZ)
+        t[done] = 0.0
+        damping = _damped(damping, (t < SHORT_STEP_LENGTH) & ~done, folds, point)
+        state = tuple(x + _by_fold(t, dx) * dx for x, dx in zip(point.state, step, strict=True))
+        point = (
+            _Point.at(system, folds, state) if moved is None else moved.where(done, point, state)
+        )
         last, fresh = decrement, False
         if damping.any() or not ((decrement <= FROZEN_DECREMENT) | done).all():
-            linearised, fresh = system.linearise(Z, damping), True
+            linearised, fresh = system.linearise(point.Z, damping), True
     decrement = np.where((damping == 0.0) & np.isfinite(decrement), decrement, np.inf)
-    return Solved(state, Z, linearised, fresh and not damping.any(), decrement, n_iter)
+    fresh = fresh and not damping.any()
+    return Solved(point.state, point.Z, linearised, fresh, decrement, n_iter)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A state, its linear predictors, and the training losses with their derivatives there."""
+
+    state: State
+    Z: Array
+    losses: Vector
+    slopes: Array
+
+    @classmethod
+    def at(cls, system: System, folds: Folds, state: State) -> Self:
+        Z = system.predict(state)
+        return cls(state, Z, *folds.training(Z))
+
+    def moved(self, folds: Folds, dZ: Array) -> Self:
+        """Return the point after a whole step, without its state."""
+        Z = self.Z + dZ
+        losses, slopes = folds.training(Z)
+        return replace(self, Z=Z, losses=losses, slopes=slopes)
+
+    def where(self, stays: NDArray[np.bool_], other: Self, state: State) -> Self:
+        """Return the point with its state; folds that stay are taken from another point."""
+        if not stays.any():
+            return replace(self, state=state)
+        by_row = stays[:, None]
+        Z, slopes = (
+            np.where(by_row, a, b) for a, b in ((other.Z, self.Z), (other.slopes, self.slopes))
+        )
+        return replace(
+            self, state=state, Z=Z, losses=np.where(stays, other.losses, self.losses), slopes=slopes
+        )
 
 
 class _Progress:
@@ -251,9 +297,7 @@ class _Progress:
         return self._idle == MAX_IDLE_NEWTON_STEPS
 
 
-def _damped(
-    damping: Vector, short: NDArray[np.bool_], folds: Folds, Z: Array, slopes: Array
-) -> Vector:
+def _damped(damping: Vector, short: NDArray[np.bool_], folds: Folds, point: _Point) -> Vector:
     """Return what is to be added to the second derivatives of the losses.
 
     A loss that grows linearly has no curvature far from its minimum, and a Newton step from there
@@ -263,8 +307,8 @@ def _damped(
     """
     if not (short.any() or damping.any()):
         return damping
-    size = (folds.weight * (1.0 + np.abs(Z))).sum(axis=(0, 2))
-    unit = np.abs(slopes).sum(axis=(0, 2)) / np.maximum(size, SMALLEST_NORMAL)
+    size = (folds.weight * (1.0 + np.abs(point.Z))).sum(axis=(0, 2))
+    unit = np.abs(point.slopes).sum(axis=(0, 2)) / np.maximum(size, SMALLEST_NORMAL)
     more = np.maximum(10.0 * damping, 1e-2 * unit)
     less = np.where(damping > 1e-6 * unit, 0.1 * damping, 0.0)
     return np.where(short, more, less)
@@ -275,8 +319,8 @@ def _by_fold(t: Vector, like: Array) -> Array:
 
 
 def _line_search(
-    system: System, folds: Folds, state: State, step: State, Z: Array, dZ: Array
-) -> Vector:
+    system: System, folds: Folds, point: _Point, step: State, dZ: Array
+) -> tuple[Vector, _Point | None]:
     r"""Return each fold's length of a step, near the minimum along it.
 
     The objective is convex, so that its slope along the step rises, and a length is too long where
@@ -284,43 +328,88 @@ def _line_search(
     rounding. A length is accepted where the size of the slope is at most half of that at the start
     and the objective has not risen by more than its last digits. Otherwise the bracket is narrowed,
     by a secant where that makes progress.
+
+    If all folds take the whole step, the point that it leads to is returned, too.
     """
-    t = np.ones(len(folds))
-    # In the metric of the penalty, the slope is linear in the length.
-    constant, linear = system.stiffness(state, step), system.stiffness(step, step)
-    losses, slopes = folds.training(Z)
-    slope = np.einsum("nkm,nkm->k", slopes, dZ) + constant
-    highest = losses + OBJECTIVE_RESOLUTION * (losses + system.stiffness(state, state))
-    low, high = np.zeros_like(t), np.full_like(t, np.inf)
-    at_low, at_high = slope.copy(), np.full_like(t, np.inf)
+    line = _Line.of(system, point, step, dZ)
+    t, everywhere = np.ones(len(folds)), np.arange(len(folds))
+    moved = point.moved(folds, dZ)
+    along, risen = line.after(t, everywhere, moved.losses, moved.slopes, dZ)
     # Where the slope is not negative, the step is rounding: it is made if the objective does not
     # rise.
-    idle = np.flatnonzero(~(slope < 0.0))
-    if idle.size:
-        moved, _ = folds.some(idle).training(Z[:, idle] + dZ[:, idle])
-        rise = constant[idle] + 0.5 * linear[idle]
-        t[idle[~(moved + rise <= highest[idle])]] = 0.0
-    searching = np.flatnonzero(slope < 0.0)
+    downhill = line.slope < 0.0
+    t[~downhill & risen] = 0.0
+    too_long = downhill & line.too_long(along, risen, everywhere)
+    too_short = downhill & line.too_short(along, everywhere)
+    searching = np.flatnonzero(too_long | too_short)
+    if not searching.size:
+        # Where the step is larger than the predictors that it leads to, their sum has lost digits:
+        # they must be computed from the state.
+        exact = t.all() and np.abs(dZ).max(initial=0.0) <= np.abs(moved.Z).max(initial=0.0)
+        return t, moved if exact else None
+    low, high = np.where(too_short, 1.0, 0.0), np.where(too_long, 1.0, np.inf)
+    at_low = np.where(too_short, along, line.slope)
+    at_high = np.where(too_long, along, np.inf)
     for _ in range(MAX_TRIAL_LENGTHS):
-        if not searching.size:
-            break
-        now = t[searching]
-        moved = Z[:, searching] + now[:, None] * dZ[:, searching]
-        losses, slopes = folds.some(searching).training(moved)
-        along = np.einsum("nkm,nkm->k", slopes, dZ[:, searching])
-        along += constant[searching] + now * linear[searching]
-        bad = ~np.isfinite(along)
-        along[bad] = np.inf
-        size = FLAT_SLOPE_SHARE * np.abs(slope[searching])
-        rise = now * constant[searching] + 0.5 * now * now * linear[searching]
-        too_long = (along > size) | ((along > 0.0) & ~(losses + rise <= highest[searching]))
-        too_short = along < -size
-        low[searching[too_short]], at_low[searching[too_short]] = now[too_short], along[too_short]
-        high[searching[too_long]], at_high[searching[too_long]] = now[too_long], along[too_long]
-        searching = searching[too_long | too_short]
         t[searching] = _between(*(a[searching] for a in (low, high, at_low, at_high)))
+        now, dz = t[searching], dZ[:, searching]
+        tried = folds.some(searching).training(point.Z[:, searching] + now[:, None] * dz)
+        along, risen = line.after(now, searching, *tried, dz)
+        long, short = line.too_long(along, risen, searching), line.too_short(along, searching)
+        low[searching[short]], at_low[searching[short]] = now[short], along[short]
+        high[searching[long]], at_high[searching[long]] = now[long], along[long]
+        searching = searching[long | short]
+        if not searching.size:
+            return t, None
     t[searching] = low[searching]
-    return t
+    return t, None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The objectives of the folds along a step.
+
+    Attributes
+    ----------
+    constant, linear : ndarray of shape (n_folds,)
+        The penalty's part of the slope is ``constant + t * linear`` at length t.
+    slope : ndarray of shape (n_folds,)
+        At length zero.
+    highest : ndarray of shape (n_folds,)
+        The objective at length zero, plus its rounding, without the penalty there.
+    """
+
+    constant: Vector
+    linear: Vector
+    slope: Vector
+    highest: Vector
+
+    @classmethod
+    def of(cls, system: System, point: _Point, step: State, dZ: Array) -> Self:
+        constant = system.stiffness(point.state, step)
+        slope = np.einsum("nkm,nkm->k", point.slopes, dZ) + constant
+        size = point.losses + system.stiffness(point.state, point.state)
+        highest = point.losses + OBJECTIVE_RESOLUTION * size
+        return cls(constant, system.stiffness(step, step), slope, highest)
+
+    def after(
+        self, t: Vector, chosen: NDArray[np.intp], losses: Vector, slopes: Array, dZ: Array
+    ) -> tuple[Vector, NDArray[np.bool_]]:
+        """Return the slopes of some folds at lengths t, and whether their objectives have risen."""
+        constant, linear = self.constant[chosen], self.linear[chosen]
+        along = np.einsum("nkm,nkm->k", slopes, dZ) + constant + t * linear
+        rise = t * constant + 0.5 * t * t * linear
+        return np.where(np.isfinite(along), along, np.inf), ~(losses + rise <= self.highest[chosen])
+
+    def too_long(
+        self, along: Vector, risen: NDArray[np.bool_], chosen: NDArray[np.intp]
+    ) -> NDArray[np.bool_]:
+        return np.asarray(
+            (along > FLAT_SLOPE_SHARE * np.abs(self.slope[chosen])) | ((along > 0.0) & risen)
+        )
+
+    def too_short(self, along: Vector, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return np.asarray(along < -FLAT_SLOPE_SHARE * np.abs(self.slope[chosen]))
 
 
 def _between(low: Vector, high: Vector, at_low: Vector, at_high: Vector) -> Vector:

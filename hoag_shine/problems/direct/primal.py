@@ -129,7 +129,7 @@ class PrimalSystem:
 
     def predict(self, state: State) -> Array:
         (W,) = state
-        columns = np.moveaxis(W, 0, 1).reshape(W.shape[1], -1)
+        columns = W.swapaxes(0, 1).reshape(W.shape[1], -1)
         return np.asarray((self.design.rows @ columns).reshape(-1, len(W), W.shape[2]))
 
     def pull(self, state: State, slopes: Array) -> State:
@@ -149,22 +149,24 @@ class PrimalSystem:
         added = 0.0 if damping is None else damping[:, None]
         return self._coupled(Z, added) if self.folds.loss.couples else self._each(Z, added)
 
-    def remainder(self, force: State, state: State, Z: Array) -> State:
-        """Return the residual of the equations: a force minus the Hessian at Z times a state."""
+    def drift(self, state: State, curvature: Array) -> State:
+        return (-(self.penalty * state[0]),)
+
+    def remainder(self, force: State, state: State, curvature: Array) -> State:
+        """Return the residual of the equations: a force minus the Hessian times a state."""
         loss, weight = self.folds.loss, self.folds.weight
-        curvature = loss.hessian(self.folds.y, Z)
         slopes = weight * loss.hessian_product(curvature, self.predict(state))
         return (force[0] - self._transposed(slopes) - self._stretched(state[0]),)
 
-    def unmoved(self, force: State, step: State, Z: Array, slopes: Array) -> Vector:
+    def unmoved(self, rest: State, force: State, slopes: Array) -> Vector:
         """Return the largest share of the gradient that a step leaves where there is no penalty.
 
-        As a share of the sum of the sizes of the gradient's terms.
+        As a share of the sum of the sizes of the gradient's terms; ``rest`` is the residual of the
+        step.
         """
         free = self.active & (self.penalty == 0.0)
-        (rest,) = self.remainder(force, step, Z)
-        terms = np.moveaxis(self._sums(np.abs(self.design.rows), np.abs(slopes)), 1, 0)
-        return largest_share(np.abs(rest) * free, terms)
+        terms = self._sums(np.abs(self.design.rows), np.abs(slopes)).swapaxes(0, 1)
+        return largest_share(np.abs(rest[0]) * free, terms)
 
     @staticmethod
     def _sums(rows: Array, slopes: Array) -> Array:
@@ -188,14 +190,14 @@ class PrimalSystem:
         """
         (W,), rows = state, np.abs(self.design.rows)
         loss, folds = self.folds.loss, self.folds
-        sizes = (rows @ np.moveaxis(np.abs(W), 0, 1).reshape(W.shape[1], -1)).reshape(slopes.shape)
-        curvature = loss.hessian(folds.y, self.predict(state))
+        sizes = (rows @ np.abs(W).swapaxes(0, 1).reshape(W.shape[1], -1)).reshape(slopes.shape)
+        curvature = folds.curvature(self.predict(state))
         moved = np.abs(_weighted(folds.weight, loss.hessian_product(curvature, sizes)))
-        terms = np.moveaxis(self._sums(rows, np.abs(slopes) + moved), 1, 0)
+        terms = self._sums(rows, np.abs(slopes) + moved).swapaxes(0, 1)
         return (less_rounding(force[0], terms + np.abs(self._stretched(W))),)
 
     def _transposed(self, slopes: Array) -> Array:
-        return np.moveaxis(self._sums(self.design.rows, slopes), 1, 0) * self.active
+        return self._sums(self.design.rows, slopes).swapaxes(0, 1) * self.active
 
     def _stretched(self, W: Array) -> Array:
         """Return what penalty and centring make of coefficients."""
@@ -208,8 +210,8 @@ class PrimalSystem:
         """Factorise the Hessians of the outputs, of which each has its own."""
         d, m = self.penalty.shape
         loss, weight = self.folds.loss, self.folds.weight
-        D = _weighted(weight, loss.hessian(self.folds.y, Z) + added)
-        # Several targets of least squares under one penalty share one Hessian.
+        D = _weighted(weight, self.folds.curvature(Z) + added)
+        # Least squares of several targets under one penalty have one Hessian.
         alike = loss.quadratic and weight.shape[2] == 1 and np.ptp(self.penalty, axis=1).max() == 0
         outputs = 1 if alike else m
         H = self.design.gram(D[:, :, :outputs].reshape(len(D), -1))
@@ -218,10 +220,10 @@ class PrimalSystem:
         k = len(self.folds)
 
         def pack(force: Array) -> Array:
-            return force if alike else np.moveaxis(force, 2, 1).reshape(k * m, d, 1)
+            return force if alike else force.swapaxes(1, 2).reshape(k * m, d, 1)
 
         def unpack(x: Array) -> Array:
-            return x if alike else np.moveaxis(x.reshape(k, m, d), 1, 2)
+            return x if alike else x.reshape(k, m, d).swapaxes(1, 2)
 
         return _Primal(Factorised(H), pack, unpack, diagonals, k)
 
@@ -229,9 +231,7 @@ class PrimalSystem:
         """Factorise the Hessians of all outputs together."""
         (d, m), k = self.penalty.shape, len(self.folds)
         loss, weight = self.folds.loss, self.folds.weight
-        curvature = loss.hessian(self.folds.y, Z)
-        # The block of outputs b and c is X' diag(s l_bc) X, with the loss's second derivatives
-        # l_bc, which are symmetric.
+        curvature = self.folds.curvature(Z)
         H: Any = np.empty((k, d, m, d, m))
         for c in range(m):
             unit = np.broadcast_to(np.eye(m)[c], Z.shape)

@@ -66,6 +66,9 @@ MAX_CORRECTION_STEPS = 4
 # Steps of refinement of an adjoint by the factor of the step before.
 # Why: the factor is off by about the root of the decrement, so that three steps reach rounding.
 ADJOINT_REFINEMENTS = 3
+# Most thetas whose solutions are remembered, so that others may start from the nearest.
+# Why: by judgement; WORKSPACE_NUMBERS bounds their memory in any case.
+MAX_REMEMBERED_SOLUTIONS = 16
 # Decrement, in units of the objective, at which a fold's solution is near enough to be the start of
 # all folds.
 # Why: by judgement; folds differ by more than that.
@@ -136,6 +139,40 @@ class DirectSolution:
     n_iter: int
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The folds' solutions at some theta, for others to start from.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_hyperparameters,)
+    state : State
+    tangent : State
+        The state's derivative where all entries of theta change alike.
+    """
+
+    theta: Vector
+    state: State
+    tangent: State
+
+    def towards(self, theta: Vector, *, dual: bool) -> list[State]:
+        """Return guesses of the solutions at another theta.
+
+        The same solutions; along the tangent, the whole way and half of it; and with more columns
+        than rows, the same coefficients.
+        """
+        change = float(np.mean(theta - self.theta))
+        pairs = list(zip(self.state, self.tangent, strict=True))
+        starts: list[State] = [self.state]
+        starts += [tuple(x + t * dx for x, dx in pairs) for t in (0.5 * change, change)]
+        if dual:
+            # Where penalties are weak, the coefficients hardly change with them, and the variables
+            # of the samples change in proportion.
+            a, b = self.state
+            starts.append((a * np.exp(change), b))
+        return starts
+
+
 class DirectProblems:
     """The folds of a penalised linear model.
 
@@ -167,7 +204,8 @@ class DirectProblems:
         self._weight, self._held_out = weight, held_out
         self._groups = penalty.groups.reshape(-1, y.shape[1])
         self._active = self._groups != FIXED
-        self._states: dict[int, tuple[State, Vector | None]] = {}
+        self._starts: dict[int, State] = {}
+        self._known: dict[int, list[_Known]] = {}
         self._kernels: Kernels | None = None
         self._design: Design | None = None
         if prefers_dual(sizes.n_train, self._groups):
@@ -241,7 +279,8 @@ class DirectProblems:
 
     def forget(self) -> None:
         """Have the next solve start without what earlier ones have found."""
-        self._states.clear()
+        self._starts.clear()
+        self._known.clear()
 
     def start(self, ws: Sequence[Vector]) -> None:
         """Have the next solve begin at some variables."""
@@ -249,7 +288,7 @@ class DirectProblems:
             return  # the variables of the samples do not follow from the coefficients
         assert self._design is not None
         W = self._design.centred(np.stack(ws).reshape(len(ws), -1, self.y.shape[2]))
-        self._states = {chunk.start: ((W[chunk].copy(),), None) for chunk in self.chunks()}
+        self._starts = {chunk.start: (W[chunk].copy(),) for chunk in self.chunks()}
 
     def _order(self) -> int:
         """Return the order of the matrices that are factorised."""
@@ -264,44 +303,57 @@ class DirectProblems:
             (lambda: self._common(folds, theta, max_iter), NEAR_DECREMENT),
             (system.zero, TARGET_DECREMENT),
         ]
-        if known := self._states.pop(chunk.start, None):
-            starts.insert(0, (lambda: self._moved(system, folds, theta, *known), NEAR_DECREMENT))
+        known = self._known.setdefault(chunk.start, [])
+        if given := self._starts.pop(chunk.start, None):
+            starts.insert(0, (lambda: given, NEAR_DECREMENT))
+        elif known:
+            starts.insert(
+                0, (lambda: self._predicted_start(system, folds, theta, known), NEAR_DECREMENT)
+            )
         best: DirectSolution | None = None
         # A limit of fewer steps than usual says that earlier solves have failed: one start, then.
         for start, target in starts[: None if max_iter >= MAX_NEWTON_STEPS else 1]:
             solved = solve(system, folds, start(), max_iter, target)
             self.n_passes += 1.5 * solved.n_iter
             corrections = MAX_CORRECTION_STEPS if solved.n_iter < max_iter else 0
-            state, solution = self._finished(system, folds, solved, theta, corrections)
+            found, solution = self._finished(system, folds, solved, theta, corrections)
             if best is None or solution.errors.sum() < best.errors.sum():
                 best = solution
             accurate = solution.errors <= ACCURATE_SHARE * np.abs(solution.values)
             if (solution.converged | accurate).all():
-                self._states[chunk.start] = state, theta
+                known.append(found)
+                del known[: -self._n_remembered]
                 return solution
+        known.clear()
         assert best is not None
         return best
 
-    def _moved(
+    @property
+    def _n_remembered(self) -> int:
+        """Number of thetas whose solutions are remembered, for others to start from."""
+        numbers = self.n_folds * self._groups.size
+        if self._kernels is not None:
+            numbers += self.n_folds * self.y.size
+        return int(np.clip(WORKSPACE_NUMBERS // (2 * numbers), 1, MAX_REMEMBERED_SOLUTIONS))
+
+    def _predicted_start(
         self,
         system: PrimalSystem | DualSystem,
         folds: Folds,
         theta: Vector,
-        state: State,
-        last: Vector | None,
+        known: Sequence[_Known],
     ) -> State:
-        """Return the start of folds that were solved at another theta.
+        """Return the start of folds that were solved at other thetas.
 
-        Where penalties are weak, the coefficients hardly change with them, and the variables of the
-        samples change in proportion; where penalties are strong, these variables hardly change.
-        Each fold takes the start with the lower objective.
+        Of the guesses that the nearest theta offers, each fold takes the one with the lowest
+        objective.
         """
-        if last is None or self._kernels is None:
-            return state
-        a, b = state
-        scaled = a * np.exp(np.mean(theta - last)), b
-        better = folds.objective(system, scaled) < folds.objective(system, state)
-        return np.where(better[:, None, None], scaled[0], a), b
+        nearest = min(known, key=lambda one: float(np.abs(theta - one.theta).max()))
+        starts = nearest.towards(theta, dual=self._kernels is not None)
+        objectives = np.array([folds.objective(system, state) for state in starts])
+        lowest = np.nan_to_num(objectives, nan=np.inf).argmin(axis=0)
+        each = np.arange(len(folds))
+        return tuple(np.stack(parts)[lowest, each] for parts in zip(*starts, strict=True))
 
     def _common(self, folds: Folds, theta: Vector, max_iter: int) -> State:
         """Return the start of folds not solved before: the solution for their mean weights.
@@ -354,7 +406,7 @@ class DirectProblems:
         solved: Solved,
         theta: Vector,
         corrections: int,
-    ) -> tuple[State, DirectSolution]:
+    ) -> tuple[_Known, DirectSolution]:
         """Polish a solution, and return it with its held-out loss, hypergradient and their errors.
 
         1. A few steps with the last factor, whose linear predictors are products with X.
@@ -362,36 +414,36 @@ class DirectProblems:
         3. Errors: what another step would change, bounds by the penalty where the factor is poor,
            and infinity where even these do not hold.
         """
-        state, Z = solved.state, solved.Z
+        state = solved.state
         linearised: Any = solved.linearised
         if not (solved.fresh or self.loss.quadratic):
-            linearised = system.linearise(Z)
+            linearised = system.linearise(solved.Z)
         last = np.full(len(folds), np.inf)
         for i in range(corrections + 1):
             ws = self._expanded(state, theta)
             Z = self._predicted(ws, system, state)
-            values, U = folds.outer(Z)
             losses, slopes = folds.training(Z)
             objective = losses + 0.5 * system.stiffness(state, state)
             force = system.pull(state, slopes)
             step = linearised.solve(force)
             dZ = system.predict(step)
             decrement = folds.relative(system.work(force, step, dZ), objective)
-            changes = np.einsum("nkm,nkm->k", U, dZ)  # of the held-out losses, by one more step
             done = (decrement <= TARGET_DECREMENT) | ~(decrement < last)
             if done.all() or i == corrections:
                 break
             last = decrement
             state = tuple(x + dx for x, dx in zip(state, step, strict=True))
-        load = system.load(U)
+        values, U = folds.outer(Z)
+        changes = np.einsum("nkm,nkm->k", U, dZ)
+        load, curvature = system.load(U), folds.curvature(Z)
         adjoint = linearised.solve(load)
         # The factor is that of the step before, which a few steps of iterative refinement make up
         # for (Higham, Accuracy and Stability of Numerical Algorithms, chapter 12).
         for _ in range(ADJOINT_REFINEMENTS):
-            rest = system.remainder(load, adjoint, Z)
+            rest = system.remainder(load, adjoint, curvature)
             adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
         qs = self._expanded(adjoint, theta)
-        rest = system.remainder(load, adjoint, Z)
+        rest = system.remainder(load, adjoint, curvature)
         hypergradients = self._cross(ws, theta, qs)
         correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
         h = self.penalty.strength(theta)
@@ -408,7 +460,8 @@ class DirectProblems:
         # A factor that leaves more than a share of what it should have solved is not relied on.
         # Then, too, the penalty alone bounds the error: in its norm, no solution is farther away
         # than the gradient is long in the inverse of that norm.
-        again = system.predict(linearised.solve(system.remainder(force, step, Z)))
+        missed = system.remainder(force, step, curvature)
+        again = system.predict(linearised.solve(missed))
         left = np.abs(np.einsum("nkm,nkm->k", U, again))
         poor = linearised.singular | ~(
             left <= UNSOLVED_SHARE * np.abs(changes) + SUM_ROUNDING * np.abs(values)
@@ -416,7 +469,7 @@ class DirectProblems:
         errors += np.where(poor, left + system.length(force) * system.length(load), 0.0)
         # Coefficients without penalty and without curvature do not move, though their gradient may
         # not be zero. Such a gradient makes the error unknown.
-        left = system.unmoved(force, step, Z, slopes)
+        left = system.unmoved(missed, force, slopes)
         # Nor does a step say how far away a solution is that it does not lead to. The objective is
         # strongly convex in the norm of the penalty, so that it cannot fall by more than half of
         # the gradient's square in the inverse of that norm (Boyd and Vandenberghe, section 9.1.2).
@@ -436,7 +489,8 @@ class DirectProblems:
             <= (1.0 + UNSOLVED_DECREMENT) * folds.training(np.zeros_like(Z))[0] + SMALLEST_NORMAL
         )
         errors, bounds = (np.where(unknown, np.inf, a) for a in (errors, bounds))
-        return state, DirectSolution(
+        tangent = linearised.solve(system.drift(state, curvature))
+        return _Known(theta, state, tangent), DirectSolution(
             ws=ws,
             values=values,
             errors=errors,
@@ -478,7 +532,7 @@ class DirectProblems:
         k, m = len(ws), self.y.shape[2]
         rows: Any = (self._design or self._kernels).rows  # type: ignore[union-attr]
         G = (rows.T @ slopes.reshape(len(slopes), -1)).reshape(-1, k, m)
-        G = np.moveaxis(G, 1, 0)
+        G = G.swapaxes(0, 1)
         if self._design is not None:
             G = self._design.transposed(G, 1.0)
         G = G * self._active
