@@ -370,7 +370,8 @@ def _lowest(left: Evaluation, right: Evaluation) -> tuple[float, float]:
     a, width = _at(left), _at(right) - _at(left)
     value, rise = float(left.value), float(right.value - left.value)
     d0, d1 = _slope(left) * width, _slope(right) * width
-    # f(t) = value + d0 t + c t^2 + e t^3
+    # Hermite: f(t) = left.value + d0 t + c t**2 + e t**3 for t from 0 to 1; its slope vanishes
+    # where d0 + 2 c t + 3 e t**2 does.
     c, e = 3.0 * rise - 2.0 * d0 - d1, d0 + d1 - 2.0 * rise
     places = [0.0, 1.0, *_minimum_inside(d0, c, e)]
     values = [value + t * (d0 + t * (c + t * e)) for t in places]

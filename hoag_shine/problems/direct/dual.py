@@ -104,24 +104,25 @@ class DualSystem:
         return np.asarray(inner)
 
     def drift(self, state: State, curvature: Array) -> State:
-        # Kernels shrink by the common factor, and with them the predictors.
+        # K is divided by the common factor of the penalties, and so are the predictors K a.
         k, (q, m) = len(self.folds), self.active.shape
         shrunk = self.times_kernel(state[0].swapaxes(0, 1))
         return self._curved(curvature, shrunk), np.zeros((k, q, m))
 
     def remainder(self, force: State, state: State, curvature: Array) -> State:
-        """Return what the equations at given curvatures, times a state, leave of a force."""
+        """Return the residual of the equations: a force minus their left side for a state."""
         (u, v), c = force, state[0].swapaxes(0, 1)
         return u - c - self._curved(curvature, self.predict(state)), v - self._gap(*state)
 
     def _curved(self, curvature: Array, dZ: Array) -> Array:
-        """Return how the derivatives of the training losses change with linear predictors."""
+        """Return the change of the training losses' derivatives with the linear predictors."""
         return self.folds.weight * self.folds.loss.hessian_product(curvature, dZ)
 
     def unmoved(self, rest: State, force: State, slopes: Array) -> Vector:
-        """Return what a step leaves of the gradient where there is no penalty, of its terms.
+        """Return the largest share of the gradient that a step leaves where there is no penalty.
 
-        ``rest`` is what the step leaves of the force.
+        As a share of the sum of the sizes of the gradient's terms; ``rest`` is the residual of the
+        step.
         """
         k, (q, m) = len(self.folds), self.active.shape
         sizes = np.abs(slopes) + np.abs(force[0])
@@ -134,7 +135,7 @@ class DualSystem:
         return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
     def significant(self, force: State, state: State, slopes: Array) -> State:
-        """Return a force less what may be rounding of the terms that it is the sum of."""
+        """Return a force, reduced by what may be rounding of the terms that it is the sum of."""
         terms = np.abs(slopes) + np.abs(state[0].swapaxes(0, 1))
         return less_rounding(force[0], terms), force[1]
 

@@ -100,7 +100,7 @@ class Folds:
         return losses, slopes
 
     def curvature(self, Z: Array) -> Array:
-        """Return the second derivatives of the losses, not weighted, as the loss has them."""
+        """Return the second derivatives of the losses, in the loss's own form, without weights."""
         return self.loss.hessian(self.y, Z)
 
     def objective(self, system: System, state: State) -> Vector:
@@ -268,7 +268,7 @@ class _Point:
         return replace(self, Z=Z, losses=losses, slopes=slopes)
 
     def where(self, stays: NDArray[np.bool_], other: Self, state: State) -> Self:
-        """Return the point, at its state, of whose folds some stay where another has them."""
+        """Return the point with its state; folds that stay are taken from another point."""
         if not stays.any():
             return replace(self, state=state)
         by_row = stays[:, None]
@@ -324,25 +324,27 @@ def _line_search(
     r"""Return each fold's length of a step, near the minimum along it.
 
     The objective is convex, so that its slope along the step rises, and a length is too long where
-    the slope is positive: no value is needed, whose differences would be rounding near the minimum.
-    A length is accepted where the slope has lost at least half of its size without having become
-    larger than that on the other side, and the objective has not risen by more than its last
-    digits. Otherwise the bracket is narrowed, by a secant where that makes progress.
+    the slope is positive. Values are not compared, since near the minimum their differences are
+    rounding. A length is accepted where the size of the slope is at most half of that at the start
+    and the objective has not risen by more than its last digits. Otherwise the bracket is narrowed,
+    by a secant where that makes progress.
 
-    Where all folds take the whole step, the point that it leads to is returned, too.
+    If all folds take the whole step, the point that it leads to is returned, too.
     """
     line = _Line.of(system, point, step, dZ)
     t, everywhere = np.ones(len(folds)), np.arange(len(folds))
     moved = point.moved(folds, dZ)
     along, risen = line.after(t, everywhere, moved.losses, moved.slopes, dZ)
-    # Where even the model expects nothing, a step is rounding: it is made if it does no harm.
+    # Where the slope is not negative, the step is rounding: it is made if the objective does not
+    # rise.
     downhill = line.slope < 0.0
     t[~downhill & risen] = 0.0
     too_long = downhill & line.too_long(along, risen, everywhere)
     too_short = downhill & line.too_short(along, everywhere)
     searching = np.flatnonzero(too_long | too_short)
     if not searching.size:
-        # A sum of steps that are larger than what it leads to has lost digits.
+        # Where the step is larger than the predictors that it leads to, their sum has lost digits:
+        # they must be computed from the state.
         exact = t.all() and np.abs(dZ).max(initial=0.0) <= np.abs(moved.Z).max(initial=0.0)
         return t, moved if exact else None
     low, high = np.where(too_short, 1.0, 0.0), np.where(too_long, 1.0, np.inf)
@@ -370,11 +372,11 @@ class _Line:
     Attributes
     ----------
     constant, linear : ndarray of shape (n_folds,)
-        In the metric of the penalty, the slope is linear in the length.
+        The penalty's part of the slope is ``constant + t * linear`` at length t.
     slope : ndarray of shape (n_folds,)
         At length zero.
     highest : ndarray of shape (n_folds,)
-        What the objective is at length zero, but for rounding, less the penalty there.
+        The objective at length zero, plus its rounding, without the penalty there.
     """
 
     constant: Vector

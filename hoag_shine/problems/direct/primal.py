@@ -153,15 +153,16 @@ class PrimalSystem:
         return (-(self.penalty * state[0]),)
 
     def remainder(self, force: State, state: State, curvature: Array) -> State:
-        """Return what the Hessian at given curvatures, times a state, leaves of a force."""
+        """Return the residual of the equations: a force minus the Hessian times a state."""
         loss, weight = self.folds.loss, self.folds.weight
         slopes = weight * loss.hessian_product(curvature, self.predict(state))
         return (force[0] - self._transposed(slopes) - self._stretched(state[0]),)
 
     def unmoved(self, rest: State, force: State, slopes: Array) -> Vector:
-        """Return what a step leaves of the gradient where there is no penalty, of its terms.
+        """Return the largest share of the gradient that a step leaves where there is no penalty.
 
-        ``rest`` is what the step leaves of the force.
+        As a share of the sum of the sizes of the gradient's terms; ``rest`` is the residual of the
+        step.
         """
         free = self.active & (self.penalty == 0.0)
         terms = self._sums(np.abs(self.design.rows), np.abs(slopes)).swapaxes(0, 1)

@@ -66,8 +66,8 @@ MAX_CORRECTION_STEPS = 4
 # Steps of refinement of an adjoint by the factor of the step before.
 # Why: the factor is off by about the root of the decrement, so that three steps reach rounding.
 ADJOINT_REFINEMENTS = 3
-# Most thetas whose solutions are remembered, so that others start from the nearest.
-# Why: a search has 10 to 15 evaluations, looks included.
+# Most thetas whose solutions are remembered, so that others may start from the nearest.
+# Why: by judgement; WORKSPACE_NUMBERS bounds their memory in any case.
 MAX_REMEMBERED_SOLUTIONS = 16
 # Decrement, in units of the objective, at which a fold's solution is near enough to be the start of
 # all folds.
@@ -156,13 +156,18 @@ class _Known:
     tangent: State
 
     def towards(self, theta: Vector, *, dual: bool) -> list[State]:
-        """Return what the solutions at another theta may be near to."""
+        """Return guesses of the solutions at another theta.
+
+        The same solutions; along the tangent, the whole way and half of it; and with more columns
+        than rows, the same coefficients.
+        """
         change = float(np.mean(theta - self.theta))
         pairs = list(zip(self.state, self.tangent, strict=True))
         starts: list[State] = [self.state]
         starts += [tuple(x + t * dx for x, dx in pairs) for t in (0.5 * change, change)]
         if dual:
-            # The same coefficients: those of weak penalties change little.
+            # Where penalties are weak, the coefficients hardly change with them, and the variables
+            # of the samples change in proportion.
             a, b = self.state
             starts.append((a * np.exp(change), b))
         return starts
@@ -273,7 +278,7 @@ class DirectProblems:
         )
 
     def forget(self) -> None:
-        """Have the next solve begin anew."""
+        """Have the next solve start without what earlier ones have found."""
         self._starts.clear()
         self._known.clear()
 
@@ -325,7 +330,7 @@ class DirectProblems:
 
     @property
     def _n_remembered(self) -> int:
-        """Of how many thetas the solutions are remembered, for others to start from."""
+        """Number of thetas whose solutions are remembered, for others to start from."""
         numbers = self.n_folds * self._groups.size
         if self._kernels is not None:
             numbers += self.n_folds * self.y.size
@@ -338,10 +343,10 @@ class DirectProblems:
         theta: Vector,
         known: Sequence[_Known],
     ) -> State:
-        """Return where folds begin that were solved at other thetas: near the nearest of these.
+        """Return the start of folds that were solved at other thetas.
 
-        Of a fold's solution there, of what its tangent leads to, and of what the same coefficients
-        would be, a fold takes that of the lowest objective.
+        Of the guesses that the nearest theta offers, each fold takes the one with the lowest
+        objective.
         """
         nearest = min(known, key=lambda one: float(np.abs(theta - one.theta).max()))
         starts = nearest.towards(theta, dual=self._kernels is not None)
@@ -402,6 +407,13 @@ class DirectProblems:
         theta: Vector,
         corrections: int,
     ) -> tuple[_Known, DirectSolution]:
+        """Polish a solution, and return it with its held-out loss, hypergradient and their errors.
+
+        1. A few steps with the last factor, whose linear predictors are products with X.
+        2. The adjoint by the same factor, refined, and the hypergradient.
+        3. Errors: what another step would change, bounds by the penalty where the factor is poor,
+           and infinity where even these do not hold.
+        """
         state = solved.state
         linearised: Any = solved.linearised
         if not (solved.fresh or self.loss.quadratic):
@@ -425,7 +437,8 @@ class DirectProblems:
         changes = np.einsum("nkm,nkm->k", U, dZ)
         load, curvature = system.load(U), folds.curvature(Z)
         adjoint = linearised.solve(load)
-        # The factor is that of the step before: a few steps of refinement make up for that.
+        # The factor is that of the step before, which a few steps of iterative refinement make up
+        # for (Higham, Accuracy and Stability of Numerical Algorithms, chapter 12).
         for _ in range(ADJOINT_REFINEMENTS):
             rest = system.remainder(load, adjoint, curvature)
             adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
@@ -444,8 +457,9 @@ class DirectProblems:
         reach = np.sqrt((h * ws * ws).sum(axis=1)) * system.length(rest)
         bounds += np.where(linearised.singular, reach, 0.0)
         errors = np.abs(changes) + SUM_ROUNDING * np.abs(values) + linearised.ignored(force, load)
-        # A factor that leaves more than a part of what it should have solved is known by the
-        # penalty alone, too: no solution is farther away in its norm than the gradient is long.
+        # A factor that leaves more than a share of what it should have solved is not relied on.
+        # Then, too, the penalty alone bounds the error: in its norm, no solution is farther away
+        # than the gradient is long in the inverse of that norm.
         missed = system.remainder(force, step, curvature)
         again = system.predict(linearised.solve(missed))
         left = np.abs(np.einsum("nkm,nkm->k", U, again))
@@ -453,12 +467,12 @@ class DirectProblems:
             left <= UNSOLVED_SHARE * np.abs(changes) + SUM_ROUNDING * np.abs(values)
         )
         errors += np.where(poor, left + system.length(force) * system.length(load), 0.0)
-        # Unpenalised coefficients that the curvature says nothing of do not move, wherever they
-        # should: what is not known is not believed.
+        # Coefficients without penalty and without curvature do not move, though their gradient may
+        # not be zero. Such a gradient makes the error unknown.
         left = system.unmoved(missed, force, slopes)
-        # Nor does a step say how far a solution is that it does not lead to.
-        # Half of the gradient's square in the inverse of the penalty is the duality gap, which the
-        # objective cannot fall by more than, whatever a factor says.
+        # Nor does a step say how far away a solution is that it does not lead to. The objective is
+        # strongly convex in the norm of the penalty, so that it cannot fall by more than half of
+        # the gradient's square in the inverse of that norm (Boyd and Vandenberghe, section 9.1.2).
         gap = folds.relative(0.5 * system.length(force) ** 2, objective)
         if not (gap <= UNSOLVED_DECREMENT).all():
             certain = system.significant(force, state, slopes)
