@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -356,9 +357,12 @@ def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> 
     """
     rows = np.arange(np.shape(y)[0])
     data = FoldedData(search.estimator, X, y, cv=[(rows, rows)], sample_weight=sample_weight)
-    (part,) = data.parts if not data.chain.prefix else [data.whole()]
+    (part,) = data.parts
+    if data.chain.prefix:
+        part = replace(data.whole(), splits=data.splits)
     (groups,) = data.groups(search.penalty, [part])
-    refit = Refit(data, part, groups, search.tol)
+    part = part.with_groups(groups, reduce=False)
+    refit = Refit(data.of_parts([part]), part, search.tol)
     path: list[NDArray[Any]] = []
     solutions: list[Solution] = []
     for record in searched(search):

@@ -9,5 +9,5 @@ def searched(data):
     """Return the folds of logistic regression as ShineCV has them, with columns merged."""
     folds = FoldedData(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
     groups = folds.groups("shared", folds.parts)
-    parts = [part.merge(own) for part, own in zip(folds.parts, groups, strict=True)]
-    return problems_of(parts, groups)
+    parts = [p.with_groups(g, reduce=True) for p, g in zip(folds.parts, groups, strict=True)]
+    return problems_of(parts)

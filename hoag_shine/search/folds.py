@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
@@ -32,7 +33,7 @@ from ..problems.fold_weights import FoldWeights
 from ..problems.groups import Groups, coefficient_groups
 from ..problems.held_out import HeldOut
 from ..problems.linear import LinearProblems
-from ..problems.presolve.columns import MergedColumns
+from ..problems.presolve.chain import Presolved
 from ..utils.interrupts import Deferred, Threads
 from ..utils.validation import (
     check_indices,
@@ -115,8 +116,8 @@ class DesignGroup:
         That of the search, or where folds lack classes, one without these.
     transformers : Fitted or None
         That have made X and y.
-    merged : MergedColumns or None
-        What the inner problems have in place of X.
+    presolved : Presolved or None
+        What the inner problems have in place of X, once the groups of its columns are known.
     """
 
     X: Any
@@ -126,23 +127,26 @@ class DesignGroup:
     seen: Any
     model: Model
     transformers: Fitted | None = None
-    merged: MergedColumns | None = None
+    presolved: Presolved | None = None
 
-    def merge(self, groups: Groups) -> DesignGroup:
-        """Return the group with merged columns, where that makes the inner problems smaller."""
-        return replace(self, merged=MergedColumns.of(self.X, groups))
+    def with_groups(self, groups: Groups, *, reduce: bool) -> DesignGroup:
+        """Return the group with what the inner problems have in place of X.
 
-    def inner(self, groups: Groups) -> tuple[Any, Groups]:
-        """Return the inner problems' X and the groups of its columns."""
-        return (self.X, groups) if self.merged is None else (self.merged.X, self.merged.groups)
+        Parameters
+        ----------
+        groups : Groups
+            Of the columns of X.
+        reduce : bool
+            Whether to presolve, or to leave X as it is.
+        """
+        given = Presolved(self.X, groups, self.model.n_outputs)
+        return replace(self, presolved=given.reduced() if reduce else given)
 
-    def expand(self, w: Vector) -> Vector:
-        """Return the variables that belong to the columns of X, given those of a problem."""
-        return w if self.merged is None else self.merged.expand(w, self.model.n_outputs)
-
-    def restrict(self, w: Vector) -> Vector:
-        """Return the variables of a problem, given those that belong to the columns of X."""
-        return w if self.merged is None else self.merged.restrict(w, self.model.n_outputs)
+    @property
+    def inner(self) -> Presolved:
+        """What the inner problems have in place of X."""
+        assert self.presolved is not None, "with_groups comes first"
+        return self.presolved
 
     @cached_property
     def names(self) -> Any:
@@ -260,6 +264,12 @@ class FoldedData:
         else:
             parts = [self._of_all_rows(self.splits)]
         self.parts = [one for part in parts for one in part.by_classes()]
+
+    def of_parts(self, parts: list[DesignGroup]) -> FoldedData:
+        """Return the same data with others as its parts."""
+        twin = copy(self)
+        twin.parts = parts
+        return twin
 
     @property
     def part_of_fold(self) -> list[DesignGroup]:
@@ -582,9 +592,9 @@ def _index_type(n_rows: int) -> Any:
     return np.promote_types(np.int32, np.min_scalar_type(-n_rows))
 
 
-def problems_of(parts: Sequence[DesignGroup], groups: Sequence[Groups]) -> ProblemSet:
+def problems_of(parts: Sequence[DesignGroup]) -> ProblemSet:
     """Return the inner problems of all folds."""
-    sets = [_part_problems(part, own) for part, own in zip(parts, groups, strict=True)]
+    sets = [_part_problems(part) for part in parts]
     return sets[0] if len(sets) == 1 else JoinedProblems(sets)
 
 
@@ -612,10 +622,12 @@ def held_out_rows(part: DesignGroup) -> HeldOut:
     return HeldOut.listed(*(np.concatenate(a) for a in (rows, folds, weight)))
 
 
-def _part_problems(part: DesignGroup, groups: Groups) -> LinearProblems:
+def _part_problems(part: DesignGroup) -> LinearProblems:
     """Return the inner problems of folds that share X."""
-    X, own = part.inner(groups)
-    return linear_problems(part.model, X, part.y, own, training_weights(part), held_out_rows(part))
+    X, groups = part.inner.X, part.inner.groups
+    return linear_problems(
+        part.model, X, part.y, groups, training_weights(part), held_out_rows(part)
+    )
 
 
 def fold_problems(
@@ -663,4 +675,7 @@ def fold_problems(
         split_params={"groups": groups},
         random_state=random_state,
     )
-    return problems_of(data.parts, data.groups(penalty, data.parts))
+    groups = data.groups(penalty, data.parts)
+    return problems_of(
+        [p.with_groups(g, reduce=False) for p, g in zip(data.parts, groups, strict=True)]
+    )

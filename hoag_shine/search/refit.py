@@ -14,7 +14,6 @@ from ..inner import Solution
 from ..inner.inverse_hessian import InverseHessian
 from ..outer.tolerances import result_accuracy
 from ..problems.base import Problem
-from ..problems.groups import Groups
 from .folds import DesignGroup, FoldedData, training_weights
 
 Vector = NDArray[np.float64]
@@ -27,25 +26,22 @@ class Refit:
     ----------
     data : FoldedData
     whole : DesignGroup
-        All rows.
-    groups : Groups
-        Of the columns of ``whole``.
+        All rows, presolved.
     tol : float
         That of the search. The final gradient falls to the share of its norm at zero to which the
         criterion is known.
     """
 
-    def __init__(self, data: FoldedData, whole: DesignGroup, groups: Groups, tol: float) -> None:
+    def __init__(self, data: FoldedData, whole: DesignGroup, tol: float) -> None:
         self.data = data
         self.whole = whole
-        self.groups = groups
         self.tol = tol
 
     @cached_property
     def problem(self) -> Problem:
         """The problem of the final fit, made when it is first needed, to save memory."""
-        X, own = self.whole.inner(self.groups)
-        return whole_problem(self.whole.model, X, self.whole.y, self.whole.weight, own)
+        X, groups = self.whole.inner.X, self.whole.inner.groups
+        return whole_problem(self.whole.model, X, self.whole.y, self.whole.weight, groups)
 
     def per_sample_shift(self) -> float:
         """Return what to add to log alpha to keep the penalty per training weight the same."""
@@ -90,12 +86,12 @@ class Refit:
         if all(part is self.whole for part in parts):
             ws = [s.w for s in solutions]
             return np.mean(ws, axis=0) if ws else None
-        ws = [part.expand(s.w) for part, s in zip(parts, solutions, strict=False)]
+        ws = [part.inner.expand(s.w) for part, s in zip(parts, solutions, strict=False)]
         alike = [
             part.X.shape[1] == self.whole.X.shape[1] and part.model is self.whole.model
             for part in parts
         ]
-        return self.whole.restrict(np.mean(ws, axis=0)) if ws and all(alike) else None
+        return self.whole.inner.restrict(np.mean(ws, axis=0)) if ws and all(alike) else None
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""
@@ -107,7 +103,7 @@ class Refit:
 
 def fitted_model(part: DesignGroup, value: Any, solution: Solution, *, by_output: bool) -> Any:
     """Return the linear model with the coefficients of a solution."""
-    w, dtype = part.expand(solution.w), part.X.dtype
+    w, dtype = part.inner.expand(solution.w), part.X.dtype
     model = part.model.fitted(value, w, solution.n_iter, dtype, by_output=by_output)
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(part.seen, name):

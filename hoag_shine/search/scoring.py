@@ -222,7 +222,7 @@ class Scores:
     def _loss(self, part: DesignGroup, rows: Rows, solution: Solution) -> float:
         """Return the mean loss of a fold's training rows, like the criterion of held-out rows."""
         model = part.model
-        W = part.expand(solution.w).reshape(-1, model.n_outputs)
+        W = part.inner.expand(solution.w).reshape(-1, model.n_outputs)
         Z = safe_sparse_dot(part.X[rows], W[: part.X.shape[1]], dense_output=True)
         if model.fit_intercept:
             Z = Z + W[-1]

@@ -443,9 +443,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         whole = data.whole() if self.refit else data.parts[0]
         shared = whole is data.parts[0]
         *groups, whole_groups = data.groups(self.penalty, [*data.parts, whole])
-        data.parts = [part.merge(own) for part, own in zip(data.parts, groups, strict=True)]
-        whole = data.parts[0] if shared else whole.merge(whole_groups)
-        problems = problems_of(data.parts, groups)
+        parts = [p.with_groups(g, reduce=True) for p, g in zip(data.parts, groups, strict=True)]
+        data = data.of_parts(parts)
+        whole = parts[0] if shared else whole.with_groups(whole_groups, reduce=True)
+        problems = problems_of(parts)
         units = log_units(groups[0], data.parts[0].X)
         theta, bounds = self._start(data.model, units)
         # Not by way of logarithms, which may leave the bounds by a rounding error.
@@ -458,7 +459,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             "n_splits_": len(data.splits),
             **_noted(whole, data.model),
         }
-        refit = Refit(data, whole, whole_groups, self.tol) if self.refit else None
+        refit = Refit(data, whole, self.tol) if self.refit else None
         with Deferred() as interrupts:
             with task.subtask("search", None) as search_task:
                 scores = Scores(scoring, data, routed.score)
@@ -556,12 +557,15 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         last, ws = getattr(self, "_ended_at", (np.empty(0), []))
         if not self.warm_start or last.size != n:
             return {"theta": theta}
-        alike = [w.size for w in ws] == [
+        sizes = [
             (part.X.shape[1] + part.model.fit_intercept) * part.model.n_outputs for part in parts
         ]
+        start = None
+        if [w.size for w in ws] == sizes:
+            start = [part.inner.restrict(w) for part, w in zip(parts, ws, strict=True)]
         return {
             "theta": np.clip(last, *bounds),
-            "start": [p.restrict(w) for p, w in zip(parts, ws, strict=True)] if alike else None,
+            "start": start,
             "first_step": WARM_STEP_LENGTH,
         }
 
@@ -603,7 +607,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         if not self.warm_start:
             return []
         folds = zip(data.part_of_fold, result.solutions, strict=True)
-        return [part.expand(s.w) for part, s in folds]
+        return [part.inner.expand(s.w) for part, s in folds]
 
     def _several_scores(self, table: dict[str, Any]) -> bool:
         """Whether there are several scores, by the names that ``scoring`` has returned."""

@@ -324,7 +324,6 @@ class DirectProblems:
                 known.append(found)
                 del known[: -self._n_remembered]
                 return solution
-        known.clear()
         assert best is not None
         return best
 

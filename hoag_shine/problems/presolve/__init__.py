@@ -1,7 +1,10 @@
 """Reductions of the data that leave the solutions as they are.
 
-Each is made once, before the search, and has its way back for what it replaces: merged columns for
-coefficients and groups of penalties; rows that stand for more need none, since the variables stay.
+Those of the columns change the variables and the groups of penalties: they form a chain, each with
+its way back, see :mod:`~hoag_shine.problems.presolve.chain`. Those of the rows leave the variables
+as they are, and the losses of every fold, so that they need no way back: see
+:mod:`~hoag_shine.problems.presolve.rows`. Each is made once, before the search.
+
 The idea is that of presolve in linear programming, whose first reductions are empty, duplicate and
 parallel rows and columns [1]_.
 
