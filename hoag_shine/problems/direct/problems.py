@@ -243,8 +243,11 @@ class DirectProblems:
 
     @cached_property
     def _least_squares(self) -> LeastSquares | None:
-        """The normal equations, if the folds are too many for reading all rows at each theta."""
-        if self._design is None or not self.loss.quadratic or self.n_folds <= MAX_ITERATED_FOLDS:
+        """The normal equations of least squares, which no penalty changes.
+
+        A final fit has no held-out loss that would tell how accurate they are.
+        """
+        if self._design is None or not self.loss.quadratic or not self._held_out.rows.size:
             return None
         small = self.n_folds * len(self._groups) ** 2 <= MAX_KEPT_NUMBERS
         if not small or self._weight[:1].ndim > 2:
