@@ -125,8 +125,6 @@ def fit(
     """
     direct = getattr(problem, "direct", None)
     if direct is not None:
-        if start is not None:
-            direct.start([start])
         try:
             solution = first_solution(direct, theta, max_iter)
         except FloatingPointError:

@@ -27,13 +27,14 @@ a (fold, sample, output) and b (fold, column of F, output).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linalg.precision import SUM_ROUNDING
 from .batched import Factorised
 from .newton import Folds, State
 from .primal import largest_share, less_rounding
@@ -133,6 +134,37 @@ class DualSystem:
         """Return the root of u'Ku, the norm of X'u in the inverse of the penalty."""
         squares = np.einsum("nkm,nkm->k", force[0], self.times_kernel(force[0]))
         return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
+
+    def sizes(self, state: State) -> Array:
+        """Return the sums of the sizes of the terms of :meth:`predict`."""
+        a, b = (np.abs(x) for x in state)
+        k, q, m = b.shape
+        free = np.abs(self.free) @ (b * self.active).swapaxes(0, 1).reshape(q, k * m)
+        return np.asarray(self._times_sizes(a.swapaxes(0, 1)) + free.reshape(-1, k, m))
+
+    def _times_sizes(self, a: Array) -> Array:
+        """Return the sums of the sizes of the terms of :meth:`times_kernel`."""
+        product = np.abs(self.kernel) @ a.reshape(len(a), -1)
+        return np.asarray(product.reshape(a.shape) * self.scale)
+
+    def reach(self, slopes: Array, state: State) -> Vector:
+        """Bound :meth:`length` of what changes of slopes and rounding do to a force."""
+        u = slopes + SUM_ROUNDING * np.abs(state[0].swapaxes(0, 1))
+        return np.asarray(np.sqrt(np.einsum("nkm,nkm->k", u, self._times_sizes(u))))
+
+    def along_free(self, slopes: Array) -> Iterator[State]:
+        """Return forces of such sizes on each coefficient without a penalty."""
+        terms = self.transposed_sizes(slopes)
+        for j, c in np.argwhere(self.active):
+            force = np.zeros_like(terms)
+            force[:, j, c] = terms[:, j, c]
+            yield np.zeros_like(slopes), force
+
+    def transposed_sizes(self, slopes: Array) -> Array:
+        """Return the sums of the sizes of the terms of :meth:`transposed_free`."""
+        n, k, m = slopes.shape
+        product = (np.abs(self.free).T @ slopes.reshape(n, k * m)).reshape(-1, k, m)
+        return product.swapaxes(0, 1)
 
     def significant(self, force: State, state: State, slopes: Array) -> State:
         """Return a force, reduced by what may be rounding of the terms that it is the sum of."""

@@ -103,6 +103,14 @@ class Folds:
         """Return the second derivatives of the losses, in the loss's own form, without weights."""
         return self.loss.hessian(self.y, Z)
 
+    def curved(self, curvature: Array, dZ: Array) -> Array:
+        """Return how the derivatives of the training losses change with the linear predictors."""
+        return weighted(self.weight, self.loss.hessian_product(curvature, dZ))
+
+    def curved_sizes(self, curvature: Array, sizes: Array) -> Array:
+        """Return the sums of the sizes of the terms of :meth:`curved`, given those of changes."""
+        return weighted(self.weight, self.loss.hessian_product_sizes(curvature, sizes))
+
     def objective(self, system: System, state: State) -> Vector:
         """Return each fold's inner objective at a state."""
         return self.training(system.predict(state))[0] + 0.5 * system.stiffness(state, state)
@@ -278,6 +286,11 @@ class _Point:
         return replace(
             self, state=state, Z=Z, losses=np.where(stays, other.losses, self.losses), slopes=slopes
         )
+
+
+def weighted(weight: Array, values: Array) -> Array:
+    """Return weighted values; zero where the weight is zero, even of infinite ones."""
+    return np.where(weight > 0.0, weight * values, 0.0)
 
 
 class _Progress:

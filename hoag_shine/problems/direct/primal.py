@@ -8,7 +8,7 @@ derivatives :math:`D_k` of the loss, the penalty h, and for a softmax the centri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations_with_replacement
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ...linalg.costs import WORKSPACE_NUMBERS
 from ...linalg.precision import SUM_ROUNDING
 from .batched import Factorised
-from .newton import Folds, State
+from .newton import Folds, State, weighted
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -183,6 +183,24 @@ class PrimalSystem:
         )
         return np.asarray(np.sqrt(np.einsum("kdm,dm->k", force[0] ** 2, inverse)))
 
+    def sizes(self, state: State) -> Array:
+        """Return the sums of the sizes of the terms of :meth:`predict`."""
+        columns = np.abs(state[0]).swapaxes(0, 1).reshape(self.penalty.shape[0], -1)
+        return np.asarray((np.abs(self.design.rows) @ columns).reshape(-1, *self._shape))
+
+    def reach(self, slopes: Array, state: State) -> Vector:
+        """Bound :meth:`length` of what changes of slopes and rounding do to a force."""
+        terms = self._sums(np.abs(self.design.rows), slopes).swapaxes(0, 1)
+        return self.length((terms + SUM_ROUNDING * np.abs(self._stretched(state[0])),))
+
+    def along_free(self, slopes: Array) -> Iterator[State]:
+        """Return forces of such sizes on each coefficient without a penalty."""
+        terms = self._sums(np.abs(self.design.rows), slopes).swapaxes(0, 1)
+        for j, c in np.argwhere(self.active & (self.penalty == 0.0)):
+            force = np.zeros_like(terms)
+            force[:, j, c] = terms[:, j, c]
+            yield (force,)
+
     def significant(self, force: State, state: State, slopes: Array) -> State:
         """Return a force, reduced by what may be rounding of the terms that it is the sum of.
 
@@ -190,11 +208,14 @@ class PrimalSystem:
         """
         (W,), rows = state, np.abs(self.design.rows)
         loss, folds = self.folds.loss, self.folds
-        sizes = (rows @ np.abs(W).swapaxes(0, 1).reshape(W.shape[1], -1)).reshape(slopes.shape)
         curvature = folds.curvature(self.predict(state))
-        moved = np.abs(_weighted(folds.weight, loss.hessian_product(curvature, sizes)))
+        moved = np.abs(weighted(folds.weight, loss.hessian_product(curvature, self.sizes(state))))
         terms = self._sums(rows, np.abs(slopes) + moved).swapaxes(0, 1)
         return (less_rounding(force[0], terms + np.abs(self._stretched(W))),)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return len(self.folds), self.penalty.shape[1]
 
     def _transposed(self, slopes: Array) -> Array:
         return self._sums(self.design.rows, slopes).swapaxes(0, 1) * self.active
@@ -210,7 +231,7 @@ class PrimalSystem:
         """Factorise the Hessians of the outputs, of which each has its own."""
         d, m = self.penalty.shape
         loss, weight = self.folds.loss, self.folds.weight
-        D = _weighted(weight, self.folds.curvature(Z) + added)
+        D = weighted(weight, self.folds.curvature(Z) + added)
         # Least squares of several targets under one penalty have one Hessian.
         alike = loss.quadratic and weight.shape[2] == 1 and np.ptp(self.penalty, axis=1).max() == 0
         outputs = 1 if alike else m
@@ -235,7 +256,7 @@ class PrimalSystem:
         H: Any = np.empty((k, d, m, d, m))
         for c in range(m):
             unit = np.broadcast_to(np.eye(m)[c], Z.shape)
-            column = _weighted(weight, loss.hessian_product(curvature, unit) + added * unit)
+            column = weighted(weight, loss.hessian_product(curvature, unit) + added * unit)
             for b in range(c, m):
                 H[:, :, b, :, c] = H[:, :, c, :, b] = self.design.gram(column[:, :, b])
         if self.centring is not None:
@@ -311,8 +332,3 @@ def largest_share(left: Array, terms: Array) -> Vector:
 def less_rounding(force: Array, terms: Array) -> Array:
     """Return a sum, moved towards zero by as much as rounding may have added to it."""
     return np.asarray(np.sign(force) * np.maximum(np.abs(force) - SUM_ROUNDING * terms, 0.0))
-
-
-def _weighted(weight: Array, curvature: Array) -> Array:
-    """Return weighted curvatures; zero where the weight is zero, even of infinite curvatures."""
-    return np.where(weight > 0.0, weight * curvature, 0.0)

@@ -422,26 +422,38 @@ class DirectProblems:
             values=values,
             errors=errors,
             hypergradients=self._cross(ws, theta, qs),
-            bounds=np.where(unknown, np.inf, self._bounds(at, ws, qs, rest, theta)),
+            bounds=np.where(unknown, np.inf, self._bounds(at, ws, adjoint, rest, theta)),
             converged=(at.decrement <= ROUNDING_DECREMENT) & ~unknown,
             inner_values=at.objective,
             grads=self._gradients(at.slopes, ws, self.penalty.strength(theta), folds),
             n_iter=solved.n_iter,
         )
 
-    def _bounds(self, at: Polished, ws: Array, qs: Array, rest: State, theta: Vector) -> Vector:
+    def _bounds(
+        self, at: Polished, ws: Array, adjoint: State, rest: State, theta: Vector
+    ) -> Vector:
         """Return bounds on the errors of the hypergradients, given adjoints and their residuals."""
-        h = self.penalty.strength(theta)
+        h, system = self.penalty.strength(theta), at.system
+
+        def change(force: State) -> Vector:
+            """Return how far a force moves the hypergradients, by the factor."""
+            moved = self._expanded(at.linearised.solve(force), theta)
+            return np.asarray(np.linalg.norm(self._cross(ws, theta, moved), axis=1))
+
         # The error follows from the residual by the factor, to the accuracy of the factor; where
-        # that is singular, by the penalty alone, which H is at least.
-        correction = self._cross(ws, theta, self._expanded(at.linearised.solve(rest), theta))
-        terms = np.abs(h * ws * qs).sum(axis=1)
-        bounds = (
-            BOUND_SAFETY_FACTOR * np.linalg.norm(correction, axis=1)
-            + HYPERGRADIENT_ROUNDING * terms
-        )
-        reach = np.sqrt((h * ws * ws).sum(axis=1)) * at.system.length(rest)
-        return np.asarray(bounds + np.where(at.linearised.singular, reach, 0.0))
+        # that is singular, by the penalty alone, which H is at least: in its norm, the adjoint is
+        # off by no more than the residual is long in the inverse of that norm.
+        bounds = BOUND_SAFETY_FACTOR * change(rest)
+        reach = np.where(at.linearised.singular, system.length(rest), 0.0)
+        # What rounding may do to the equations is bounded by the penalty, too, and along variables
+        # without one by the factor.
+        doubt = at.adjoint_doubt(adjoint, at.folds.curvature(at.Z))
+        reach += system.reach(doubt, adjoint)
+        for force in system.along_free(doubt):
+            bounds += BOUND_SAFETY_FACTOR * change(force)
+        terms = np.abs(h * ws * self._expanded(adjoint, theta)).sum(axis=1)
+        bounds += HYPERGRADIENT_ROUNDING * terms + np.sqrt((h * ws * ws).sum(axis=1)) * reach
+        return np.where(np.isfinite(bounds), bounds, np.inf)
 
     def inverse(self, k: int, theta: Vector, w: Vector) -> Callable[[Vector], Vector]:
         """Return the product with the inverse of fold k's Hessian at w."""

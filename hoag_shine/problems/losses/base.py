@@ -80,6 +80,17 @@ class Loss(ABC):
         """Return the second derivative times ``v``, of z's shape, given :meth:`hessian`."""
         return hessian * v
 
+    def hessian_product_sizes(self, hessian: Array, sizes: Array) -> Array:
+        """Return the sums of the sizes of the terms of :meth:`hessian_product`, of z's shape.
+
+        They tell what rounding may do to it. ``sizes``, of z's shape, are those of ``v``.
+        """
+        if not self.couples:
+            return np.abs(self.hessian_product(hessian, sizes))
+        units = np.eye(sizes.shape[-1])
+        products = (self.hessian_product(hessian, sizes * unit) for unit in units)
+        return np.asarray(sum(map(np.abs, products)))
+
     @property
     def has_root(self) -> bool:
         """Whether there is a :meth:`hessian_root`."""

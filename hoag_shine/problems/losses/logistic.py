@@ -101,6 +101,11 @@ class MultinomialLoss(Loss):
         p = hessian
         return np.asarray(p * (v - (p * v).sum(axis=-1, keepdims=True)))
 
+    def hessian_product_sizes(self, hessian: Array, sizes: Array) -> Array:
+        # Those of p_c v_c (1 - p_c), too, which is a difference.
+        p = hessian
+        return np.asarray(p * (sizes + (p * sizes).sum(axis=-1, keepdims=True)))
+
     def hessian_root(self, hessian: Array) -> Array:
         # (I - p 1') diag(p)^(1/2), times its transpose, is diag(p) - p p', since p sums to one.
         p, root = hessian, np.sqrt(hessian)
