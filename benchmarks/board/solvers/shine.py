@@ -39,13 +39,11 @@ class Solver(BaseSolver):
         # The board's inner loss is a mean over the rows, that of LogisticRegression a sum.
         self.shift = np.log(n_inner_samples)
         self.start = np.asarray(inner_var0, np.float64), np.asarray(outer_var0, np.float64)
-
-    def warm_up(self):
-        self.run(lambda: True)  # loads modules and compiled loops
+        self.run(lambda: True)  # loads modules and compiled loops, here as in the board's solvers
 
     def run(self, callback):
         self.inner_var, self.outer_var = self.start
-        stopped = not callback()
+        lowest, stopped = np.inf, not callback()
         if stopped:
             return
 
@@ -53,8 +51,10 @@ class Solver(BaseSolver):
             self.inner_var, self.outer_var = solutions[0].w, theta - self.shift
 
         def watch(record, solutions):
-            nonlocal stopped
-            move(record["theta"], solutions)
+            nonlocal lowest, stopped
+            if record["criterion"] < lowest:  # what the search would return
+                lowest = record["criterion"]
+                move(record["theta"], solutions)
             stopped = not callback()
             return stopped
 
