@@ -15,7 +15,8 @@ it has tuned on other problems only have the defaults of their classes. Hyperpar
 in the runs and judged afterwards, all in the same way: inner problems are solved by Newton's method
 in double precision.
 
-``--page`` writes the table and the figure of the documentation from a file of ``--json``.
+``--page`` writes the table and the figure of the documentation from a file of ``--json``. A file
+that is there is added to: methods that run again replace their old curves.
 """
 
 import argparse
@@ -44,15 +45,21 @@ OURS = "hoag_shine"
 # The newer file of settings, and the older one.
 FILES = ("ijcnn1_021424_best_params.yml", "ijcnn1_best_params.yml")
 OLDER = "{}, older settings"
-# Methods that the board has tuned on other problems only.
-UNTUNED = ("BOME", "F2SA", "jaxopt_GD")
-# Parameters of the files that the solvers no longer have, or that are not part of a method.
-DROPPED = ("framework", "init_memory", "eval_freq")
 # Iterations between two points of a curve, for methods that do not count each.
 EVERY = 512
+# Methods that the board has tuned on other problems only.
+UNTUNED = {
+    "BOME": ("BOME", {}),
+    "F2SA": ("F2SA", {"eval_freq": EVERY}),
+    "jaxopt_GD, gd": ("jaxopt_GD", {"inner_solver": "gd"}),
+    "jaxopt_GD, lbfgs": ("jaxopt_GD", {"inner_solver": "lbfgs"}),
+}
+# Parameters of the files that the solvers no longer have, or that are not part of a method.
+DROPPED = ("framework", "init_memory", "eval_freq")
 # Points of a curve that are judged.
 POINTS = 50
-LEVELS = (1e-6, 1e-8)
+# Squared norms, and a share above the lowest value, that a method may reach.
+NORMS, NEAR = (1e-6, 1e-8), 0.01
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 # What the warm-up has compiled need not be compiled again.
 JAX = {
@@ -82,7 +89,7 @@ def main():
     for row in table(found):
         print(" | ".join(row))
     if args.json:
-        args.json.write_text(json.dumps(found))
+        args.json.write_text(json.dumps(merged(args.json, found)))
 
 
 def parse_arguments():
@@ -102,6 +109,13 @@ def parse_arguments():
     if args.quick:
         args.methods, args.seconds, args.seeds = ["SABA"], 10.0, 1
     return args
+
+
+def merged(path, found):
+    """Return what is there, with the runs of methods that have run again replaced."""
+    known = json.loads(path.read_text())["runs"] if path.exists() else []
+    again = {each["method"] for each in found["runs"]}
+    return found | {"runs": [*(r for r in known if r["method"] not in again), *found["runs"]]}
 
 
 # --- what is run ---------------------------------------------------------------------------------
@@ -127,9 +141,7 @@ def configurations(board):
                 found[solver] = solver, parameters
             elif other != parameters:
                 found[OLDER.format(solver)] = solver, parameters
-    for solver in UNTUNED:
-        found[solver] = solver, {"eval_freq": EVERY} if solver == "F2SA" else {}
-    return found
+    return found | UNTUNED
 
 
 def settings(text):
@@ -273,11 +285,12 @@ def spread(seconds):
     return sorted({0, *near.tolist(), len(seconds) - 1})
 
 
-def by_method(found):
+def ranked(found):
+    """Return each method with its runs, the lowest squared norm at the end first."""
     methods = {}
     for each in found["runs"]:
         methods.setdefault(each["method"], []).append(each)
-    return methods
+    return sorted(methods.items(), key=lambda item: last(item[1], "squared_norm"))
 
 
 def lowest(found):
@@ -288,8 +301,8 @@ def table(found):
     """Return a heading, and a row for each method, the best first."""
     best = lowest(found)
     headings = ["Method", "Settings", "Runs", "Seconds", "Squared norm at the end"]
-    headings += ["Value above the lowest", *(f"Seconds to {level:.0e}" for level in LEVELS)]
-    methods = sorted(by_method(found).items(), key=lambda item: last(item[1], "squared_norm"))
+    headings += [f"Seconds to {norm:.0e}" for norm in NORMS]
+    headings += ["Value at the end", f"Seconds to {NEAR:.0%} above the lowest"]
     rows = [
         [
             name,
@@ -297,10 +310,11 @@ def table(found):
             str(len(runs)),
             f"{last(runs, 'seconds'):.3g}",
             f"{last(runs, 'squared_norm'):.1e}",
-            f"{last(runs, 'value') - best:.1e}",
-            *(reached(runs, level) for level in LEVELS),
+            *(reached(runs, "squared_norm", norm) for norm in NORMS),
+            f"{last(runs, 'value'):.6f}",
+            reached(runs, "value", (1.0 + NEAR) * best),
         ]
-        for name, runs in methods
+        for name, runs in ranked(found)
     ]
     return [headings, *rows]
 
@@ -313,15 +327,15 @@ def short(value):
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def reached(runs, level):
-    """Return the median time from which on the squared norm stays below a level."""
+def reached(runs, key, level):
+    """Return the median time from which on a curve stays below a level."""
     times = []
     for run in runs:
-        above = [i for i, norm in enumerate(run["squared_norm"]) if norm > level]
+        above = [i for i, each in enumerate(run[key]) if each > level]
         after = above[-1] + 1 if above else 0
         times.append(run["seconds"][after] if after < len(run["seconds"]) else np.inf)
     time = median(times)
-    return f"{time:.3g}" if np.isfinite(time) else "never"
+    return f"{time:.2g}" if np.isfinite(time) else "never"
 
 
 def write_page(found, folder):
@@ -348,22 +362,22 @@ def draw(found):
 
     best = lowest(found)
     with mpl.rc_context({"font.size": 8}):
-        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-        for ax, label in zip(
-            figure.subplots(1, 2),
-            ("squared norm of the hypergradient", "value above the lowest"),
-            strict=True,
-        ):
-            for i, (name, runs) in enumerate(by_method(found).items()):
-                style = {"color": "black" if name == OURS else f"C{i % 10}", "linewidth": 1.0}
-                style["linestyle"] = "-" if i <= 10 else "--"
-                for j, run in enumerate(runs):
-                    above = np.maximum(np.array(run["value"]) - best, 1e-12)
-                    shown = run["squared_norm"] if "norm" in label else above
-                    named = {"label": name} if ax is figure.axes[0] and j == 0 else {}
-                    ax.plot(np.maximum(run["seconds"], 1e-2), shown, **style, **named)
-            ax.set(xscale="log", yscale="log", xlabel="seconds", title=label)
-        figure.legend(loc="outside lower center", ncols=4, fontsize=7)
+        figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+        norms, values = figure.subplots(1, 2)
+        for place, (name, runs) in enumerate(ranked(found)):
+            for run in runs:
+                style = {"color": "black" if name == OURS else f"C{place % 10}", "linewidth": 1.0}
+                style |= {"linestyle": "-" if place <= 10 else ":"}
+                style |= {"label": name} if run is runs[0] else {}
+                seconds = np.maximum(run["seconds"], 1e-2)
+                norms.plot(seconds, run["squared_norm"], **style)
+                values.plot(seconds, np.maximum(np.array(run["value"]) - best, 1e-9), **style)
+        norms.set(title="Squared norm of the hypergradient")
+        values.set(title="Value above the lowest")
+        for ax in (norms, values):
+            ax.set(xscale="log", yscale="log", xlabel="seconds")
+        names = norms.get_legend_handles_labels()
+        figure.legend(*names, loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
