@@ -8,15 +8,18 @@ import os
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.preprocessing import scale
 
 from hoag_shine import fold_problems
 
@@ -353,6 +356,92 @@ def test_groups_of_noise_are_told_from_relevant_ones():
     for each in recover(SimpleNamespace(seed=0, hypergradient="auto"), n_problems=4):
         alpha, relevant = np.array(each["alpha"]), np.array(each["relevant"])
         assert alpha[relevant].max() < alpha[~relevant].min()
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """Return modules of benchmarks/board by their paths; they are copied to a checkout of it."""
+    folder = BENCHMARKS / "board"
+    monkeypatch.syspath_prepend(folder)
+
+    def load(path):
+        spec = spec_from_file_location(f"board_{Path(path).stem}", folder / path)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def halves():
+    """Return rows with labels of -1 and 1 for an inner and an outer problem."""
+    X, y = load_breast_cancer(return_X_y=True)
+    X, y = scale(X[:, :4]), 2.0 * y - 1.0
+    return (X[::2], y[::2]), (X[1::2], y[1::2])
+
+
+def mean_loss(rows, w):
+    X, y = rows
+    return np.logaddexp(0.0, -y * (X @ w)).mean()
+
+
+def solved(inner, theta):
+    """Return the solution of the board's inner problem, found without derivatives of our own."""
+    found = minimize(
+        lambda w: mean_loss(inner, w) + 0.5 * np.exp(theta) @ w**2, np.zeros(4), tol=1e-12
+    )
+    return found.x
+
+
+def test_the_judge_of_the_board_is_right_about_value_and_derivative(board, halves):
+    theta = np.array([-3.0, -1.0, 0.5, -6.0])
+    value, squared_norm = board("judge.py").Judge(*halves)(theta)
+
+    def reference(theta):
+        return mean_loss(halves[1], solved(halves[0], theta))
+
+    steps = 0.01 * np.eye(4)
+    slopes = [(reference(theta + step) - reference(theta - step)) / 0.02 for step in steps]
+    assert value == pytest.approx(reference(theta), rel=1e-6)
+    assert squared_norm == pytest.approx(np.square(slopes).sum(), rel=1e-2)
+
+
+@pytest.mark.skipif(find_spec("benchopt") is None, reason="needs benchopt, of the extra benchmarks")
+def test_our_solver_for_the_board_speaks_its_language(board, halves):
+    inner, outer = halves
+    solver = board("solvers/shine.py").Solver.get_instance()
+    losses = {"f_inner": SimpleNamespace(rows=inner), "f_outer": SimpleNamespace(rows=outer)}
+    start = {"inner_var0": np.ones(4), "outer_var0": np.full(4, -1.0)}
+    counts = {"n_inner_samples": len(inner[1]), "n_outer_samples": len(outer[1])}
+    assert solver.skip(**losses, **start, **counts)[0] is False
+    assert solver.skip(f_inner=len, f_outer=len, **start, **counts)[0] is True
+    solver.set_objective(**losses, **start, **counts)
+    curve = []
+    solver.run(lambda: curve.append(solver.get_result()) or True)
+    np.testing.assert_array_equal(curve[0]["outer_var"], start["outer_var0"])
+    judge = board("judge.py").Judge(inner, outer)
+    values, norms = zip(*(judge(point["outer_var"]) for point in curve), strict=True)
+    assert values[-1] < values[0]
+    assert norms[-1] < 1e-4 * norms[0]
+    end = curve[-1]
+    np.testing.assert_allclose(end["inner_var"], solved(inner, end["outer_var"]), atol=1e-3)
+    # It stops where the board wants it to.
+    shorter = []
+    solver.run(lambda: shorter.append(solver.get_result()) or len(shorter) < 3)
+    assert len(shorter) == 3
+
+
+def test_settings_are_read_from_the_files_of_the_board(board):
+    lines = """solver:
+  - SABA[batch_size=64,eval_freq=32768,framework=numba,step_size=0.25,random_state=[1, 2]
+  - PZOBO[eval_freq=1,framework=none,mu=0.01,random_state=[1, 2],framework=none]
+"""
+    module = board("run.py")
+    assert module.settings(lines) == {
+        "SABA": {"batch_size": 64, "step_size": 0.25, "eval_freq": module.EVERY},
+        "PZOBO": {"mu": 0.01},
+    }
 
 
 @pytest.mark.skipif(find_spec("benchopt") is None, reason="needs benchopt, of the extra benchmarks")
