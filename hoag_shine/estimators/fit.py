@@ -49,10 +49,7 @@ def linear_problems(
     penalty = penalty_of(model, groups, X.shape[1])
     intercept, n_folds = model.fit_intercept, len(weights)
     rows = None
-    # A final fit takes too few products for it to pay, if X is in memory. With many folds, few rows
-    # have proportional weights.
-    small = held_out.rows.size and len(y) * n_folds <= MAX_KEPT_NUMBERS
-    if n_folds <= MAX_ITERATED_FOLDS and (small or isinstance(X, StreamedMatrix)):
+    if n_folds <= MAX_ITERATED_FOLDS and _may_be_compressed(X, model, len(y) * n_folds, held_out):
         arrays = weights[:], held_out.dense(len(y), n_folds)
         rows = CompressedRows.of(X, y, model.loss, *arrays, fit_intercept=intercept)
         weights = as_fold_weights(arrays[0])
@@ -68,6 +65,15 @@ def linear_problems(
         fit_intercept=rows.fit_intercept,
         n_samples=len(y),
     )
+
+
+def _may_be_compressed(X: Any, model: Model, n_weights: int, held_out: HeldOut) -> bool:
+    """Whether fewer rows could be worth what it takes to find them."""
+    if isinstance(X, StreamedMatrix):
+        return model.loss.quadratic and not X.sparse
+    # A final fit takes too few products for it to pay. With many folds, few rows have proportional
+    # weights.
+    return bool(held_out.rows.size) and n_weights <= MAX_KEPT_NUMBERS
 
 
 def whole_problem(model: Model, X: Any, y: Vector, weight: Vector, groups: Groups) -> Problem:
