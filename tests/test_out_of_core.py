@@ -29,7 +29,6 @@ from hoag_shine import (
     RowBlocks,
     ShineCV,
     fold_problems,
-    hoag,
     load_dataset,
 )
 from hoag_shine.linalg import row_blocks
@@ -68,7 +67,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(row_blocks, "READ_BYTES", 512)
 
 
-def assert_same(one, other, rtol=1e-8):
+def assert_same(one, other, rtol=1e-6):
     """Assert that two searches have found the same, the penalty as far as ``tol`` says."""
     for search in (one, other):
         assert search.outcome_ is Outcome.CONVERGED
@@ -109,9 +108,9 @@ def test_a_csr_matrix_in_files(tmp_path):
 @needs_data
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_an_array_in_a_file_with_ten_classes(tmp_path, order):
-    X, y = (array[:800] for array in load_dataset("images:mnist"))
-    blocks = ArrayBlocks(mapped(tmp_path, X, order), block_bytes=1 << 20)
-    memory, files = both(ShineCV(LogisticRegression(), cv=3, hypergradient="cg"), X, blocks, y)
+    X, y = (array[:300] for array in load_dataset("images:usps"))
+    blocks = ArrayBlocks(mapped(tmp_path, X, order), block_bytes=1 << 18)
+    memory, files = both(ShineCV(LogisticRegression(), cv=2, hypergradient="cg"), X, blocks, y)
     assert_same(memory, files)
 
 
@@ -146,7 +145,7 @@ ESTIMATORS = {
 @pytest.mark.parametrize("kind", ["dense", "csr"])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator(name, kind):
-    X, y = diabetes()
+    X, y = (array[:100] for array in diabetes())
     y = {
         "ridge of two targets": np.stack([y, X[:, 2]], axis=1),
         "squared hinge": y > 0,
@@ -154,9 +153,9 @@ def test_every_estimator(name, kind):
     }.get(name, y)
     X = X if kind == "dense" else sparse.csr_array(X)
     # To where the ways that lead there do not matter.
-    memory, blocks = both(ShineCV(ESTIMATORS[name], tol=1e-5), X, Blocks(X, 100), y)
+    memory, blocks = both(ShineCV(ESTIMATORS[name], tol=1e-3), X, Blocks(X, 40), y)
     assert memory.outcome_ is blocks.outcome_
-    np.testing.assert_allclose(blocks.best_score_, memory.best_score_, rtol=1e-8)
+    np.testing.assert_allclose(blocks.best_score_, memory.best_score_, rtol=1e-6)
     np.testing.assert_allclose(blocks.predict(X[:20]), memory.predict(X[:20]), rtol=1e-3)
     if name == "huber":
         np.testing.assert_array_equal(
@@ -179,11 +178,11 @@ def test_weights_and_a_penalty_for_each_column():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.dtype(">f8")])
 def test_numbers_of_other_types(tmp_path, dtype):
-    X, y = load_digits(return_X_y=True)
+    X, y = (array[:400] for array in load_digits(return_X_y=True))
     X, y = X.astype(dtype), y % 2
     blocks = ArrayBlocks(mapped(tmp_path, X), block_bytes=1 << 14)
     memory, files = both(ShineCV(LogisticRegression(), cv=2, hypergradient="cg"), X, blocks, y)
-    assert_same(memory, files, rtol=1e-6 if dtype == np.float32 else 1e-8)
+    assert_same(memory, files)
     assert files.coef_.dtype == memory.coef_.dtype
 
 
@@ -210,13 +209,13 @@ def test_what_is_mapped_and_large_stays_where_it_is(tmp_path, kind):
         "part of a map": lambda: mapped(tmp_path, np.hstack([X, X]))[:, 30:],
     }.get(kind, lambda: mapped(tmp_path, X, kind))()
     problems = fold_problems(LogisticRegression(), stored, y)
-    before = problems.n_bytes_read
-    result = hoag(problems, max_iter=1)
-    assert sum(r["bytes_read"] for r in result.history) == problems.n_bytes_read - before > 0
-    in_memory = hoag(fold_problems(LogisticRegression(), X, y), max_iter=1)
-    np.testing.assert_allclose(
-        result.history[0]["criterion"], in_memory.history[0]["criterion"], rtol=1e-3
-    )
+    in_memory, w = fold_problems(LogisticRegression(), X, y), np.random.default_rng(0).random(31)
+    ways = [p.outer_values_and_grads([w] * 5) for p in (problems, in_memory)]
+    for (value, grad), (expected, expected_grad) in zip(*ways, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+        np.testing.assert_allclose(grad, expected_grad, rtol=1e-9)
+    assert problems.n_bytes_read >= 2 * X.nbytes * (kind != "csr")
+    assert in_memory.n_bytes_read == 0 < problems.n_bytes_read
 
 
 def test_what_is_mapped_and_small_is_as_in_memory(tmp_path):

@@ -205,10 +205,10 @@ class DenseDesign(Design):
 
     def __init__(self, X: NDArray[Any]) -> None:
         super().__init__(X.shape, 8 * X.size, X.size)
-        self.matrix = X
+        self._X = self.matrix = X
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
-        X, p = self.matrix[block], self.shape[1]
+        X, p = self._X[block], self.shape[1]
         if _few(k):
             Z = np.empty((len(X), k), W.dtype)
             kernels.dense_matmul(X, W, Z)
@@ -219,7 +219,7 @@ class DenseDesign(Design):
         return np.asarray(Z)
 
     def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
-        X, (k, p) = self.matrix[block], (U.shape[1], self.shape[1])
+        X, (k, p) = self._X[block], (U.shape[1], self.shape[1])
         X = np.square(X, dtype=G.dtype) if squared else X
         if _few(k):
             kernels.dense_rmatmul(X, np.ascontiguousarray(U, G.dtype), G)
@@ -240,7 +240,7 @@ class DenseDesign(Design):
         G += product[:, : k * m].reshape(-1, k, m).transpose(1, 0, 2)
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
-        X = self.matrix[block].astype(np.float64, copy=False)
+        X = self._X[block].astype(np.float64, copy=False)
         if u.min(initial=0.0) < 0.0:
             G += (X.T * u) @ X
             return
@@ -250,7 +250,7 @@ class DenseDesign(Design):
 
     @property
     def _entries(self) -> NDArray[Any]:
-        return self.matrix.ravel(order="K")
+        return self._X.ravel(order="K")
 
     @property
     def gram_cost(self) -> float:

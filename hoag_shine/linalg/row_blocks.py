@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Protocol, cast, runtime_checkable
@@ -268,10 +269,10 @@ def _shape(X: Any) -> tuple[int, int]:
 
 
 def _numbers(dtype: Any) -> np.dtype[Any]:
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "biuf":
-        raise ValueError(f"X must hold real numbers, but its dtype is {dtype}.")
-    return dtype
+    known: np.dtype[Any] = np.dtype(dtype)
+    if known.kind not in "biuf":
+        raise ValueError(f"X must hold real numbers, but its dtype is {known}.")
+    return known
 
 
 def _edges(indptr: NDArray[np.int64], n_entries: int) -> list[int]:
@@ -326,7 +327,8 @@ def _from_map(
 ) -> NDArray[Any]:
     """Copy from the map: of what has no file by itself, such as a private copy of it."""
     whole = mapping.offset + mapping.nbytes
-    if (size := mapping._mmap.size()) < whole:
+    file = cast(Any, mapping)._mmap
+    if (size := file.size()) < whole:
         raise EOFError(_cut(mapping.filename, whole, size))
     return np.array(array[first:stop])
 
@@ -335,9 +337,10 @@ def _from_file(
     file: IO[bytes], place: int, array: NDArray[Any], first: int, stop: int
 ) -> NDArray[Any]:
     """Read rows of an array that begins at some place of a file."""
-    order, size = "C" if array.flags.c_contiguous else "F", array.itemsize
-    out = np.empty((stop - first, *array.shape[1:]), array.dtype, order=order)
-    if order == "C":
+    by_rows, size = array.flags.c_contiguous, array.itemsize
+    shape = stop - first, *array.shape[1:]
+    out: NDArray[Any] = np.empty(shape, array.dtype, order="C" if by_rows else "F")
+    if by_rows:
         n_columns = int(np.prod(array.shape[1:]))
         _fill(file, place + first * n_columns * size, out)
         return out
@@ -379,7 +382,7 @@ def _parquet_paths(path: Any) -> list[Path]:
 
 def _parquet_file(path: Path) -> Any:
     try:
-        from pyarrow import parquet
+        parquet = import_module("pyarrow.parquet")
     except ImportError:
         raise ImportError(
             "Parquet files need pyarrow: pip install 'hoag-shine[pyarrow]'."
@@ -393,7 +396,7 @@ def _column_type(schema: Any, name: str) -> np.dtype[Any]:
         raise ValueError(f"columns has {name!r}, which is no column of the file.")
     kind = schema.field(name).type
     try:
-        dtype = np.dtype(kind.to_pandas_dtype())
+        dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
     except (NotImplementedError, TypeError):
         dtype = np.dtype(object)
     if dtype.kind not in "biuf":

@@ -97,6 +97,7 @@ class StreamedMatrix(Matrix):
         """Make the parts, in the thread that reads."""
         first = 0
         for block in self._blocks():
+            block = _csr(block) if _is_sparse(block) else block
             matrix = prepare(block)
             self._check_shape(matrix.shape, first)
             if matrix.shape[0]:
@@ -129,16 +130,15 @@ class StreamedMatrix(Matrix):
     def _checked(self, check: Prepare, block: Any) -> Any:
         """Return a block of the first pass."""
         matrix = check(block).astype(self.dtype, copy=False)
-        if sparse.issparse(matrix):
+        if _is_sparse(matrix):
             self._canonical &= bool(matrix.has_canonical_format)
         return matrix
 
     def _again(self, block: Any) -> Any:
-        """Return a block of a later pass; its indices are checked again, since files change."""
-        if not sparse.issparse(block):
+        """Return a block of a later pass."""
+        if not _is_sparse(block):
             return np.asarray(block, dtype=self.dtype)
-        check_indices(block)
-        matrix = block.tocsr().astype(self.dtype, copy=False)
+        matrix = block.astype(self.dtype, copy=False)
         if self._canonical:
             matrix.has_canonical_format = True  # to look takes time
         return matrix
@@ -182,13 +182,24 @@ class _Facts(NamedTuple):
 
 def _moments(matrix: Any) -> tuple[Vector, Vector]:
     """Return the mean and the variance of each column."""
-    if sparse.issparse(matrix):
+    if _is_sparse(matrix):
         mean, variance = mean_variance_axis(matrix, axis=0)
         return np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64)
     return matrix.mean(axis=0, dtype=np.float64), matrix.var(axis=0, dtype=np.float64)
 
 
+def _is_sparse(matrix: Any) -> bool:
+    """Whether a matrix is one of SciPy's sparse ones."""
+    return bool(sparse.issparse(matrix))
+
+
+def _csr(block: Any) -> Any:
+    """Return a sparse block as CSR; its indices are checked in each pass, since files change."""
+    check_indices(block)
+    return block.tocsr()
+
+
 def _stored_bytes(block: Any) -> int:
-    if sparse.issparse(block):
+    if _is_sparse(block):
         return int(block.data.nbytes + block.indices.nbytes + block.indptr.nbytes)
     return int(np.asarray(block).nbytes)

@@ -274,7 +274,8 @@ class FoldedData:
                 "once: transform X block by block before, and pass the linear model alone."
             )
         self._transform_params = dict(transform_params or {})
-        self._shared = None if self.chain.transforms or source else self._validated(X)
+        elsewhere = self.chain.transforms or source is not None
+        self._shared = None if elsewhere else self._validated(X)
         if self.model.classifier or not self.model.multi_output:
             y = flat(y)
         targets = validated(
@@ -295,7 +296,8 @@ class FoldedData:
                 "sample_weight belongs to the rows of X, and a step of the pipeline makes others "
                 "of them: leave one of both out."
             )
-        n_features = 0 if self.chain.transforms else self.X.shape[1]
+        known = source if self._shared is None else self._shared[0]
+        n_features = 0 if known is None else known.shape[1]
         if self.model.classifier:
             check_room_for_classes(self.model.n_outputs, len(self.codes), n_features)
         if not self.weight.any():

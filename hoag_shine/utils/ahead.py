@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from .interrupts import SECONDS_BETWEEN_LOOKS, Deferred, as_caller
 
@@ -90,9 +90,10 @@ class _Thread(Thread, Generic[T]):
                     raise TimeoutError(f"nothing came for {MAX_SECONDS_FOR_ITEM:.0f} s.")
         if item is None and self._error is not None:
             raise self._error
-        return item
+        return cast("tuple[T] | None", item)
 
-    def _look(self) -> Any:
+    def _look(self) -> tuple[T] | object | None:
+        """Wait a little for the next item."""
         try:
             return self._ready.get(timeout=SECONDS_BETWEEN_LOOKS)
         except Empty:
