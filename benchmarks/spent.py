@@ -42,7 +42,7 @@ KINDS = {
         "linalg/design.py:add_rmatmul",
         "linalg/design.py:add_each",
     ],
-    "two-loop recursion": ["linalg/kernels.py:two_loop"],
+    "two-loop recursion": ["linalg/pairs.py:_two_loop"],
     "losses": [
         "problems/losses",
         "linalg/kernels.py:logistic",

@@ -357,12 +357,12 @@ def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> 
     """
     rows = np.arange(np.shape(y)[0])
     data = FoldedData(search.estimator, X, y, cv=[(rows, rows)], sample_weight=sample_weight)
-    (part,) = data.parts
+    (design,) = data.designs
     if data.chain.prefix:
-        part = replace(data.whole(), splits=data.splits)
-    (groups,) = data.groups(search.penalty, [part])
-    part = part.with_groups(groups, reduce=False)
-    refit = Refit(data.of_parts([part]), part, search.tol)
+        design = replace(data.whole(), splits=data.splits)
+    (groups,) = data.groups(search.penalty, [design])
+    design = design.with_groups(groups, reduce=False)
+    refit = Refit(data.with_designs([design]), design, search.tol, shared=True)
     path: list[NDArray[Any]] = []
     solutions: list[Solution] = []
     for record in searched(search):
@@ -370,7 +370,7 @@ def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> 
         (value,) = record["params"].values()
         # The variables of a problem are not all coefficients: one may be a scale, columns may be
         # merged.
-        path.append(np.ravel(fitted_model(part, value, solutions[0], by_output=False).coef_))
+        path.append(np.ravel(fitted_model(design, value, solutions[0], by_output=False).coef_))
     return np.array(path)
 
 

@@ -5,6 +5,7 @@ model out on its own rows, with dense matrices and Newton's method; :class:`Quad
 problem whose solution is a linear system.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,9 @@ needs_data = pytest.mark.skipif(
     data_home() is None or not data_home().is_dir(),
     reason="no folder of real data: set HOAG_SHINE_DATA",
 )
+
+# Times hypothesis's usual number of examples that laws of the whole library are tried on.
+TIMES = 10 if os.environ.get("HOAG_SHINE_EXHAUSTIVE") else 1
 
 
 def in_a_process(code, *arguments):

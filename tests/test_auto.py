@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, Quadratic, ask, breast_cancer, make_case, solve_tightly
+from helpers import LAYOUTS, TIMES, Quadratic, ask, breast_cancer, make_case, solve_tightly
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
@@ -77,7 +77,7 @@ def problems(draw):
 
 
 def test_the_error_never_exceeds_the_bound_and_the_cost_is_below_that_of_cg():
-    costs, n_examples = [], 5 * settings.default.max_examples
+    costs, n_examples = [], 2 * TIMES * settings.default.max_examples
 
     @settings(
         max_examples=n_examples,

@@ -262,7 +262,7 @@ def zoo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo")
     found = folder / "zoo.json"
     script = [sys.executable, str(BENCHMARKS / "zoo.py")]
-    options = ["--quick", "--repeats", "1", "--json", str(found)]
+    options = ["--quick", "--only", "breast_cancer", "--repeats", "1", "--json", str(found)]
     environment = os.environ | {"XDG_CACHE_HOME": str(folder)}
     for command in ([*script, *options], [*script, "--page", str(found)]):
         subprocess.run(command, check=True, timeout=240, env=environment)
@@ -271,11 +271,7 @@ def zoo(tmp_path_factory):
 
 def test_the_zoo_says_who_leads_and_who_is_right(zoo):
     records, _ = zoo
-    assert {name: record["classes"] for name, record in records.items()} == {
-        "breast_cancer": 2,
-        "iris": 3,
-        "diabetes": 0,
-    }
+    assert {name: record["classes"] for name, record in records.items()} == {"breast_cancer": 2}
     for record in records.values():
         summary = record["summary"]
         excess = {entry["name"]: entry["excess"] for entry in record["rivals"]}

@@ -47,11 +47,22 @@ TIGHT = [
 ]
 
 
-@parametrize_with_checks([*DEFAULT, *TIGHT])
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+ignore_skips = pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+ignore_unconverged = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@parametrize_with_checks(DEFAULT)
+@ignore_skips
+@ignore_unconverged
 def test_scikit_learns_checks(estimator, check):
-    model, tol = estimator.estimator, estimator.tol
-    if "sample_weight_equivalence" in str(check) and tol > 1e-6 and is_classifier(model):
+    if "sample_weight_equivalence" in str(check) and is_classifier(estimator.estimator):
         pytest.skip("asks for 1e-7 of a penalty that is found to tol**2 of the criterion")
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(TIGHT)
+@ignore_skips
+@ignore_unconverged
+def test_scikit_learns_checks_with_a_tight_tolerance(estimator, check):
     check(estimator)

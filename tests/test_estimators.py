@@ -48,6 +48,7 @@ def scan(case, cv):
 
 
 # A scan ends at any of several local optima: what it must not find is a better one.
+@pytest.mark.slow
 @every_case
 def test_no_scan_finds_a_better_penalty(case):
     X, y = case.data()
@@ -104,6 +105,7 @@ def test_the_outliers_and_the_scale_are_hubers():
 # --- hypergradients ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

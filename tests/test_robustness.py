@@ -11,7 +11,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from helpers import breast_cancer, diabetes
+from helpers import TIMES, breast_cancer, diabetes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -32,10 +32,9 @@ from sklearn.svm import LinearSVC
 
 from hoag_shine import GeneralizedLinear, LogisticLoss, Outcome, ShineCV, SigmoidSquaredLoss
 
-# Over all, the laws of the library are tried on 2,000 examples and some hundreds: 1,500 here, 500
-# in tests/test_auto.py, and hypothesis's usual hundred for each of the others.
-USUAL = settings.default.max_examples
-many = settings(max_examples=2 * USUAL, suppress_health_check=list(HealthCheck))
+many = settings(
+    max_examples=TIMES * settings.default.max_examples, suppress_health_check=list(HealthCheck)
+)
 
 CLASSIFIERS = [
     LogisticRegression(),

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..linalg.threads import one_blas_thread
 from ..problems.direct import DirectProblems, DirectSolution
 from ..problems.direct.newton import MAX_NEWTON_STEPS
 from .base import Solution, Status
@@ -19,9 +20,9 @@ Vector = NDArray[np.float64]
 
 def first_solution(part: DirectProblems, theta: Vector, max_iter: int) -> Solution:
     """Return the solution of the first of some problems."""
-    return factorised_solution(
-        part, part.solve(theta, max_iter=min(max_iter, MAX_NEWTON_STEPS)), 0, theta
-    )
+    with one_blas_thread():
+        solved = part.solve(theta, max_iter=min(max_iter, MAX_NEWTON_STEPS))
+    return factorised_solution(part, solved, 0, theta)
 
 
 def factorised_solution(

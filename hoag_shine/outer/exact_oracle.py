@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..inner import Solution
 from ..inner.factorised import factorised_solution
+from ..linalg.threads import one_blas_thread
 from ..problems.base import ProblemSet
 from ..problems.direct import DirectProblems
 from ..problems.direct.newton import MAX_NEWTON_STEPS
@@ -83,7 +84,8 @@ class ExactOracle(Oracle):
     def _evaluate(self, theta: Vector) -> Evaluation:
         try:
             most = self._most_steps
-            solved = list(self._map(lambda part: part.solve(theta, most), self._parts))
+            with one_blas_thread():
+                solved = list(self._map(lambda part: part.solve(theta, most), self._parts))
         except FloatingPointError as error:
             raise NotFiniteError(theta) from error
         n_iter = max(s.n_iter for s in solved)

@@ -238,7 +238,7 @@ class FoldedData:
         y as numbers.
     weight : ndarray of shape (n_samples,), float64
     splits : list of (train, test)
-    parts : list of DesignGroup
+    designs : list of DesignGroup
     """
 
     def __init__(
@@ -308,28 +308,28 @@ class FoldedData:
             before_reading(self.model)
             self._shared = self._read(source)
         if self.chain.prefix:
-            parts = self._all_transformed(n_jobs)
+            designs = self._all_transformed(n_jobs)
         else:
-            parts = [self._of_all_rows(self.splits)]
-        self.parts = [one for part in parts for one in part.by_classes()]
+            designs = [self._of_all_rows(self.splits)]
+        self.designs = [one for design in designs for one in design.by_classes()]
 
-    def of_parts(self, parts: list[DesignGroup]) -> FoldedData:
-        """Return the same data with others as its parts."""
+    def with_designs(self, designs: list[DesignGroup]) -> FoldedData:
+        """Return the same data with others as its designs."""
         twin = copy(self)
-        twin.parts = parts
+        twin.designs = designs
         return twin
 
     @property
-    def part_of_fold(self) -> list[DesignGroup]:
+    def design_of_fold(self) -> list[DesignGroup]:
         """For each fold the group that it belongs to."""
-        return [part for part in self.parts for _ in part.splits]
+        return [design for design in self.designs for _ in design.splits]
 
     @property
     def local_splits(self) -> Sequence[tuple[Rows, Rows]]:
         """For each fold its (train, test) rows within its group."""
-        if len(self.parts) == 1:
-            return self.parts[0].splits
-        return [split for part in self.parts for split in part.splits]
+        if len(self.designs) == 1:
+            return self.designs[0].splits
+        return [split for design in self.designs for split in design.splits]
 
     def rows_of(self, params: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         """Return metadata of some rows; what does not have a value for each row stays whole."""
@@ -342,26 +342,26 @@ class FoldedData:
         """Return all rows, for the final fit: none is held out."""
         if self.chain.prefix:
             return self._transformed(np.arange(len(self.codes))).complete()
-        first = self.parts[0]
-        if len(self.parts) == 1 and first.model is self.model:
+        first = self.designs[0]
+        if len(self.designs) == 1 and first.model is self.model:
             return first
         return self._of_all_rows(self.splits).complete()
 
-    def groups(self, penalty: Any, parts: Sequence[DesignGroup]) -> list[Groups]:
+    def groups(self, penalty: Any, designs: Sequence[DesignGroup]) -> list[Groups]:
         """Return the penalty groups of the columns of each design group, named alike in all."""
         if not isinstance(penalty, str) or penalty not in ("shared", "output"):
-            _check_same_columns(parts)
+            _check_same_columns(designs)
         outputs = self.model.output_names
         if (
             isinstance(penalty, str)
             and penalty == "output"
-            and any(p.model is not self.model for p in parts)
+            and any(p.model is not self.model for p in designs)
         ):
             raise ValueError(
                 "penalty='output' needs every class among the training rows of every fold: use "
                 "penalty='shared', or folds without rare classes."
             )
-        return [coefficient_groups(penalty, p.X.shape[1], p.names, outputs) for p in parts]
+        return [coefficient_groups(penalty, p.X.shape[1], p.names, outputs) for p in designs]
 
     def _validated(self, X: Any) -> tuple[Any, Any]:
         """Return X as the linear model gets it, and a clone of the model that has seen it."""
@@ -650,41 +650,41 @@ def _index_type(n_rows: int) -> Any:
     return np.promote_types(np.int32, np.min_scalar_type(-n_rows))
 
 
-def problems_of(parts: Sequence[DesignGroup]) -> ProblemSet:
+def problems_of(designs: Sequence[DesignGroup]) -> ProblemSet:
     """Return the inner problems of all folds."""
-    sets = [_part_problems(part) for part in parts]
+    sets = [_design_problems(design) for design in designs]
     return sets[0] if len(sets) == 1 else JoinedProblems(sets)
 
 
-def training_weights(part: DesignGroup) -> FoldWeights:
+def training_weights(design: DesignGroup) -> FoldWeights:
     """Return the weights of the rows in the training losses of the folds."""
 
     def of_fold(k: int) -> Array:
         # A row that was drawn several times, as by a bootstrap, counts several times.
-        drawn = np.bincount(part.splits[k][0], minlength=len(part.y)).astype(np.float64)
-        return part.model.training_weight(part.y, drawn, part.weight)
+        drawn = np.bincount(design.splits[k][0], minlength=len(design.y)).astype(np.float64)
+        return design.model.training_weight(design.y, drawn, design.weight)
 
-    return FoldWeights(len(part.splits), of_fold)
+    return FoldWeights(len(design.splits), of_fold)
 
 
-def held_out_rows(part: DesignGroup) -> HeldOut:
+def held_out_rows(design: DesignGroup) -> HeldOut:
     """Return the rows that the folds hold out, with their weights in the outer losses."""
     rows, folds, weight = [], [], []
-    for k, (_, test) in enumerate(part.splits):
+    for k, (_, test) in enumerate(design.splits):
         own, drawn = np.unique(test, return_counts=True)
-        total = drawn * part.weight[own]
+        total = drawn * design.weight[own]
         used = total > 0.0
         rows.append(own[used])
         folds.append(np.full(int(used.sum()), k))
-        weight.append(total[used] / (total.sum() * part.model.n_averaged))
+        weight.append(total[used] / (total.sum() * design.model.n_averaged))
     return HeldOut.listed(*(np.concatenate(a) for a in (rows, folds, weight)))
 
 
-def _part_problems(part: DesignGroup) -> LinearProblems:
+def _design_problems(design: DesignGroup) -> LinearProblems:
     """Return the inner problems of folds that share X."""
-    X, groups = part.inner.X, part.inner.groups
+    X, groups = design.inner.X, design.inner.groups
     return linear_problems(
-        part.model, X, part.y, groups, training_weights(part), held_out_rows(part)
+        design.model, X, design.y, groups, training_weights(design), held_out_rows(design)
     )
 
 
@@ -733,7 +733,7 @@ def fold_problems(
         split_params={"groups": groups},
         random_state=random_state,
     )
-    groups = data.groups(penalty, data.parts)
+    groups = data.groups(penalty, data.designs)
     return problems_of(
-        [p.with_groups(g, reduce=False) for p, g in zip(data.parts, groups, strict=True)]
+        [p.with_groups(g, reduce=False) for p, g in zip(data.designs, groups, strict=True)]
     )

@@ -30,12 +30,15 @@ class Refit:
     tol : float
         That of the search. The final gradient falls to the share of its norm at zero to which the
         criterion is known.
+    shared : bool
+        Whether the folds have the design matrix and the classes of ``whole``, and so its variables.
     """
 
-    def __init__(self, data: FoldedData, whole: DesignGroup, tol: float) -> None:
+    def __init__(self, data: FoldedData, whole: DesignGroup, tol: float, *, shared: bool) -> None:
         self.data = data
         self.whole = whole
         self.tol = tol
+        self.shared = shared
 
     @cached_property
     def problem(self) -> Problem:
@@ -48,8 +51,8 @@ class Refit:
         data = self.data
         folds = [
             weights[k : k + 1].sum(axis=0)[0]
-            for part in data.parts
-            for weights in [training_weights(part)]
+            for design in data.designs
+            for weights in [training_weights(design)]
             for k in range(len(weights))
         ]
         whole = self.whole.model.training_weight(
@@ -70,7 +73,7 @@ class Refit:
 
     def _estimate(self, theta: Vector, solutions: Sequence[Solution]) -> InverseHessian | None:
         """Return a fold's estimate of the inverse Hessian, which lacks only the held-out rows."""
-        if not (solutions and self.data.part_of_fold[0] is self.whole):
+        if not (solutions and self.shared):
             return None
         estimate = solutions[0].inverse_hessian
         if not isinstance(estimate, InverseHessian):
@@ -82,16 +85,15 @@ class Refit:
 
     def _mean(self, solutions: Sequence[Solution]) -> Vector | None:
         """Return the mean of the folds' solutions, where they have the columns of the whole."""
-        parts = self.data.part_of_fold
-        if all(part is self.whole for part in parts):
-            ws = [s.w for s in solutions]
-            return np.mean(ws, axis=0) if ws else None
-        ws = [part.inner.expand(s.w) for part, s in zip(parts, solutions, strict=False)]
-        alike = [
-            part.X.shape[1] == self.whole.X.shape[1] and part.model is self.whole.model
-            for part in parts
-        ]
-        return self.whole.inner.restrict(np.mean(ws, axis=0)) if ws and all(alike) else None
+        if not solutions:
+            return None
+        if self.shared:
+            return np.asarray(np.mean([s.w for s in solutions], axis=0))
+        whole, designs = self.whole, self.data.design_of_fold
+        if any(d.X.shape[1] != whole.X.shape[1] or d.model is not whole.model for d in designs):
+            return None
+        ws = [d.inner.expand(s.w) for d, s in zip(designs, solutions, strict=False)]
+        return whole.inner.restrict(np.mean(ws, axis=0))
 
     def estimator(self, value: Any, solution: Solution, *, by_output: bool) -> Any:
         """Return the whole fitted estimator."""
@@ -101,11 +103,11 @@ class Refit:
         return model if made_by is None else made_by.assemble(model)
 
 
-def fitted_model(part: DesignGroup, value: Any, solution: Solution, *, by_output: bool) -> Any:
+def fitted_model(design: DesignGroup, value: Any, solution: Solution, *, by_output: bool) -> Any:
     """Return the linear model with the coefficients of a solution."""
-    w, dtype = part.inner.expand(solution.w), part.X.dtype
-    model = part.model.fitted(value, w, solution.n_iter, dtype, by_output=by_output)
+    w, dtype = design.inner.expand(solution.w), design.X.dtype
+    model = design.model.fitted(value, w, solution.n_iter, dtype, by_output=by_output)
     for name in ("n_features_in_", "feature_names_in_"):
-        if hasattr(part.seen, name):
-            setattr(model, name, getattr(part.seen, name))
+        if hasattr(design.seen, name):
+            setattr(model, name, getattr(design.seen, name))
     return model

@@ -68,8 +68,8 @@ class Report:
         """Score the folds' models; the scores replace earlier ones of this iteration."""
         (value,) = record["params"].values()
 
-        def model(part: DesignGroup, solution: Solution) -> Any:
-            return fitted_model(part, value, solution, by_output=self.by_output)
+        def model(design: DesignGroup, solution: Solution) -> Any:
+            return fitted_model(design, value, solution, by_output=self.by_output)
 
         self.scores.record(record["iteration"], model, solutions)
 

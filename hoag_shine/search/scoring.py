@@ -176,7 +176,7 @@ class Scores:
         begin = time.perf_counter()
         models = []
         if self.scoring.wanted:
-            models = list(map(model, self.data.part_of_fold, solutions))
+            models = list(map(model, self.data.design_of_fold, solutions))
             self._put(self.test, i, [self._score(k, one, 1) for k, one in enumerate(models)])
         if self.scoring.return_train_score:
             self._put(self.train, i, self._train(models, solutions))
@@ -220,22 +220,22 @@ class Scores:
         if self.scoring.wanted:
             return [self._score(k, model, 0) for k, model in enumerate(models)]
         return [
-            -self._loss(part, rows, solution)
-            for part, (rows, _), solution in zip(
-                self.data.part_of_fold, self.data.local_splits, solutions, strict=True
+            -self._loss(design, rows, solution)
+            for design, (rows, _), solution in zip(
+                self.data.design_of_fold, self.data.local_splits, solutions, strict=True
             )
         ]
 
     def _score(self, k: int, model: Any, side: int) -> Any:
         """Score fold k's model on its training rows (side 0) or its held-out rows (side 1)."""
         data, rows = self.data, self.data.splits[k][side]
-        part = data.part_of_fold[k]
+        design = data.design_of_fold[k]
         y = _safe_indexing(data.y, rows)
         params = data.rows_of(self.params, rows)
-        if part.transformers is not None and self._from_transformed(side):
-            X = part.X[data.local_splits[k][side]]
+        if design.transformers is not None and self._from_transformed(side):
+            X = design.X[data.local_splits[k][side]]
             return self.scoring.evaluate(_without_names(model), X, y, params)
-        estimator = model if part.transformers is None else part.transformers.assemble(model)
+        estimator = model if design.transformers is None else design.transformers.assemble(model)
         return self.scoring.evaluate(estimator, _safe_indexing(data.X, rows), y, params)
 
     def _from_transformed(self, side: int) -> bool:
@@ -244,17 +244,17 @@ class Scores:
         alike = chain.target is None and not (side == 0 and chain.resamples)
         return alike and self.scoring.from_transformed
 
-    def _loss(self, part: DesignGroup, rows: Rows, solution: Solution) -> float:
+    def _loss(self, design: DesignGroup, rows: Rows, solution: Solution) -> float:
         """Return the mean loss of a fold's training rows, like the criterion of held-out rows."""
-        model = part.model
-        W = part.inner.expand(solution.w).reshape(-1, model.n_outputs)
-        Z = safe_sparse_dot(part.X[rows], W[: part.X.shape[1]], dense_output=True)
+        model = design.model
+        W = design.inner.expand(solution.w).reshape(-1, model.n_outputs)
+        Z = safe_sparse_dot(design.X[rows], W[: design.X.shape[1]], dense_output=True)
         if model.fit_intercept:
             Z = Z + W[-1]
-        y = model.targets(part.y)[rows].reshape(len(rows), 1, -1)
+        y = model.targets(design.y)[rows].reshape(len(rows), 1, -1)
         loss, _ = model.loss.value_and_gradient(y, Z[:, None])
         losses = loss.reshape(len(rows), -1).sum(axis=1)
-        return float(np.average(losses, weights=part.weight[rows])) / model.n_averaged
+        return float(np.average(losses, weights=design.weight[rows])) / model.n_averaged
 
 
 def _without_names(model: Any) -> Any:

@@ -444,14 +444,14 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self, data: FoldedData, scoring: Scoring, routed: Routed, task: Task
     ) -> dict[str, Any]:
         """Return the fitted attributes."""
-        whole = data.whole() if self.refit else data.parts[0]
-        shared = whole is data.parts[0]
-        *groups, whole_groups = data.groups(self.penalty, [*data.parts, whole])
-        parts = [p.with_groups(g, reduce=True) for p, g in zip(data.parts, groups, strict=True)]
-        data = data.of_parts(parts)
-        whole = parts[0] if shared else whole.with_groups(whole_groups, reduce=True)
-        problems = problems_of(parts)
-        units = log_units(groups[0], data.parts[0].X)
+        whole = data.whole() if self.refit else data.designs[0]
+        shared = whole is data.designs[0]
+        *groups, whole_groups = data.groups(self.penalty, [*data.designs, whole])
+        designs = [p.with_groups(g, reduce=True) for p, g in zip(data.designs, groups, strict=True)]
+        data = data.with_designs(designs)
+        whole = designs[0] if shared else whole.with_groups(whole_groups, reduce=True)
+        problems = problems_of(designs)
+        units = log_units(groups[0], data.designs[0].X)
         theta, bounds = self._start(data.model, units)
         # Not by way of logarithms, which may leave the bounds by a rounding error.
         limits = np.multiply.outer(self._check_bounds(), data.model.value(units))
@@ -463,7 +463,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             "n_splits_": len(data.splits),
             **_noted(whole, data.model),
         }
-        refit = Refit(data, whole, self.tol) if self.refit else None
+        refit = Refit(data, whole, self.tol, shared=shared) if self.refit else None
         with Deferred() as interrupts:
             with task.subtask("search", None) as search_task:
                 scores = Scores(scoring, data, routed.score)
@@ -557,16 +557,17 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         self, theta: Vector, bounds: tuple[Vector, Vector], problems: ProblemSet, data: FoldedData
     ) -> dict[str, Any]:
         """Return where :func:`hoag` starts: at theta, or where the last fit ended."""
-        n, parts = problems.n_hyperparameters, data.part_of_fold
+        n, designs = problems.n_hyperparameters, data.design_of_fold
         last, ws = getattr(self, "_ended_at", (np.empty(0), []))
         if not self.warm_start or last.size != n:
             return {"theta": theta}
         sizes = [
-            (part.X.shape[1] + part.model.fit_intercept) * part.model.n_outputs for part in parts
+            (design.X.shape[1] + design.model.fit_intercept) * design.model.n_outputs
+            for design in designs
         ]
         start = None
         if [w.size for w in ws] == sizes:
-            start = [part.inner.restrict(w) for part, w in zip(parts, ws, strict=True)]
+            start = [design.inner.restrict(w) for design, w in zip(designs, ws, strict=True)]
         return {
             "theta": np.clip(last, *bounds),
             "start": start,
@@ -610,8 +611,8 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         """Return the folds' solutions, for all columns, for a warm start of another fit."""
         if not self.warm_start:
             return []
-        folds = zip(data.part_of_fold, result.solutions, strict=True)
-        return [part.inner.expand(s.w) for part, s in folds]
+        folds = zip(data.design_of_fold, result.solutions, strict=True)
+        return [design.inner.expand(s.w) for design, s in folds]
 
     def _several_scores(self, table: dict[str, Any]) -> bool:
         """Whether there are several scores, by the names that ``scoring`` has returned."""

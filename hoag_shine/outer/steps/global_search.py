@@ -307,9 +307,19 @@ def _nearer_minimum(seen: _Seen, best: Evaluation, ask: Ask, curvature: float) -
 
 
 def _likely_curvature(evaluations: Sequence[Evaluation], best: Evaluation) -> float:
-    """Return the curvature between the best and the nearest other, whatever the errors."""
-    others = sorted(evaluations, key=lambda s: abs(_at(s) - _at(best)))[1:]
-    for other in others:
+    """Return the curvature towards the minimum beside the best, whatever the errors.
+
+    It is that of the secant to the nearest other evaluation; to the nearest on the other side of
+    the minimum, if the slopes say that there is one.
+    """
+    downhill = -np.sign(_slope(best))
+
+    def by_side(other: Evaluation) -> tuple[bool, float]:
+        distance = _at(other) - _at(best)
+        beyond = distance * downhill > 0.0 and _slope(other) * downhill > 0.0
+        return not beyond, abs(distance)
+
+    for other in sorted((s for s in evaluations if s is not best), key=by_side):
         curvature = (_slope(other) - _slope(best)) / (_at(other) - _at(best))
         if curvature > 0.0:
             return curvature

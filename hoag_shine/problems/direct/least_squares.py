@@ -1,4 +1,4 @@
-r"""Least squares of very many folds, as with one for each row that is left out.
+r"""Least squares by normal equations that are made once for all penalties.
 
 The coefficients of a fold depend on its training rows through :math:`G_k = 2 \Phi^\top S_k \Phi`
 and :math:`b_k = 2 \Phi^\top S_k y` alone. These are made once. Each penalty then takes a
@@ -9,9 +9,11 @@ ones.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from ...linalg.precision import EPSILON
 from ..fold_weights import FoldWeights
@@ -45,13 +47,18 @@ class LeastSquares:
         held_out: HeldOut,
         chunks: Iterator[slice],
     ) -> None:
-        self._rows, self._y, self._held_out = design.rows, y, held_out
+        self._rows, self._y = design.rows, y
         # The loss is the squared error and not half of it: hence the factor 2 in G and b.
         parts = [
             (2.0 * design.gram(S), 2.0 * self._moments(S), S.T @ (y * y).sum(axis=1))
             for S in map(weight.__getitem__, chunks)
         ]
         self._G, self._b, self._c = (np.concatenate(a) for a in zip(*parts, strict=True))
+        rows, folds = (a.astype(np.intp) for a in (held_out.rows, held_out.folds))
+        self._held_out = _HeldOutRows(design.rows[rows], y[rows], held_out.weight, folds)
+        # Multiplied by numbers of the held-out rows, it has the sums of each fold.
+        of_rows = np.ones(rows.size), (folds, np.arange(rows.size))
+        self._sums = sparse.csr_array(of_rows, shape=(len(self._G), rows.size))
 
     def _moments(self, S: Array) -> Array:
         """Return b of the folds with these weights, (fold, column, output)."""
@@ -75,27 +82,40 @@ class LeastSquares:
         W, Q : ndarray of shape (n_folds, d, n_outputs)
         values, errors : ndarray of shape (n_folds,)
         """
-        rows, folds = (a.astype(np.intp) for a in (self._held_out.rows, self._held_out.folds))
         W, Q = np.empty_like(self._b), np.empty_like(self._b)
         values, errors = np.zeros((2, len(W)))
-        for c in range(h.shape[1]):
-            # (G_k + diag(h)) w = b_k, and with the same factor the adjoint for f_k's gradient.
-            H = self._G.copy()
-            np.einsum("bii->bi", H)[...] += h[:, c]
-            factor = Factorised(H)
+        # Outputs under the same penalties share a factor.
+        _, first, place = np.unique(h, axis=1, return_index=True, return_inverse=True)
+        factors = [self._factorised(h[:, c]) for c in first]
+        for c, factor in enumerate(factors[i] for i in place.ravel()):
             W[:, :, c] = factor(self._b[:, :, c, None])[:, :, 0]
-            X, v = (
-                self._rows[rows],
-                self._held_out.weight[:, min(c, self._held_out.weight.shape[1] - 1)],
-            )
-            z, y = np.einsum("id,id->i", X, W[folds, :, c]), self._y[rows, c]
-            slope = 2.0 * v * (z - y)
-            load = np.zeros(W.shape[:2])
-            np.add.at(load, folds, slope[:, None] * X)
+            value, terms, load = self._outer(W[:, :, c], c)
             Q[:, :, c] = factor(load[:, :, None])[:, :, 0]
-            values += np.bincount(folds, v * (z - y) ** 2, len(W))
-            # Coefficients are known up to rounding times the condition number (Higham, chapter 10),
-            # for which the inverse of the smallest pivot stands.
-            terms = np.bincount(folds, np.abs(slope) * (np.abs(z) + np.abs(y)), len(W))
+            values += value
+            # Coefficients are known up to rounding times the condition number.
             errors += EPSILON * terms / factor.smallest
         return W, values, errors, Q
+
+    def _factorised(self, h: Vector) -> Factorised:
+        H = self._G.copy()
+        np.einsum("bii->bi", H)[...] += h
+        return Factorised(H)
+
+    def _outer(self, w: Array, c: int) -> tuple[Vector, Vector, Array]:
+        """Return each fold's held-out loss of output c, its terms' sizes, and its gradient in w."""
+        held = self._held_out
+        v = held.weight[:, min(c, held.weight.shape[1] - 1)]
+        z, y = np.einsum("id,id->i", held.X, w[held.folds]), held.y[:, c]
+        slope = 2.0 * v * (z - y)
+        terms = np.abs(slope) * (np.abs(z) + np.abs(y))
+        value = self._sums @ (v * (z - y) ** 2)
+        return value, self._sums @ terms, np.asarray(self._sums @ (slope[:, None] * held.X))
+
+
+class _HeldOutRows(NamedTuple):
+    """Rows that folds hold out, their targets, weights in the outer losses, and folds."""
+
+    X: Array
+    y: Array
+    weight: Array
+    folds: NDArray[np.intp]

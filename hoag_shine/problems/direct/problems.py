@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...linalg.costs import MAX_FACTORISED_ORDER, WORKSPACE_NUMBERS
-from ...linalg.precision import SMALLEST_NORMAL, SUM_ROUNDING
 from ...linalg.streams import StreamedMatrix
 from ..fold_weights import FoldWeights
 from ..groups import FIXED, UNPENALISED
@@ -37,6 +36,7 @@ from .newton import (
     State,
     solve,
 )
+from .polish import Polished
 from .primal import Design, PrimalSystem
 
 Array = NDArray[np.float64]
@@ -64,9 +64,6 @@ MAX_ITERATED_FOLDS = 50
 # kernel.
 # Why: by judgement; each removes several digits, and they end as soon as nothing is gained.
 MAX_CORRECTION_STEPS = 4
-# Steps of refinement of an adjoint by the factor of the step before.
-# Why: the factor is off by about the root of the decrement, so that three steps reach rounding.
-ADJOINT_REFINEMENTS = 3
 # Most thetas whose solutions are remembered, so that others may start from the nearest.
 # Why: by judgement; WORKSPACE_NUMBERS bounds their memory in any case.
 MAX_REMEMBERED_SOLUTIONS = 16
@@ -80,16 +77,6 @@ ACCURATE_SHARE = 1e-9
 # Error that rounding leaves of a hypergradient, as a share of the sizes of its terms.
 # Why: ten times that of a sum: its terms are products of two solutions, each of which is rounded.
 HYPERGRADIENT_ROUNDING = 1e-13
-# Decrement or duality gap, in units of the objective, beyond which a fold is not solved.
-# Why: by judgement; solved folds are below 1e-9, and those that are not are far above.
-UNSOLVED_DECREMENT = 1e-6
-# Share of a gradient's terms that a Newton step may leave of it where there is no penalty.
-# Why: by judgement. A step leaves rounding there, unless the curvature says nothing of the
-# variable.
-UNMOVED_GRADIENT_SHARE = 1e-3
-# Share of what a factor should have solved that it may leave; one that leaves more is not believed.
-# Why: by judgement; errors are then known to a tenth, and bounds have a margin of ten.
-UNSOLVED_SHARE = 0.1
 # Factor of what a step of refinement would change, in bounds of errors.
 # Why: by judgement. A factor that solves to a tenth would do with 1.1.
 BOUND_SAFETY_FACTOR = 10.0
@@ -244,8 +231,11 @@ class DirectProblems:
 
     @cached_property
     def _least_squares(self) -> LeastSquares | None:
-        """The normal equations, if the folds are too many for reading all rows at each theta."""
-        if self._design is None or not self.loss.quadratic or self.n_folds <= MAX_ITERATED_FOLDS:
+        """The normal equations of least squares, which no penalty changes.
+
+        A final fit has no held-out loss that would tell how accurate they are.
+        """
+        if self._design is None or not self.loss.quadratic or not self._held_out.rows.size:
             return None
         small = self.n_folds * len(self._groups) ** 2 <= MAX_KEPT_NUMBERS
         if not small or self._weight[:1].ndim > 2:
@@ -414,93 +404,45 @@ class DirectProblems:
         3. Errors: what another step would change, bounds by the penalty where the factor is poor,
            and infinity where even these do not hold.
         """
-        state = solved.state
-        linearised: Any = solved.linearised
-        if not (solved.fresh or self.loss.quadratic):
-            linearised = system.linearise(solved.Z)
-        last = np.full(len(folds), np.inf)
-        for i in range(corrections + 1):
-            ws = self._expanded(state, theta)
-            Z = self._predicted(ws, system, state)
-            losses, slopes = folds.training(Z)
-            objective = losses + 0.5 * system.stiffness(state, state)
-            force = system.pull(state, slopes)
-            step = linearised.solve(force)
-            dZ = system.predict(step)
-            decrement = folds.relative(system.work(force, step, dZ), objective)
-            done = (decrement <= TARGET_DECREMENT) | ~(decrement < last)
-            if done.all() or i == corrections:
-                break
-            last = decrement
-            state = tuple(x + dx for x, dx in zip(state, step, strict=True))
-        values, U = folds.outer(Z)
-        changes = np.einsum("nkm,nkm->k", U, dZ)
-        load, curvature = system.load(U), folds.curvature(Z)
-        adjoint = linearised.solve(load)
-        # The factor is that of the step before, which a few steps of iterative refinement make up
-        # for (Higham, Accuracy and Stability of Numerical Algorithms, chapter 12).
-        for _ in range(ADJOINT_REFINEMENTS):
-            rest = system.remainder(load, adjoint, curvature)
-            adjoint = tuple(x + dx for x, dx in zip(adjoint, linearised.solve(rest), strict=True))
+        at = Polished.of(
+            system,
+            folds,
+            solved,
+            lambda state: self._predicted(self._expanded(state, theta), system, state),
+            corrections,
+        )
+        ws = self._expanded(at.state, theta)
+        values, U = folds.outer(at.Z)
+        load, curvature = system.load(U), folds.curvature(at.Z)
+        adjoint, rest = at.adjoint(load, curvature)
         qs = self._expanded(adjoint, theta)
-        rest = system.remainder(load, adjoint, curvature)
-        hypergradients = self._cross(ws, theta, qs)
-        correction = self._cross(ws, theta, self._expanded(linearised.solve(rest), theta))
+        errors = at.errors(values, U, load, curvature)
+        unknown = np.isinf(errors)
+        return _Known(theta, at.state, at.tangent(curvature)), DirectSolution(
+            ws=ws,
+            values=values,
+            errors=errors,
+            hypergradients=self._cross(ws, theta, qs),
+            bounds=np.where(unknown, np.inf, self._bounds(at, ws, qs, rest, theta)),
+            converged=(at.decrement <= ROUNDING_DECREMENT) & ~unknown,
+            inner_values=at.objective,
+            grads=self._gradients(at.slopes, ws, self.penalty.strength(theta), folds),
+            n_iter=solved.n_iter,
+        )
+
+    def _bounds(self, at: Polished, ws: Array, qs: Array, rest: State, theta: Vector) -> Vector:
+        """Return bounds on the errors of the hypergradients, given adjoints and their residuals."""
         h = self.penalty.strength(theta)
+        # The error follows from the residual by the factor, to the accuracy of the factor; where
+        # that is singular, by the penalty alone, which H is at least.
+        correction = self._cross(ws, theta, self._expanded(at.linearised.solve(rest), theta))
         terms = np.abs(h * ws * qs).sum(axis=1)
-        # The error of the hypergradient follows from the residual by the factor, to the accuracy of
-        # the factor; where that is singular, by the penalty alone, which H is at least.
         bounds = (
             BOUND_SAFETY_FACTOR * np.linalg.norm(correction, axis=1)
             + HYPERGRADIENT_ROUNDING * terms
         )
-        reach = np.sqrt((h * ws * ws).sum(axis=1)) * system.length(rest)
-        bounds += np.where(linearised.singular, reach, 0.0)
-        errors = np.abs(changes) + SUM_ROUNDING * np.abs(values) + linearised.ignored(force, load)
-        # A factor that leaves more than a share of what it should have solved is not relied on.
-        # Then, too, the penalty alone bounds the error: in its norm, no solution is farther away
-        # than the gradient is long in the inverse of that norm.
-        missed = system.remainder(force, step, curvature)
-        again = system.predict(linearised.solve(missed))
-        left = np.abs(np.einsum("nkm,nkm->k", U, again))
-        poor = linearised.singular | ~(
-            left <= UNSOLVED_SHARE * np.abs(changes) + SUM_ROUNDING * np.abs(values)
-        )
-        errors += np.where(poor, left + system.length(force) * system.length(load), 0.0)
-        # Coefficients without penalty and without curvature do not move, though their gradient may
-        # not be zero. Such a gradient makes the error unknown.
-        left = system.unmoved(missed, force, slopes)
-        # Nor does a step say how far away a solution is that it does not lead to. The objective is
-        # strongly convex in the norm of the penalty, so that it cannot fall by more than half of
-        # the gradient's square in the inverse of that norm (Boyd and Vandenberghe, section 9.1.2).
-        gap = folds.relative(0.5 * system.length(force) ** 2, objective)
-        if not (gap <= UNSOLVED_DECREMENT).all():
-            certain = system.significant(force, state, slopes)
-            gap = folds.relative(0.5 * system.length(certain) ** 2, objective)
-        unknown = (
-            (left > UNMOVED_GRADIENT_SHARE)
-            | ~(decrement <= UNSOLVED_DECREMENT)
-            | ~(gap <= UNSOLVED_DECREMENT)
-            | ~np.isfinite(errors)
-        )
-        # All this is relative to the objective, which must not be larger than without coefficients.
-        unknown |= ~(
-            objective
-            <= (1.0 + UNSOLVED_DECREMENT) * folds.training(np.zeros_like(Z))[0] + SMALLEST_NORMAL
-        )
-        errors, bounds = (np.where(unknown, np.inf, a) for a in (errors, bounds))
-        tangent = linearised.solve(system.drift(state, curvature))
-        return _Known(theta, state, tangent), DirectSolution(
-            ws=ws,
-            values=values,
-            errors=errors,
-            hypergradients=hypergradients,
-            bounds=bounds,
-            converged=(decrement <= ROUNDING_DECREMENT) & ~unknown,
-            inner_values=objective,
-            grads=self._gradients(slopes, ws, h, folds),
-            n_iter=solved.n_iter,
-        )
+        reach = np.sqrt((h * ws * ws).sum(axis=1)) * at.system.length(rest)
+        return np.asarray(bounds + np.where(at.linearised.singular, reach, 0.0))
 
     def inverse(self, k: int, theta: Vector, w: Vector) -> Callable[[Vector], Vector]:
         """Return the product with the inverse of fold k's Hessian at w."""

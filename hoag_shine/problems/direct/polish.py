@@ -1,0 +1,191 @@
+"""What is left to do at a solution: its last digits, adjoints, and how far off it may be.
+
+A solution ends where a step of Newton's method, by the factor of the step before, changes nothing
+any more. That step says how far off the held-out loss is: as long as the factor can be relied on,
+and the step leads to the solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...linalg.precision import SMALLEST_NORMAL, SUM_ROUNDING
+from .dual import DualSystem
+from .newton import TARGET_DECREMENT, Folds, Solved, State
+from .primal import PrimalSystem
+
+Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+# Steps of refinement of an adjoint by the factor of the step before.
+# Why: the factor is off by about the root of the decrement, so that three steps reach rounding.
+ADJOINT_REFINEMENTS = 3
+# Decrement or duality gap, in units of the objective, beyond which a fold is not solved.
+# Why: by judgement; solved folds are below 1e-9, and those that are not are far above.
+UNSOLVED_DECREMENT = 1e-6
+# Share of a gradient's terms that a Newton step may leave of it where there is no penalty.
+# Why: by judgement. A step leaves rounding there, unless the curvature says nothing of the
+# variable.
+UNMOVED_GRADIENT_SHARE = 1e-3
+# Share of what a factor should have solved that it may leave; one that leaves more is not believed.
+# Why: by judgement; errors are then known to a tenth, and bounds have a margin of ten.
+UNSOLVED_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Polished:
+    """A solution of some folds, and the Newton step from there.
+
+    Attributes
+    ----------
+    system : PrimalSystem or DualSystem
+    folds : Folds
+    linearised : Linearised
+        The factor that the step is made with.
+    state : State
+    Z : ndarray of shape (n_rows, n_folds, n_outputs)
+        Linear predictors.
+    slopes : ndarray of shape (n_rows, n_folds, n_outputs)
+        The derivatives of the training losses.
+    objective : ndarray of shape (n_folds,)
+    force, step : State
+        Minus the gradient, and what the factor makes of it.
+    dZ : ndarray of shape (n_rows, n_folds, n_outputs)
+        How the step changes the predictors.
+    decrement : ndarray of shape (n_folds,)
+        Of the step, in units of the objective.
+    """
+
+    system: PrimalSystem | DualSystem
+    folds: Folds
+    linearised: Any
+    state: State
+    Z: Array
+    slopes: Array
+    objective: Vector
+    force: State
+    step: State
+    dZ: Array
+    decrement: Vector
+
+    @classmethod
+    def of(
+        cls,
+        system: PrimalSystem | DualSystem,
+        folds: Folds,
+        solved: Solved,
+        predict: Callable[[State], Array],
+        corrections: int,
+    ) -> Polished:
+        """Make some steps with the last factor, as long as they gain anything.
+
+        ``predict`` returns linear predictors that are products with X.
+        """
+        linearised: Any = solved.linearised
+        if not (solved.fresh or folds.loss.quadratic):
+            linearised = system.linearise(solved.Z)
+        last, now = (
+            np.full(len(folds), np.inf),
+            cls._at(system, folds, linearised, solved.state, predict),
+        )
+        for _ in range(corrections):
+            if ((now.decrement <= TARGET_DECREMENT) | ~(now.decrement < last)).all():
+                break
+            last = now.decrement
+            state = tuple(x + dx for x, dx in zip(now.state, now.step, strict=True))
+            now = cls._at(system, folds, linearised, state, predict)
+        return now
+
+    @classmethod
+    def _at(
+        cls,
+        system: PrimalSystem | DualSystem,
+        folds: Folds,
+        linearised: Any,
+        state: State,
+        predict: Callable[[State], Array],
+    ) -> Polished:
+        Z = predict(state)
+        losses, slopes = folds.training(Z)
+        objective = losses + 0.5 * system.stiffness(state, state)
+        force = system.pull(state, slopes)
+        step = linearised.solve(force)
+        dZ = system.predict(step)
+        decrement = folds.relative(system.work(force, step, dZ), objective)
+        return cls(
+            system, folds, linearised, state, Z, slopes, objective, force, step, dZ, decrement
+        )
+
+    def adjoint(self, load: State, curvature: Array) -> tuple[State, State]:
+        """Return the inverse Hessian times a load, and the residual that is left of the load."""
+        adjoint = self.linearised.solve(load)
+        rest = self.system.remainder(load, adjoint, curvature)
+        # The factor is that of the step before, which a few steps of iterative refinement make up
+        # for (Higham, Accuracy and Stability of Numerical Algorithms, chapter 12).
+        for _ in range(ADJOINT_REFINEMENTS):
+            more = self.linearised.solve(rest)
+            adjoint = tuple(x + dx for x, dx in zip(adjoint, more, strict=True))
+            rest = self.system.remainder(load, adjoint, curvature)
+        return adjoint, rest
+
+    def errors(self, values: Vector, U: Array, load: State, curvature: Array) -> Vector:
+        """Return bounds on the errors of the held-out losses, infinity where nothing is known.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_folds,)
+            The held-out losses.
+        U : ndarray of shape (n_rows, n_folds, n_outputs)
+            Their derivatives at the linear predictors.
+        load : State
+            Their gradient.
+        curvature : ndarray
+            Second derivatives of the losses, at Z.
+        """
+        system, linearised = self.system, self.linearised
+        changes = np.abs(np.einsum("nkm,nkm->k", U, self.dZ))
+        errors = changes + SUM_ROUNDING * np.abs(values) + linearised.ignored(self.force, load)
+        # A factor that leaves more than a share of what it should have solved is not relied on.
+        # Then, too, the penalty alone bounds the error: in its norm, no solution is farther away
+        # than the gradient is long in the inverse of that norm.
+        missed = system.remainder(self.force, self.step, curvature)
+        again = system.predict(linearised.solve(missed))
+        left = np.abs(np.einsum("nkm,nkm->k", U, again))
+        poor = linearised.singular | ~(
+            left <= UNSOLVED_SHARE * changes + SUM_ROUNDING * np.abs(values)
+        )
+        errors += np.where(poor, left + system.length(self.force) * system.length(load), 0.0)
+        unknown = self._unsolved() | ~np.isfinite(errors)
+        # Coefficients without penalty and without curvature do not move, though their gradient may
+        # not be zero. Such a gradient makes the error unknown.
+        unknown |= system.unmoved(missed, self.force, self.slopes) > UNMOVED_GRADIENT_SHARE
+        return np.where(unknown, np.inf, errors)
+
+    def _unsolved(self) -> NDArray[np.bool_]:
+        """Return which folds are, for all that is known, far from their solutions."""
+        system, folds, objective = self.system, self.folds, self.objective
+        # A step does not say how far away a solution is that it does not lead to. The objective is
+        # strongly convex in the norm of the penalty, so that it cannot fall by more than half of
+        # the gradient's square in the inverse of that norm (Boyd and Vandenberghe, section 9.1.2).
+        gap = folds.relative(0.5 * system.length(self.force) ** 2, objective)
+        if not (gap <= UNSOLVED_DECREMENT).all():
+            certain = system.significant(self.force, self.state, self.slopes)
+            gap = folds.relative(0.5 * system.length(certain) ** 2, objective)
+        # Both are relative to the objective, which must not be larger than without coefficients.
+        highest = (1.0 + UNSOLVED_DECREMENT) * folds.training(np.zeros_like(self.Z))[0]
+        return (
+            ~(self.decrement <= UNSOLVED_DECREMENT)
+            | ~(gap <= UNSOLVED_DECREMENT)
+            | ~(objective <= highest + SMALLEST_NORMAL)
+        )
+
+    def tangent(self, curvature: Array) -> State:
+        """Return the solution's derivative where all log penalties change alike."""
+        return self.linearised.solve(  # type: ignore[no-any-return]
+            self.system.drift(self.state, curvature)
+        )
