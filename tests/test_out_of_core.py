@@ -108,7 +108,7 @@ def test_a_csr_matrix_in_files(tmp_path):
 @needs_data
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_an_array_in_a_file_with_ten_classes(tmp_path, order):
-    X, y = (array[:300] for array in load_dataset("images:usps"))
+    X, y = (array[:200] for array in load_dataset("images:usps"))
     blocks = ArrayBlocks(mapped(tmp_path, X, order), block_bytes=1 << 18)
     memory, files = both(ShineCV(LogisticRegression(), cv=2, hypergradient="cg"), X, blocks, y)
     assert_same(memory, files)
@@ -145,7 +145,8 @@ ESTIMATORS = {
 @pytest.mark.parametrize("kind", ["dense", "csr"])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator(name, kind):
-    X, y = (array[:100] for array in diabetes())
+    # Of counts, few rows, so that the best penalty is not on a bound.
+    X, y = (array[: 100 if name == "counts" else None] for array in diabetes())
     y = {
         "ridge of two targets": np.stack([y, X[:, 2]], axis=1),
         "squared hinge": y > 0,
@@ -153,7 +154,7 @@ def test_every_estimator(name, kind):
     }.get(name, y)
     X = X if kind == "dense" else sparse.csr_array(X)
     # To where the ways that lead there do not matter.
-    memory, blocks = both(ShineCV(ESTIMATORS[name], tol=1e-3), X, Blocks(X, 40), y)
+    memory, blocks = both(ShineCV(ESTIMATORS[name], tol=1e-3), X, Blocks(X, 60), y)
     assert memory.outcome_ is blocks.outcome_
     np.testing.assert_allclose(blocks.best_score_, memory.best_score_, rtol=1e-6)
     np.testing.assert_allclose(blocks.predict(X[:20]), memory.predict(X[:20]), rtol=1e-3)
@@ -268,7 +269,7 @@ def test_parquet(tmp_path):
 
 
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"hoag-shine\[pyarrow\]"):
         ParquetBlocks(tmp_path / "X.parquet")
 
@@ -436,7 +437,7 @@ from hoag_shine import ArrayBlocks, ShineCV
 def used():  # KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-search = ShineCV(LogisticRegression(), cv=2, max_iter=2)
+search = ShineCV(LogisticRegression(), cv=2, max_iter=1, refit=False)
 X = np.memmap(sys.argv[1], np.float64, "r", shape=(60_000, 100))
 y = np.arange(len(X)) % 3 == 0
 import warnings
