@@ -82,8 +82,8 @@ def make(folder, gigabytes):
         while written < gigabytes * GIGABYTE:
             X = words(rng)
             data.write(X.data)
-            indices.write(X.indices)
-            written += X.data.nbytes + X.indices.nbytes
+            indices.write(X.indices.astype(np.int32))
+            written += 8 * X.nnz
             score = X @ coefficients
             targets.append(score / score.std() + rng.logistic(size=len(score)) > 0.0)
             lengths.append(np.diff(X.indptr))

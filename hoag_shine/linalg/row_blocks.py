@@ -135,7 +135,7 @@ class CSRBlocks:
     Raises
     ------
     ValueError
-        If ``indptr`` does not belong to the other arrays.
+        If the arrays do not belong together.
     """
 
     def __init__(
@@ -157,7 +157,12 @@ class CSRBlocks:
                 f"indptr must have {self.shape[0] + 1} numbers, one more than X has rows, but it "
                 f"has {len(self._indptr)}."
             )
-        check_pointers(self._indptr, min(len(data), len(indices)))
+        if len(data) != len(indices):
+            raise ValueError(
+                "data and indices must have a number for each entry, but they have "
+                f"{len(data)} and {len(indices)}: look at their dtypes."
+            )
+        check_pointers(self._indptr, len(data))
         entry = self.dtype.itemsize + np.dtype(indices.dtype).itemsize
         self._edges = _edges(self._indptr, max(1, block_bytes // entry))
 
