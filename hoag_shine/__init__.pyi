@@ -14,6 +14,10 @@ from .inner import (
 from .inner import (
     minimize_lbfgs as minimize_lbfgs,
 )
+from .linalg.row_blocks import ArrayBlocks as ArrayBlocks
+from .linalg.row_blocks import CSRBlocks as CSRBlocks
+from .linalg.row_blocks import ParquetBlocks as ParquetBlocks
+from .linalg.row_blocks import RowBlocks as RowBlocks
 from .outer.hoag import (
     HoagResult as HoagResult,
 )

@@ -36,9 +36,9 @@ needs_data = pytest.mark.skipif(
 TIMES = 10 if os.environ.get("HOAG_SHINE_EXHAUSTIVE") else 1
 
 
-def in_a_process(code):
+def in_a_process(code, *arguments):
     """Return the words that a Python process of its own prints."""
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..inner import Solution, Status, minimize_lbfgs
 from ..inner.factorised import first_solution
+from ..linalg.streams import StreamedMatrix
 from ..problems.base import Problem
 from ..problems.direct import MAX_ITERATED_FOLDS, MAX_KEPT_NUMBERS
 from ..problems.fold_weights import FoldWeights, as_fold_weights
@@ -34,8 +35,8 @@ def linear_problems(
     Parameters
     ----------
     model : Model
-    X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
-        Validated.
+    X : ndarray, CSR matrix or StreamedMatrix of shape (n_samples, n_features)
+        Validated, float32 or float64.
     y : ndarray of shape (n_samples,) or (n_samples, n_targets), float64
         As encoded by the model.
     groups : Groups
@@ -48,13 +49,7 @@ def linear_problems(
     penalty = penalty_of(model, groups, X.shape[1])
     intercept, n_folds = model.fit_intercept, len(weights)
     rows = None
-    # A final fit takes too few products for it to pay. With many folds, few rows have proportional
-    # weights.
-    if (
-        held_out.rows.size
-        and n_folds <= MAX_ITERATED_FOLDS
-        and len(y) * n_folds <= MAX_KEPT_NUMBERS
-    ):
+    if n_folds <= MAX_ITERATED_FOLDS and _may_be_compressed(X, model, len(y) * n_folds, held_out):
         arrays = weights[:], held_out.dense(len(y), n_folds)
         rows = CompressedRows.of(X, y, model.loss, *arrays, fit_intercept=intercept)
         weights = as_fold_weights(arrays[0])
@@ -70,6 +65,15 @@ def linear_problems(
         fit_intercept=rows.fit_intercept,
         n_samples=len(y),
     )
+
+
+def _may_be_compressed(X: Any, model: Model, n_weights: int, held_out: HeldOut) -> bool:
+    """Whether fewer rows could be worth what it takes to find them."""
+    if isinstance(X, StreamedMatrix):
+        return model.loss.quadratic and not X.sparse
+    # A final fit takes too few products for it to pay. With many folds, few rows have proportional
+    # weights.
+    return bool(held_out.rows.size) and n_weights <= MAX_KEPT_NUMBERS
 
 
 def whole_problem(model: Model, X: Any, y: Vector, weight: Vector, groups: Groups) -> Problem:

@@ -4,12 +4,16 @@ A pass multiplies each block forwards and, while it is still in the cache, backw
 float64. A matrix may be *stored* in float32, and products are made in float32 where single
 precision is enough: sixteen columns then take the time of eight. There are two layouts, dense and
 CSR, each a small class, with one interface.
+
+A matrix that is not in memory comes in *parts*, each of which is: see
+:mod:`~hoag_shine.linalg.streams`. One that is in memory has a single part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +41,34 @@ MAX_COMPILED_COLUMNS = 32
 Rows = NDArray[np.intp]
 
 
-class _Design:
-    """Rows of X in ``blocks``, slices of ``step`` rows; ``n_stored`` entries are stored."""
+class Matrix:
+    """What is known of a matrix, wherever it is.
 
-    def __init__(self, shape: tuple[int, int], nbytes: int, n_stored: int) -> None:
+    Attributes
+    ----------
+    shape : tuple of int
+    n_bytes, n_stored : int
+        The size of the stored entries, and their number, at least 1.
+    step : int
+        Rows that fit into the cache.
+    blocks : list of slice
+        All rows, ``step`` at a time.
+    sparse : bool
+        Whether zeros are not stored.
+    """
+
+    sparse: bool = False
+
+    def __init__(self, shape: tuple[int, int], n_bytes: int, n_stored: int) -> None:
         self.shape = shape
-        self.n_stored = max(n_stored, 1)
+        self.n_bytes, self.n_stored = n_bytes, max(n_stored, 1)
         n_rows = shape[0]
-        self.step = step = max(64, n_rows * BLOCK_BYTES // max(nbytes, 1))
+        self.step = step = max(64, n_rows * BLOCK_BYTES // max(n_bytes, 1))
         self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
+
+    def parts(self) -> Iterable[Part]:
+        """Return the parts of the matrix in the order of their rows; it can be asked for again."""
+        raise NotImplementedError
 
     def width(self, k: int, dtype: Any = np.float64) -> int:
         """Return the number of columns that arrays of k columns are padded to: whole vectors."""
@@ -59,6 +82,38 @@ class _Design:
         buffer = np.zeros(n_rows * width + lanes, dtype)
         first = -(buffer.ctypes.data // buffer.itemsize) % lanes
         return buffer[first : first + n_rows * width].reshape(n_rows, width)
+
+    @cached_property
+    def single(self) -> Any:
+        """The dtype of products where single precision is enough: float32, if X fits its range."""
+        # Twice as many columns fit into a line of the cache. Numbers out of range would be lost.
+        smallest, largest = self.range_of_sizes
+        moderate = smallest >= 1.0 / MODERATE_SIZE and largest <= MODERATE_SIZE
+        return np.float32 if moderate else np.float64
+
+    @property
+    def range_of_sizes(self) -> tuple[float, float]:
+        """The smallest magnitude of an entry that is not zero, and the largest."""
+        raise NotImplementedError
+
+    @property
+    def gram_cost(self) -> float:
+        """Multiplications for a Gram matrix, divided by those for a product with a vector."""
+        raise NotImplementedError
+
+
+class Design(Matrix):
+    """A matrix in memory, and products with its rows.
+
+    Attributes
+    ----------
+    matrix : ndarray or CSR matrix
+    """
+
+    matrix: Any
+
+    def parts(self) -> Iterable[Part]:
+        return (Part(0, self),)
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
         """Return ``X[block] @ W[:, :k]``, of W's dtype; W was made by :meth:`zeros`.
@@ -87,31 +142,70 @@ class _Design:
         """Add the lower triangle of ``X[block].T @ diag(u) @ X[block]`` to G."""
         raise NotImplementedError
 
-    @cached_property
-    def single(self) -> Any:
-        """The dtype of products where single precision is enough: float32, if X fits its range."""
-        # Twice as many columns fit into a line of the cache. Numbers out of range would be lost.
+    @property
+    def range_of_sizes(self) -> tuple[float, float]:
         smallest, largest = kernels.range_of_sizes(self._entries)
-        moderate = smallest >= 1.0 / MODERATE_SIZE and largest <= MODERATE_SIZE
-        return np.float32 if moderate else np.float64
+        return float(smallest), float(largest)
 
     @property
     def _entries(self) -> NDArray[Any]:
         """The entries of X, in any order."""
         raise NotImplementedError
 
-    @property
-    def gram_cost(self) -> float:
-        """Multiplications for a Gram matrix, divided by those for a product with a vector."""
-        raise NotImplementedError
+
+class Part:
+    """Consecutive rows of a matrix that are in memory.
+
+    Parameters
+    ----------
+    first : int
+        The number of rows before them.
+    design : Design
+        The rows.
+    n_bytes : int, default=0
+        What was read for it.
+
+    Attributes
+    ----------
+    rows : slice
+        These rows among all.
+    blocks : list of Block
+        Those of the design.
+    """
+
+    def __init__(self, first: int, design: Design, n_bytes: int = 0) -> None:
+        self.design = design
+        self.n_bytes = n_bytes
+        self.rows = slice(first, first + design.shape[0])
+        self.blocks = [
+            Block(slice(first + own.start, first + own.stop), design, own) for own in design.blocks
+        ]
 
 
-class DenseDesign(_Design):
+class Block(NamedTuple):
+    """Rows that fit into the cache.
+
+    Attributes
+    ----------
+    rows : slice
+        Among all rows of the matrix: those of arrays that have a value for each row.
+    design : Design
+        Where they are.
+    own : slice
+        The same rows among those of the design.
+    """
+
+    rows: slice
+    design: Design
+    own: slice
+
+
+class DenseDesign(Design):
     """A numpy array in C or Fortran order, float32 or float64."""
 
     def __init__(self, X: NDArray[Any]) -> None:
         super().__init__(X.shape, 8 * X.size, X.size)
-        self._X = X
+        self._X = self.matrix = X
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
         X, p = self._X[block], self.shape[1]
@@ -164,8 +258,10 @@ class DenseDesign(_Design):
         return self.shape[1] / 8
 
 
-class CSRDesign(_Design):
+class CSRDesign(Design):
     """A CSR matrix, float32 or float64."""
+
+    sparse = True
 
     def __init__(self, X: sparse.csr_array[Any]) -> None:
         if not X.has_canonical_format:
@@ -173,6 +269,7 @@ class CSRDesign(_Design):
             X = X.copy()
             X.sum_duplicates()
         super().__init__(X.shape, X.data.nbytes + X.indices.nbytes, X.data.size)
+        self.matrix = X
         self._csr = X.data, unsigned(X.indices), unsigned(X.indptr)
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
@@ -224,6 +321,11 @@ def unsigned(a: NDArray[Any]) -> NDArray[Any]:
     return a.view(f"u{a.dtype.itemsize}")
 
 
-def as_design(X: Any) -> DenseDesign | CSRDesign:
-    """Wrap a validated matrix: CSR as it is, other sparse formats converted, arrays as they are."""
+def as_design(X: Any) -> Matrix:
+    """Wrap a validated matrix, unless it is a :class:`Matrix` already."""
+    return X if isinstance(X, Matrix) else in_memory_design(X)
+
+
+def in_memory_design(X: Any) -> DenseDesign | CSRDesign:
+    """Wrap a matrix in memory: CSR as it is, other formats converted, arrays as they are."""
     return CSRDesign(X.tocsr()) if hasattr(X, "tocsr") else DenseDesign(X)

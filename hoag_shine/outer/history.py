@@ -20,17 +20,19 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Costs:
-    """What has been spent: inner iterations, Hessian products, data passes and seconds."""
+    """What has been spent: inner iterations, Hessian products, data passes, bytes and seconds."""
 
     inner_iterations: int = 0
     hessian_products: int = 0
     data_passes: float = 0.0
+    bytes_read: int = 0
     seconds: float = 0.0
 
     @classmethod
     def of(cls, oracle: Oracle) -> Costs:
         """Return all that an oracle has spent so far."""
-        return cls(oracle.n_iter, oracle.n_hvp, oracle.n_passes, time.perf_counter())
+        read = oracle.n_passes, oracle.n_bytes_read
+        return cls(oracle.n_iter, oracle.n_hvp, *read, time.perf_counter())
 
     def plus(self, later: Costs, earlier: Costs) -> Costs:
         """Add what was spent between two times."""
@@ -38,6 +40,7 @@ class Costs:
             self.inner_iterations + later.inner_iterations - earlier.inner_iterations,
             self.hessian_products + later.hessian_products - earlier.hessian_products,
             self.data_passes + later.data_passes - earlier.data_passes,
+            self.bytes_read + later.bytes_read - earlier.bytes_read,
             self.seconds + later.seconds - earlier.seconds,
         )
 

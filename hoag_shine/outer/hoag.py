@@ -209,8 +209,8 @@ def hoag(
         exceed at the inner solutions that were reached), ``method`` (what ``"auto"`` did),
         ``residual`` (largest relative residual of :math:`Hq = \nabla f`, NaN where not known),
         ``inner_tolerance``,
-        ``inner_iterations``, ``hessian_products``, ``data_passes`` and ``seconds`` (of this
-        iteration).
+        ``inner_iterations``, ``hessian_products``, ``data_passes``, ``bytes_read`` (from data that
+        are not in memory) and ``seconds`` (of this iteration).
 
     Warns
     -----

@@ -49,7 +49,7 @@ class Oracle(ABC):
     def __init__(self, problems: ProblemSet, deadline: float = np.inf) -> None:
         self.problems = problems
         self._deadline = deadline
-        self._before = problems.n_passes  # other searches have spent these
+        self._before = problems.n_passes, problems.n_bytes_read  # other searches have spent these
 
     @abstractmethod
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
@@ -71,7 +71,12 @@ class Oracle(ABC):
     @property
     def n_passes(self) -> float:
         """Data passes since this oracle was made."""
-        return self.problems.n_passes - self._before
+        return self.problems.n_passes - self._before[0]
+
+    @property
+    def n_bytes_read(self) -> int:
+        """Bytes read since then from data that are not in memory."""
+        return self.problems.n_bytes_read - self._before[1]
 
     @property
     def late(self) -> bool:

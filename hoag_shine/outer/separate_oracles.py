@@ -44,6 +44,10 @@ class SeparateOracles(Oracle):
         return sum(oracle.n_passes for oracle in self.oracles)
 
     @property
+    def n_bytes_read(self) -> int:
+        return sum(oracle.n_bytes_read for oracle in self.oracles)
+
+    @property
     def theta(self) -> Vector:  # type: ignore[override]
         return np.concatenate([oracle.theta for oracle in self.oracles])
 

@@ -149,6 +149,11 @@ class ProblemSet(Sequence[Problem]):
         return sum(problem.n_passes for problem in self._problems)
 
     @property
+    def n_bytes_read(self) -> int:
+        """Bytes read so far from data that are not in memory."""
+        return 0
+
+    @property
     def pass_share(self) -> float:
         """The share of the data that a pass reads: less than 1 where few rows stand for many."""
         return 1.0
@@ -220,6 +225,10 @@ class JoinedProblems(ProblemSet):
     @property
     def n_passes(self) -> float:
         return sum(len(members) * members.n_passes for members in self.sets) / len(self)
+
+    @property
+    def n_bytes_read(self) -> int:
+        return sum(members.n_bytes_read for members in self.sets)
 
     @property
     def pass_share(self) -> float:

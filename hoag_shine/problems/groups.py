@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
+from ..linalg.streams import StreamedMatrix
 from ..utils.validation import shown
 
 # The label of columns without a penalty, beside None.
@@ -165,7 +166,7 @@ def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
     ----------
     groups : Groups
         Of the columns of X.
-    X : ndarray or CSR matrix of shape (n_rows, n_columns)
+    X : ndarray, CSR matrix or StreamedMatrix of shape (n_rows, n_columns)
     """
     own, n = groups.of_coefficient[:, 0], len(groups.names)
     if len(own) == 1 or n == 1:
@@ -184,6 +185,8 @@ def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
 def _variances(X: Any) -> NDArray[np.float64]:
     """Return the variance of each column."""
     with np.errstate(over="ignore", invalid="ignore"):
+        if isinstance(X, StreamedMatrix):
+            return X.variances()
         if hasattr(X, "tocsr"):
             return np.asarray(mean_variance_axis(X, axis=0)[1], dtype=np.float64)
         # Column by column: no copy of all.

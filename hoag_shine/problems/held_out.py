@@ -66,11 +66,12 @@ class HeldOut:
         kept = place[self.folds] >= 0
         return self._taken(kept, place[self.folds[kept]])
 
-    def pieces(self, size: int) -> list[Self]:
-        """Return portions, each from at most ``size`` consecutive rows."""
+    def pieces(self, size: int, among: slice) -> list[Self]:
+        """Return portions of consecutive rows, each from at most ``size`` of the rows ``among``."""
         # Rows ascend, so that a piece is a slice of the list.
-        last = int(self.rows.max(initial=0))
-        ends = np.searchsorted(self.rows, np.arange(0, last + size + 1, size))
+        last = min(int(self.rows.max(initial=0)) + 1, among.stop)
+        edges = np.append(np.arange(among.start, last, size), last)
+        ends = np.searchsorted(self.rows, edges)
         parts = [slice(i, j) for i, j in pairwise(ends) if i < j]
         return [self._taken(part, self.folds[part]) for part in parts]
 

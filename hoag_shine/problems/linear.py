@@ -26,6 +26,7 @@ norm, and it is where scikit-learn's solver ends, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, overload
@@ -36,7 +37,7 @@ from scipy.linalg import LinAlgError
 
 from ..linalg import kernels
 from ..linalg.allocator import keep_freed_memory
-from ..linalg.design import MODERATE_SIZE, CSRDesign, DenseDesign
+from ..linalg.design import MODERATE_SIZE, Block, Matrix, Part
 from .base import Problem, ProblemSet
 from .by_fold import columns
 from .direct import DirectProblems, Sizes, affordable
@@ -114,7 +115,7 @@ class LinearProblems(ProblemSet):
 
     Parameters
     ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
+    X : ndarray, CSR matrix or Matrix of shape (n_samples, n_features), float32 or float64
         Data, validated and finite. Not copied.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
         Targets as the loss expects them.
@@ -173,7 +174,7 @@ class LinearProblems(ProblemSet):
         self.held_out = test_weight if isinstance(test_weight, HeldOut) else HeldOut.of(test_weight)
 
     @property
-    def design(self) -> DenseDesign | CSRDesign:
+    def design(self) -> Matrix:
         """X, read in blocks of rows."""
         return self._passes.design
 
@@ -221,6 +222,10 @@ class LinearProblems(ProblemSet):
         return self._made_in + self._share * (
             self._passes.n_spent + (direct.n_passes if direct else 0.0)
         )
+
+    @property
+    def n_bytes_read(self) -> int:
+        return self._passes.n_bytes_read
 
     @property
     def work(self) -> float:
@@ -284,11 +289,11 @@ class LinearProblems(ProblemSet):
         # G gathers X'(s * slope), a column for each output of each fold that asks.
         G = self._passes.zeros(len(folds))
 
-        def losses(block: slice) -> Array:
+        def losses(block: Block) -> Array:
             if W is not None:  # forwards, and backwards while the block is in the cache
-                Z[block, places] = self._passes.forward(block, W, len(new))
-            weight = self._columns(self.train_weight[block], folds)
-            return self._add_losses(block, Z[block, own], weight, G)
+                Z[block.rows, places] = self._passes.forward(block, W, len(new))
+            weight = self._columns(self.train_weight[block.rows], folds)
+            return self._add_losses(block, Z[block.rows, own], weight, G)
 
         values = self._passes.total(losses, cost=1.0 if new else 0.5)
         self._predictors.mark(new, V)
@@ -331,11 +336,12 @@ class LinearProblems(ProblemSet):
         n_columns = V.shape[0] * V.shape[1]
         G = self._passes.zeros(n_columns, dtype)
 
-        def multiply(block: slice) -> None:
+        def multiply(block: Block) -> None:
             Z = self._passes.forward(block, W, n_columns)
             Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
-            D = self._predictors.curvatures(folds, block).astype(dtype, copy=False)
-            weight = self._columns(self.train_weight[block], folds).astype(dtype, copy=False)
+            D = self._predictors.curvatures(folds, block.rows).astype(dtype, copy=False)
+            weight = self._columns(self.train_weight[block.rows], folds)
+            weight = weight.astype(dtype, copy=False)
             # The vectors of each fold one by one: numpy is slow at inner loops over few numbers.
             for c in range(V.shape[1]):
                 product = self.loss.hessian_product(D, Z[:, :, c])
@@ -371,7 +377,7 @@ class LinearProblems(ProblemSet):
         """
         wide = self._weights.n_train < self.n_features
         shared = self.penalty.quadratic and self.penalty.n_groups == 1
-        return wide and shared and not hasattr(self._X, "tocsr")
+        return wide and shared and not self.design.sparse
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
@@ -380,8 +386,10 @@ class LinearProblems(ProblemSet):
         Z = self._predictors.at(ws)
         held_out = self.held_out.by(list(ws), len(self))
         values, grads = np.zeros(len(ws)), np.zeros((len(ws), self.n_params))
-        for piece in held_out.pieces(HELD_OUT_BLOCKS * self.design.step):
-            self._add_held_out(piece, Z, values, grads)
+        with closing(self._passes.parts()) as parts:
+            for part in parts:
+                for piece in held_out.pieces(HELD_OUT_BLOCKS * part.design.step, part.rows):
+                    self._add_held_out(piece, part, Z, values, grads)
         self._passes.n_spent += 0.5 * held_out.rows.size / len(self.y)
         if self._passes.free is not None:
             grads *= self._passes.free
@@ -398,10 +406,10 @@ class LinearProblems(ProblemSet):
         # diag(X' diag(d) X) is the transposed product of d with the squares of X.
         G = self._passes.zeros(len(folds))
 
-        def add(block: slice) -> None:
-            curvatures = self._predictors.curvatures(folds, block)
+        def add(block: Block) -> None:
+            curvatures = self._predictors.curvatures(folds, block.rows)
             diagonal = np.abs(self.loss.hessian_diagonal(curvatures))
-            weight = self._columns(self.train_weight[block], folds)
+            weight = self._columns(self.train_weight[block.rows], folds)
             self._passes.add_backward(block, diagonal * weight, G, squared=True)
 
         self._passes.each(add, cost=0.5)
@@ -439,16 +447,18 @@ class LinearProblems(ProblemSet):
         largest = self.train_weight.max(initial=0.0)
         return self.design.single if 1.0 / MODERATE_SIZE <= largest <= MODERATE_SIZE else np.float64
 
-    def _add_losses(self, block: slice, Z: Array, weight: Array, G: Array) -> Array:
+    def _add_losses(self, block: Block, Z: Array, weight: Array, G: Array) -> Array:
         """Add the gradients of a block's weighted losses to G; return the sums of the losses."""
-        loss, slope = self.loss.value_and_gradient(self.y[block], Z)
+        loss, slope = self.loss.value_and_gradient(self.y[block.rows], Z)
         self._passes.add_backward(block, slope * weight, G)
         # By BLAS, which sums columns faster than numpy.
         sums = np.ones(len(Z)) @ (weight * loss).reshape(len(Z), -1)
         return np.asarray(sums.reshape(loss.shape[1], -1).sum(axis=1))
 
-    def _add_held_out(self, held_out: HeldOut, Z: Array, values: Array, grads: Array) -> None:
-        """Add the losses of rows that folds hold out to ``values``, and their gradients."""
+    def _add_held_out(
+        self, held_out: HeldOut, part: Part, Z: Array, values: Array, grads: Array
+    ) -> None:
+        """Add the losses of a part's rows that folds hold out to ``values``, and gradients."""
         rows, folds, weight = held_out.rows, held_out.folds, held_out.weight[:, None]
         # The predictors of each listed row in its own fold, by one index into (sample, fold).
         own = Z.reshape(-1, self.n_outputs)[rows * Z.shape[1] + folds]
@@ -456,7 +466,7 @@ class LinearProblems(ProblemSet):
         losses = (weight * loss)[:, 0]
         values += np.bincount(folds, sum(losses.T), len(values))  # sums by fold
         G = grads.reshape(len(grads), -1, self.n_outputs)
-        self.design.add_each(rows, (slope * weight)[:, 0], folds, G)
+        part.design.add_each(rows - part.rows.start, (slope * weight)[:, 0], folds, G)
 
     def _add_penalty(self, k: int, w: Vector, theta: Vector, grad: Vector) -> float:
         """Add the gradient of fold k's penalty and centring; return their value."""
@@ -492,8 +502,8 @@ class LinearProblems(ProblemSet):
         # rho_jk = sum_i s_ik x_ij**2 / m**2, zero in rows of W that are penalised.
         squares = self.design.zeros(free.size, n_folds)
 
-        def add(block: slice) -> None:
-            self._passes.add_backward(block, self.train_weight[block], squares, squared=True)
+        def add(block: Block) -> None:
+            self._passes.add_backward(block, self.train_weight[block.rows], squares, squared=True)
 
         self._passes.each(add, cost=0.0)
         return np.where(free[:, None], squares[:, :n_folds], 0.0) / self.n_outputs**2

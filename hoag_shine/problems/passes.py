@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg import kernels
-from ..linalg.design import CSRDesign, DenseDesign, as_design
+from ..linalg.design import Block, Matrix, Part, as_design
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -21,6 +22,7 @@ class Passes:
 
     A *pass* is a function of a block of rows, called for one block after the other in the order of
     the rows, so that its sums do not depend on where it runs. Nothing else loops over the rows.
+    Where X is, in memory or in a file, its :class:`~hoag_shine.linalg.design.Matrix` knows.
 
     The variables of several folds are packed into the columns of one array: the outputs of the
     first fold, then those of the next. An array of linear predictors is of shape (sample, fold,
@@ -28,7 +30,7 @@ class Passes:
 
     Parameters
     ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
+    X : ndarray, CSR matrix or Matrix of shape (n_samples, n_features), float32 or float64
     n_outputs : int
     fit_intercept : bool
     free : ndarray of bool, shape (n_params,), or None
@@ -38,6 +40,8 @@ class Passes:
     ----------
     n_spent : float
         Passes so far: 1 for reading X forwards and backwards, a half for one of the two.
+    n_bytes_read : int
+        Bytes read so far from where X is, if that is not memory.
     """
 
     def __init__(self, X: Any, n_outputs: int, fit_intercept: bool, free: Any) -> None:
@@ -48,45 +52,62 @@ class Passes:
         self.n_variables = self.n_features + int(fit_intercept)  # of an output
         self.free = free
         self.n_spent = 0.0
+        self.n_bytes_read = 0
         self._buffers: dict[str, Array] = {}
 
     @cached_property
-    def design(self) -> DenseDesign | CSRDesign:
+    def design(self) -> Matrix:
         """X, read in blocks of rows."""
         return as_design(self._X)
 
-    def each(self, function: Callable[[slice], None], *, cost: float) -> None:
+    @cached_property
+    def _parts(self) -> Iterable[Part]:
+        return self.design.parts()
+
+    def parts(self) -> Generator[Part]:
+        """Read the parts of X one after the other; to be closed by who does not read them all."""
+        for part in self._parts:
+            self.n_bytes_read += part.n_bytes
+            yield part
+            del part  # or it would be kept until the next one is there
+
+    def each(self, function: Callable[[Block], None], *, cost: float) -> None:
         """Call a function for each block; ``cost`` is its share of a pass."""
-        for block in self.design.blocks:
-            function(block)
+        with closing(self.parts()) as parts:
+            for part in parts:
+                for block in part.blocks:
+                    function(block)
         self.n_spent += cost
 
-    def total(self, function: Callable[[slice], Array], *, cost: float) -> Array:
+    def total(self, function: Callable[[Block], Array], *, cost: float) -> Array:
         """Sum what a function returns for each block."""
         total = np.zeros(())
-        for block in self.design.blocks:
+
+        def add(block: Block) -> None:
+            nonlocal total
             total = total + function(block)
-        self.n_spent += cost
+
+        self.each(add, cost=cost)
         return total
 
     def predict(self, V: Array) -> Array:
         """Return the linear predictors at the rows of V, (sample, row, output)."""
         W, Z = self.pack(V), np.empty((self.design.shape[0], len(V), self.n_outputs))
 
-        def forward(block: slice) -> None:
-            Z[block] = self.forward(block, W, len(V))
+        def forward(block: Block) -> None:
+            Z[block.rows] = self.forward(block, W, len(V))
 
         self.each(forward, cost=0.5)
         return Z
 
-    def forward(self, block: slice, W: Array, n_folds: int) -> Array:
+    def forward(self, block: Block, W: Array, n_folds: int) -> Array:
         """Return the linear predictors of a block of rows, (sample, fold, output)."""
-        Z = self.design.matmul(block, W, n_folds * self.n_outputs)
+        Z = block.design.matmul(block.own, W, n_folds * self.n_outputs)
         return Z.reshape(-1, n_folds, self.n_outputs)
 
-    def add_backward(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
+    def add_backward(self, block: Block, U: Array, G: Array, *, squared: bool = False) -> None:
         """Add the transposed product of :meth:`forward` to G."""
-        self.design.add_rmatmul(block, U.reshape(len(U), -1), G, squared=squared)
+        block.design.add_rmatmul(block.own, U.reshape(len(U), -1), G, squared=squared)
 
     def gram(self, u: Vector) -> Array:
         """Return X' diag(u) X, with the intercept's column of ones."""
@@ -94,10 +115,11 @@ class Passes:
         p = self.n_features
         H, G = np.zeros((self.n_variables, self.n_variables)), np.zeros((p, p))
 
-        def add(block: slice) -> None:
-            self.design.add_gram(block, u[block], G)
+        def add(block: Block) -> None:
+            own = u[block.rows]
+            block.design.add_gram(block.own, own, G)
             if self.fit_intercept:
-                self.design.add_rmatmul(block, u[block, None], H[p:, :p].T)
+                block.design.add_rmatmul(block.own, own[:, None], H[p:, :p].T)
 
         self.each(add, cost=0.5)
         H[:p, :p] = np.tril(G) + np.tril(G, -1).T  # CSR designs add the lower triangle alone

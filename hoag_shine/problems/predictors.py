@@ -97,13 +97,11 @@ class LinearPredictors:
         folds, Z = list(ws), self.at(ws)
         self._earlier.lend_to(self._curvatures)
 
-        def find(block: slice) -> None:
-            D = self._loss.hessian(self._y[block], Z[block])
-            self._curvatures.reserve(folds, D.shape[2])[block, columns(folds)] = D
-
-        self._passes.each(find, cost=0.0)
+        for rows in self._passes.design.blocks:  # a portion of the arrays; X is not read
+            D = self._loss.hessian(self._y[rows], Z[rows])
+            self._curvatures.reserve(folds, D.shape[2])[rows, columns(folds)] = D
         self._curvatures.mark(folds, np.stack(list(ws.values())))
 
-    def curvatures(self, folds: Sequence[int], block: slice) -> Array:
-        """Return the second derivatives that were found, of a block of rows."""
-        return self._curvatures.of(folds, block)
+    def curvatures(self, folds: Sequence[int], rows: slice) -> Array:
+        """Return the second derivatives that were found, of some rows."""
+        return self._curvatures.of(folds, rows)

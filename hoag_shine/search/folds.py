@@ -9,7 +9,7 @@ own.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -28,6 +28,8 @@ from ..estimators.base import Model
 from ..estimators.fit import linear_problems
 from ..estimators.registry import as_model
 from ..linalg.allocator import check_room_for_classes
+from ..linalg.row_blocks import RowBlocks, as_row_blocks
+from ..linalg.streams import StreamedMatrix
 from ..problems.base import JoinedProblems, ProblemSet
 from ..problems.fold_weights import FoldWeights
 from ..problems.groups import Groups, coefficient_groups
@@ -103,8 +105,8 @@ class DesignGroup:
 
     Attributes
     ----------
-    X : ndarray or CSR matrix of shape (n_rows, n_columns), float32 or float64
-        Validated.
+    X : ndarray, CSR matrix or StreamedMatrix of shape (n_rows, n_columns)
+        Validated, float32 or float64.
     y : ndarray of shape (n_rows,) or (n_rows, n_targets), float64
         Targets, or codes of the classes.
     weight : ndarray of shape (n_rows,), float64
@@ -178,6 +180,35 @@ class DesignGroup:
         return replace(self, splits=splits, model=model, y=y, weight=self.weight * known)
 
 
+class RowsElsewhere:
+    """Stands for an X that is not in memory where splitters and checks look at X.
+
+    Parameters
+    ----------
+    source : RowBlocks
+
+    Attributes
+    ----------
+    shape : tuple of int
+    """
+
+    def __init__(self, source: RowBlocks) -> None:
+        self.shape = source.shape
+        if self.shape[0] < 2 or self.shape[1] < 1:
+            raise ValueError(
+                f"X must have at least two rows and a column, but its shape is {tuple(self.shape)}."
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Any:
+        raise TypeError(
+            "X is read in blocks of rows, so that none can be picked: use a splitter that looks at "
+            "y or groups alone, or pass cv as a list of (train, test) indices."
+        )
+
+
 class FoldedData:
     """The data of a search: checked, split and transformed.
 
@@ -194,12 +225,15 @@ class FoldedData:
     transform_params : mapping, optional
         Fit parameters of the transformers, by the pipeline's names; arrays with a value for each
         row are split like X.
+    before_reading : callable, optional
+        Called with the model before an X that is not in memory is read, which takes long.
 
     Attributes
     ----------
     chain : PipelineParts
     model : Model
     X, y : as passed, but indexable
+        X is a :class:`RowsElsewhere` if it is not in memory.
     codes : ndarray of float64
         y as numbers.
     weight : ndarray of shape (n_samples,), float64
@@ -219,6 +253,7 @@ class FoldedData:
         transform_params: Mapping[str, Any] | None = None,
         random_state: Any = None,
         n_jobs: int | None = None,
+        before_reading: Callable[[Model], None] = lambda _: None,
     ) -> None:
         if y is None:
             raise ValueError(
@@ -227,11 +262,20 @@ class FoldedData:
             )
         check_n_jobs(n_jobs)
         check_seed("random_state", random_state)
+        source = as_row_blocks(X)
+        if source is not None:
+            X = RowsElsewhere(source)
         check_indices(X)  # before anything is read from it
         self.chain = PipelineParts(estimator)
         self.model = as_model(self.chain.model)
+        if source is not None and self.chain.transforms:
+            raise ValueError(
+                "X is read in blocks of rows, and a pipeline's steps would need all of them at "
+                "once: transform X block by block before, and pass the linear model alone."
+            )
         self._transform_params = dict(transform_params or {})
-        self._shared = None if self.chain.transforms else self._validated(X)
+        elsewhere = self.chain.transforms or source is not None
+        self._shared = None if elsewhere else self._validated(X)
         if self.model.classifier or not self.model.multi_output:
             y = flat(y)
         targets = validated(
@@ -252,13 +296,17 @@ class FoldedData:
                 "sample_weight belongs to the rows of X, and a step of the pipeline makes others "
                 "of them: leave one of both out."
             )
-        n_features = self._shared[0].shape[1] if self._shared else 0
+        known = source if self._shared is None else self._shared[0]
+        n_features = 0 if known is None else known.shape[1]
         if self.model.classifier:
             check_room_for_classes(self.model.n_outputs, len(self.codes), n_features)
         if not self.weight.any():
             raise ValueError("sample_weight must not be zero for all rows.")
         self._check_all_classes()
         self.splits = self._split(cv, random_state, split_params or {})
+        if source is not None:  # last, for it takes long
+            before_reading(self.model)
+            self._shared = self._read(source)
         if self.chain.prefix:
             designs = self._all_transformed(n_jobs)
         else:
@@ -321,6 +369,16 @@ class FoldedData:
         matrix = validated(
             seen, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
         )
+        return matrix, seen
+
+    def _read(self, source: RowBlocks) -> tuple[Any, Any]:
+        """Return what :meth:`_validated` does, for an X that is not in memory, after a pass."""
+        seen = clone(self.chain.model)
+        options = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
+        matrix = StreamedMatrix(source, partial(validated, seen, ensure_min_samples=0, **options))
+        names = getattr(source, "feature_names", None)
+        if names is not None:
+            seen.feature_names_in_ = np.array(names, dtype=object)
         return matrix, seen
 
     def _check_all_classes(self) -> None:

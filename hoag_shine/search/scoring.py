@@ -15,8 +15,9 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 from sklearn.utils.extmath import safe_sparse_dot
 
+from ..estimators.base import Model
 from ..inner import Solution
-from ..utils.validation import check_number, naming
+from ..utils.validation import check_number, naming, shown
 from ..utils.warn import warn
 from .folds import DesignGroup, FoldedData, Rows
 
@@ -54,6 +55,7 @@ class Scoring:
         self.error_score = error_score
         self._failed: set[tuple[str, ...]] = set()
         self.return_train_score = return_train_score
+        self._given = scoring
         self.wanted = scoring is not None
         several = isinstance(scoring, list | tuple | set | Mapping)
         if several and not scoring:
@@ -74,6 +76,29 @@ class Scoring:
     def multimetric(self) -> bool:
         """Whether there are several scores, by name."""
         return self.names != ("score",)
+
+    def by_blocks(self, model: Model) -> None:
+        """Leave to the search what it computes itself, for an X that is read in blocks.
+
+        Raises
+        ------
+        ValueError
+            If there is another score, or one of the training rows.
+        """
+        if self.return_train_score:
+            raise ValueError(
+                "return_train_score=True would read X once more in each iteration, which is not "
+                "in memory: leave it False."
+            )
+        criterion = model.loss.scoring
+        if self.wanted and (criterion is None or self._given != criterion):
+            own = "" if criterion is None else f" or {criterion!r}, which is the criterion itself"
+            raise ValueError(
+                f"scoring={shown(self._given)} needs rows of X for each fold and iteration, but X "
+                f"is read in blocks: use scoring=None{own}, and score best_estimator_ on blocks "
+                "that were set aside."
+            )
+        self.wanted = False
 
     def scorers(self) -> Any:
         """Return the scorer, or a dict of several."""

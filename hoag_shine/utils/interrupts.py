@@ -26,7 +26,7 @@ from .warn import as_here
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
-def _as_caller() -> Callable[[], None]:
+def as_caller() -> Callable[[], None]:
     """Return what makes a new thread warn, and use scikit-learn's options, as the present one."""
     adopt, options = as_here(), get_config()
 
@@ -177,7 +177,7 @@ class Threads:
 
     def __enter__(self) -> Self:
         if self._n > 1:
-            self._pool = ThreadPoolExecutor(self._n, initializer=_as_caller())
+            self._pool = ThreadPoolExecutor(self._n, initializer=as_caller())
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -102,16 +102,21 @@ def check_indices(X: Any) -> None:
     X = cast(Any, X)
     size = X.shape[1 if X.format == "csr" else 0]
     indices, indptr = X.indices, X.indptr
-    if indptr[0] != 0 or indptr[-1] > indices.size or (np.diff(indptr) < 0).any():
-        raise ValueError(
-            "X is a sparse matrix with a broken indptr, which must rise from 0 to at most "
-            f"{indices.size}, the number of stored entries: build it again, e.g. from coordinates."
-        )
+    check_pointers(indptr, indices.size)
     used = indices[: indptr[-1]]
     if used.size and not (used.min() >= 0 and used.max() < size):
         raise ValueError(
             f"X is a sparse matrix of shape {X.shape} with indices from {used.min()} to "
             f"{used.max()}: they must be from 0 to {size - 1}."
+        )
+
+
+def check_pointers(indptr: NDArray[Any], n_entries: int) -> None:
+    """Refuse an index pointer of a sparse matrix that does not ascend within its entries."""
+    if indptr[0] != 0 or indptr[-1] > n_entries or (np.diff(indptr) < 0).any():
+        raise ValueError(
+            "X is a sparse matrix with a broken indptr, which must rise from 0 to at most "
+            f"{n_entries}, the number of stored entries: build it again, e.g. from coordinates."
         )
 
 

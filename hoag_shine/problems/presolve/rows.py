@@ -17,7 +17,8 @@ has as many groups as folds.
 
 R is computed from the rows and not from their products :math:`A^\top A`, which would square the
 condition number [1]_. It is updated block by block, as the factor of R stacked on the next block
-[2]_, so that X is never copied as a whole.
+[2]_, so that X is never copied as a whole. An X that is not in memory is read once, and its rows
+are not looked at for repetitions.
 
 References
 ----------
@@ -35,8 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ...linalg.costs import CORE_CACHE_NUMBERS
-from ...linalg.design import as_design
+from ...linalg.costs import CORE_CACHE_NUMBERS, MAX_FACTORISED_ORDER
+from ...linalg.design import Part, as_design, in_memory_design
+from ...linalg.streams import StreamedMatrix
 from ..losses import Loss
 from . import WORTHWHILE_SHARE
 
@@ -86,9 +88,11 @@ class CompressedRows:
         fit_intercept: bool,
     ) -> Self | None:
         """Return the compressed rows, or None where they would cost more than they save."""
-        rows = None
-        if loss.quadratic and not hasattr(X, "tocsr"):
+        rows, streamed = None, isinstance(X, StreamedMatrix)
+        if loss.quadratic and not (X.sparse if streamed else hasattr(X, "tocsr")):
             rows = cls._factors(X, y, train_weight, test_weight, fit_intercept)
+        if streamed:
+            return rows
         return rows or cls._distinct(X, y, train_weight, test_weight, fit_intercept)
 
     @classmethod
@@ -99,6 +103,8 @@ class CompressedRows:
         n, m = len(y), y.size // len(y)
         n_columns = X.shape[1] + int(fit_intercept) + m
         products = PRODUCTS_PER_SEARCH * int(test_weight.any(axis=0).sum()) * m
+        if isinstance(X, StreamedMatrix):  # to read it takes longer than to multiply
+            products = max(products, MAX_FACTORISED_ORDER)
         if n_columns >= products:
             return None
         weight = np.hstack([train_weight.reshape(n, -1), test_weight])
@@ -108,8 +114,13 @@ class CompressedRows:
         # saves its products with the rows that are gone.
         if n_columns >= (1.0 - kept / n) * products:
             return None
-        parts, scale = (X, np.ones((n, int(fit_intercept))), y.reshape(n, m)), np.sqrt(size)
-        factors = [_triangle(parts, rows, scale) for rows in groups]
+        beside = np.ones((n, int(fit_intercept))), y.reshape(n, m)
+        factors = [np.empty((0, n_columns)) for _ in groups]
+        for part in as_design(X).parts():
+            factors = [
+                _triangle(R, part, beside, rows, np.sqrt(size))
+                for R, rows in zip(factors, groups, strict=True)
+            ]
         X, y = np.split(np.concatenate(factors), [-m], axis=1)
         first = np.repeat([rows[0] for rows in groups], [len(R) for R in factors])
         own = weight[first] / size[first, None]
@@ -158,7 +169,7 @@ def _marks(X: Any, y: Array) -> Vector:
     row among others; so there is a second column, of zeros, since BLAS does not make products of
     two columns.
     """
-    design, rng = as_design(X), np.random.default_rng(0)
+    design, rng = in_memory_design(X), np.random.default_rng(0)
     W = design.zeros(X.shape[1], 2)
     W[:, 0] = rng.random(X.shape[1])
     sums = np.concatenate([design.matmul(block, W, 2) for block in design.blocks])
@@ -190,14 +201,20 @@ def _proportional(weight: Array) -> tuple[list[NDArray[np.intp]], Vector]:
     return np.split(used, np.flatnonzero(~alike) + 1), size
 
 
-def _triangle(parts: tuple[Array, ...], rows: NDArray[np.intp], scale: Vector) -> Array:
-    """Return R of the scaled rows of some matrices side by side."""
-    n_columns = sum(part.shape[1] for part in parts)
+def _triangle(
+    R: Array, part: Part, beside: tuple[Array, ...], rows: NDArray[np.intp], scale: Vector
+) -> Array:
+    """Return the factor of R above those of some rows that a part of X has.
+
+    The rows are of X with some arrays beside it, and scaled.
+    """
+    n_columns, first = R.shape[1], part.rows.start
+    rows = rows[(rows >= first) & (rows < part.rows.stop)]
     step = max(CORE_CACHE_NUMBERS // n_columns, 4 * n_columns)
-    R = np.empty((0, n_columns))
     # R'R is the sum of block' block so far: the factor of R above a block has that of both.
     for begin in range(0, rows.size, step):
         chosen = rows[begin : begin + step]
-        block = np.hstack([part[chosen] for part in parts]) * scale[chosen, None]
+        own = part.design.matrix[chosen - first], *(array[chosen] for array in beside)
+        block = np.hstack(own) * scale[chosen, None]
         R = np.asarray(np.linalg.qr(np.concatenate([R, block]), mode="r"))
     return R
