@@ -70,7 +70,7 @@ def linear_problems(
 def _may_be_compressed(X: Any, model: Model, n_weights: int, held_out: HeldOut) -> bool:
     """Whether fewer rows could be worth what it takes to find them."""
     if isinstance(X, StreamedMatrix):
-        return model.loss.quadratic and not X.sparse
+        return model.loss.quadratic and not X.is_sparse
     # A final fit takes too few products for it to pay. With many folds, few rows have proportional
     # weights.
     return bool(held_out.rows.size) and n_weights <= MAX_KEPT_NUMBERS

@@ -53,11 +53,11 @@ class Matrix:
         Rows that fit into the cache.
     blocks : list of slice
         All rows, ``step`` at a time.
-    sparse : bool
+    is_sparse : bool
         Whether zeros are not stored.
     """
 
-    sparse: bool = False
+    is_sparse: bool = False
 
     def __init__(self, shape: tuple[int, int], n_bytes: int, n_stored: int) -> None:
         self.shape = shape
@@ -261,7 +261,7 @@ class DenseDesign(Design):
 class CSRDesign(Design):
     """A CSR matrix, float32 or float64."""
 
-    sparse = True
+    is_sparse = True
 
     def __init__(self, X: sparse.csr_array[Any]) -> None:
         if not X.has_canonical_format:

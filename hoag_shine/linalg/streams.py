@@ -56,7 +56,7 @@ class StreamedMatrix(Matrix):
         for part in self._read(partial(self._checked, check)):
             facts = facts.with_part(part)
         self._facts = facts
-        self.sparse = facts.sparse
+        self.is_sparse = facts.is_sparse
         super().__init__(self._shape, facts.n_bytes, facts.n_stored)
 
     def parts(self) -> StreamedMatrix:
@@ -165,7 +165,7 @@ class _Facts(NamedTuple):
     gram_multiplications: float = 0.0
     smallest: float = np.inf
     largest: float = 0.0
-    sparse: bool = False
+    is_sparse: bool = False
 
     def with_part(self, part: Part) -> _Facts:
         design: Design = part.design
@@ -176,7 +176,7 @@ class _Facts(NamedTuple):
             self.gram_multiplications + design.gram_cost * design.n_stored,
             min(self.smallest, smallest),
             max(self.largest, largest),
-            self.sparse or design.sparse,
+            self.is_sparse or design.is_sparse,
         )
 
 

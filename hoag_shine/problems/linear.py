@@ -377,7 +377,7 @@ class LinearProblems(ProblemSet):
         """
         wide = self._weights.n_train < self.n_features
         shared = self.penalty.quadratic and self.penalty.n_groups == 1
-        return wide and shared and not self.design.sparse
+        return wide and shared and not self.design.is_sparse
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""

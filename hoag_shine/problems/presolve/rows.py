@@ -89,7 +89,7 @@ class CompressedRows:
     ) -> Self | None:
         """Return the compressed rows, or None where they would cost more than they save."""
         rows, streamed = None, isinstance(X, StreamedMatrix)
-        if loss.quadratic and not (X.sparse if streamed else hasattr(X, "tocsr")):
+        if loss.quadratic and not (X.is_sparse if streamed else hasattr(X, "tocsr")):
             rows = cls._factors(X, y, train_weight, test_weight, fit_intercept)
         if streamed:
             return rows
