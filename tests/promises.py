@@ -297,10 +297,13 @@ def reference_of(drawn, names):
     unit = np.zeros(len(names))
     if not isinstance(drawn.penalty, str) or drawn.penalty == "feature":
         # Bounds are in proportion to variances, and have those given as their geometric means.
-        variance = np.asarray(truth.X[:, :-1], dtype=float).var(axis=0)
+        X = np.asarray(truth.X[:, :-1], dtype=float)
+        variance = np.where(np.ptp(X, axis=0) > 0.0, X.var(axis=0), 0.0)
         labels = names if isinstance(drawn.penalty, str) else drawn.penalty
-        unit = np.log([variance[[label == n for label in labels]].mean() for n in names])
-        unit -= unit.mean()
+        sizes = np.array([variance[[label == n for label in labels]].mean() for n in names])
+        known = sizes > 0.0
+        unit[known] = np.log(sizes[known])
+        unit = np.where(known, unit - unit[known].mean(), 0.0) if known.any() else unit
     low, high = np.log(BOUNDS)
     return Reference(values, low + unit, high + unit)
 

@@ -74,17 +74,17 @@ class StreamedMatrix(Matrix):
     def gram_cost(self) -> float:
         return self._facts.gram_multiplications / self.n_stored
 
-    def variances(self) -> Vector:
-        """Return the variance of each column, in a pass."""
+    def moments(self) -> tuple[Vector, Vector]:
+        """Return the mean and the variance of each column, in a pass."""
         n, mean, variance = 0, np.zeros(self.shape[1]), np.zeros(self.shape[1])
         for part in self:
-            own, own_mean, own_variance = part.design.shape[0], *_moments(part.design.matrix)
+            own, own_mean, own_variance = part.design.shape[0], *moments(part.design.matrix)
             share = own / (n + own)
             # The variance of both: their own ones, and that of their means.
             between = share * (1.0 - share) * np.square(own_mean - mean)
             variance = (1.0 - share) * variance + share * own_variance + between
             mean, n = mean + share * (own_mean - mean), n + own
-        return variance
+        return mean, variance
 
     def product(self, w: NDArray[Any]) -> NDArray[Any]:
         """Return the product with a vector, in a pass."""
@@ -180,12 +180,16 @@ class _Facts(NamedTuple):
         )
 
 
-def _moments(matrix: Any) -> tuple[Vector, Vector]:
-    """Return the mean and the variance of each column."""
+def moments(matrix: Any) -> tuple[Vector, Vector]:
+    """Return the mean and the variance of each column of a matrix, streamed or not."""
+    if isinstance(matrix, StreamedMatrix):
+        return matrix.moments()
     if _is_sparse(matrix):
         mean, variance = mean_variance_axis(matrix, axis=0)
         return np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64)
-    return matrix.mean(axis=0, dtype=np.float64), matrix.var(axis=0, dtype=np.float64)
+    # Column by column: no copy of all.
+    variance = np.array([np.var(column, dtype=np.float64) for column in matrix.T])
+    return matrix.mean(axis=0, dtype=np.float64), variance
 
 
 def _is_sparse(matrix: Any) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from ..linalg.streams import StreamedMatrix
+from ..linalg.precision import SUM_ROUNDING
+from ..linalg.streams import moments
 from ..utils.validation import shown
 
 # The label of columns without a penalty, beside None.
@@ -171,8 +171,10 @@ def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
     own, n = groups.of_coefficient[:, 0], len(groups.names)
     if len(own) == 1 or n == 1:
         return np.zeros(n)
-    variance = _variances(X)
-    used = (own >= 0) & (variance > 0.0) & np.isfinite(variance)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, variance = moments(X)
+        # A constant column may have a variance that is rounding of its mean.
+        used = (own >= 0) & (variance > np.square(SUM_ROUNDING * mean)) & np.isfinite(variance)
     counts = np.bincount(own[used], minlength=n)
     sums = np.bincount(own[used], variance[used], minlength=n)
     # A group without a column of finite positive variance has no unit of its own: it gets the mean.
@@ -180,17 +182,6 @@ def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
     units = np.zeros(n)
     units[known] = np.log(sums[known] / counts[known])
     return np.where(known, units - units[known].mean(), 0.0) if known.any() else units
-
-
-def _variances(X: Any) -> NDArray[np.float64]:
-    """Return the variance of each column."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if isinstance(X, StreamedMatrix):
-            return X.variances()
-        if hasattr(X, "tocsr"):
-            return np.asarray(mean_variance_axis(X, axis=0)[1], dtype=np.float64)
-        # Column by column: no copy of all.
-        return np.array([np.var(column, dtype=np.float64) for column in X.T])
 
 
 def _is_unpenalised(label: Any) -> bool:

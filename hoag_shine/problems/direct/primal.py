@@ -46,7 +46,7 @@ class Design:
     def __init__(self, X: Any, fit_intercept: bool, centre: bool) -> None:
         dense = X.toarray() if hasattr(X, "toarray") else X
         dense = dense.astype(np.float64, copy=False)
-        self._middle = dense.mean(axis=0) if centre else np.zeros(dense.shape[1])
+        self._middle = _middle(dense) if centre else np.zeros(dense.shape[1])
         ones = np.ones((dense.shape[0], int(fit_intercept)))
         self.rows = np.ascontiguousarray(np.hstack([dense - self._middle, ones]))
         self._centred = centre
@@ -99,6 +99,15 @@ class Design:
         roots = [self.rows.T * np.sqrt(u) for u in weight.T]
         # numpy recognises a matrix times its own transpose and has BLAS make one triangle of it.
         return np.stack([root @ root.T for root in roots])
+
+
+def _middle(X: Array) -> Vector:
+    """Return the mean of each column, and of a constant one what it is, without rounding.
+
+    What rounding would leave of a large constant is another intercept, with next to no penalty.
+    """
+    constant = np.ptp(X, axis=0) == 0.0
+    return np.asarray(np.where(constant, X[0], X.mean(axis=0)))
 
 
 @dataclass(frozen=True)
