@@ -108,16 +108,12 @@ class DualSystem:
         # K is divided by the common factor of the penalties, and so are the predictors K a.
         k, (q, m) = len(self.folds), self.active.shape
         shrunk = self.times_kernel(state[0].swapaxes(0, 1))
-        return self._curved(curvature, shrunk), np.zeros((k, q, m))
+        return self.folds.curved(curvature, shrunk), np.zeros((k, q, m))
 
     def remainder(self, force: State, state: State, curvature: Array) -> State:
         """Return the residual of the equations: a force minus their left side for a state."""
         (u, v), c = force, state[0].swapaxes(0, 1)
-        return u - c - self._curved(curvature, self.predict(state)), v - self._gap(*state)
-
-    def _curved(self, curvature: Array, dZ: Array) -> Array:
-        """Return the change of the training losses' derivatives with the linear predictors."""
-        return self.folds.weight * self.folds.loss.hessian_product(curvature, dZ)
+        return u - c - self.folds.curved(curvature, self.predict(state)), v - self._gap(*state)
 
     def unmoved(self, rest: State, force: State, slopes: Array) -> Vector:
         """Return the largest share of the gradient that a step leaves where there is no penalty.
@@ -153,18 +149,13 @@ class DualSystem:
         return np.asarray(np.sqrt(np.einsum("nkm,nkm->k", u, self._times_sizes(u))))
 
     def along_free(self, slopes: Array) -> Iterator[State]:
-        """Return forces of such sizes on each coefficient without a penalty."""
-        terms = self.transposed_sizes(slopes)
+        """Return a force for each coefficient without a penalty: what slopes may add to its own."""
+        n, k, m = slopes.shape
+        terms = (np.abs(self.free).T @ slopes.reshape(n, k * m)).reshape(-1, k, m).swapaxes(0, 1)
         for j, c in np.argwhere(self.active):
             force = np.zeros_like(terms)
             force[:, j, c] = terms[:, j, c]
             yield np.zeros_like(slopes), force
-
-    def transposed_sizes(self, slopes: Array) -> Array:
-        """Return the sums of the sizes of the terms of :meth:`transposed_free`."""
-        n, k, m = slopes.shape
-        product = (np.abs(self.free).T @ slopes.reshape(n, k * m)).reshape(-1, k, m)
-        return product.swapaxes(0, 1)
 
     def significant(self, force: State, state: State, slopes: Array) -> State:
         """Return a force, reduced by what may be rounding of the terms that it is the sum of."""

@@ -133,17 +133,17 @@ class Polished:
             rest = self.system.remainder(load, adjoint, curvature)
         return adjoint, rest
 
-    def adjoint_doubt(self, adjoint: State, curvature: Array) -> Array:
+    def adjoint_doubt(self, adjoint: State, U: Array, curvature: Array) -> Array:
         """Bound what rounding may do to the terms of an adjoint's equations, as slopes.
 
         Linear predictors are known to the rounding of their terms. The slopes of the held-out
         losses, and the curvatures of the training losses, are those at some point in this range: of
         a hinge, it may hold the kink, and where a probability is one but for rounding, the
-        curvature has no digit.
+        curvature has no digit. ``U`` and ``curvature`` are as in :meth:`errors`.
         """
         system, folds = self.system, self.folds
         shift = SUM_ROUNDING * system.sizes(self.state)
-        v, U = system.predict(adjoint), folds.outer(self.Z)[1]
+        v = system.predict(adjoint)
         size = SUM_ROUNDING * (np.abs(v) + system.sizes(adjoint))
         doubt = SUM_ROUNDING * np.abs(U) + folds.curved_sizes(curvature, size)
         curved = folds.curved(curvature, v)

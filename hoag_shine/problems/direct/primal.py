@@ -163,8 +163,7 @@ class PrimalSystem:
 
     def remainder(self, force: State, state: State, curvature: Array) -> State:
         """Return the residual of the equations: a force minus the Hessian times a state."""
-        loss, weight = self.folds.loss, self.folds.weight
-        slopes = weight * loss.hessian_product(curvature, self.predict(state))
+        slopes = self.folds.curved(curvature, self.predict(state))
         return (force[0] - self._transposed(slopes) - self._stretched(state[0]),)
 
     def unmoved(self, rest: State, force: State, slopes: Array) -> Vector:
@@ -203,7 +202,7 @@ class PrimalSystem:
         return self.length((terms + SUM_ROUNDING * np.abs(self._stretched(state[0])),))
 
     def along_free(self, slopes: Array) -> Iterator[State]:
-        """Return forces of such sizes on each coefficient without a penalty."""
+        """Return a force for each coefficient without a penalty: what slopes may add to its own."""
         terms = self._sums(np.abs(self.design.rows), slopes).swapaxes(0, 1)
         for j, c in np.argwhere(self.active & (self.penalty == 0.0)):
             force = np.zeros_like(terms)
@@ -216,9 +215,8 @@ class PrimalSystem:
         Linear predictors are rounded, too, which changes the slopes by curvature times rounding.
         """
         (W,), rows = state, np.abs(self.design.rows)
-        loss, folds = self.folds.loss, self.folds
-        curvature = folds.curvature(self.predict(state))
-        moved = np.abs(weighted(folds.weight, loss.hessian_product(curvature, self.sizes(state))))
+        curvature = self.folds.curvature(self.predict(state))
+        moved = np.abs(self.folds.curved(curvature, self.sizes(state)))
         terms = self._sums(rows, np.abs(slopes) + moved).swapaxes(0, 1)
         return (less_rounding(force[0], terms + np.abs(self._stretched(W))),)
 

@@ -415,7 +415,9 @@ class DirectProblems:
         values, U = folds.outer(at.Z)
         load, curvature = system.load(U), folds.curvature(at.Z)
         adjoint, rest = at.adjoint(load, curvature)
+        doubt = at.adjoint_doubt(adjoint, U, curvature)
         qs = self._expanded(adjoint, theta)
+        bounds = self._bounds(at, ws, qs, rest, doubt, system.reach(doubt, adjoint), theta)
         errors = at.errors(values, U, load, curvature)
         unknown = np.isinf(errors)
         return _Known(theta, at.state, at.tangent(curvature)), DirectSolution(
@@ -423,7 +425,7 @@ class DirectProblems:
             values=values,
             errors=errors,
             hypergradients=self._cross(ws, theta, qs),
-            bounds=np.where(unknown, np.inf, self._bounds(at, ws, adjoint, rest, theta)),
+            bounds=np.where(unknown, np.inf, bounds),
             converged=(at.decrement <= ROUNDING_DECREMENT) & ~unknown,
             inner_values=at.objective,
             grads=self._gradients(at.slopes, ws, self.penalty.strength(theta), folds),
@@ -431,9 +433,30 @@ class DirectProblems:
         )
 
     def _bounds(
-        self, at: Polished, ws: Array, adjoint: State, rest: State, theta: Vector
+        self,
+        at: Polished,
+        ws: Array,
+        qs: Array,
+        rest: State,
+        doubt: Array,
+        reach: Vector,
+        theta: Vector,
     ) -> Vector:
-        """Return bounds on the errors of the hypergradients, given adjoints and their residuals."""
+        """Return bounds on the errors of the hypergradients at coefficients ws.
+
+        Parameters
+        ----------
+        at : Polished
+        ws, qs : ndarray of shape (n_folds, n_params)
+            The solutions and their adjoints.
+        rest : State
+            The residuals of the adjoints.
+        doubt : ndarray of shape (n_rows, n_folds, n_outputs)
+            What rounding may do to their equations, as slopes.
+        reach : ndarray of shape (n_folds,)
+            How far that moves the adjoints at most, in the norm of the penalty.
+        theta : ndarray of shape (n_hyperparameters,)
+        """
         h, system = self.penalty.strength(theta), at.system
 
         def change(force: State) -> Vector:
@@ -445,14 +468,12 @@ class DirectProblems:
         # that is singular, by the penalty alone, which H is at least: in its norm, the adjoint is
         # off by no more than the residual is long in the inverse of that norm.
         bounds = BOUND_SAFETY_FACTOR * change(rest)
-        reach = np.where(at.linearised.singular, system.length(rest), 0.0)
+        reach = reach + np.where(at.linearised.singular, system.length(rest), 0.0)
         # What rounding may do to the equations is bounded by the penalty, too, and along variables
         # without one by the factor.
-        doubt = at.adjoint_doubt(adjoint, at.folds.curvature(at.Z))
-        reach += system.reach(doubt, adjoint)
         for force in system.along_free(doubt):
             bounds += BOUND_SAFETY_FACTOR * change(force)
-        terms = np.abs(h * ws * self._expanded(adjoint, theta)).sum(axis=1)
+        terms = np.abs(h * ws * qs).sum(axis=1)
         bounds += HYPERGRADIENT_ROUNDING * terms + np.sqrt((h * ws * ws).sum(axis=1)) * reach
         return np.where(np.isfinite(bounds), bounds, np.inf)
 
