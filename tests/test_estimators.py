@@ -6,11 +6,14 @@ from helpers import finite_difference
 from scipy import sparse
 from scipy.optimize import minimize_scalar
 from sklearn.base import is_classifier
+from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import (
     GammaRegressor,
     HuberRegressor,
     LogisticRegression,
     PoissonRegressor,
+    QuantileRegressor,
     Ridge,
     RidgeClassifier,
     TweedieRegressor,
@@ -100,6 +103,20 @@ def test_the_outliers_and_the_scale_are_hubers():
     np.testing.assert_allclose(search.best_estimator_.scale_, own.scale_, rtol=1e-4)
     np.testing.assert_array_equal(search.best_estimator_.outliers_, own.outliers_)
     assert 0 < own.outliers_.sum() < y.size
+
+
+def test_a_huber_regression_without_a_scale_is_a_median_regression():
+    # With epsilon near one and few samples, the best scale is zero: the loss is a multiple of the
+    # sizes of the residuals, and has corners where samples are fitted exactly.
+    X, y = load_diabetes(return_X_y=True)
+    X, y = X[:30], y[:30]
+    with pytest.warns(ConvergenceWarning, match="limit of outer iterations") as warned:
+        search = ShineCV(HuberRegressor(epsilon=1.05), init=1e-8, max_iter=1).fit(X, y)
+    assert len(warned) == 1
+    assert search.history_[0]["error"] <= 1e-6 * search.history_[0]["criterion"]
+    assert search.best_estimator_.scale_ <= 1e-6 * np.std(y)
+    own = QuantileRegressor(quantile=0.5, alpha=0.0).fit(X, y)  # a linear programme
+    np.testing.assert_allclose(search.predict(X), own.predict(X), atol=1e-6 * np.std(y))
 
 
 # --- hypergradients ----------------------------------------------------------------------------

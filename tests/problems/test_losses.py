@@ -173,3 +173,18 @@ def test_the_huber_loss_is_jointly_convex_for_every_scale(points, t, epsilon):
     a, b = np.reshape(points, (2, 1, 1, 2))
     chord = t * loss.value(y, a) + (1 - t) * loss.value(y, b)
     assert loss.value(y, t * a + (1 - t) * b) <= chord + 1e-9 * (1 + np.abs(chord))
+
+
+@given(
+    y=st.floats(-50, 50), z=st.floats(-50, 50), scale=st.floats(-2, 20), width=st.floats(1e-6, 1)
+)
+def test_a_rounded_corner_is_as_near_as_its_width(y, z, scale, width):
+    loss = HuberLoss(epsilon=1.5, unit=3.0)
+    y_, z_ = np.array([[[y, 0.0]]]), np.array([[[z, scale]]])
+    more = (loss.rounded(width).value(y_, z_) - loss.value(y_, z_)).item()
+    assert -1e-9 <= more <= 2.0 * 1.5 * 3.0 * width + 1e-9
+    check_loss(loss.rounded(0.1))
+
+
+def test_a_loss_without_corners_has_none_to_round():
+    assert LogisticLoss().rounded(0.1) == LogisticLoss()

@@ -41,6 +41,9 @@ class Factorised:
     ----------
     singular : ndarray of shape (n_matrices,), bool
         Which matrices are singular to working precision.
+    incomplete : ndarray of shape (n_matrices,), bool
+        Which matrices say nothing of some direction: singular ones, and those with a zero diagonal
+        element.
     smallest : ndarray of shape (n_matrices,)
         The smallest squared pivot of the scaled matrices, near the inverse of their condition
         numbers; zero where singular.
@@ -63,6 +66,7 @@ class Factorised:
         self._matrix = S
         self.smallest = _smallest_pivots(S)
         self.singular = ~(self.smallest > SMALLEST_PIVOT)
+        self.incomplete = self.singular | ~positive.all(axis=1)
         self._solve = self._stacked() if S.shape[1] <= MAX_STACKED_ORDER else self._one_by_one()
 
     def __call__(self, rhs: Array) -> Array:

@@ -158,8 +158,13 @@ class DualSystem:
             yield np.zeros_like(slopes), force
 
     def significant(self, force: State, state: State, slopes: Array) -> State:
-        """Return a force, reduced by what may be rounding of the terms that it is the sum of."""
-        terms = np.abs(slopes) + np.abs(state[0].swapaxes(0, 1))
+        """Return a force, reduced by what may be rounding of the terms that it is the sum of.
+
+        Linear predictors are rounded, too, which changes the slopes by curvature times rounding.
+        """
+        curvature = self.folds.curvature(self.predict(state))
+        moved = self.folds.curved_sizes(curvature, self.sizes(state))
+        terms = np.abs(slopes) + moved + np.abs(state[0].swapaxes(0, 1))
         return less_rounding(force[0], terms), force[1]
 
     def linearise(self, Z: Array, damping: Vector | None = None) -> _Dual:
@@ -171,12 +176,20 @@ class DualSystem:
             V = np.where(size > 0.0, size * np.sqrt(np.maximum(curvature, 0.0) + added), 0.0)
             return _Dual(self, V, lambda u: _divided(u, V))
 
+        root = loss.hessian_root(curvature)
+        damped = np.flatnonzero(0.0 if damping is None else damping)
+        if damped.size:
+            root[:, damped] = _added(root[:, damped], damping[damped])  # type: ignore[index]
+
         def divide(u: Array) -> tuple[Array, Array]:
             share, rest = loss.hessian_root_solve(curvature, u)
+            if damped.size:
+                share[:, damped] = np.linalg.solve(root[:, damped], u[:, damped, :, None])[..., 0]
+                rest[:, damped] = 0.0
             quotient, left = _divided(share, np.broadcast_to(size, share.shape))
             return quotient, np.where(left != 0.0, u, rest)
 
-        return _Dual(self, size[..., None] * loss.hessian_root(curvature), divide)
+        return _Dual(self, size[..., None] * root, divide)
 
     def _times_free(self, b: Array) -> Array:
         k, q, m = b.shape
@@ -195,6 +208,12 @@ class DualSystem:
         if self.centring is not None:
             gap -= (self.centring.T * b.sum(axis=2))[:, :, None]
         return gap
+
+
+def _added(root: Array, damping: Vector) -> Array:
+    """Return roots of matrices, given by their roots, to whose diagonals something is added."""
+    squares = root @ np.swapaxes(root, -1, -2)
+    return np.asarray(np.linalg.cholesky(squares + damping[:, None, None] * np.eye(root.shape[-1])))
 
 
 def _divided(u: Array, V: Array) -> tuple[Array, Array]:
@@ -224,6 +243,7 @@ class _Dual:
         self._couples = V.ndim == 4
         self._factor = Factorised(self._matrix())
         self._free = self._factored_free()
+        self._kept = np.flatnonzero(system.active)
         self._schur = self._factored_schur()
 
     def solve(self, force: State) -> State:
@@ -237,7 +257,7 @@ class _Dual:
         b = np.zeros((k, q, m))
         if self._schur is not None:
             # The equations of b: (F' V B^-1 V' F + R) b = F' c - v, for c without F.
-            b = self._schur(system.transposed_free(self._up(e) + rest) - v)
+            b = self._solve_free(system.transposed_free(self._up(e) + rest) - v)
             e -= self._of_free(b)
         return (self._up(e) + rest).swapaxes(0, 1), b
 
@@ -252,7 +272,7 @@ class _Dual:
         k, (q, m) = len(self._system.folds), self._system.active.shape
         b = np.zeros((k, q, m))
         if self._schur is not None:
-            b = self._schur(v - self._system.transposed_free(self._up(e)))
+            b = self._solve_free(v - self._system.transposed_free(self._up(e)))
             e += self._of_free(b)
         return (-self._up(e)).swapaxes(0, 1), b
 
@@ -261,6 +281,13 @@ class _Dual:
         """Which folds have a matrix that is singular to working precision."""
         singular = self._factor.singular.reshape(len(self._system.folds), -1)
         return np.asarray(singular.any(axis=1))
+
+    @property
+    def incomplete(self) -> NDArray[np.bool_]:
+        """Which folds have a coefficient without penalty that their Hessians say nothing of."""
+        if self._schur is None:
+            return np.zeros(len(self._system.folds), dtype=bool)
+        return np.asarray(self._schur.incomplete)
 
     def ignored(self, force: State, load: State) -> Vector:
         """Return zero: the eigenvalues of B are at least 1, so that no direction is left out."""
@@ -319,30 +346,29 @@ class _Dual:
             column[...] = self._apply(self._down(x))
         return columns
 
-    def _factored_schur(self) -> Callable[[Array], Array] | None:
-        """Return how to solve the equations of b."""
-        system = self._system
+    def _factored_schur(self) -> Factorised | None:
+        """Return the matrices of the equations of b."""
+        system, kept = self._system, self._kept
         if self._free is None:
             return None
-        kept = np.flatnonzero(system.active)
-        k, (q, m) = len(system.folds), system.active.shape
+        k, m = len(system.folds), system.active.shape[1]
         S = np.empty((k, kept.size, kept.size))
         for i, column in enumerate(self._free):
             S[:, :, i] = system.transposed_free(self._up(column)).reshape(k, -1)[:, kept]
         if system.centring is not None:
             place = kept // m
             S += np.where(place[:, None] == place, system.centring.T[:, place, None], 0.0)
-        factor = Factorised(0.5 * (S + np.swapaxes(S, 1, 2)))
+        return Factorised(0.5 * (S + np.swapaxes(S, 1, 2)))
 
-        def solve(rest: Array) -> Array:
-            b = np.zeros((k, q * m))
-            b[:, kept] = factor(rest.reshape(k, -1)[:, kept, None])[:, :, 0]
-            return b.reshape(k, q, m)
-
-        return solve
+    def _solve_free(self, rest: Array) -> Array:
+        """Return b, given the right-hand side of its equations."""
+        factor: Any = self._schur
+        b = np.zeros((len(rest), self._system.active.size))
+        b[:, self._kept] = factor(rest.reshape(len(rest), -1)[:, self._kept, None])[:, :, 0]
+        return b.reshape(rest.shape)
 
     def _of_free(self, b: Array) -> Array:
         """Return B^-1 V' F b."""
-        coefficients = b.reshape(len(b), -1)[:, np.flatnonzero(self._system.active)]
+        coefficients = b.reshape(len(b), -1)[:, self._kept]
         free: Any = self._free
         return np.asarray(np.einsum("jnkm,kj->nkm", free, coefficients))

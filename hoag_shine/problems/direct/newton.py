@@ -61,6 +61,10 @@ SHORT_STEP_LENGTH = 0.1
 # Steps in a row that lower no objective before a solve is given up.
 # Why: by judgement; each costs a factorisation.
 MAX_IDLE_NEWTON_STEPS = 5
+# Share of a gradient's terms that a Newton step may leave of it where there is no penalty.
+# Why: by judgement. A step leaves rounding there, unless the curvature says nothing of the
+# variable.
+UNMOVED_GRADIENT_SHARE = 1e-3
 # Change of an objective, as a share of it, that counts as one.
 # Why: a hundred times the rounding of a sum.
 OBJECTIVE_RESOLUTION = 1e-12
@@ -142,6 +146,10 @@ class Folds:
 class Linearised(Protocol):
     """The factorised Hessians of some folds at given curvatures."""
 
+    @property
+    def incomplete(self) -> NDArray[np.bool_]:
+        """Which folds have a direction that their Hessians say nothing of."""
+
     def solve(self, force: State) -> State:
         """Return the Hessians' inverses times a force."""
 
@@ -163,6 +171,16 @@ class System(Protocol):
 
     def pull(self, state: State, slopes: Array) -> State:
         """Return minus the gradient, given the derivatives of the training losses."""
+
+    def remainder(self, force: State, state: State, curvature: Array) -> State:
+        """Return the residual of Newton's equations: a force minus their left side for a state."""
+
+    def unmoved(self, rest: State, force: State, slopes: Array) -> Vector:
+        """Return the largest share of the gradient that a step leaves where there is no penalty.
+
+        As a share of the sum of the sizes of the gradient's terms; ``rest`` is the residual of the
+        step.
+        """
 
     def load(self, slopes: Array) -> State:
         """Return the gradient of a function with such derivatives at the linear predictors."""
@@ -238,11 +256,13 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
             continue
         done = (decrement <= target) | (slow & (decrement <= ROUNDING_DECREMENT))
         done &= damping == 0.0
+        stuck = _stuck(system, folds, point, linearised, force, step) & done
+        done &= ~stuck
         if done.all() or n_iter == max_iter or progress.ends(objective, decrement):
             break
         t, moved = _line_search(system, folds, point, step, dZ)
         t[done] = 0.0
-        damping = _damped(damping, (t < SHORT_STEP_LENGTH) & ~done, folds, point)
+        damping = _damped(damping, stuck | ((t < SHORT_STEP_LENGTH) & ~done), folds, point)
         state = tuple(x + _by_fold(t, dx) * dx for x, dx in zip(point.state, step, strict=True))
         point = (
             _Point.at(system, folds, state) if moved is None else moved.where(done, point, state)
@@ -308,6 +328,22 @@ class _Progress:
         self._objective = np.fmin(self._objective, objective)
         self._decrement = np.fmin(self._decrement, decrement)
         return self._idle == MAX_IDLE_NEWTON_STEPS
+
+
+def _stuck(
+    system: System,
+    folds: Folds,
+    point: _Point,
+    linearised: Linearised,
+    force: State,
+    step: State,
+) -> NDArray[np.bool_]:
+    """Return which folds have a gradient where they have neither curvature nor penalty."""
+    if not linearised.incomplete.any():
+        return np.zeros(len(folds), dtype=bool)
+    rest = system.remainder(force, step, folds.curvature(point.Z))
+    unmoved = system.unmoved(rest, force, point.slopes) > UNMOVED_GRADIENT_SHARE
+    return np.asarray(linearised.incomplete & unmoved)
 
 
 def _damped(damping: Vector, short: NDArray[np.bool_], folds: Folds, point: _Point) -> Vector:

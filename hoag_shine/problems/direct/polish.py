@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...linalg.precision import SMALLEST_NORMAL, SUM_ROUNDING
 from .dual import DualSystem
-from .newton import TARGET_DECREMENT, Folds, Solved, State
+from .newton import TARGET_DECREMENT, UNMOVED_GRADIENT_SHARE, Folds, Solved, State
 from .primal import PrimalSystem
 
 Array = NDArray[np.float64]
@@ -28,10 +28,6 @@ ADJOINT_REFINEMENTS = 3
 # Decrement or duality gap, in units of the objective, beyond which a fold is not solved.
 # Why: by judgement; solved folds are below 1e-9, and those that are not are far above.
 UNSOLVED_DECREMENT = 1e-6
-# Share of a gradient's terms that a Newton step may leave of it where there is no penalty.
-# Why: by judgement. A step leaves rounding there, unless the curvature says nothing of the
-# variable.
-UNMOVED_GRADIENT_SHARE = 1e-3
 # Share of what a factor should have solved that it may leave; one that leaves more is not believed.
 # Why: by judgement; errors are then known to a tenth, and bounds have a margin of ten.
 UNSOLVED_SHARE = 0.1

@@ -216,7 +216,7 @@ class PrimalSystem:
         """
         (W,), rows = state, np.abs(self.design.rows)
         curvature = self.folds.curvature(self.predict(state))
-        moved = np.abs(self.folds.curved(curvature, self.sizes(state)))
+        moved = self.folds.curved_sizes(curvature, self.sizes(state))
         terms = self._sums(rows, np.abs(slopes) + moved).swapaxes(0, 1)
         return (less_rounding(force[0], terms + np.abs(self._stretched(W))),)
 
@@ -317,6 +317,11 @@ class _Primal:
     def singular(self) -> NDArray[np.bool_]:
         """Which folds have a matrix that is singular to working precision."""
         return np.asarray(self._factor.singular.reshape(self._n_folds, -1).any(axis=1))
+
+    @property
+    def incomplete(self) -> NDArray[np.bool_]:
+        """Which folds have a direction that their Hessians say nothing of."""
+        return np.asarray(self._factor.incomplete.reshape(self._n_folds, -1).any(axis=1))
 
     def ignored(self, force: State, load: State) -> Vector:
         """Bound the change of a function by a force, along directions that are not solved for.

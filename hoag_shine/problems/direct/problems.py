@@ -9,7 +9,7 @@ the last Newton step, and :math:`df/d\theta = -\sum_j h_j w_j q_j` over the vari
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -71,6 +71,12 @@ MAX_REMEMBERED_SOLUTIONS = 16
 # all folds.
 # Why: by judgement; folds differ by more than that.
 COMMON_START_DECREMENT = 1e-4
+# Widths of rounded corners, as shares of the targets' size, on the way to a solution in a corner.
+# Why: a third of the width moves what lies in the corner so little that Newton's method follows.
+ROUNDED_WIDTHS = 10.0 ** np.arange(0.0, -9.5, -0.5)
+# Most steps towards a loss with corners before the way through rounded ones is taken.
+# Why: solutions outside of corners took 23 at most; in corners, a hundred are no use either.
+MAX_STEPS_TO_CORNER = 30
 # Error of a held-out loss, as a share of it, at which a solution counts as accurate.
 # Why: by judgement; a thousandth of what the smallest tol in use, 1e-3, asks for.
 ACCURATE_SHARE = 1e-9
@@ -159,6 +165,14 @@ class _Known:
             a, b = self.state
             starts.append((a * np.exp(change), b))
         return starts
+
+
+class _Attempt(NamedTuple):
+    """A start of Newton's method, its most steps, and the decrement at which to end."""
+
+    start: Callable[[], State]
+    max_iter: int
+    target: float
 
 
 class DirectProblems:
@@ -289,24 +303,14 @@ class DirectProblems:
     def _solve(self, chunk: slice, theta: Vector, max_iter: int) -> DirectSolution:
         folds = self._folds(chunk)
         system = self._system(folds, theta)
-        # If the solve from one start does not converge, another start is tried.
-        starts: list[tuple[Callable[[], State], float]] = [
-            (lambda: self._common(folds, theta, max_iter), NEAR_DECREMENT),
-            (system.zero, TARGET_DECREMENT),
-        ]
         known = self._known.setdefault(chunk.start, [])
-        if given := self._starts.pop(chunk.start, None):
-            starts.insert(0, (lambda: given, NEAR_DECREMENT))
-        elif known:
-            starts.insert(
-                0, (lambda: self._predicted_start(system, folds, theta, known), NEAR_DECREMENT)
-            )
+        attempts = self._attempts(chunk.start, system, folds, theta, max_iter)
         best: DirectSolution | None = None
         # A limit of fewer steps than usual says that earlier solves have failed: one start, then.
-        for start, target in starts[: None if max_iter >= MAX_NEWTON_STEPS else 1]:
-            solved = solve(system, folds, start(), max_iter, target)
+        for start, limit, target in attempts[: None if max_iter >= MAX_NEWTON_STEPS else 1]:
+            solved = solve(system, folds, start(), limit, target)
             self.n_passes += 1.5 * solved.n_iter
-            corrections = MAX_CORRECTION_STEPS if solved.n_iter < max_iter else 0
+            corrections = MAX_CORRECTION_STEPS if solved.n_iter < limit else 0
             found, solution = self._finished(system, folds, solved, theta, corrections)
             if best is None or solution.errors.sum() < best.errors.sum():
                 best = solution
@@ -317,6 +321,30 @@ class DirectProblems:
                 return solution
         assert best is not None
         return best
+
+    def _attempts(
+        self,
+        first: int,
+        system: PrimalSystem | DualSystem,
+        folds: Folds,
+        theta: Vector,
+        max_iter: int,
+    ) -> list[_Attempt]:
+        """Return how to solve folds from the given first on: one way after the other."""
+        cornered = self.loss.rounded(1.0) is not self.loss
+        few = min(max_iter, MAX_STEPS_TO_CORNER) if cornered else max_iter
+        common = _Attempt(lambda: self._common(folds, theta, few), few, NEAR_DECREMENT)
+        last = _Attempt(system.zero, max_iter, TARGET_DECREMENT)
+        if cornered:
+            last = last._replace(
+                start=lambda: self._through_rounded(system, folds, theta, max_iter)
+            )
+        if given := self._starts.pop(first, None):
+            return [_Attempt(lambda: given, few, NEAR_DECREMENT), common, last]
+        if known := self._known[first]:
+            near = common._replace(start=lambda: self._predicted_start(system, folds, theta, known))
+            return [near, last] if cornered else [near, common, last]
+        return [common, last]
 
     @property
     def _n_remembered(self) -> int:
@@ -358,6 +386,22 @@ class DirectProblems:
             return self._system(folds, theta).zero()
         state = solve(system, one, system.zero(), max_iter, COMMON_START_DECREMENT).state
         return tuple(np.repeat(x, len(folds), axis=0) for x in state)
+
+    def _through_rounded(
+        self, system: PrimalSystem | DualSystem, folds: Folds, theta: Vector, max_iter: int
+    ) -> State:
+        """Return a start by way of losses whose corners are ever less rounded.
+
+        Where rows are fitted exactly, as those of a quantile are, the curvature there is that of
+        a corner, and Newton's steps from afar say nothing of it.
+        """
+        state = system.zero()
+        for width in ROUNDED_WIDTHS:
+            smooth = replace(folds, loss=folds.loss.rounded(width))
+            state = solve(
+                self._system(smooth, theta), smooth, state, max_iter, COMMON_START_DECREMENT
+            ).state
+        return state
 
     def _folds(self, chunk: slice) -> Folds:
         weight = self._weight[chunk]

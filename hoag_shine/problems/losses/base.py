@@ -115,6 +115,14 @@ class Loss(ABC):
         """Return the second derivative's diagonal, of z's shape, given :meth:`hessian`."""
         return hessian
 
+    def rounded(self, width: float) -> Loss:
+        """Return the loss with its corners rounded to a width; itself if it has none.
+
+        The width is a share of the targets' size. Newton's method finds the way to a solution in a
+        corner through losses of ever smaller widths.
+        """
+        return self
+
     def inverse_link(self, z: Array) -> Array:
         """Return the expected target at linear predictor ``z``."""
         return z

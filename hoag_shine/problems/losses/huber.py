@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,6 +58,12 @@ class HuberLoss(Loss):
                 f"{epsilon!r}."
             )
         self.unit = check_positive("unit", unit)
+        self._smallest = _SMALLEST_RESIDUAL * self.unit
+
+    def rounded(self, width: float) -> HuberLoss:
+        loss = copy.copy(self)
+        loss._smallest = max(width, _SMALLEST_RESIDUAL) * self.unit
+        return loss
 
     def value(self, y: Array, z: Array) -> Array:
         _, r, sigma, c, _ = self._terms(y, z)
@@ -73,7 +81,7 @@ class HuberLoss(Loss):
         difference, r, sigma, c, inside = self._terms(y, z)
         slope = difference / r
         steep = 2.0 / np.where(inside, sigma, np.inf)
-        flat = np.where(inside, 0.0, 2.0 * c * (_SMALLEST_RESIDUAL * self.unit / r) ** 2 / r)
+        flat = np.where(inside, 0.0, 2.0 * c * (self._smallest / r) ** 2 / r)
         u = self.unit * c
         return np.stack([steep + flat, -steep * u * slope, steep * u * u], axis=-1)
 
@@ -112,7 +120,7 @@ class HuberLoss(Loss):
     def _terms(self, y: Array, z: Array) -> tuple[Array, Array, Array, Array, NDArray[np.bool_]]:
         """Return z0 - y, the residual, the scale, the best c, and whether that is inside."""
         difference, sigma = z[..., 0] - y[..., 0], self.scale(z[..., 1])
-        r = np.hypot(difference, _SMALLEST_RESIDUAL * self.unit)
+        r = np.hypot(difference, self._smallest)
         # The c that maximises 2 c r + (1 - c**2) sigma is r / sigma, but at most epsilon.
         inside = r < self.epsilon * sigma
         c = np.where(inside, r / np.where(inside, sigma, 1.0), self.epsilon)
