@@ -27,7 +27,7 @@ from hard import (
     several_targets,
     stated_otherwise,
 )
-from truth import APART, DECISIVE, NULL_SHARE, PROMISED, TooSlow, Truth, limit
+from truth import APART, DECISIVE, NULL_SHARE, PROMISED, TooSlow, Truth, limit, solved_at, theta_of
 from zoo import LARGE, SMALL, Criterion
 
 from hoag_shine import ShineCV
@@ -140,7 +140,11 @@ def check_grid(number):
     (parameter,) = search.best_params_
     least, candidate = best_candidate(truth, parameter, value)
     loose = 1.0 if drawn.kind.convex else APART / WORSE  # values may belong to several minima
-    if value - least > loose * allowed(least, found.null) + error:
+
+    def worse(least):
+        return value - least > loose * allowed(least, found.null) + error
+
+    if worse(least) and worse(confirmed(truth, search, parameter, candidate)):
         verdict.breaks(
             "worse than a grid",
             (value - least) / max(abs(least), WORSE * found.null),
@@ -167,6 +171,13 @@ def best_candidate(truth, parameter, value):
             values[k] = closer.values[0]
     k = int(np.argmin(values))
     return float(values[k]), float(CANDIDATES[k])
+
+
+def confirmed(truth, search, parameter, candidate):
+    """Return the criterion at a candidate where the objective is lower still, if it is anywhere."""
+    ours = solved_at(truth.drawn, [[theta_of(search, candidate)]])
+    closer = truth.criteria([truth.strengths({parameter: candidate}, ("shared",))], ours)
+    return float(closer.values[0])
 
 
 def check_score(verdict, search, found):

@@ -208,10 +208,11 @@ class Truth:
         penalty = self.drawn.penalty
         return () if isinstance(penalty, str) else [k for k in np.unique(penalty) if k >= 0]
 
-    def criteria(self, strengths, hints=None):
+    def criteria(self, strengths, hints=None, others=None):
         """Return the values of the criterion at several penalties.
 
-        ``hints`` are inner variables of each penalty's folds, to look near to.
+        ``hints`` are inner variables of each penalty's folds, to look near to; or near to
+        ``others``, where these have a lower objective.
         """
         p, test = self._folds(strengths)
 
@@ -222,7 +223,12 @@ class Truth:
 
         if hints is not None:
             hints = np.concatenate([self._arranged(w) for ws in hints for w in ws])
-        found = solve(p, functional, thorough=self.thorough, hint=hints)
+        near = hints
+        if others is not None:
+            others = np.concatenate([self._arranged(w) for ws in others for w in ws])
+            lower = objectives(p, others) < objectives(p, hints)
+            near = np.where(lower[:, None, None], others, hints)
+        found = solve(p, functional, thorough=self.thorough, hint=near)
         null = functional(predictors(p.X, p.start.astype(LONG)), None, slice(None)).mean()
         values = Values(p, found, functional, len(strengths), abs(float(null)))
         if hints is not None:
@@ -405,8 +411,8 @@ def _check_history(verdict, search, truth):
     truths = truth.criteria(strengths)
     allowed = np.zeros(len(chosen))
     if _unsure(verdict, search, chosen, truths):
-        hints = _replayed(verdict.drawn, search, chosen)
-        better = truth.criteria(strengths, hints) if hints else truths
+        hints, others = _replayed(verdict.drawn, search, chosen)
+        better = truth.criteria(strengths, hints, others) if hints else truths
         if not hints:
             verdict.messages.append("the search could not be repeated")
         moved = np.abs(better.values - truths.values) > truths.errors + better.errors
@@ -467,20 +473,13 @@ def _judge(verdict, search, i, truths, k, lost):
 
 
 def _replayed(drawn, search, chosen):
-    """Return the inner variables of some records, from the same search once more; None if not."""
-    problems = fold_problems(
-        drawn.estimator,
-        drawn.X,
-        drawn.y,
-        cv=drawn.cv,
-        penalty=drawn.penalty,
-        sample_weight=drawn.sample_weight,
-    )
-    records, first = search.history_, search.history_[0]
-    ((parameter, value),) = first["params"].items()
-    sign = -1.0 if parameter == "C" else 1.0
-    shift = np.ravel(first["theta"])[0] - sign * np.log(np.ravel(value)[0])
-    bounds = tuple(sorted(sign * np.log(search.bounds) + shift))
+    """Return the inner variables of some records, from the same search once more; None if not.
+
+    With them, those of searches that begin where the records are, and end there.
+    """
+    problems = problems_of(drawn)
+    records = search.history_
+    bounds = tuple(np.sort([theta_of(search, b) for b in search.bounds], axis=0))
     found = {}
 
     def look(record, solutions):
@@ -490,13 +489,47 @@ def _replayed(drawn, search, chosen):
         return i >= max(chosen)
 
     options = {name: getattr(search, name) for name in ("hypergradient", "tol", "max_iter")}
+    first = np.array(records[0]["theta"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with contextlib.suppress(ValueError):  # of a search that is told to end
-            hoag(problems, np.array(first["theta"]), bounds=bounds, callback=look, **options)
+            hoag(problems, first, bounds=bounds, callback=look, **options)
     if not set(chosen) <= set(found):
-        return None
-    return [[variables(drawn, w) for w in found[i]] for i in chosen]
+        return None, None
+    hints = [[variables(drawn, w) for w in found[i]] for i in chosen]
+    return hints, solved_at(drawn, [records[i]["theta"] for i in chosen])
+
+
+def problems_of(drawn):
+    """Return the library's inner problems of a drawn problem."""
+    return fold_problems(
+        drawn.estimator,
+        drawn.X,
+        drawn.y,
+        cv=drawn.cv,
+        penalty=drawn.penalty,
+        sample_weight=drawn.sample_weight,
+    )
+
+
+def theta_of(search, value):
+    """Return the hyperparameters of the library's problems for a value of the parameter."""
+    first = search.history_[0]
+    ((parameter, start),) = first["params"].items()
+    sign = -1.0 if parameter == "C" else 1.0
+    return np.ravel(first["theta"])[0] + sign * (np.log(value) - np.log(np.ravel(start)[0]))
+
+
+def solved_at(drawn, thetas):
+    """Return the library's accurate solutions, as variables; None where they are not finite."""
+    problems = problems_of(drawn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = [hoag(problems, np.array(theta), max_iter=1) for theta in thetas]
+        except ValueError:
+            return None
+    return [[variables(drawn, s.w) for s in one.solutions] for one in found]
 
 
 def variables(drawn, w):

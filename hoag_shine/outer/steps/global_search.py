@@ -370,9 +370,13 @@ def _undecided(evaluation: Evaluation, best: Evaluation) -> bool:
 
 
 def _lower(evaluation: Evaluation, best: Evaluation, negligible: float) -> bool:
-    """Whether an evaluation is lower than the best, and by more than is negligible."""
-    error = evaluation.error if best.error < np.inf else 0.0
-    return evaluation.value + error < best.value - negligible
+    """Whether an evaluation is lower than the best, and by more than is negligible.
+
+    One that is known is lower than all that are not.
+    """
+    if not best.error < np.inf:
+        return evaluation.error < np.inf or evaluation.value < best.value - negligible
+    return evaluation.value + evaluation.error < best.value - negligible
 
 
 def _lowest(left: Evaluation, right: Evaluation) -> tuple[float, float]:

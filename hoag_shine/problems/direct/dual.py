@@ -212,8 +212,9 @@ class DualSystem:
 
 def _added(root: Array, damping: Vector) -> Array:
     """Return roots of matrices, given by their roots, to whose diagonals something is added."""
-    squares = root @ np.swapaxes(root, -1, -2)
-    return np.asarray(np.linalg.cholesky(squares + damping[:, None, None] * np.eye(root.shape[-1])))
+    values, vectors = np.linalg.eigh(root @ np.swapaxes(root, -1, -2))
+    values = np.maximum(values, 0.0) + damping[:, None]
+    return np.asarray(vectors * np.sqrt(values)[..., None, :])
 
 
 def _divided(u: Array, V: Array) -> tuple[Array, Array]:

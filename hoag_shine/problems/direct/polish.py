@@ -148,7 +148,9 @@ class Polished:
             doubt += np.abs(folds.curved(folds.curvature(Z), v) - curved)
         return np.where(np.isfinite(doubt), doubt, np.inf)
 
-    def errors(self, values: Vector, U: Array, load: State, curvature: Array) -> Vector:
+    def errors(
+        self, values: Vector, U: Array, load: State, adjoint: State, curvature: Array
+    ) -> Vector:
         """Return bounds on the errors of the held-out losses, infinity where nothing is known.
 
         Parameters
@@ -157,8 +159,8 @@ class Polished:
             The held-out losses.
         U : ndarray of shape (n_rows, n_folds, n_outputs)
             Their derivatives at the linear predictors.
-        load : State
-            Their gradient.
+        load, adjoint : State
+            Their gradient, and the inverse Hessian times that.
         curvature : ndarray
             Second derivatives of the losses, at Z.
         """
@@ -175,23 +177,40 @@ class Polished:
             left <= UNSOLVED_SHARE * changes + SUM_ROUNDING * np.abs(values)
         )
         errors += np.where(poor, left + system.length(self.force) * system.length(load), 0.0)
-        unknown = self._unsolved() | ~np.isfinite(errors)
+        gap = self._gap(self.force)
+        if not (gap <= UNSOLVED_DECREMENT).all():
+            # Where rounding explains the gradient, it is known what that may do.
+            certain = self._gap(system.significant(self.force, self.state, self.slopes))
+            rounding = self._rounding(U, adjoint, curvature)
+            errors += np.where(gap <= UNSOLVED_DECREMENT, 0.0, rounding)
+            gap = certain
+        unknown = self._unsolved(gap) | ~np.isfinite(errors)
         # Coefficients without penalty and without curvature do not move, though their gradient may
         # not be zero. Such a gradient makes the error unknown.
         unknown |= system.unmoved(missed, self.force, self.slopes) > UNMOVED_GRADIENT_SHARE
         return np.where(unknown, np.inf, errors)
 
-    def _unsolved(self) -> NDArray[np.bool_]:
+    def _gap(self, force: State) -> Vector:
+        """Bound how far the objectives are above their minima, in units of themselves.
+
+        A step does not say how far away a solution is that it does not lead to. The objective is
+        strongly convex in the norm of the penalty, so that it cannot fall by more than half of the
+        gradient's square in the inverse of that norm (Boyd and Vandenberghe, section 9.1.2).
+        """
+        return self.folds.relative(0.5 * self.system.length(force) ** 2, self.objective)
+
+    def _rounding(self, U: Array, adjoint: State, curvature: Array) -> Vector:
+        """Bound what the rounding of linear predictors does to the held-out losses."""
+        system = self.system
+        sizes = SUM_ROUNDING * system.sizes(self.state)
+        moved = self.folds.curved_sizes(curvature, sizes) + SUM_ROUNDING * np.abs(self.slopes)
+        along = np.einsum("nkm,nkm->k", np.abs(system.predict(adjoint)), moved)
+        return np.asarray(along + np.einsum("nkm,nkm->k", np.abs(U), sizes))
+
+    def _unsolved(self, gap: Vector) -> NDArray[np.bool_]:
         """Return which folds are, for all that is known, far from their solutions."""
-        system, folds, objective = self.system, self.folds, self.objective
-        # A step does not say how far away a solution is that it does not lead to. The objective is
-        # strongly convex in the norm of the penalty, so that it cannot fall by more than half of
-        # the gradient's square in the inverse of that norm (Boyd and Vandenberghe, section 9.1.2).
-        gap = folds.relative(0.5 * system.length(self.force) ** 2, objective)
-        if not (gap <= UNSOLVED_DECREMENT).all():
-            certain = system.significant(self.force, self.state, self.slopes)
-            gap = folds.relative(0.5 * system.length(certain) ** 2, objective)
-        # Both are relative to the objective, which must not be larger than without coefficients.
+        folds, objective = self.folds, self.objective
+        # All is relative to the objective, which must not be larger than without coefficients.
         highest = (1.0 + UNSOLVED_DECREMENT) * folds.training(np.zeros_like(self.Z))[0]
         return (
             ~(self.decrement <= UNSOLVED_DECREMENT)

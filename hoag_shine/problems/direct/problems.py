@@ -462,7 +462,7 @@ class DirectProblems:
         doubt = at.adjoint_doubt(adjoint, U, curvature)
         qs = self._expanded(adjoint, theta)
         bounds = self._bounds(at, ws, qs, rest, doubt, system.reach(doubt, adjoint), theta)
-        errors = at.errors(values, U, load, curvature)
+        errors = at.errors(values, U, load, adjoint, curvature)
         unknown = np.isinf(errors)
         return _Known(theta, at.state, at.tangent(curvature)), DirectSolution(
             ws=ws,
