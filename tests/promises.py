@@ -27,7 +27,18 @@ from hard import (
     several_targets,
     stated_otherwise,
 )
-from truth import APART, DECISIVE, NULL_SHARE, PROMISED, TooSlow, Truth, limit, solved_at, theta_of
+from truth import (
+    APART,
+    DECISIVE,
+    ESTIMATE,
+    NULL_SHARE,
+    PROMISED,
+    TooSlow,
+    Truth,
+    limit,
+    solved_at,
+    theta_of,
+)
 from zoo import LARGE, SMALL, Criterion
 
 from hoag_shine import ShineCV
@@ -100,6 +111,9 @@ def search_of(drawn, verdict, patience=PATIENCE, **options):
         finally:
             verdict.seconds += time.process_time() - begin
     search.said = [str(w.message) for w in caught]
+    if not drawn.ordinary and any("problems are not solved" in text for text in search.said):
+        verdict.undecided.append("the inner problems are not solved, as it says")
+        raise Unfit
     return search
 
 
@@ -186,6 +200,8 @@ def check_score(verdict, search, found):
     size = max(abs(value), NULL_SHARE * found.null)
     off = abs(-search.best_score_ - value)
     promised = min(0.5 * search.tol**2, PROMISED) * size
+    if not search.certificate_.certain:  # without convexity, nothing bounds an error
+        promised += ESTIMATE * size
     if off <= claimed + promised + found.errors[0]:
         return
     lost = float(found.rounding()[0])

@@ -163,7 +163,15 @@ class History:
         return {r.evaluation.theta.tobytes(): i for i, r in enumerate(self.records) if not r.look}
 
     def _lowest(self, candidates: dict[bytes, int]) -> int:
-        return min(candidates.values(), key=lambda i: pessimistic(self.records[i].evaluation))
+        seen = {i: self.records[i].evaluation for i in candidates.values()}
+        if not all(evaluation.parts for evaluation in seen.values()):
+            return min(seen, key=lambda i: pessimistic(seen[i]))
+        # Each of separate searches counts in units of its own lowest value: in their sum, a large
+        # one would hide the others.
+        parts = np.array([[p.value + p.error for p in e.parts] for e in seen.values()])
+        units = np.abs(parts).min(axis=0)
+        shares = (parts / np.where(units > 0.0, units, 1.0)).sum(axis=1)
+        return list(seen)[int(np.nan_to_num(shares, nan=np.inf).argmin())]
 
     # --- the result -------------------------------------------------------------------------------
 

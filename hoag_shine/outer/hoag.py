@@ -118,7 +118,7 @@ def hoag(
     | Schedule = "adjoint",
     bounds: tuple[ArrayLike, ArrayLike] = (-18.0, 18.0),
     tol: float = 1e-3,
-    max_iter: int = 300,
+    max_iter: int = 1000,
     inner_solver: str | InnerSolver = "lbfgs",
     memory: int = 30,
     max_inner_iter: int = 2000,
@@ -165,7 +165,7 @@ def hoag(
         are at most 10,000 inner variables. A search for one
         hyperparameter goes on to 1e-3 where a pass reads no more than a tenth of the data, because
         few rows stand for many.
-    max_iter : int, default=300
+    max_iter : int, default=1000
         Largest number of outer iterations.
     inner_solver : str or callable, default="lbfgs"
         What solves the inner problems, see :mod:`hoag_shine.inner`. Small problems are solved by

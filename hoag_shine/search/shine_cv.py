@@ -172,7 +172,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         when its gradient has fallen to that share of its norm at zero. Of least squares over tall
         dense data, whose passes are nearly free, a single penalty is searched to 1e-3 if ``tol`` is
         more.
-    max_iter : int, default=300
+    max_iter : int, default=1000
         Largest number of outer iterations.
     max_time : float, optional
         Seconds after which the search ends with the best so far; the final fit is still made.
@@ -328,7 +328,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         init: float | None = None,
         bounds: tuple[float, float] = (1e-8, 1e8),
         tol: float = 2e-2,
-        max_iter: int = 300,
+        max_iter: int = 1000,
         max_time: float | None = None,
         selection: Literal["min", "one-se"] = "min",
         refit: bool | str | Callable[[dict[str, Any]], int] = True,

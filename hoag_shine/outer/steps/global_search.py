@@ -33,6 +33,10 @@ GAP_SLACK_FACTOR = 1.05
 # best, as a share of its last error.
 # Why: by judgement; it is asked for again until its error no longer leaves that open.
 LOOK_ERROR_SHARE = 0.3
+# Error that a look may have where nothing bounds errors, as a share of the value.
+# Why: of a loss that is not convex, inner problems that are solved to a twentieth are often near
+# another minimum.
+UNBOUNDED_VALUE_ERROR = 1e-3
 # Distance from the ends of a gap within which the lowest point of a cubic is not looked at, in
 # steps of the grid.
 # Why: by judgement; the evaluation at the end says the same.
@@ -349,7 +353,8 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Evaluation, Evaluation | 
     while (target := seen.next_look()) is not None:
         best = seen.best
         before = seen.passes
-        evaluation = yield Ask(np.array([target]), relative=FIRST_VALUE_ERROR, look=True)
+        share = FIRST_VALUE_ERROR if best.grad_bound < np.inf else UNBOUNDED_VALUE_ERROR
+        evaluation = yield Ask(np.array([target]), relative=share, look=True)
         while _undecided(evaluation, best) and evaluation.error > seen.negligible:
             wanted = max(LOOK_ERROR_SHARE * evaluation.error, seen.negligible)
             if evaluation.final or evaluation.exhausted:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from ...linalg import kernels
+from ...linalg.precision import SUM_ROUNDING
 from .base import Array, Loss
 
 
@@ -112,12 +113,14 @@ class MultinomialLoss(Loss):
         return np.eye(p.shape[-1]) * root[..., None, :] - p[..., :, None] * root[..., None, :]
 
     def hessian_root_solve(self, hessian: Array, u: Array) -> tuple[Array, Array]:
-        # V diag(p)^(-1/2) u is u less p times the sum of u, and gradients sum to zero; of classes
-        # whose probability is not zero, they do so where there are no others.
+        # V diag(p)^(-1/2) u is u less p times the sum of u. Gradients sum to zero, but for what
+        # variables have gathered that do not, which a step must take away: a sum that may be
+        # rounding is none, so that small differences of u keep their digits.
         positive = hessian > 0.0
         s = np.divide(u, np.sqrt(hessian), out=np.zeros_like(u), where=positive)
         lost = np.where(positive, u, 0.0).sum(axis=-1, keepdims=True)
-        lost = np.where(positive.all(axis=-1, keepdims=True), 0.0, lost)
+        rounded = np.abs(lost) <= SUM_ROUNDING * np.abs(u).sum(axis=-1, keepdims=True)
+        lost = np.where(rounded & positive.all(axis=-1, keepdims=True), 0.0, lost)
         return s, np.where(positive, hessian * lost, u)
 
     def hessian_diagonal(self, hessian: Array) -> Array:
