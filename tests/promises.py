@@ -504,9 +504,8 @@ def check_interval(verdict, search, certificate, reference, value, error, n_poin
         verdict.breaks("outside", np.inf, f"theta {theta} is not in {low} to {high}")
     if (seen_low > low + 1e-9).any() or (seen_high < high - 1e-9).any():
         verdict.breaks("unseen", np.inf, f"{low} to {high} is not in {seen_low} to {seen_high}")
-    inner = Reference(
-        reference.values, np.maximum(low, reference.low), np.minimum(high, reference.high)
-    )
+    ends = (np.clip(end, reference.low, reference.high) for end in (low, high))
+    inner = Reference(reference.values, *ends)
     best = inner.inside(theta, n_points)
     left = value - best.value
     if left > certificate.gain + certificate.error + error + 1e-9 * abs(value):

@@ -93,13 +93,16 @@ def trust_region(
         best = yield from search.merged(alone, first_step)
         if best is not alone:
             best = yield from search.one_by_one(best, first_step)
-    return search.outcome(best)
+        if search.lowest is not best:  # by less than counts, but it is the result
+            yield from search.by_model(search.lowest, first_step)
+    return search.outcome()
 
 
 class _Several:
     """What the stages of a search in several hyperparameters share.
 
-    ``evaluations`` holds the newest evaluation at each theta, by the bytes of theta.
+    ``evaluations`` holds the newest evaluation at each theta, by the bytes of theta; ``candidates``
+    those of them that may be the result, which looks are not.
     """
 
     def __init__(
@@ -114,13 +117,19 @@ class _Several:
         self.looks = looks
         self.lower, self.upper, self.tol, self.accuracy = lower, upper, tol, accuracy
         self.evaluations: dict[bytes, Evaluation] = {}
+        self.candidates: dict[bytes, Evaluation] = {}
 
     def negligible(self, evaluation: Evaluation) -> float:
         share = min(self.tol**2, EXACT_GAIN_SHARE) if evaluation.exact else self.tol**2
         return share * evaluation.size
 
-    def outcome(self, best: Evaluation) -> Outcome:
+    @property
+    def lowest(self) -> Evaluation:
+        return min(self.candidates.values(), key=pessimistic)
+
+    def outcome(self) -> Outcome:
         """Return how the search ends: uncertain, if errors are known and more may be gained."""
+        best = self.lowest
         certain = self.gain(best) <= self.tol**2 * best.size or not (
             best.exact or best.slope_error < np.inf
         )
@@ -128,7 +137,10 @@ class _Several:
 
     def ask(self, ask: Ask) -> Generator[Ask, Evaluation, Evaluation]:
         evaluation = yield ask
-        self.evaluations[evaluation.theta.tobytes()] = evaluation
+        place = evaluation.theta.tobytes()
+        self.evaluations[place] = evaluation
+        if not ask.look or place in self.candidates:
+            self.candidates[place] = evaluation
         return evaluation
 
     def gain(self, evaluation: Evaluation) -> float:
