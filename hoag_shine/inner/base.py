@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -108,3 +108,9 @@ def begin(w: Vector, inverse_hessian: InverseHessian) -> Solver[Solution]:
     """Evaluate the objective at w; return what a solver can start from."""
     value, grad = yield Evaluate(w)
     return Solution(w, value, grad, inverse_hessian, 0, 1, Status.MAX_ITER)
+
+
+def rest(solution: Solution) -> Solver[Solution]:
+    """Return a solution as it is, as a solver that makes no iteration."""
+    return replace(solution, n_iter=0, n_passes=0)
+    yield  # makes this a generator

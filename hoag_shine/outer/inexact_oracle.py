@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hypergradients import AdjointProblem, Hypergradient, Method, as_solvers
-from ..inner import InnerSolver, InverseHessian, Solution, Status, begin
+from ..inner import InnerSolver, InverseHessian, Solution, Status, begin, rest
 from ..problems.base import ProblemSet
 from ..problems.requests import run_together
 from .inner_state import InnerState, Iterates, Map, mean_size, vouched
@@ -151,9 +151,14 @@ class InexactOracle(Oracle):
             estimate.set_penalty(problem.penalty_hessian(theta), diagonal, solver)
 
     def _iterate(self, tolerance: float, max_iter: int) -> None:
-        """Bring the inner problems nearer to their solutions."""
+        """Bring the inner problems nearer to their solutions.
+
+        One that has stalled at this theta would only stall again.
+        """
         solvers = [
-            self.solver(
+            rest(s)
+            if s.status is Status.STALLED and not self.state.arrived
+            else self.solver(
                 s,
                 tol=tolerance * scale,
                 max_iter=max_iter,

@@ -353,7 +353,8 @@ def _look(seen: _Seen, spent: float) -> Generator[Ask, Evaluation, Evaluation | 
     while (target := seen.next_look()) is not None:
         best = seen.best
         before = seen.passes
-        share = FIRST_VALUE_ERROR if best.grad_bound < np.inf else UNBOUNDED_VALUE_ERROR
+        bounded = any(s.grad_bound < np.inf for s in seen.evaluations)
+        share = FIRST_VALUE_ERROR if bounded else UNBOUNDED_VALUE_ERROR
         evaluation = yield Ask(np.array([target]), relative=share, look=True)
         while _undecided(evaluation, best) and evaluation.error > seen.negligible:
             wanted = max(LOOK_ERROR_SHARE * evaluation.error, seen.negligible)
