@@ -16,9 +16,9 @@ from .backward import METHODS, Adjoint, Linearisation, with_fallback, with_refin
 from .info import BackwardInfo, Info
 from .layer import DEQ, fixed_point
 from .low_rank import LowRank
-from .once import VariationalDropout, once_per_solve
 from .options import restored as restored_options
 from .regularization import fixed_point_correction, jacobian_penalty, spectral_radius
+from .solve_cache import VariationalDropout, once_per_solve
 from .solvers import SOLVERS, Solution, Status, Stopping
 from .state import FlatMap, Layout
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, cast
 
 import torch
 
-from .abilities import estimates_inverse, records, takes_outer_grad, takes_tol, uses_inverse
 from .backward import METHODS, RECORDERS, Method, Recorder, with_fallback, with_refinement
 from .backward.wrappers import Test
+from .capabilities import estimates_inverse, records, takes_outer_grad, takes_tol, uses_inverse
 from .solvers import SOLVERS, Solver, Stopping
 from .state import check_batch_dims
 

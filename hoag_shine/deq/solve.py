@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .asking import chosen, is_exporting, rows_are_finite, torch_func, within_torch_func
+from .autograd import Rule, with_implicit_backward
 from .backward import Linearisation
 from .backward.unrolled import unrolled
+from .execution import finite_rows, in_torch_func, is_exporting, select_rows, torch_func_transforms
 from .info import Info
 from .options import Options
-from .reattach import Rule, reattached
 from .separability import check_separable
 from .solvers import Solution
 from .state import FlatMap, Layout, State, without_autocast
@@ -54,14 +54,14 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
         info.iterates = tuple(f.layout.unflatten(iterate) for iterate in solution.iterates)
         return z, info
     _fill_cache(f, start)
-    if "Vmap" in torch_func():
+    if "Vmap" in torch_func_transforms():
         start = _mapped(f, start)
     with torch.no_grad():
         solution = options.forward_solver(f, start, options.stopping)
     info = _info(solution, f)
     if is_exporting():
         return solution.z, info  # a program for inference
-    if options.check_separable and options.batch_dims == 1 and not within_torch_func():
+    if options.check_separable and options.batch_dims == 1 and not in_torch_func():
         check_separable(f, solution.z)
     z = _differentiable(options, f, solution.z, info)
     info.iterates = tuple(
@@ -75,17 +75,19 @@ def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tens
     """Return z with a graph, if one is recorded; its backward pass is noted in ``info``."""
     if not torch.is_grad_enabled():
         return z
-    lost = ~(torch.isfinite(info.residual) & rows_are_finite(z))
+    lost = ~(torch.isfinite(info.residual) & finite_rows(z))
     # A z0 that is not finite stands for no result, and its derivatives would spread.
-    start = chosen(lost, torch.zeros_like(z), z)
+    start = select_rows(lost, torch.zeros_like(z), z)
     if options.recorder is not None:
-        return chosen(lost, z, options.recorder(f, start))
+        return select_rows(lost, z, options.recorder(f, start))
     image = f(start)
     if not image.requires_grad:
         return z
     assert options.method is not None
     linearisation = Linearisation(f, z, info.converged)
-    return reattached(image, z, Rule(options.method, linearisation, info, lost, options.measure))
+    return with_implicit_backward(
+        image, z, Rule(options.method, linearisation, info, lost, options.measure)
+    )
 
 
 def _mapped(f: FlatMap, start: Tensor) -> Tensor:

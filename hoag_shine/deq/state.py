@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from .asking import within_torch_func
-from .once import remembering
+from .execution import in_torch_func
+from .solve_cache import remembering
 
 State: TypeAlias = Any
 """A tensor, or a tuple, list or dict of states; the first dimension of every tensor is the batch,
@@ -251,7 +251,7 @@ class FlatMap:
                 "products with the Jacobian need automatic differentiation, which "
                 "torch.inference_mode() forbids: use torch.no_grad()."
             )
-        if within_torch_func():
+        if in_torch_func():
             return self._value_and_vjp_of_torch_func(z)
         with torch.enable_grad():
             point = z.detach().requires_grad_()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..abilities import declares
-from ..asking import chosen, may_ask
+from ..capabilities import declares
+from ..execution import can_read_values, select_rows
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation, relative_norm
 from .conjugate_residuals import ConjugateResiduals
@@ -64,9 +64,9 @@ def auto(
         open_ = _open(solver, wanted) & ~solver.failed
         if not _any(open_):
             break
-        direction = chosen(open_, solver.residual, torch.zeros_like(grad))
+        direction = select_rows(open_, solver.residual, torch.zeros_like(grad))
         solver.add(direction, linearisation.times(direction))
-    u = chosen(solver.failed, torch.full_like(grad, torch.nan), solver.u)
+    u = select_rows(solver.failed, torch.full_like(grad, torch.nan), solver.u)
     if torch.finfo(linearisation.precision).eps > torch.finfo(torch.float32).eps:
         # In low precision products are not linear, and the residual is not what was subtracted.
         return Adjoint(u, linearisation.measured(u, grad).residual, fell_back)
@@ -94,7 +94,7 @@ def _started(
     own_image = linearisation.times(grad)
     fell_back = open_ & ~(_explained(image, grad) >= _explained(own_image, grad))
     solver = ConjugateResiduals(grad)
-    solver.add(chosen(fell_back, grad, shared), chosen(fell_back, own_image, image))
+    solver.add(select_rows(fell_back, grad, shared), select_rows(fell_back, own_image, image))
     return solver, fell_back
 
 
@@ -111,4 +111,4 @@ def _open(solver: ConjugateResiduals, wanted: Tensor) -> Tensor:
 
 
 def _any(samples: Tensor) -> bool:
-    return not may_ask(samples) or bool(samples.any())
+    return not can_read_values(samples) or bool(samples.any())

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ..asking import chosen
+from ..execution import select_rows
 from ..low_rank import LowRank
 from ..state import FlatMap
 
@@ -90,7 +90,7 @@ class Linearisation:
         What an iteration believes of its residual may be of the past, or of another system. Where
         the residual is not finite u is no answer, and is NaN.
         """
-        return answered(u, relative_norm(self.residual(u, grad), grad))
+        return checked_adjoint(u, relative_norm(self.residual(u, grad), grad))
 
 
 Method: TypeAlias = Callable[[Linearisation, LowRank, Tensor], Adjoint]
@@ -103,15 +103,15 @@ Recorder: TypeAlias = Callable[[FlatMap, Tensor], Tensor]
 
 def relative_norm(x: Tensor, to: Tensor) -> Tensor:
     """Return the norms of x over those of ``to`` for every sample; 0 over 0 is 0."""
-    return over(torch.linalg.vector_norm(x, dim=1), torch.linalg.vector_norm(to, dim=1))
+    return norm_ratio(torch.linalg.vector_norm(x, dim=1), torch.linalg.vector_norm(to, dim=1))
 
 
-def over(top: Tensor, bottom: Tensor) -> Tensor:
+def norm_ratio(top: Tensor, bottom: Tensor) -> Tensor:
     """Return a ratio of norms; 0 over 0 is 0."""
     return torch.where(top == 0, 0, top / bottom)
 
 
-def answered(u: Tensor, residual: Tensor) -> Adjoint:
+def checked_adjoint(u: Tensor, residual: Tensor) -> Adjoint:
     """Return u with its residual; where that is not finite u is no answer, and is NaN."""
     finite = torch.isfinite(residual)
-    return Adjoint(chosen(finite, u, torch.full_like(u, torch.nan)), residual)
+    return Adjoint(select_rows(finite, u, torch.full_like(u, torch.nan)), residual)

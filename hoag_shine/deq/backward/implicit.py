@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..abilities import declares
-from ..asking import asking_is_free
+from ..capabilities import declares
+from ..execution import reads_are_free
 from ..low_rank import LowRank
 from ..solvers import SOLVERS, Stopping
 from ..state import FlatMap, Layout
-from .base import Adjoint, Linearisation, answered, over
+from .base import Adjoint, Linearisation, checked_adjoint, norm_ratio
 from .gmres import gmres
 
 
@@ -64,9 +64,11 @@ def implicit(
     affine = FlatMap(lambda u: grad + linearisation.vjp(u), Layout.of(grad))
     solution = SOLVERS[solver](affine, grad, Stopping(max_iter=max_iter, tol=tol))
     together = solution.n_steps == solution.n_steps[:1]
-    if asking_is_free(together) and bool(together.all()):
+    if reads_are_free(together) and bool(together.all()):
         # All samples end at one iterate: the residual there is that of the whole state.
-        return answered(solution.z, over(solution.residual, torch.linalg.vector_norm(grad, dim=1)))
+        return checked_adjoint(
+            solution.z, norm_ratio(solution.residual, torch.linalg.vector_norm(grad, dim=1))
+        )
     return linearisation.measured(solution.z, grad)
 
 

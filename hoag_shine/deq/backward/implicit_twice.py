@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..abilities import declares
-from ..asking import torch_func, within_torch_func
+from ..capabilities import declares
+from ..execution import in_torch_func, torch_func_transforms
 from ..state import FlatMap
 from .conjugate_residuals import ConjugateResiduals
 
@@ -57,7 +57,7 @@ def implicit_twice(f: FlatMap, z: Tensor, *, max_iter: int = 30, tol: float = 1e
         raise ValueError(f"max_iter must be an integer of at least 1, got {max_iter!r}.")
     if not tol >= 0:
         raise ValueError(f"tol must be at least 0, got {tol!r}.")
-    if torch_func().count("Grad") > 1:
+    if torch_func_transforms().count("Grad") > 1:
         raise RuntimeError(
             "backward='implicit-twice' takes one derivative of torch.func at a time. Second ones "
             "come from torch.autograd with create_graph=True, or with backward='phantom-unrolled'."
@@ -88,7 +88,7 @@ class _System:
         return solver.u
 
     def _is_solved(self, residual: Tensor, b: Tensor) -> bool:
-        if within_torch_func():
+        if in_torch_func():
             return False
         norm = torch.linalg.vector_norm
         open_: Tensor = norm(residual, dim=1) > self.tol * norm(b, dim=1)
@@ -125,7 +125,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        if within_torch_func():
+        if in_torch_func():
             # A function's forward pass sees none of the tensors of f: steps are recorded instead.
             return ctx.system.solve(grad, transposed=True), None
         return _apply(_Solve, grad, ctx.system, True), None

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..abilities import uses_inverse
-from ..asking import chosen
+from ..capabilities import uses_inverse
+from ..execution import select_rows
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation, Method, relative_norm
 from .implicit import refine
@@ -115,4 +115,4 @@ class _Tested(_Wrapped):
             rejected &= ~(linearisation.converged & torch.isfinite(size))
         if residual is not None:
             residual = residual.masked_fill(rejected, torch.nan)
-        return Adjoint(chosen(rejected, grad, u), residual, rejected)
+        return Adjoint(select_rows(rejected, grad, u), residual, rejected)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..abilities import declares
+from ..capabilities import declares
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Monitor, Solution, Stopping, check_memory, damped, watched
+from .base import Monitor, Solution, Stopping, check_memory, damped, make_monitor
 
 
 @declares(estimates_inverse=True, takes_outer_grad=True)
@@ -65,7 +65,7 @@ def adjoint_broyden(
     opa_every = _check_opa(opa_every, f)
     most = stopping.max_iter + (stopping.max_iter // opa_every if opa_every else 0)
     pairs = _Pairs(z0, check_memory(memory, most))
-    monitor = watched(z0, stopping)
+    monitor = make_monitor(z0, stopping)
     z = z0.clone()
     while True:
         value, vjp = f.value_and_vjp(z)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..abilities import declares
+from ..capabilities import declares
 from ..low_rank import LowRank
 from ..state import FlatMap
-from .base import Solution, Stopping, check_damping, check_memory, watched
+from .base import Solution, Stopping, check_damping, check_memory, make_monitor
 
 
 @declares(estimates_inverse=False, takes_outer_grad=False)
@@ -46,7 +46,7 @@ def anderson(
     """
     memory = check_memory(memory, stopping.max_iter)
     check_damping(damping)
-    monitor = watched(z0, stopping)
+    monitor = make_monitor(z0, stopping)
     batch, n = z0.shape
     images = z0.new_zeros(batch, memory, n)  # what a step from each iterate alone would give
     residuals = z0.new_zeros(batch, memory, n)

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..asking import asking_is_free, chosen, may_ask, within_torch_func
+from ..execution import can_read_values, in_torch_func, reads_are_free, select_rows
 from ..low_rank import LowRank
 from ..state import FlatMap
 
@@ -202,7 +202,7 @@ class Monitor:
             judged = torch.linalg.vector_norm(judged).expand_as(judged)
         better = self.active & (judged < self._least)
         self._least = torch.where(better, judged, self._least)
-        best = chosen(better, z, self._best)
+        best = select_rows(better, z, self._best)
         self._best = best.clone() if best is z else best  # solvers may go on in place
         # From a warm start at the solution, rounding alone may grow that much. What is not finite
         # fulfils neither.
@@ -229,12 +229,12 @@ class Monitor:
 
     def moved(self, z: Tensor, to: Tensor) -> Tensor:
         """Return the next iterate: samples that are done stay where they are."""
-        return chosen(self.active, to, z)
+        return select_rows(self.active, to, z)
 
     def move(self, z: Tensor, step: Tensor) -> None:
         """Add a step to an iterate, in place, for the samples that go on."""
         moving = self.active[:, None].to(z.dtype)
-        if within_torch_func():  # vmap has no such operation
+        if in_torch_func():  # vmap has no such operation
             z.add_(step * moving)
         else:
             z.addcmul_(step, moving)
@@ -243,7 +243,7 @@ class Monitor:
         """Whether no sample is left; looks only every ``check_every`` steps."""
         if self.stopping.tol == 0 or self.step % self.check_every:
             return False
-        return may_ask(self.active) and not bool(self.active.any())
+        return can_read_values(self.active) and not bool(self.active.any())
 
     def solution(self, inverse_jacobian: LowRank) -> Solution:
         """Return the best iterates with the estimate that belongs to them."""
@@ -288,7 +288,7 @@ class Monitor:
         eps = torch.finfo(scale.dtype).eps
         limit = self._start * eps**-0.5 if absolute else 2 * self._start
         grown = scale > limit
-        if asking_is_free(grown) and not bool(grown.any()):
+        if reads_are_free(grown) and not bool(grown.any()):
             return residual if absolute else relative
         # What is less than that may be nothing but rounding.
         resolved = torch.add(residual, scale, alpha=eps)
@@ -298,7 +298,7 @@ class Monitor:
         return torch.where(grown, torch.maximum(relative, resolved / allowed), relative)
 
 
-class Unwatched(Monitor):
+class LastIterateMonitor(Monitor):
     """Takes all steps and returns the last iterate, of which alone it knows the residual."""
 
     def __init__(self, z0: Tensor, stopping: Stopping) -> None:
@@ -354,6 +354,6 @@ class Unwatched(Monitor):
         )
 
 
-def watched(z0: Tensor, stopping: Stopping) -> Monitor:
+def make_monitor(z0: Tensor, stopping: Stopping) -> Monitor:
     """Return what looks after the iterates of a solver."""
-    return Monitor(z0, stopping) if stopping.monitor else Unwatched(z0, stopping)
+    return Monitor(z0, stopping) if stopping.monitor else LastIterateMonitor(z0, stopping)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..abilities import declares
-from ..asking import within_torch_func
+from ..capabilities import declares
+from ..execution import in_torch_func
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
-from .base import Solution, Stopping, check_damping, check_memory, damped, watched
+from .base import Solution, Stopping, check_damping, check_memory, damped, make_monitor
 
 
 @declares(estimates_inverse=True, takes_outer_grad=False)
@@ -58,14 +58,14 @@ def broyden(
     """
     memory = check_memory(memory, stopping.max_iter)
     check_damping(damping)
-    monitor = watched(z0, stopping)
+    monitor = make_monitor(z0, stopping)
     z = z0.clone()
     steps = _Steps(z0, memory, damping)
     earlier: LowRank | None = None
     while True:
         value = f(z)
         g = steps.room_for_residual()
-        if within_torch_func():  # vmap has no operations into a given place
+        if in_torch_func():  # vmap has no operations into a given place
             g.copy_(z - value)
         else:
             torch.sub(z, value, out=g)
@@ -120,7 +120,7 @@ class _Steps:
         weights = self._pair(k - 1, alive) if k else first
         step = torch.bmm(weights, self.rows[:, : k + 1]).squeeze(1)
         zero = step.new_zeros(())  # not a product with the mask: a step may be NaN
-        if within_torch_func():
+        if in_torch_func():
             self.rows[:, k] = torch.where(alive[:, None], step, zero)
         else:
             torch.where(alive[:, None], step, zero, out=self.rows[:, k])

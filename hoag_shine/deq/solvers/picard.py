@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..abilities import declares
+from ..capabilities import declares
 from ..low_rank import LowRank
 from ..state import FlatMap
-from .base import Solution, Stopping, check_damping, watched
+from .base import Solution, Stopping, check_damping, make_monitor
 
 
 @declares(estimates_inverse=False, takes_outer_grad=False)
@@ -29,7 +29,7 @@ def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) 
         Its inverse Jacobian is the identity.
     """
     check_damping(damping)
-    monitor = watched(z0, stopping)
+    monitor = make_monitor(z0, stopping)
     z = z0
     for step in range(stopping.max_iter + 1):
         value = f(z)

@@ -26,30 +26,30 @@ def declares(**abilities: bool) -> Callable[[Function], Function]:
 
 def estimates_inverse(solver: Callable[..., Any]) -> bool:
     """Whether a solver's ``inverse_jacobian`` is an estimate, not the identity; by default yes."""
-    return _ability(solver, "estimates_inverse", True)
+    return _capability(solver, "estimates_inverse", True)
 
 
 def takes_outer_grad(solver: Callable[..., Any]) -> bool:
     """Whether a solver makes use of the gradient of the outer loss; by default yes."""
-    return _ability(solver, "takes_outer_grad", True)
+    return _capability(solver, "takes_outer_grad", True)
 
 
 def uses_inverse(method: Callable[..., Any]) -> bool:
     """Whether a backward method uses the solver's estimate of the inverse; by default no."""
-    return _ability(method, "uses_inverse", False)
+    return _capability(method, "uses_inverse", False)
 
 
 def takes_tol(method: Callable[..., Any]) -> bool:
     """Whether a backward method takes a tolerance, ``tol``; by default no."""
-    return _ability(method, "takes_tol", False)
+    return _capability(method, "takes_tol", False)
 
 
 def records(method: Callable[..., Any]) -> bool:
     """Whether a backward method is one that autograd records; by default no."""
-    return _ability(method, "records", False)
+    return _capability(method, "records", False)
 
 
-def _ability(function: Any, name: str, default: bool) -> bool:
+def _capability(function: Any, name: str, default: bool) -> bool:
     while not hasattr(function, name) and isinstance(function, partial):
         function = function.func
     return bool(getattr(function, name, default))

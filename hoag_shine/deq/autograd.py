@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ..utils.warn import warn
-from .asking import chosen, may_ask, rows_are_finite, within_torch_func
 from .backward import Linearisation, Method
+from .execution import can_read_values, finite_rows, in_torch_func, select_rows
 from .info import BackwardInfo, Info
 from .state import without_autocast
 
 
-def reattached(image: Tensor, z: Tensor, rule: Rule) -> Tensor:
+def with_implicit_backward(image: Tensor, z: Tensor, rule: Rule) -> Tensor:
     """Return z with the graph of ``image = f(z)``, through which gradients go as ``rule`` says.
 
     Raises
@@ -22,7 +22,7 @@ def reattached(image: Tensor, z: Tensor, rule: Rule) -> Tensor:
     RuntimeError
         Within a transformation of ``torch.func``, which takes no graph of this kind.
     """
-    if within_torch_func():
+    if in_torch_func():
         raise RuntimeError(
             "within torch.func a fixed point needs backward='implicit-twice', 'phantom-unrolled' "
             "or 'unrolled'."
@@ -75,7 +75,7 @@ class Rule:
         self.linearisation.free()
         unsolved = self._unsolved(grad, adjoint.value)
         self._tell(unsolved)
-        return chosen(self.lost | unsolved, torch.zeros_like(grad), adjoint.value)
+        return select_rows(self.lost | unsolved, torch.zeros_like(grad), adjoint.value)
 
     def _unsolved(self, grad: Tensor, u: Tensor) -> Tensor:
         """Return where a finite gradient got an adjoint that is not: it would reach all others.
@@ -84,10 +84,10 @@ class Rule:
         """
         if self.linearisation.precision == torch.float16:
             return torch.zeros_like(self.lost)
-        return ~rows_are_finite(u) & rows_are_finite(grad) & ~self.lost
+        return ~finite_rows(u) & finite_rows(grad) & ~self.lost
 
     def _tell(self, unsolved: Tensor) -> None:
-        if not may_ask(self.lost) or not bool((self.lost | unsolved).any()):
+        if not can_read_values(self.lost) or not bool((self.lost | unsolved).any()):
             return
         for samples, fault in (
             (self.lost, "f was not finite"),

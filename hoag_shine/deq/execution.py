@@ -11,25 +11,25 @@ def is_exporting() -> bool:
     return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
-def may_ask(x: Tensor) -> bool:
+def can_read_values(x: Tensor) -> bool:
     """Whether a value of x can be had: not in an export, ``vmap`` or a CUDA graph's recording."""
-    if is_exporting() or "Vmap" in torch_func():
+    if is_exporting() or "Vmap" in torch_func_transforms():
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def asking_is_free(x: Tensor) -> bool:
+def reads_are_free(x: Tensor) -> bool:
     """Whether a value of x can be had at once: on a processor there is nothing to wait for."""
-    return x.device.type == "cpu" and may_ask(x)
+    return x.device.type == "cpu" and can_read_values(x)
 
 
-def chosen(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+def select_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """Return the rows of ``yes`` where a mask of shape (batch,) is true, else those of ``no``.
 
     Where all rows are of one kind that tensor itself is returned, if asking is free: a choice by
     rows costs a processor more than most other passes.
     """
-    if asking_is_free(rows):
+    if reads_are_free(rows):
         if bool(rows.all()):
             return yes
         if not bool(rows.any()):
@@ -37,7 +37,7 @@ def chosen(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(rows[:, None], yes, no)
 
 
-def rows_are_finite(x: Tensor) -> Tensor:
+def finite_rows(x: Tensor) -> Tensor:
     """Return which rows of x, of shape (batch, n), are finite, for the price of a sum.
 
     Of rows whose sum overflows the norm would, too.
@@ -45,17 +45,17 @@ def rows_are_finite(x: Tensor) -> Tensor:
     return torch.isfinite(x.sum(1))
 
 
-def within_torch_func() -> bool:
+def in_torch_func() -> bool:
     """Whether a transformation of ``torch.func`` is under way."""
     return bool(getattr(torch._C, "_are_functorch_transforms_active", bool)())
 
 
-def torch_func() -> list[str]:
+def torch_func_transforms() -> list[str]:
     """Return which transformations of ``torch.func`` are under way, the outermost first.
 
     ``"Grad"`` is one for derivatives of any kind, ``"Vmap"`` one for batches.
     """
-    if not within_torch_func():
+    if not in_torch_func():
         return []
     stack = torch._C._functorch.get_interpreter_stack() or []
     return [interpreter.key().name for interpreter in stack]
