@@ -1,8 +1,9 @@
-"""Deep equilibrium layers for PyTorch, whose backward pass the forward solver has paid for.
+"""Deep equilibrium layers for PyTorch, whose backward pass can reuse the solver's estimate (SHINE).
 
-:class:`DEQ` is the layer and :func:`fixed_point` the function; :mod:`~hoag_shine.deq.solvers` and
-:mod:`~hoag_shine.deq.backward` hold the algorithms, :mod:`~hoag_shine.deq.mdeq` a model, and
-:mod:`~hoag_shine.deq.training` a way to train it. Needs the extra ``torch``.
+:class:`DEQ` is the layer and :func:`fixed_point` the function. Solvers are in
+:mod:`~hoag_shine.deq.solvers` and backward methods in :mod:`~hoag_shine.deq.backward`;
+:mod:`~hoag_shine.deq.mdeq` has multiscale models, and :mod:`~hoag_shine.deq.training` trains them.
+Needs the extra ``torch``.
 """
 
 try:

@@ -1,7 +1,7 @@
-"""What a solver gives and what a backward method needs, as attributes of the functions.
+"""Capabilities of solvers and backward methods, declared as attributes of the functions.
 
-Attributes go with the function where names do not: through ``functools.partial``, decorators and
-functions of your own.
+An attribute stays with a function that is wrapped by ``functools.partial`` or a decorator, and a
+user's own function can have it, too. A table of names could do neither.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def declares(**abilities: bool) -> Callable[[Function], Function]:
+def declares(**capabilities: bool) -> Callable[[Function], Function]:
     """Return a decorator that sets attributes of a function."""
 
     def declared(function: Function) -> Function:
-        for name, value in abilities.items():
+        for name, value in capabilities.items():
             setattr(function, name, value)
         return function
 
@@ -45,7 +45,7 @@ def takes_tol(method: Callable[..., Any]) -> bool:
 
 
 def records(method: Callable[..., Any]) -> bool:
-    """Whether a backward method is one that autograd records; by default no."""
+    """Whether autograd records a backward method (a ``Recorder``); by default no."""
     return _capability(method, "records", False)
 
 

@@ -1,9 +1,23 @@
-"""What is going on around a solve: whether values can be had, and graphs of its own be made."""
+"""How PyTorch executes a solve: eagerly or traced, and whether the host may read values.
+
+A value that is read on the host (``bool(x)``, ``x.item()``) makes a GPU finish its queue first. It
+cannot be read at all while a program is exported, inside ``torch.func.vmap``, or while a CUDA graph
+is recorded.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+# Solver steps between two checks on a device whether all samples are done.
+# Why: by judgement: a check waits for the device, and at most four steps are taken in vain.
+DEVICE_CHECK_INTERVAL = 5
+
+
+def check_interval(x: Tensor) -> int:
+    """Return the number of steps between two reads of a tensor like x: 1 on a CPU."""
+    return 1 if x.device.type == "cpu" else DEVICE_CHECK_INTERVAL
 
 
 def is_exporting() -> bool:
@@ -12,48 +26,49 @@ def is_exporting() -> bool:
 
 
 def can_read_values(x: Tensor) -> bool:
-    """Whether a value of x can be had: not in an export, ``vmap`` or a CUDA graph's recording."""
+    """Whether the host can read the values of x."""
     if is_exporting() or "Vmap" in torch_func_transforms():
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def reads_are_free(x: Tensor) -> bool:
-    """Whether a value of x can be had at once: on a processor there is nothing to wait for."""
+    """Whether the host can read the values of x without waiting for a device."""
     return x.device.type == "cpu" and can_read_values(x)
 
 
-def select_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+def select_rows(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """Return the rows of ``yes`` where a mask of shape (batch,) is true, else those of ``no``.
 
-    Where all rows are of one kind that tensor itself is returned, if asking is free: a choice by
-    rows costs a processor more than most other passes.
+    Where the mask is true for all samples or for none, and reading it is free, the result is
+    ``yes`` or ``no`` itself: on a CPU, ``torch.where`` costs more than most other operations on a
+    state.
     """
-    if reads_are_free(rows):
-        if bool(rows.all()):
+    if reads_are_free(mask):
+        if bool(mask.all()):
             return yes
-        if not bool(rows.any()):
+        if not bool(mask.any()):
             return no
-    return torch.where(rows[:, None], yes, no)
+    return torch.where(mask[:, None], yes, no)
 
 
 def finite_rows(x: Tensor) -> Tensor:
-    """Return which rows of x, of shape (batch, n), are finite, for the price of a sum.
+    """Return which rows of x, of shape (batch, n), are finite, by one sum for each.
 
-    Of rows whose sum overflows the norm would, too.
+    A row of finite numbers whose sum overflows counts as not finite: its norm overflows, too.
     """
     return torch.isfinite(x.sum(1))
 
 
 def in_torch_func() -> bool:
-    """Whether a transformation of ``torch.func`` is under way."""
+    """Whether this runs inside a transform of ``torch.func``."""
     return bool(getattr(torch._C, "_are_functorch_transforms_active", bool)())
 
 
 def torch_func_transforms() -> list[str]:
-    """Return which transformations of ``torch.func`` are under way, the outermost first.
+    """Return the active transforms of ``torch.func``, the outermost first.
 
-    ``"Grad"`` is one for derivatives of any kind, ``"Vmap"`` one for batches.
+    ``"Grad"`` stands for derivatives of any kind, ``"Vmap"`` for ``vmap``.
     """
     if not in_torch_func():
         return []

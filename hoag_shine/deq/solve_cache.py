@@ -1,8 +1,13 @@
-"""What is computed or drawn once in a solve, however often f is called: weights and masks.
+"""Tensors that are computed or drawn once per solve: normalised weights and dropout masks.
 
-A solver calls f tens of times, and its backward pass calls it again. Weights that are normalised
-anew in each call cost time, those that change from call to call (a spectral normalisation in
-training) make f another function each time, as does an ordinary dropout.
+A solver calls f tens of times, and the backward pass calls it again. All these calls have to be of
+the same function, or there is no fixed point: an ordinary dropout draws a new mask in each call,
+and a spectral normalisation in training changes its weight in each. And a weight that is normalised
+anew in each call costs time.
+
+Invariant: within a solve and its backward pass, a key stands for one tensor. The cache belongs to
+the :class:`~hoag_shine.deq.FlatMap` of the solve, which makes it the current one of its thread
+during each call of f.
 """
 
 from __future__ import annotations
@@ -18,60 +23,61 @@ from torch.nn.utils import parametrize
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-class _Now(local):
-    """What the solve of this thread remembers; None outside solves."""
+class _Current(local):
+    """The cache of the solve that this thread is in; None outside solves."""
 
-    memory: dict[Any, Any] | None = None
-
-
-_now = _Now()
+    cache: dict[Any, Any] | None = None
 
 
-class remembering:
-    """Have what is computed once per solve kept in ``memory``, for one call of f.
+_current = _Current()
 
-    A class: a generator would cost as much as a small f.
+
+class caching_in:
+    """Context in which :func:`cached` uses a given cache, for one call of f.
+
+    A class, because entering a generator-based context costs as much as a small f.
     """
 
-    def __init__(self, memory: dict[Any, Any]) -> None:
-        self.memory = memory
+    def __init__(self, cache: dict[Any, Any]) -> None:
+        self.cache = cache
 
     def __enter__(self) -> None:
-        self.before, _now.memory = _now.memory, self.memory
+        self.previous, _current.cache = _current.cache, self.cache
 
     def __exit__(self, *error: object) -> None:
-        _now.memory = self.before
+        _current.cache = self.previous
 
 
-def once(key: Any, compute: Callable[[], Tensor]) -> Tensor:
-    """Return the tensor of this solve for a key, with its graph where one is recorded.
+def cached(key: Any, compute: Callable[[], Tensor]) -> Tensor:
+    """Return the tensor of the current solve for a key, with its graph if gradients are recorded.
 
     Parameters
     ----------
     key : hashable
     compute : callable
-        Called at the first use in a solve, or at every use outside.
+        Called at the first use in a solve, and at every use outside solves.
     """
-    memory = _now.memory
-    if memory is None:
+    cache = _current.cache
+    if cache is None:
         return compute()
-    if key not in memory:
-        with torch.enable_grad():  # the solver has no use for a graph, but the backward pass has
-            memory[key] = compute()
-    value: Tensor = memory[key]
+    if key not in cache:
+        # The solver calls f without gradients, but the backward pass needs the graph.
+        with torch.enable_grad():
+            cache[key] = compute()
+    value: Tensor = cache[key]
     return value if torch.is_grad_enabled() else value.detach()
 
 
 class VariationalDropout(nn.Module):
-    """Dropout whose mask is the same in all calls of a solve, and its backward pass.
+    """Dropout with one mask for all calls in a solve and in its backward pass.
 
-    Uses of one module on tensors of one shape share theirs. Outside a solve it is an ordinary
-    dropout.
+    Within a solve, all uses of one module on tensors of one shape share a mask. Outside solves it
+    is an ordinary dropout.
 
     Parameters
     ----------
     p : float, default=0.5
-        Probability of a zero.
+        Probability that an entry is set to zero. The others are divided by ``1 - p``.
 
     Raises
     ------
@@ -91,11 +97,11 @@ class VariationalDropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x with some entries zero, and the others larger for it."""
+        """Return x with some entries set to zero and the others divided by ``1 - p``."""
         if not self.training or self.p == 0:
             return x
         keep = 1 - self.p
-        return x * once(
+        return x * cached(
             (self, x.shape), lambda: torch.empty_like(x).detach().bernoulli_(keep).div_(keep)
         )
 
@@ -103,15 +109,15 @@ class VariationalDropout(nn.Module):
         return f"p={self.p}"
 
 
-class _Once(nn.Module):
-    """A parametrisation that is computed once in a solve."""
+class _CachedParametrisation(nn.Module):
+    """A parametrisation that is computed once per solve."""
 
     def __init__(self, parametrisation: nn.Module) -> None:
         super().__init__()
         self.parametrisation = parametrisation
 
     def forward(self, *originals: Tensor) -> Tensor:
-        return once(self, lambda: self.parametrisation(*originals))
+        return cached(self, lambda: self.parametrisation(*originals))
 
     def right_inverse(self, value: Tensor) -> Any:
         inverse: Callable[[Tensor], Any] = self.parametrisation.right_inverse  # type: ignore[assignment]
@@ -119,7 +125,7 @@ class _Once(nn.Module):
 
 
 def once_per_solve(module: Layer) -> Layer:
-    """Have all parametrised weights within a module computed once in each solve.
+    """Have all parametrised weights of a module computed once per solve.
 
     Parameters
     ----------
@@ -130,17 +136,18 @@ def once_per_solve(module: Layer) -> Layer:
     Returns
     -------
     module : Module
-        The same.
+        The same object.
 
     Raises
     ------
     ValueError
-        If there are none.
+        If no weight is parametrised.
 
     Notes
     -----
-    Outside a solve weights are computed at every use, as before. Buffers of a parametrisation, such
-    as those of a spectral normalisation, go by another name in ``state_dict``.
+    Outside solves, weights are still computed at every use. In ``state_dict``, the names of a
+    parametrisation's buffers, such as those of a spectral normalisation, get ``parametrisation.``
+    in front of their last part.
     """
     lists = [m for m in module.modules() if isinstance(m, parametrize.ParametrizationList)]
     if not lists:
@@ -148,8 +155,8 @@ def once_per_solve(module: Layer) -> Layer:
             "module must have parametrised weights, such as those of "
             "torch.nn.utils.parametrizations.weight_norm(layer), got none."
         )
-    for found in lists:
-        for i, parametrisation in enumerate(found):
-            if not isinstance(parametrisation, _Once):
-                found[i] = _Once(parametrisation)
+    for parametrisations in lists:
+        for i, parametrisation in enumerate(parametrisations):
+            if not isinstance(parametrisation, _CachedParametrisation):
+                parametrisations[i] = _CachedParametrisation(parametrisation)
     return module

@@ -1,4 +1,8 @@
-"""States of several tensors as one: nested tuples and dicts of tensors, flattened to (batch, n)."""
+"""States as solvers see them: nested tuples and dicts of tensors, flattened to (batch, n).
+
+:class:`Layout` says where each tensor of a state lies in that matrix, and :class:`FlatMap` is f as
+a function of such matrices, with its vector-Jacobian products.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .execution import in_torch_func
-from .solve_cache import remembering
+from .solve_cache import caching_in
 
 State: TypeAlias = Any
 """A tensor, or a tuple, list or dict of states; the first dimension of every tensor is the batch,
@@ -21,7 +25,7 @@ unless all of them are one problem (``batch_dims=0``)."""
 
 
 def check_batch_dims(batch_dims: int) -> None:
-    """Raise a ValueError unless that many dimensions can be the batch."""
+    """Raise a ValueError unless ``batch_dims`` is 0 or 1."""
     if isinstance(batch_dims, bool) or batch_dims not in (0, 1):
         raise ValueError(
             "batch_dims must be 1 (the first dimension is the batch) or 0 (the whole state is "
@@ -36,16 +40,16 @@ class Layout:
     Attributes
     ----------
     structure : nested tuples, lists and dicts of int
-        The state with the number of a leaf in place of each tensor.
+        The state with the index of a leaf in place of each tensor.
     shapes : tuple of torch.Size
         Of the leaves.
     channels_last : tuple of bool
-        Whether a leaf's memory is in PyTorch's ``channels_last`` order, which is kept.
+        Whether a leaf is in PyTorch's ``channels_last`` memory format, which is kept.
     leaf_dtype, dtype : torch.dtype
-        Of the tensors that f sees, and of the matrix.
+        Of the tensors that f gets, and of the matrix.
     device : torch.device
     batch_dims : {0, 1}
-        Number of leading dimensions that are the batch.
+        Number of leading dimensions that belong to the batch.
     """
 
     structure: Any
@@ -64,7 +68,7 @@ class Layout:
         ----------
         z0 : state
         dtype : {torch.float32, torch.float64}, optional
-            Of the matrix, by default that of the state, or float32 where that has less precision.
+            Of the matrix, by default that of the state, or float32 if that is less precise.
         batch_dims : {0, 1}, default=1
             1: the first dimension of every tensor is the batch; 0: the state is one problem, a
             batch of one sample.
@@ -75,7 +79,7 @@ class Layout:
             If a leaf is not a floating-point tensor, or they differ in dtype or device.
         ValueError
             If there is no leaf, a leaf has no batch dimension, batch sizes differ, or ``dtype`` or
-            ``batch_dims`` is another one.
+            ``batch_dims`` is none of the values above.
         """
         check_batch_dims(batch_dims)
         if dtype not in (None, torch.float32, torch.float64):
@@ -93,7 +97,7 @@ class Layout:
             shapes=tuple(leaf.shape for leaf in leaves),
             channels_last=tuple(_is_channels_last(leaf) for leaf in leaves),
             leaf_dtype=first.dtype,
-            # Secant pairs are differences of close vectors: half precision leaves nothing of them.
+            # Quasi-Newton updates use differences of close vectors, which half precision loses.
             dtype=dtype or torch.promote_types(first.dtype, torch.float32),
             device=first.device,
             batch_dims=batch_dims,
@@ -110,14 +114,14 @@ class Layout:
         return tuple(len(shape) for shape in self.shapes)
 
     def flatten(self, state: State, name: str = "z0") -> Tensor:
-        """Return a state as a tensor of shape (batch, n), with one copy if it has several leaves.
+        """Return a state as a tensor of shape (batch, n), by one copy if it has several leaves.
 
         Raises
         ------
         TypeError
-            If the state is no longer nested as it was, or changed its dtype outside autocast.
+            If the state is not nested as the layout is, or has another dtype without autocast.
         ValueError
-            If a leaf changed its shape.
+            If a leaf has another shape.
         """
         if isinstance(state, Tensor) and isinstance(self.structure, int):
             leaves = [state]
@@ -130,7 +134,7 @@ class Layout:
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     def unflatten(self, flat: Tensor) -> State:
-        """Return the state, as views where dtypes allow, of a matrix of shape (batch, n)."""
+        """Return the state of a matrix of shape (batch, n), as views unless the dtype changes."""
         if flat.dtype != self.leaf_dtype:
             flat = flat.to(self.leaf_dtype)
         if isinstance(self.structure, int):
@@ -159,7 +163,7 @@ class Layout:
 
     @cached_property
     def _is_plain(self) -> bool:
-        """Whether the state is a tuple of tensors and nothing more: f may be called very often."""
+        """Whether the state is a tuple of tensors, which are flattened by a shorter way."""
         structure = self.structure
         return type(structure) is tuple and all(isinstance(part, int) for part in structure)
 
@@ -184,13 +188,13 @@ class Layout:
 class FlatMap:
     """The function f on matrices of shape (batch, n), as solvers see it.
 
-    It runs under the autocast that was in force when it was made, wherever it is called: solvers
-    compute without autocast, and backward passes run after it has ended.
+    f runs under the autocast that was active when the FlatMap was created: the solvers' own
+    arithmetic runs without autocast, and backward passes run after the caller has left it.
 
     Parameters
     ----------
     f : callable
-        ``f(z, *inputs)`` returns a state like z.
+        ``f(z, *inputs)`` returns a state of the structure of z.
     layout : Layout
     inputs : tuple
         Passed on to f.
@@ -200,13 +204,13 @@ class FlatMap:
     Attributes
     ----------
     precision : torch.dtype
-        The lower one of those of the state and of the autocast.
+        The lower precision of the state's and the autocast's.
     differentiated : bool
-        Whether gradients were recorded when it was made, so that a backward pass may follow.
+        Whether gradients were recorded at creation, so that a backward pass may follow.
     n_evals : int
-        Calls of f so far.
+        Number of evaluations of f so far.
     n_vjp : int
-        Products with the transposed Jacobian so far.
+        Number of vector-Jacobian products so far.
     """
 
     def __init__(
@@ -220,9 +224,9 @@ class FlatMap:
         self.layout = layout
         self.inputs = inputs
         self._outer_grad = outer_grad
-        self._autocast = _autocast_as_now(layout.device.type)
+        self._autocast = _current_autocast(layout.device.type)
         self.precision = _precision(layout)
-        self._memory: dict[Any, Any] = {}
+        self._cache: dict[Any, Any] = {}
         self.differentiated = torch.is_grad_enabled()
         self.n_evals = 0
         self.n_vjp = 0
@@ -231,20 +235,20 @@ class FlatMap:
         """Return f(z), of shape (batch, n)."""
         self.n_evals += 1
         version = _version(z)
-        with self._autocast(), remembering(self._memory):
+        with self._autocast(), caching_in(self._cache):
             state = self.f(self.layout.unflatten(z), *self.inputs)
             value = self.layout.flatten(state, "the output of f")
         if _version(z) != version:  # the residual would be that of another z
-            raise ValueError("f must leave the state that it is given as it is, but it changed it.")
+            raise ValueError("f must not change its argument in place, but it changed z.")
         return value
 
     def value_and_vjp(
         self, z: Tensor, *, create_graph: bool = False
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return f(z) and the function that multiplies by the transposed Jacobian of f at z.
+        """Return f(z) and the vector-Jacobian product of f at z, v -> J^T v.
 
-        Products are differentiable with respect to the parameters and inputs of f if
-        ``create_graph``.
+        With ``create_graph``, products are differentiable with respect to the parameters and inputs
+        of f.
         """
         if torch.is_inference_mode_enabled():
             raise RuntimeError(
@@ -285,7 +289,7 @@ class FlatMap:
 
     @property
     def has_outer_grad(self) -> bool:
-        """Whether the gradient of the outer loss can be had."""
+        """Whether the gradient of the outer loss was given."""
         return self._outer_grad is not None
 
     def outer_grad(self, z: Tensor) -> Tensor:
@@ -297,17 +301,18 @@ class FlatMap:
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Return a context for what is computed in the precision of its operands."""
+    """Return a context without autocast, where operations keep the dtype of their operands."""
     if not torch.is_autocast_enabled(device):
         return nullcontext()
     return torch.autocast(device, enabled=False)
 
 
-def _autocast_as_now(device: str) -> Callable[[], AbstractContextManager[Any]]:
+def _current_autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
     if not torch.is_autocast_enabled(device):
         return nullcontext
     dtype = torch.get_autocast_dtype(device)
-    # Without its cache, which keeps the weights that were cast without a graph for calls with one.
+    # Without autocast's cache: weights that the solver's calls cast have no graph, but would be
+    # used in the call that needs one.
     return lambda: torch.autocast(device, dtype=dtype, cache_enabled=False)
 
 
@@ -319,7 +324,7 @@ def _precision(layout: Layout) -> torch.dtype:
 
 
 def _version(z: Tensor) -> int:
-    """Return the number of changes in place to a tensor and its views."""
+    """Return PyTorch's count of in-place changes to a tensor and its views."""
     return 0 if z.is_inference() else z._version
 
 
@@ -346,13 +351,13 @@ def _rebuild(state: State, leaf: Callable[[Any], Any]) -> State:
 
 
 def _numbered(state: State) -> Any:
-    """Return the state with the number of a leaf in place of each tensor."""
+    """Return the state with the index of a leaf in place of each tensor."""
     numbers = itertools.count()
     return _rebuild(state, lambda _: next(numbers))
 
 
 def _check_structure(state: State, structure: Any, name: str) -> None:
-    list(_leaves(state, name))  # that they are tensors
+    list(_leaves(state, name))  # raises unless all leaves are tensors
     if not _is_like(state, structure):
         raise TypeError(
             f"{name} must be nested as z0 is: expected {_plain(structure)}, got "
@@ -361,7 +366,7 @@ def _check_structure(state: State, structure: Any, name: str) -> None:
 
 
 def _is_like(state: State, structure: Any) -> bool:
-    """Return whether a state is nested like another one; f may return lists for tuples."""
+    """Return whether a state has a structure; f may return lists for tuples."""
     if isinstance(structure, dict):
         return (
             isinstance(state, dict)
@@ -378,7 +383,7 @@ def _is_like(state: State, structure: Any) -> bool:
 
 
 def _in_order(state: State, structure: Any) -> list[Tensor]:
-    """Return the leaves in the order of the structure: f may return a dict in another one."""
+    """Return the leaves in the order of the structure; f may return a dict in another order."""
     if isinstance(structure, dict):
         return [leaf for key, part in structure.items() for leaf in _in_order(state[key], part)]
     if isinstance(structure, (tuple, list)):
@@ -388,7 +393,7 @@ def _in_order(state: State, structure: Any) -> list[Tensor]:
 
 
 def _plain(structure: Any) -> Any:
-    """Return the structure with lists as tuples, as errors show it."""
+    """Return the structure with tuples for lists, for messages."""
     if isinstance(structure, dict):
         return {key: _plain(part) for key, part in structure.items()}
     if isinstance(structure, (tuple, list)):
