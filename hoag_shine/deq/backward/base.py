@@ -13,6 +13,13 @@ from ..execution import select_rows
 from ..low_rank import LowRank
 from ..state import FlatMap
 
+# Most products in the exact solution of an adjoint system.
+# Why: by judgement; GMRES took 16 to 20 on layers that contract, and where 30 are not enough the
+# fixed point itself was rarely found.
+ADJOINT_MAX_ITER = 30
+# Tolerance of that solution, on the residual relative to the right-hand side.
+# Why: by judgement: ten times the rounding of float32.
+ADJOINT_TOL = 1e-6
 # Norm of what orthogonalisation leaves of a vector, in units of eps times the vector's norm, up to
 # which it is rounding and not a new direction.
 # Why: by judgement: a few roundings of Gram-Schmidt.

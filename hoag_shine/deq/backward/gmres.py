@@ -53,9 +53,8 @@ def gmres(
     """
     batch, n = residual.shape
     every = check_every or check_interval(residual)
-    basis = residual.new_empty(
-        batch, max_iter + 1, n
-    )  # pages that are never written take no memory
+    # Not zeros: pages that are never written to take no memory.
+    basis = residual.new_empty(batch, max_iter + 1, n)
     hessenberg = residual.new_zeros(batch, max_iter + 1, max_iter)
     beta = torch.linalg.vector_norm(residual, dim=1)
     basis[:, 0] = _unit(residual, beta)

@@ -12,7 +12,7 @@ from ..execution import reads_are_free
 from ..low_rank import LowRank
 from ..solvers import SOLVERS, Stopping
 from ..state import FlatMap, Layout
-from .base import Adjoint, Linearisation, checked_adjoint, norm_ratio
+from .base import ADJOINT_MAX_ITER, ADJOINT_TOL, Adjoint, Linearisation, checked_adjoint, norm_ratio
 from .gmres import gmres
 
 
@@ -23,8 +23,8 @@ def implicit(
     grad: Tensor,
     *,
     solver: Literal["gmres", "broyden", "anderson", "picard"] = "gmres",
-    max_iter: int = 30,
-    tol: float = 1e-6,
+    max_iter: int = ADJOINT_MAX_ITER,
+    tol: float = ADJOINT_TOL,
 ) -> Adjoint:
     r"""Solve :math:`(I - J^\top) u = \nabla L`, with one vector-Jacobian product an iteration.
 

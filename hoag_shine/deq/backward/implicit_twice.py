@@ -11,18 +11,21 @@ from torch import Tensor
 from ..capabilities import declares
 from ..execution import in_torch_func, torch_func_transforms
 from ..state import FlatMap
+from .base import ADJOINT_MAX_ITER, ADJOINT_TOL
 from .conjugate_residuals import ConjugateResiduals
 
 
 @declares(records=True)
-def implicit_twice(f: FlatMap, z: Tensor, *, max_iter: int = 30, tol: float = 1e-6) -> Tensor:
+def implicit_twice(
+    f: FlatMap, z: Tensor, *, max_iter: int = ADJOINT_MAX_ITER, tol: float = ADJOINT_TOL
+) -> Tensor:
     r"""Give a fixed point the graph of two Newton steps, whose first two derivatives are exact.
 
-    Let :math:`P = (I - J)^{-1}` at the fixed point, held constant. Newton steps
-    :math:`z_{k+1} = z_k + P (f(z_k, \theta) - z_k)` from a constant :math:`z_0` each raise the order
-    of the error in :math:`\theta` by one: :math:`z_1` has the first derivative of the fixed point,
-    and :math:`z_2` the second one, too. The value does not change. Each product with P or its
-    transpose is a linear system, which is solved only in backward passes.
+    Let :math:`P = (I - J)^{-1}` at the fixed point, held constant. From a constant :math:`z_0`, a
+    step :math:`z_{k+1} = z_k + P (f(z_k, \theta) - z_k)` raises the order of the error in
+    :math:`\theta` by one: :math:`z_1` has the first derivative of the fixed point, and :math:`z_2`
+    the second one, too. The value does not change. Each product with P or its transpose is a linear
+    system, which is solved only in backward passes.
 
     Parameters
     ----------

@@ -10,14 +10,21 @@ from ..solvers.base import check_damping
 from ..state import FlatMap
 from .base import Adjoint, Linearisation
 
+# Steps of f.
+# Why: by judgement; a step costs an evaluation of f or a vector-Jacobian product.
+PHANTOM_STEPS = 5
+# Damping of these steps.
+# Why: by judgement: it contracts for all eigenvalues of J between -3 and 1.
+PHANTOM_DAMPING = 0.5
+
 
 def phantom(
     linearisation: Linearisation,
     inverse_jacobian: LowRank,
     grad: Tensor,
     *,
-    steps: int = 5,
-    damping: float = 0.5,
+    steps: int = PHANTOM_STEPS,
+    damping: float = PHANTOM_DAMPING,
 ) -> Adjoint:
     r"""Return the gradient of k damped steps of f that are unrolled at the fixed point.
 
@@ -53,7 +60,9 @@ def phantom(
 
 
 @declares(records=True)
-def unrolled_phantom(f: FlatMap, z: Tensor, *, steps: int = 5, damping: float = 0.5) -> Tensor:
+def unrolled_phantom(
+    f: FlatMap, z: Tensor, *, steps: int = PHANTOM_STEPS, damping: float = PHANTOM_DAMPING
+) -> Tensor:
     r"""Take damped steps :math:`z \leftarrow (1 - \tau) z + \tau f(z)`, recorded by autograd.
 
     The steps start from the solver's z, which counts as a constant, and change the value, too: the

@@ -1,4 +1,4 @@
-"""Picard iteration."""
+"""Picard iteration, damped or not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from .base import Solution, Stopping, check_damping, make_monitor
 @declares(estimates_inverse=False, takes_outer_grad=False)
 def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) -> Solution:
     r"""Iterate :math:`z \leftarrow (1 - \tau) z + \tau f(z)`.
+
+    It converges linearly if :math:`(1 - \tau) I + \tau J` has a spectral radius below 1 and it
+    starts near the fixed point.
 
     Parameters
     ----------
@@ -34,8 +37,8 @@ def picard(f: FlatMap, z0: Tensor, stopping: Stopping, *, damping: float = 1.0) 
     for step in range(stopping.max_iter + 1):
         value = f(z)
         last = step == stopping.max_iter
-        looked_at = stopping.monitor or last
-        monitor.update(z, value - z if looked_at else value, value)
+        measured = stopping.monitor or last  # else the residual is not used
+        monitor.update(z, value - z if measured else value, value)
         if last or monitor.finished():
             break
         z = monitor.moved(z, value if damping == 1 else torch.lerp(z, value, damping))
