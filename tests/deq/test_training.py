@@ -392,7 +392,7 @@ def test_a_solver_of_ones_own_has_to_be_passed_again(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--batch-size", "400"], "320 images to train on .* takes batch_size=400"),
+        (["--batch-size", "400"], "320 images to train on .* at least batch_size=400"),
         (["--limit", "0"], "number of images must be at least 1, got 0"),
         (["--limit", "-3"], "number of images must be at least 1, got -3"),
         (["--device", "abacus"], "device='abacus' cannot be used here"),
