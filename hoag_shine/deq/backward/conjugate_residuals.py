@@ -64,6 +64,7 @@ class ConjugateResiduals:
         # A direction in the span of the earlier ones leaves only rounding: it becomes zero.
         new = (norm > ROUNDING_UNITS * torch.finfo(q.dtype).eps * length) & finite
         p, q = (torch.where(new, v / torch.where(new, norm, 1), 0) for v in (p, q))
+        # u += (q'r) p and r -= (q'r) q.
         step = torch.bmm(q, self.residual[:, :, None])
         self.u = torch.baddbmm(self.u[:, None, :], step, p).squeeze(1)
         self.residual = torch.baddbmm(self.residual[:, None, :], step, q, alpha=-1).squeeze(1)

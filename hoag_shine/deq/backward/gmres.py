@@ -62,6 +62,7 @@ def gmres(
     k = 0
     while k < max_iter:
         w = matvec(basis[:, k])[:, None, :]
+        # Arnoldi's step: column k of H = V'A v_k, and v_{k+1} is what is left of A v_k, normalised.
         V = basis[:, : k + 1]
         for _ in range(2):
             coefficients = torch.bmm(w, V.mT)
@@ -77,6 +78,7 @@ def gmres(
             least_squares.add(hessenberg[:, : k + 1, k - 1])
             if k % every == 0 and bool((least_squares.norm() <= tol).all()):
                 break
+    # x = V_k y
     y = _least_squares(hessenberg[:, : k + 1, :k], beta)
     return torch.bmm(y[:, None, :], basis[:, :k]).squeeze(1)
 

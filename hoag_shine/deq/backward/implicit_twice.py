@@ -67,6 +67,7 @@ def implicit_twice(
             "come from torch.autograd with create_graph=True, or with backward='phantom-unrolled'."
         )
     system = _System(f, z, max_iter, tol)
+    # z_1 = z_0 + P (f(z_0) - z_0), and z_2 from z_1; the values of both are that of z_0.
     for _ in range(2):
         z = z + _apply(_Step, f(z) - z, system)
     return z

@@ -138,7 +138,7 @@ class _Estimate:
         if len(self.born) == self.left.shape[1]:
             self._restart(monitor)
         B = self.operator()
-        w = sigma - vjp(sigma)
+        w = sigma - vjp(sigma)  # J_g = I - J
         right = sigma - B.rmatvec(w)
         left = B.matvec(sigma)
         square = sigma.square().sum(1)
