@@ -93,7 +93,7 @@ class Layout:
             if batch_dims:
                 _check_batch(leaf, first)
         return cls(
-            structure=_numbered(z0),
+            structure=_structure_of(z0),
             shapes=tuple(leaf.shape for leaf in leaves),
             channels_last=tuple(_is_channels_last(leaf) for leaf in leaves),
             leaf_dtype=first.dtype,
@@ -125,11 +125,11 @@ class Layout:
         """
         if isinstance(state, Tensor) and isinstance(self.structure, int):
             leaves = [state]
-        elif self._is_plain and self._is_plain_like(state):
+        elif self._is_flat_tuple and self._matches_flat_tuple(state):
             leaves = state
         else:
             _check_structure(state, self.structure, name)
-            leaves = _in_order(state, self.structure)
+            leaves = _leaves_in_order(state, self.structure)
         rows = [self._row(leaf, i, name) for i, leaf in enumerate(leaves)]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
@@ -141,7 +141,7 @@ class Layout:
             return self._leaf(flat, 0)
         pieces = [flat] if len(self.shapes) == 1 else torch.split(flat, self._sizes, dim=1)
         leaves = [self._leaf(piece, i) for i, piece in enumerate(pieces)]
-        if self._is_plain:
+        if self._is_flat_tuple:
             return tuple(leaves)
         return _rebuild(self.structure, lambda i: leaves[i])
 
@@ -162,12 +162,12 @@ class Layout:
         return row if row.dtype == self.dtype else row.to(self.dtype)
 
     @cached_property
-    def _is_plain(self) -> bool:
+    def _is_flat_tuple(self) -> bool:
         """Whether the state is a tuple of tensors, which are flattened by a shorter way."""
         structure = self.structure
         return type(structure) is tuple and all(isinstance(part, int) for part in structure)
 
-    def _is_plain_like(self, state: State) -> bool:
+    def _matches_flat_tuple(self, state: State) -> bool:
         return (
             isinstance(state, (tuple, list))
             and len(state) == len(self.shapes)
@@ -350,7 +350,7 @@ def _rebuild(state: State, leaf: Callable[[Any], Any]) -> State:
     return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
 
 
-def _numbered(state: State) -> Any:
+def _structure_of(state: State) -> Any:
     """Return the state with the index of a leaf in place of each tensor."""
     numbers = itertools.count()
     return _rebuild(state, lambda _: next(numbers))
@@ -360,8 +360,8 @@ def _check_structure(state: State, structure: Any, name: str) -> None:
     list(_leaves(state, name))  # raises unless all leaves are tensors
     if not _is_like(state, structure):
         raise TypeError(
-            f"{name} must be nested as z0 is: expected {_plain(structure)}, got "
-            f"{_plain(_numbered(state))} (numbers stand for tensors)."
+            f"{name} must be nested as z0 is: expected {_with_tuples(structure)}, got "
+            f"{_with_tuples(_structure_of(state))} (numbers stand for tensors)."
         )
 
 
@@ -382,22 +382,24 @@ def _is_like(state: State, structure: Any) -> bool:
     return isinstance(state, Tensor)
 
 
-def _in_order(state: State, structure: Any) -> list[Tensor]:
+def _leaves_in_order(state: State, structure: Any) -> list[Tensor]:
     """Return the leaves in the order of the structure; f may return a dict in another order."""
     if isinstance(structure, dict):
-        return [leaf for key, part in structure.items() for leaf in _in_order(state[key], part)]
+        return [
+            leaf for key, part in structure.items() for leaf in _leaves_in_order(state[key], part)
+        ]
     if isinstance(structure, (tuple, list)):
         pairs = zip(state, structure, strict=True)
-        return [leaf for one, part in pairs for leaf in _in_order(one, part)]
+        return [leaf for one, part in pairs for leaf in _leaves_in_order(one, part)]
     return [state]
 
 
-def _plain(structure: Any) -> Any:
+def _with_tuples(structure: Any) -> Any:
     """Return the structure with tuples for lists, for messages."""
     if isinstance(structure, dict):
-        return {key: _plain(part) for key, part in structure.items()}
+        return {key: _with_tuples(part) for key, part in structure.items()}
     if isinstance(structure, (tuple, list)):
-        return tuple(_plain(part) for part in structure)
+        return tuple(_with_tuples(part) for part in structure)
     return structure
 
 
