@@ -1,8 +1,9 @@
-"""Deep equilibrium layers for PyTorch, whose backward pass the forward solver has paid for.
+"""Deep equilibrium layers for PyTorch, whose backward pass can reuse the solver's estimate (SHINE).
 
-:class:`DEQ` is the layer and :func:`fixed_point` the function; :mod:`~hoag_shine.deq.solvers` and
-:mod:`~hoag_shine.deq.backward` hold the algorithms, :mod:`~hoag_shine.deq.mdeq` a model, and
-:mod:`~hoag_shine.deq.training` a way to train it. Needs the extra ``torch``.
+:class:`DEQ` is the layer and :func:`fixed_point` the function. Solvers are in
+:mod:`~hoag_shine.deq.solvers` and backward methods in :mod:`~hoag_shine.deq.backward`;
+:mod:`~hoag_shine.deq.mdeq` has multiscale models, and :mod:`~hoag_shine.deq.training` trains them.
+Needs the extra ``torch``.
 """
 
 try:
@@ -16,9 +17,9 @@ from .backward import METHODS, Adjoint, Linearisation, with_fallback, with_refin
 from .info import BackwardInfo, Info
 from .layer import DEQ, fixed_point
 from .low_rank import LowRank
-from .once import VariationalDropout, once_per_solve
 from .options import restored as restored_options
 from .regularization import fixed_point_correction, jacobian_penalty, spectral_radius
+from .solve_cache import VariationalDropout, once_per_solve
 from .solvers import SOLVERS, Solution, Status, Stopping
 from .state import FlatMap, Layout
 

@@ -1,4 +1,4 @@
-"""What a layer tells of a solve and of its backward pass."""
+"""The diagnostics that a layer returns beside z: of the solve, and of its backward pass."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .state import State
 
 @dataclass(frozen=True)
 class BackwardInfo:
-    r"""What is known of a backward pass.
+    r"""Diagnostics of a backward pass.
 
     Attributes
     ----------
     residual : Tensor of shape (batch,) or None
-        :math:`\|\nabla L - (I - J^\top) u\| / \|\nabla L\|`, if the method computes it; NaN where
-        it does not.
+        :math:`\|\nabla L - (I - J^\top) u\| / \|\nabla L\|`, if the method computes it; NaN for
+        samples for which it does not.
     fell_back : bool Tensor of shape (batch,) or None
-        Samples for which the fallback was taken, if there is one.
+        Samples for which the fallback was taken, if the method has one.
     n_vjp : int
-        Products with the transposed Jacobian.
+        Number of vector-Jacobian products.
     """
 
     residual: Tensor | None
@@ -33,27 +33,27 @@ class BackwardInfo:
 
 @dataclass(repr=False)
 class Info:
-    """What is known of a solve.
+    """Diagnostics of a solve.
 
     Attributes
     ----------
     residual, relative_residual : Tensor of shape (batch,)
-        Norm of z - f(z) at the returned z, and that over the norm of f(z).
+        Norm of z - f(z) at the returned z, and that norm over the norm of f(z).
     n_steps : int64 Tensor of shape (batch,)
-        Steps after which z was found.
+        Number of steps after which the returned z was reached.
     status : int8 Tensor of shape (batch,)
         Values of :class:`Status`.
     trace : Tensor of shape (steps + 1, batch)
-        The residual that is compared with the tolerance, at every iterate; without a monitor, at
-        the last one.
+        At every iterate, the residual that is compared with the tolerance. With ``monitor=False``,
+        that of the last iterate only, of shape (1, batch).
     inverse_jacobian : LowRank
         The solver's estimate of the inverse of I - J at z.
     n_evals : int
-        Calls of f by the solver.
+        Number of evaluations of f by the solver.
     iterates : tuple of states
         Those that ``indexing`` asked for.
     backward : BackwardInfo or None
-        None until gradients have gone through z.
+        None until the backward pass through z has run.
     """
 
     residual: Tensor
@@ -67,7 +67,7 @@ class Info:
     backward: BackwardInfo | None = field(default=None)
 
     def __repr__(self) -> str:
-        """Summarise; the tensors are too large to be read."""
+        """Return a summary, without the tensors."""
         counts = {s.name.lower(): int((self.status == s).sum()) for s in Status}
         samples = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         steps, largest = (
@@ -81,10 +81,10 @@ class Info:
 
     @property
     def converged(self) -> Tensor:
-        """Samples within the tolerance, a bool tensor of shape (batch,)."""
+        """Samples whose residual is within the tolerance, a bool tensor of shape (batch,)."""
         return self.status == Status.CONVERGED
 
     @property
     def diverged(self) -> Tensor:
-        """Samples given up, a bool tensor of shape (batch,)."""
+        """Samples that diverged, a bool tensor of shape (batch,)."""
         return self.status == Status.DIVERGED

@@ -1,4 +1,4 @@
-"""Fixed points that gradients flow through."""
+"""The public interface: the function :func:`fixed_point` and the layer :class:`DEQ`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .info import Info
 from .options import Options
 from .solve import solve
 from .solvers import Solver
+from .solvers.base import DEFAULT_DIVERGENCE, DEFAULT_MAX_ITER, DEFAULT_TOL
 from .state import State
 
 
@@ -25,10 +26,10 @@ def fixed_point(
     solver: str | Solver = "broyden",
     backward: str | Method | Recorder = "auto",
     backward_tol: float | None = None,
-    max_iter: int = 18,
-    tol: float = 1e-4,
+    max_iter: int = DEFAULT_MAX_ITER,
+    tol: float = DEFAULT_TOL,
     stop: Literal["relative", "absolute", "batch"] = "relative",
-    divergence: float = 1e3,
+    divergence: float = DEFAULT_DIVERGENCE,
     check_every: int | None = None,
     refine: int = 0,
     fallback: Test | None = "auto",
@@ -40,70 +41,70 @@ def fixed_point(
     monitor: bool = True,
     indexing: Sequence[int] = (),
 ) -> tuple[State, Info]:
-    r"""Find the fixed point z of f for every sample of a batch, differentiably.
+    r"""Find the fixed point z = f(z) for every sample of a batch, differentiably.
 
     Parameters
     ----------
     f : callable or Module
-        Maps a state, and the inputs, to a state of the same shapes. It must be deterministic and,
-        unless ``batch_dims=0``, treat samples separately. Gradients reach its parameters, and the
-        inputs.
+        ``f(z, *inputs)`` maps a state to a state of the same shapes. It must be deterministic and,
+        unless ``batch_dims=0``, treat samples separately. Its parameters and the inputs get
+        gradients.
     z0 : Tensor of shape (batch, ...), or nested tuples, lists or dicts of them
-        Where the solver starts, for instance the z of an earlier call. No gradient reaches it.
+        Start of the solver, for instance the z of an earlier call. It gets no gradient.
     *inputs
-        Passed on to f; ``functools.partial(f, name=value)`` passes keywords.
+        Passed on to f. For keywords use ``functools.partial(f, name=value)``.
     solver : {"broyden", "adjoint-broyden", "anderson", "picard"} or callable, default="broyden"
         See :mod:`hoag_shine.deq.solvers`.
     backward : str or callable, default="auto"
         ``"auto"``, ``"shine"``, ``"implicit"``, ``"jacobian-free"``, ``"phantom"``,
         ``"phantom-unrolled"``, ``"implicit-twice"`` or a function, see
-        :mod:`hoag_shine.deq.backward`; or ``"unrolled"``, which records ``max_iter`` Picard
-        steps.
+        :mod:`hoag_shine.deq.backward`; or ``"unrolled"``, which backpropagates through
+        ``max_iter`` Picard steps.
     backward_tol : float, optional
-        Residual, over the norm of the gradient of the loss, at which ``"auto"`` and ``"implicit"``
-        stop; by default that of the method, 0.1 and 1e-6.
+        Residual of the adjoint system, relative to the norm of the gradient of the loss, at which
+        ``"auto"`` and ``"implicit"`` stop; by default that of the method, 0.1 and 1e-6.
     max_iter : int, default=18
         Largest number of solver steps; f is evaluated once more than that.
     tol : float, default=1e-4
-        Samples stop there. 0 means that all steps are taken, and the device is never waited for.
+        Residual at which samples stop. With 0 all steps are taken, and the host never waits for
+        the device.
     stop : {"relative", "absolute", "batch"}, default="relative"
-        Whether ``tol`` is for the norm of z - f(z) over that of f(z), for the norm itself, or for
-        the norm over the whole batch, all samples of which then stop at one step. A norm of
-        f(z) that has grown since the start counts only as far as the residual has fallen: z that
-        run away are no solution.
+        The residual that is compared with ``tol``: the norm of z - f(z) over that of f(z), the norm
+        of z - f(z), or its norm over the whole batch, all samples of which then stop at one step.
+        A norm of f(z) that has grown since the start counts only as far as the residual has
+        fallen, so that iterates that grow without bound do not converge.
     divergence : float, default=1000
-        A sample whose residual grows that many times is given up and flagged.
+        A sample whose residual grows by this factor stops, and is marked as diverged.
     check_every : int, optional
         See :class:`Stopping`.
     refine : int, default=0
-        GMRES steps that start from what the backward method gives.
+        Number of GMRES steps that improve the adjoint of the backward method.
     fallback : {"auto", "residual", "norm-ratio"} or None, default="auto"
-        Samples that fail this test get the Jacobian-free estimate; see
-        :func:`~hoag_shine.deq.backward.with_fallback`. ``"auto"`` rejects what an estimate of the
-        inverse Jacobian has blown up for samples that have not converged.
+        Samples whose adjoint fails this test get the Jacobian-free one; see
+        :func:`~hoag_shine.deq.backward.with_fallback`. ``"auto"`` rejects adjoints that are far too
+        large, of samples that have not converged.
     state_dtype : {torch.float32, torch.float64}, optional
-        In which the solver computes. By default that of z0, also under autocast, or float32 for a
-        z0 of less precision.
+        Precision of the solver. By default that of z0, also under autocast, or float32 for a less
+        precise z0.
     outer_grad : callable, optional
         Gradient of the loss with respect to z, for the outer-problem awareness of
         ``"adjoint-broyden"``.
     batch_dims : {1, 0}, default=1
-        1: the first dimension of the state is a batch of problems, each solved by itself. 0: the
+        1: the first dimension of the state is a batch of problems, each solved separately. 0: the
         whole state is one problem, for an f that couples rows, such as a graph network on nodes or
         a batch normalisation in training; tensors of ``info`` then have one entry.
     check_separable : bool, default=True
-        Whether to look, at the first call with an f, whether it treats samples separately; see
-        the notes. It costs an evaluation of f and two products with its Jacobian.
+        Whether to check, in the first call with an f, that it treats samples separately; see the
+        notes. The check costs an evaluation of f and two vector-Jacobian products.
     measure : bool, default=False
-        Whether to measure the residual of the backward pass where the method does not, for one
-        product: ``info.backward.residual`` then is that of every sample's gradient.
+        Whether to compute ``info.backward.residual``, for one more vector-Jacobian product, if the
+        backward method does not.
     monitor : bool, default=True
-        Whether the solver looks at its residuals. Without, it saves that time, takes all
-        ``max_iter`` steps, and returns the last iterate, of which alone the residual is known.
+        Whether the solver computes residuals. Without, it saves their time, takes all ``max_iter``
+        steps, and returns the last iterate, the only one whose residual is known.
     indexing : sequence of int, default=()
-        Numbers of steps: ``info.iterates`` has the states after them, with gradients as if the
-        solver had ended there, for losses on the trajectory such as
-        :func:`fixed_point_correction`.
+        Steps whose iterates go to ``info.iterates``, with gradients as if the solver had ended
+        there, for losses on the trajectory such as :func:`fixed_point_correction`.
 
     Returns
     -------
@@ -118,25 +119,25 @@ def fixed_point(
         nesting or dtype.
     ValueError
         If f changes shapes, writes to its argument or couples samples, an option is out of range,
-        the backward method needs an estimate that the solver does not make, or the solver has no
-        use for ``outer_grad``.
+        the backward method needs an estimate that the solver does not make, or the solver does not
+        use ``outer_grad``.
     RuntimeError
-        If a second derivative or one of ``torch.func`` is asked for that the backward method does
-        not have, or products with the Jacobian are needed under ``torch.inference_mode()``.
+        If the backward method does not support second derivatives or ``torch.func`` and they are
+        asked for, or vector-Jacobian products are needed under ``torch.inference_mode()``.
 
     Warns
     -----
     RuntimeWarning
         In the backward pass, if a sample was not finite from the start. Its share of the gradient
-        is zero. Where f is not finite because its inputs are not, derivatives with respect to what
-        samples share are not finite in spite of that: leave out such samples.
+        is zero. If f is not finite because the sample's inputs are not, gradients of parameters
+        that all samples share may still not be finite: leave such samples out.
 
     Notes
     -----
-    Whether f couples samples is looked at once for each f (the object, or a method's owner), number
-    of dimensions of the state and mode of its modules. A function that is made anew for each call,
-    such as a lambda in a loop, is checked anew: make it once, or turn the check off. Under
-    ``torch.inference_mode()``, in an export and within ``torch.func`` nothing is checked.
+    Whether f couples samples is checked once for each f (the object, or a method's owner), number
+    of dimensions of the state and mode of its modules. A function that is created in each call,
+    such as a lambda in a loop, is checked each time: create it once, or turn the check off. Nothing
+    is checked under ``torch.inference_mode()``, in an export and within ``torch.func``.
     """
     options = Options(
         solver=solver,
@@ -177,8 +178,8 @@ class DEQ(nn.Module):
 
     Notes
     -----
-    The layer has no state of its own: its ``state_dict`` is that of f under the prefix ``f.``, and
-    a warm start is a z0 that the caller has kept.
+    The layer has no state of its own: its ``state_dict`` is that of f with the prefix ``f.``. For a
+    warm start, keep z and pass it as z0.
     """
 
     def __init__(
@@ -188,10 +189,10 @@ class DEQ(nn.Module):
         solver: str | Solver = "broyden",
         backward: str | Method | Recorder = "auto",
         backward_tol: float | None = None,
-        max_iter: int = 18,
-        tol: float = 1e-4,
+        max_iter: int = DEFAULT_MAX_ITER,
+        tol: float = DEFAULT_TOL,
         stop: Literal["relative", "absolute", "batch"] = "relative",
-        divergence: float = 1e3,
+        divergence: float = DEFAULT_DIVERGENCE,
         check_every: int | None = None,
         refine: int = 0,
         fallback: Test | None = "auto",
@@ -243,10 +244,9 @@ class DEQ(nn.Module):
         measure: bool | None = None,
         indexing: Sequence[int] | None = None,
     ) -> tuple[State, Info]:
-        """Return the fixed point and what is known of it; see :func:`fixed_point`.
+        """Return the fixed point and its diagnostics; see :func:`fixed_point`.
 
-        ``max_iter``, ``tol``, ``measure`` and ``indexing`` are those of this call, by default those
-        of the layer.
+        ``max_iter``, ``tol``, ``measure`` and ``indexing`` override the layer's for this call.
         """
         options = self._train_options if self.training else self._eval_options
         given = {"max_iter": max_iter, "tol": tol, "measure": measure, "indexing": indexing}
@@ -264,19 +264,19 @@ class DEQ(nn.Module):
 
     @property
     def takes_outer_grad(self) -> bool:
-        """Whether :meth:`forward` has a use for ``outer_grad``."""
+        """Whether the solver uses ``outer_grad``."""
         return self._train_options.takes_outer_grad
 
     @property
     def measurable(self) -> bool:
-        """Whether the backward method has a residual that can be measured."""
+        """Whether the backward method solves the adjoint system, whose residual can be measured."""
         return self._train_options.method is not None
 
     def described(self) -> dict[str, Any]:
         """Return the options of the layer in JSON's types, for a file beside its weights.
 
-        Functions go by their names here, with their options; :func:`restored_options` turns them
-        into keyword arguments again.
+        Functions are described by their names and options. :func:`restored_options` turns the
+        result into keyword arguments.
         """
         options = self._eval_options
         in_evaluation = {"eval_max_iter": options.max_iter, "eval_tol": options.tol}

@@ -1,4 +1,9 @@
-"""The inverse-Jacobian estimate that a quasi-Newton solver leaves behind."""
+r"""The inverse-Jacobian estimate of a quasi-Newton solver, as the identity plus low rank.
+
+Broyden's methods start from c I and add a rank-one term in each update, so that after k updates
+:math:`B = c (I + L^\top M R)`, with k rows in both factors. The cost of a product with B or its
+transpose is that of reading both factors once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ class LowRank:
     Attributes
     ----------
     left, right : Tensor of shape (batch, rank, n)
-        Factors in time order, the oldest first. They may be views of one buffer.
+        Factors in the order of the updates, the oldest first. They may be views of one buffer.
     middle : Tensor of shape (batch, rank, rank) or None
         M; None is the identity.
     scale : float
@@ -39,7 +44,7 @@ class LowRank:
 
     @property
     def rank(self) -> int:
-        """Number of factors held, of which some may be zero for some samples."""
+        """Number of rows of the factors, some of which may be zero for some samples."""
         return self.left.shape[1]
 
     @property
@@ -66,12 +71,15 @@ class LowRank:
         return self._scaled(eye + self.left.mT @ (self.core @ self.right))
 
     def keep(self, wanted: Tensor) -> LowRank:
-        """Return the operator without the pairs that are not wanted.
+        """Return the operator of only some updates.
+
+        The rows of M that are not wanted are set to zero. Its columns need not be: M is lower
+        triangular, so that early rows do not depend on later updates.
 
         Parameters
         ----------
         wanted : bool Tensor of shape (batch, rank)
-            True for a sample's leading pairs, those up to some time.
+            True for a sample's first updates, false for all that follow.
         """
         return LowRank(self.left, self.right, self.core * wanted[:, :, None], self.scale)
 
@@ -86,7 +94,7 @@ def choose(first: Tensor, a: LowRank, b: LowRank) -> LowRank:
     ----------
     first : bool Tensor of shape (batch,)
     a, b : LowRank
-        Of one scale.
+        With equal scales.
     """
     rank = max(a.rank, b.rank)
     mask = first[:, None, None]
@@ -96,7 +104,7 @@ def choose(first: Tensor, a: LowRank, b: LowRank) -> LowRank:
 
 
 def _padded(operator: LowRank, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return left, right and middle with zeros up to a rank."""
+    """Return left, right and middle, padded with zeros to a rank."""
     missing = rank - operator.rank
     pad = torch.nn.functional.pad
     return (
@@ -107,8 +115,8 @@ def _padded(operator: LowRank, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _apply(left: Tensor, middle: Tensor | None, right: Tensor, x: Tensor) -> Tensor:
-    # Vectors are rows: products that run along contiguous memory are up to ten times faster on a
-    # CPU than the same ones with columns.
+    # x^T R^T M^T L + x^T: with vectors as rows, products run along contiguous memory, which is up
+    # to ten times faster on a CPU than the same products with columns.
     row = x[:, None, :]
     coefficients = torch.bmm(row, right.mT)
     if middle is not None:

@@ -1,4 +1,4 @@
-"""torchdeq's interface on these solvers: for models that are written for it."""
+"""The interface of torchdeq on the solvers of this package, for models that are written for it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def get_deq(args: Mapping[str, Any] | Namespace | None = None, **settings: Any) 
     Parameters
     ----------
     args : mapping or Namespace, optional
-        Settings, for instance of a command line; names that are none are passed over, as torchdeq
-        does. They go before ``settings``.
+        Settings, for instance of a command line. Unknown names are ignored, as in torchdeq. They
+        override ``settings``.
     **settings
         Those of :class:`TorchdeqLayer`.
 
@@ -41,9 +41,9 @@ def get_deq(args: Mapping[str, Any] | Namespace | None = None, **settings: Any) 
     Raises
     ------
     TypeError
-        If a setting in ``settings`` is not known.
+        If ``settings`` has an unknown name.
     ValueError
-        If one is out of range.
+        If a setting is out of range.
     """
     given: dict[str, Any] = {}
     if args is not None:
@@ -53,36 +53,38 @@ def get_deq(args: Mapping[str, Any] | Namespace | None = None, **settings: Any) 
 
 
 class TorchdeqLayer(nn.Module):
-    """A fixed point of a function that is passed at each call, with torchdeq's names and defaults.
+    """A layer whose function is passed at each call, with torchdeq's names and defaults.
 
     Parameters
     ----------
     f_solver, b_solver : str, default="fixed_point_iter"
         ``"anderson"``, ``"broyden"``, ``"fixed_point_iter"`` or ``"simple_fixed_point_iter"``.
     no_stat : bool, optional
-        Whether the solver goes without statistics, by default for ``"simple_fixed_point_iter"``.
+        Whether the solver computes no residuals, by default only for
+        ``"simple_fixed_point_iter"``.
     f_max_iter, f_tol, f_stop_mode : int, float, {"abs", "rel"}
-        Of the forward solver, by default 40, 1e-3 and ``"abs"``.
+        Steps, tolerance and kind of residual of the forward solver, by default 40, 1e-3 and
+        ``"abs"``.
     b_max_iter, b_tol : int, float
-        Of the backward solver, by default 40 and 1e-6.
+        Steps and tolerance of the backward solver, by default 40 and 1e-6.
     eval_factor, eval_f_max_iter : float, int
-        Steps in evaluation mode: a multiple of ``f_max_iter``, by default 1, or a number.
+        Steps in evaluation mode, as a multiple of ``f_max_iter``, by default 1, or as a number.
     ift : bool, default=False
-        Whether the backward pass solves the implicit system.
+        Whether the backward pass solves the adjoint system (implicit function theorem).
     grad, tau : int, float, default=1
-        Otherwise, steps and damping of the phantom gradient.
+        Without ``ift``, the steps and the damping of the phantom gradient.
     n_states, indexing : int, sequence of int
-        States along the way to return before the last one: that many in all, at equal distances, or
-        those after these steps.
+        Iterates to return besides the last one: ``n_states`` in all, at equal distances, or those
+        after the steps in ``indexing``.
     backward : str or callable, optional
         A backward method of this package, such as ``"auto"``, in place of ``ift`` and ``grad``.
     batch_dims, check_separable
-        As in :func:`~hoag_shine.deq.fixed_point`. Samples are looked at in the first call alone.
+        As in :func:`~hoag_shine.deq.fixed_point`. Only the function of the first call is checked.
 
     Notes
     -----
-    What differs: samples stop one by one; and with ``ift`` the value is the iterate that ``info``
-    tells of, where torchdeq applies f once more.
+    Two things differ from torchdeq: each sample stops by its own residual; and with ``ift`` the
+    value is the iterate that ``info`` describes, where torchdeq applies f once more.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class TorchdeqLayer(nn.Module):
         simple = f_solver == "simple_fixed_point_iter"
         self.max_iter = f_max_iter
         self.eval_max_iter = eval_f_max_iter or int(f_max_iter * eval_factor)
-        self.indexing = _steps(n_states, indexing, f_max_iter)
+        self.indexing = _indexed_steps(n_states, indexing, f_max_iter)
         self.check_separable = check_separable
         self.options: dict[str, Any] = {
             "solver": _SOLVERS[f_solver],
@@ -144,7 +146,8 @@ class TorchdeqLayer(nn.Module):
         Parameters
         ----------
         f : callable
-            From a state to a state; where z0 is a tuple or list, from its parts.
+            ``f(z)`` returns a state like z; if z0 is a tuple or list, f gets its parts as
+            arguments.
         z0 : Tensor, or tuple or list of them
         solver_kwargs : mapping, optional
             ``max_iter`` and ``tol`` of this call.
@@ -155,7 +158,7 @@ class TorchdeqLayer(nn.Module):
             The last one is the result.
         info : dict
             ``"abs_lowest"``, ``"rel_lowest"`` and ``"nstep"``, tensors of shape (batch,);
-            ``"abs_trace"`` or ``"rel_trace"`` of shape (batch, steps + 1), that which is compared
+            ``"abs_trace"`` or ``"rel_trace"`` of shape (batch, steps + 1), whichever is compared
             with the tolerance; and ``"info"``, an :class:`~hoag_shine.deq.Info`.
         """
         several = isinstance(z0, (tuple, list))
@@ -168,14 +171,15 @@ class TorchdeqLayer(nn.Module):
             indexing=self.indexing if self.training else (),
             **options,
         )
-        self.check_separable = False  # functions of a model are made anew, and are of one kind
+        # Models make f anew in each call, all of one kind: one check will do.
+        self.check_separable = False
         return [*info.iterates, z], _as_dict(info, self.options["stop"])
 
 
-def _steps(
+def _indexed_steps(
     n_states: int, indexing: list[int] | tuple[int, ...] | None, max_iter: int
 ) -> tuple[int, ...]:
-    """Return after which steps states are kept, beside the last."""
+    """Return the steps after which iterates are kept, the last one left out."""
     if n_states <= 1:
         return tuple(indexing or ())
     gap = max_iter // min(n_states, max_iter)

@@ -1,4 +1,4 @@
-"""The options of a layer: checked, compared, written to files and read from them."""
+"""The options of a layer: their validation, and their form in JSON."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Literal, cast
 
 import torch
 
-from .abilities import estimates_inverse, records, takes_outer_grad, takes_tol, uses_inverse
 from .backward import METHODS, RECORDERS, Method, Recorder, with_fallback, with_refinement
 from .backward.wrappers import Test
+from .capabilities import estimates_inverse, records, takes_outer_grad, takes_tol, uses_inverse
 from .solvers import SOLVERS, Solver, Stopping
 from .state import check_batch_dims
 
@@ -44,7 +44,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_batch_dims(self.batch_dims)
-        _ = self.stopping, self.forward_solver, self.method  # look at what was passed at once
+        _ = self.stopping, self.forward_solver, self.method  # validates them now, not at first use
 
     @cached_property
     def stopping(self) -> Stopping:
@@ -67,13 +67,13 @@ class Options:
 
     @cached_property
     def method(self) -> Method | None:
-        """The backward method with its refinement and fallback; None for what is recorded."""
+        """The backward method with its refinement and fallback; None if autograd records it."""
         if self.unrolled or self.recorder is not None:
             given = (self.refine or None, self.backward_tol, self.fallback)
             if given not in ((None, None, None), (None, None, "auto")) or self.measure:
                 raise ValueError(
-                    f"backward={self.backward_name!r} has nothing to refine, to measure or to fall "
-                    "back from."
+                    f"backward={self.backward_name!r} solves no adjoint system, so that refine, "
+                    "backward_tol, fallback and measure must keep their defaults."
                 )
             return None
         method: Method = _look_up("backward", self.backward, METHODS, more=_RECORDED)
@@ -81,7 +81,7 @@ class Options:
             raise ValueError(
                 f"backward={self.backward_name!r} needs a solver that estimates the inverse "
                 f"Jacobian, got {self.solver_name!r}: use 'broyden' or 'adjoint-broyden', or "
-                "backward='jacobian-free', which is what it would amount to."
+                "backward='jacobian-free', which gives the same result here."
             )
         if self.backward_tol is not None:
             method = self._with_tol(method)
@@ -91,7 +91,7 @@ class Options:
 
     @property
     def recorder(self) -> Recorder | None:
-        """What goes on from the solver's result with a graph, if the backward method is such."""
+        """The backward method, if it is one that autograd records."""
         if isinstance(self.backward, str):
             return RECORDERS.get(self.backward)
         return cast(Recorder, self.backward) if records(self.backward) else None
@@ -115,7 +115,7 @@ class Options:
 
     @property
     def takes_outer_grad(self) -> bool:
-        """Whether there is a use for the gradient of the outer loss."""
+        """Whether the solver uses the gradient of the outer loss."""
         return not self.unrolled and takes_outer_grad(self.forward_solver)
 
     @property
@@ -142,8 +142,8 @@ class Options:
 def restored(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments of a layer from what ``DEQ.described`` wrote.
 
-    Functions that have no name in this package come back as the names that they were given there,
-    which a layer refuses.
+    A function that is not of this package comes back as the name that ``described`` gave it, which
+    a layer refuses.
     """
     options = dict(described)
     if "solver" in options:
@@ -158,7 +158,7 @@ def restored(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of(choice: Any, table: Mapping[str, Any]) -> str:
-    """Return what to call a choice, the same in every process: by its name in the table if it can.
+    """Return a name for a choice that is the same in every process, if possible that of the table.
 
     Parameters
     ----------
@@ -168,15 +168,15 @@ def name_of(choice: Any, table: Mapping[str, Any]) -> str:
     if isinstance(choice, str):
         return choice
     if isinstance(choice, partial):
-        options = [_shown(value) for value in choice.args]
-        options += [f"{key}={_shown(value)}" for key, value in choice.keywords.items()]
+        options = [_text_of(value) for value in choice.args]
+        options += [f"{key}={_text_of(value)}" for key, value in choice.keywords.items()]
         return f"{name_of(choice.func, table)}({', '.join(options)})"
     known = (name for name, function in table.items() if function is choice)
-    return next(known, _shown(choice))
+    return next(known, _text_of(choice))
 
 
-def _shown(value: Any) -> str:
-    """Return a text without an address in memory."""
+def _text_of(value: Any) -> str:
+    """Return a text for a value, without an address in memory."""
     if callable(value):
         return str(getattr(value, "__qualname__", None) or type(value).__qualname__)
     return repr(value)

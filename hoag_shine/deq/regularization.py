@@ -1,4 +1,4 @@
-"""What is added to a loss, and the size of the Jacobian at a fixed point."""
+"""Regularising terms for a loss, and the spectral radius of the Jacobian at a fixed point."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def jacobian_penalty(
     n_samples: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Estimate the squared Frobenius norm of the Jacobian over its size, differentiably.
+    r"""Estimate the squared Frobenius norm of the Jacobian, per component, differentiably.
+
+    Hutchinson's estimator (1990): :math:`\|J\|_F^2 = E \|J^\top \epsilon\|^2` for standard normal
+    :math:`\epsilon`. It is divided by the number of components of z.
 
     Parameters
     ----------
@@ -30,16 +33,15 @@ def jacobian_penalty(
     *inputs
         Passed on to f.
     n_samples : int, default=1
-        Number of Gaussian vectors :math:`\epsilon` in the estimate
-        :math:`E \|J^\top \epsilon\|^2 / n`, one product with the transposed Jacobian each.
+        Number of vectors :math:`\epsilon`, each for one vector-Jacobian product.
     generator : torch.Generator, optional
-        Of the random numbers.
+        Of :math:`\epsilon`.
 
     Returns
     -------
     penalty : Tensor of shape ()
-        Mean over the batch, with gradients to f's parameters and the inputs; times a small
-        weight, it is added to the loss.
+        Mean over the batch, with gradients to f's parameters and the inputs. Add it to the loss
+        with a small weight.
 
     References
     ----------
@@ -48,7 +50,7 @@ def jacobian_penalty(
     """
     if n_samples < 1:
         raise ValueError(f"n_samples must be at least 1, got {n_samples!r}.")
-    layout = Layout.of(z, batch_dims=0)  # of the whole Jacobian, however samples are coupled
+    layout = Layout.of(z, batch_dims=0)  # the Jacobian of the whole state: samples may be coupled
     point = layout.flatten(z).detach()
     _, vjp = FlatMap(f, layout, inputs).value_and_vjp(point, create_graph=True)
     total = point.new_zeros(())
@@ -61,16 +63,16 @@ def jacobian_penalty(
 def fixed_point_correction(
     loss: Callable[[State], Tensor], z: State, info: Info, *, decay: float = 0.8
 ) -> Tensor:
-    r"""Add the losses of earlier iterates to that of the fixed point, less the earlier they are.
+    r"""Add the losses of earlier iterates to that of the fixed point, with decaying weights.
 
     Parameters
     ----------
     loss : callable
-        From a state to a tensor of shape ().
+        Maps a state to a tensor of shape ().
     z : state
-        What a layer returned.
+        As a layer returned it.
     info : Info
-        With the iterates that ``indexing`` asked for, the earliest first.
+        As the layer returned it, with the iterates that ``indexing`` asked for.
     decay : float, default=0.8
         :math:`\gamma`, in (0, 1].
 
@@ -87,7 +89,7 @@ def fixed_point_correction(
     if not 0 < decay <= 1:
         raise ValueError(f"decay must be in (0, 1], got {decay!r}.")
     total = loss(z)
-    for age, iterate in enumerate(reversed(info.iterates), start=1):
+    for age, iterate in enumerate(reversed(info.iterates), start=1):  # age = k - i
         total = total + decay**age * loss(iterate)
     return total
 
@@ -101,10 +103,11 @@ def spectral_radius(
     batch_dims: int = 1,
     check_separable: bool = True,
 ) -> Tensor:
-    """Estimate the spectral radius of the Jacobian by power iteration.
+    r"""Estimate the spectral radius of the Jacobian by power iteration.
 
-    Below 1, Picard iteration converges near the fixed point, and the Jacobian-free estimate is a
-    descent direction for a contraction in norm.
+    With a radius below 1, Picard iteration converges if it starts near the fixed point. (The
+    Jacobian-free gradient is a descent direction under stronger assumptions, a norm of J below 1
+    among them: Fung et al., 2022.)
 
     Parameters
     ----------
@@ -114,17 +117,22 @@ def spectral_radius(
     *inputs
         Passed on to f.
     n_iter : int, default=50
-        Number of products with the transposed Jacobian.
+        Number of vector-Jacobian products.
     generator : torch.Generator, optional
-        Of the random start.
+        Of the random first vector.
     batch_dims, check_separable
         As in :func:`fixed_point`.
 
     Returns
     -------
     radius : Tensor of shape (batch,)
-        Geometric mean of the growth over the last half of the iterations, which is the modulus also
-        when the leading eigenvalues are a complex pair.
+        Geometric mean of the growth :math:`\|J^\top v_k\|`, with :math:`\|v_k\| = 1`, over the last
+        half of the iterations. That is the modulus of the leading eigenvalues also if they are a
+        complex pair, for which the growth itself oscillates.
+
+    References
+    ----------
+    Golub and Van Loan, *Matrix Computations*, section 7.3.
     """
     if n_iter < 2:
         raise ValueError(f"n_iter must be at least 2, got {n_iter!r}.")

@@ -1,4 +1,8 @@
-"""Whether f treats the samples of a batch separately, as solvers that go row by row need it."""
+"""The check that f treats the samples of a batch separately.
+
+Solvers and backward methods treat each row of the state as a problem of its own. That is right only
+if the Jacobian of f is block diagonal, with a block for each sample.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,23 @@ from torch import Tensor, nn
 
 from .state import FlatMap
 
-# Powers of two by which samples are scaled to tell them apart.
+# Number of different weights, powers of two, that tell samples apart.
 # Why: by judgement; with more, the smallest would be lost beside the largest in half precision.
-_LEVELS = 8
+DISTINCT_WEIGHTS = 8
+# Samples that an error lists.
+# Why: by judgement: enough to see a pattern.
+LISTED_SAMPLES = 5
 
-_seen: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
+# For each f that has been found separable, the cases it was checked in.
+_checked: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
 
 
 def check_separable(f: FlatMap, z: Tensor) -> None:
-    """Raise an error if the Jacobian of f at z is not block diagonal, a block for each sample.
+    """Raise an error unless the Jacobian of f at z is block diagonal, with a block for each sample.
 
-    Every function is checked once for each number of dimensions of its state and each mode of its
-    modules (batch normalisation couples samples in training only). The cost is an evaluation with
-    its graph and two products with the transposed Jacobian, and a device is waited for.
+    Each function is checked once for each number of dimensions of its state and each mode of its
+    modules (batch normalisation couples samples in training only). A check costs one evaluation of
+    f with its graph and two vector-Jacobian products, and waits for the device.
 
     Parameters
     ----------
@@ -36,26 +44,26 @@ def check_separable(f: FlatMap, z: Tensor) -> None:
     Raises
     ------
     ValueError
-        If a sample acts on another one.
+        If a sample depends on another one.
     """
     if z.shape[0] < 2 or z.shape[1] == 0 or torch.is_inference_mode_enabled():
         return
-    seen, key = _memory(f)
-    if key in seen:
+    checked, case = _checked_cases(f)
+    if case in checked:
         return
     coupled = _coupling(f, z)
     if bool(coupled.any()):
         raise ValueError(_message(coupled))
-    seen.add(key)
+    checked.add(case)
 
 
 def _coupling(f: FlatMap, z: Tensor) -> Tensor:
     """Return which samples act on other ones, a bool tensor of shape (batch,).
 
-    Weights D, one a sample, commute with a block-diagonal Jacobian: J^T D v = D J^T v. Where two
-    samples of different weights are coupled, the two differ. Powers of two make multiplication
-    exact, so that a separable f leaves no rounding, in whatever precision; and both products come
-    from one evaluation, so that it does not matter whether f is random.
+    A diagonal matrix D with one weight per sample commutes with a block-diagonal Jacobian: J^T D v
+    = D J^T v. If samples of different weights are coupled, the two sides differ. The weights are
+    powers of two, which multiply without rounding in any precision. And both products come from one
+    evaluation of f, which may therefore be random.
     """
     v, weights = _direction(z), _weights(z)
     with _eager():
@@ -64,35 +72,39 @@ def _coupling(f: FlatMap, z: Tensor) -> Tensor:
     difference = torch.linalg.vector_norm(weighted - weights * plain, dim=1)
     norm = torch.linalg.vector_norm
     scale = weights[:, 0] * (norm(plain, dim=1) + norm(v, dim=1))
-    # Kernels that add in any order leave rounding; a sample that is not finite compares as False.
+    # Kernels whose order of summation varies leave rounding differences, far below sqrt(eps). NaN
+    # compares as False: a sample that is not finite is not reported.
     tolerance: float = torch.finfo(f.precision).eps ** 0.5
     coupled: Tensor = difference > scale * tolerance
     return coupled
 
 
 def _direction(z: Tensor) -> Tensor:
-    """Return the same vector of positive entries for all samples: means do not vanish in it."""
+    """Return one random vector with entries in [0.5, 1.5) for all samples.
+
+    Positive entries do not cancel in an f that takes means.
+    """
     generator = torch.Generator().manual_seed(0)
     entries = torch.rand(z.shape[1], dtype=z.dtype, generator=generator) + 0.5
     return entries.to(z.device).expand_as(z)
 
 
 def _weights(z: Tensor) -> Tensor:
-    """Return powers of two in random order, of shape (batch, 1); up to eight samples all differ."""
+    """Return powers of two in random order, of shape (batch, 1); those of 8 samples all differ."""
     order = torch.randperm(z.shape[0], generator=torch.Generator().manual_seed(0))
-    return (2.0 ** (order % _LEVELS)).to(z)[:, None]
+    return (2.0 ** (order % DISTINCT_WEIGHTS)).to(z)[:, None]
 
 
 def _eager() -> AbstractContextManager[Any]:
-    """Return a context without compilation, which would cost more than the check."""
+    """Return a context without compilation of f, which would cost more than the check."""
     set_stance: Callable[..., AbstractContextManager[Any]] | None = getattr(
         torch.compiler, "set_stance", None
     )  # since 2.6
     return nullcontext() if set_stance is None else set_stance("force_eager")
 
 
-def _memory(f: FlatMap) -> tuple[set[Any], Any]:
-    """Return what is known of a function, and the key of the case at hand."""
+def _checked_cases(f: FlatMap) -> tuple[set[Any], Any]:
+    """Return the cases in which a function has been checked, and the present case."""
     function = f.f
     while isinstance(function, partial):
         function = function.func
@@ -100,17 +112,18 @@ def _memory(f: FlatMap) -> tuple[set[Any], Any]:
     modes = tuple(m.training for m in owner.modules()) if isinstance(owner, nn.Module) else ()
     key = (getattr(function, "__func__", None), f.layout.dimensions, modes)
     try:
-        return _seen.setdefault(owner, set()), key
-    except TypeError:  # no weak reference, or no hash: nothing is remembered
+        return _checked.setdefault(owner, set()), key
+    except TypeError:  # no weak reference or no hash: it is checked in every call
         return set(), key
 
 
 def _message(coupled: Tensor) -> str:
     rows = coupled.nonzero().ravel().tolist()
-    some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    some = ", ".join(map(str, rows[:LISTED_SAMPLES]))
+    some += ", ..." if len(rows) > LISTED_SAMPLES else ""
     return (
         f"f must treat the samples of a batch separately, but {len(rows)} of {len(coupled)} act on "
         f"other ones (samples {some}), so that gradients would be wrong. With batch_dims=0 the "
-        "whole state is solved as one problem: use it where rows are nodes of a graph, or where f "
-        "has a batch normalisation in training mode. check_separable=False turns this check off."
+        "whole state is solved as one problem: use it if rows are nodes of a graph, or if f has a "
+        "batch normalisation in training mode. check_separable=False turns this check off."
     )

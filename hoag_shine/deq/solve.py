@@ -1,4 +1,4 @@
-"""A solve with its options: from a state to a state that gradients flow through."""
+"""A solve with its options: from a state to its fixed point, through which gradients flow."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .asking import chosen, is_exporting, rows_are_finite, torch_func, within_torch_func
+from .autograd import AdjointRule, with_implicit_backward
 from .backward import Linearisation
 from .backward.unrolled import unrolled
+from .execution import (
+    finite_rows,
+    in_torch_func,
+    is_exporting,
+    select_rows,
+    torch_func_transforms,
+)
 from .info import Info
 from .options import Options
-from .reattach import Rule, reattached
 from .separability import check_separable
 from .solvers import Solution
 from .state import FlatMap, Layout, State, without_autocast
@@ -30,7 +36,7 @@ def solve(
 ) -> tuple[State, Info]:
     """Return the fixed point and what is known of it; see :func:`fixed_point`."""
     if torch.compiler.is_dynamo_compiling():
-        # A graph break here rather than many inside; f may be compiled by itself.
+        # One graph break here, in place of many inside. f may be compiled by itself.
         outside = torch.compiler.disable(solve)  # type: ignore[no-untyped-call]
         result: tuple[State, Info] = outside(options, f, z0, inputs, outer_grad)
         return result
@@ -53,15 +59,15 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
         info = _info(solution, f)
         info.iterates = tuple(f.layout.unflatten(iterate) for iterate in solution.iterates)
         return z, info
-    _fill_cache(f, start)
-    if "Vmap" in torch_func():
-        start = _mapped(f, start)
+    _fill_parametrisation_cache(f, start)
+    if "Vmap" in torch_func_transforms():
+        start = _batched_by_vmap(f, start)
     with torch.no_grad():
         solution = options.forward_solver(f, start, options.stopping)
     info = _info(solution, f)
     if is_exporting():
-        return solution.z, info  # a program for inference
-    if options.check_separable and options.batch_dims == 1 and not within_torch_func():
+        return solution.z, info  # an exported program is for inference
+    if options.check_separable and options.batch_dims == 1 and not in_torch_func():
         check_separable(f, solution.z)
     z = _differentiable(options, f, solution.z, info)
     info.iterates = tuple(
@@ -72,33 +78,35 @@ def _solve_flat(options: Options, f: FlatMap, start: Tensor) -> tuple[Tensor, In
 
 
 def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tensor:
-    """Return z with a graph, if one is recorded; its backward pass is noted in ``info``."""
+    """Return z with its graph if gradients are recorded; ``info`` gets its backward pass."""
     if not torch.is_grad_enabled():
         return z
-    lost = ~(torch.isfinite(info.residual) & rows_are_finite(z))
-    # A z0 that is not finite stands for no result, and its derivatives would spread.
-    start = chosen(lost, torch.zeros_like(z), z)
+    non_finite = ~(torch.isfinite(info.residual) & finite_rows(z))
+    # Such a sample gets no gradient. f is evaluated at zero for it: NaN in its derivatives would
+    # reach the parameters that samples share, even times a gradient of zero.
+    point = select_rows(non_finite, torch.zeros_like(z), z)
     if options.recorder is not None:
-        return chosen(lost, z, options.recorder(f, start))
-    image = f(start)
+        return select_rows(non_finite, z, options.recorder(f, point))
+    image = f(point)
     if not image.requires_grad:
         return z
     assert options.method is not None
     linearisation = Linearisation(f, z, info.converged)
-    return reattached(image, z, Rule(options.method, linearisation, info, lost, options.measure))
+    adjoint = AdjointRule(options.method, linearisation, info, non_finite, options.measure)
+    return with_implicit_backward(image, z, adjoint)
 
 
-def _mapped(f: FlatMap, start: Tensor) -> Tensor:
+def _batched_by_vmap(f: FlatMap, start: Tensor) -> Tensor:
     """Return the start as a tensor that vmap maps over, even if only f's parameters differ."""
     value = f(start)
     return torch.where(torch.isnan(value), start, start)
 
 
-def _fill_cache(f: FlatMap, z: Tensor) -> None:
-    """Have parametrised weights computed with their graph where PyTorch keeps them.
+def _fill_parametrisation_cache(f: FlatMap, z: Tensor) -> None:
+    """Evaluate f once with a graph, if PyTorch caches parametrised weights.
 
-    Within ``torch.nn.utils.parametrize.cached()`` the first use decides, and that of a solver has
-    no graph.
+    Within ``torch.nn.utils.parametrize.cached()`` the first use fills the cache. The solver's would
+    fill it with weights that have no graph.
     """
     if torch.is_grad_enabled() and getattr(parametrize, "_cache_enabled", False):
         f(z)

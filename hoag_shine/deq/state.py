@@ -1,4 +1,8 @@
-"""States of several tensors as one: nested tuples and dicts of tensors, flattened to (batch, n)."""
+"""States as solvers see them: nested tuples and dicts of tensors, flattened to (batch, n).
+
+:class:`Layout` says where each tensor of a state lies in that matrix, and :class:`FlatMap` is f as
+a function of such matrices, with its vector-Jacobian products.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from .asking import within_torch_func
-from .once import remembering
+from .execution import in_torch_func
+from .solve_cache import caching_in
 
 State: TypeAlias = Any
 """A tensor, or a tuple, list or dict of states; the first dimension of every tensor is the batch,
@@ -21,7 +25,7 @@ unless all of them are one problem (``batch_dims=0``)."""
 
 
 def check_batch_dims(batch_dims: int) -> None:
-    """Raise a ValueError unless that many dimensions can be the batch."""
+    """Raise a ValueError unless ``batch_dims`` is 0 or 1."""
     if isinstance(batch_dims, bool) or batch_dims not in (0, 1):
         raise ValueError(
             "batch_dims must be 1 (the first dimension is the batch) or 0 (the whole state is "
@@ -36,16 +40,16 @@ class Layout:
     Attributes
     ----------
     structure : nested tuples, lists and dicts of int
-        The state with the number of a leaf in place of each tensor.
+        The state with the index of a leaf in place of each tensor.
     shapes : tuple of torch.Size
         Of the leaves.
     channels_last : tuple of bool
-        Whether a leaf's memory is in PyTorch's ``channels_last`` order, which is kept.
+        Whether a leaf is in PyTorch's ``channels_last`` memory format, which is kept.
     leaf_dtype, dtype : torch.dtype
-        Of the tensors that f sees, and of the matrix.
+        Of the tensors that f gets, and of the matrix.
     device : torch.device
     batch_dims : {0, 1}
-        Number of leading dimensions that are the batch.
+        Number of leading dimensions that belong to the batch.
     """
 
     structure: Any
@@ -64,7 +68,7 @@ class Layout:
         ----------
         z0 : state
         dtype : {torch.float32, torch.float64}, optional
-            Of the matrix, by default that of the state, or float32 where that has less precision.
+            Of the matrix, by default that of the state, or float32 if that is less precise.
         batch_dims : {0, 1}, default=1
             1: the first dimension of every tensor is the batch; 0: the state is one problem, a
             batch of one sample.
@@ -75,7 +79,7 @@ class Layout:
             If a leaf is not a floating-point tensor, or they differ in dtype or device.
         ValueError
             If there is no leaf, a leaf has no batch dimension, batch sizes differ, or ``dtype`` or
-            ``batch_dims`` is another one.
+            ``batch_dims`` is none of the values above.
         """
         check_batch_dims(batch_dims)
         if dtype not in (None, torch.float32, torch.float64):
@@ -89,11 +93,11 @@ class Layout:
             if batch_dims:
                 _check_batch(leaf, first)
         return cls(
-            structure=_numbered(z0),
+            structure=_structure_of(z0),
             shapes=tuple(leaf.shape for leaf in leaves),
             channels_last=tuple(_is_channels_last(leaf) for leaf in leaves),
             leaf_dtype=first.dtype,
-            # Secant pairs are differences of close vectors: half precision leaves nothing of them.
+            # Quasi-Newton updates use differences of close vectors, which half precision loses.
             dtype=dtype or torch.promote_types(first.dtype, torch.float32),
             device=first.device,
             batch_dims=batch_dims,
@@ -110,34 +114,34 @@ class Layout:
         return tuple(len(shape) for shape in self.shapes)
 
     def flatten(self, state: State, name: str = "z0") -> Tensor:
-        """Return a state as a tensor of shape (batch, n), with one copy if it has several leaves.
+        """Return a state as a tensor of shape (batch, n), by one copy if it has several leaves.
 
         Raises
         ------
         TypeError
-            If the state is no longer nested as it was, or changed its dtype outside autocast.
+            If the state is not nested as the layout is, or has another dtype without autocast.
         ValueError
-            If a leaf changed its shape.
+            If a leaf has another shape.
         """
         if isinstance(state, Tensor) and isinstance(self.structure, int):
             leaves = [state]
-        elif self._is_plain and self._is_plain_like(state):
+        elif self._is_flat_tuple and self._matches_flat_tuple(state):
             leaves = state
         else:
             _check_structure(state, self.structure, name)
-            leaves = _in_order(state, self.structure)
+            leaves = _leaves_in_order(state, self.structure)
         rows = [self._row(leaf, i, name) for i, leaf in enumerate(leaves)]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     def unflatten(self, flat: Tensor) -> State:
-        """Return the state, as views where dtypes allow, of a matrix of shape (batch, n)."""
+        """Return the state of a matrix of shape (batch, n), as views unless the dtype changes."""
         if flat.dtype != self.leaf_dtype:
             flat = flat.to(self.leaf_dtype)
         if isinstance(self.structure, int):
             return self._leaf(flat, 0)
         pieces = [flat] if len(self.shapes) == 1 else torch.split(flat, self._sizes, dim=1)
         leaves = [self._leaf(piece, i) for i, piece in enumerate(pieces)]
-        if self._is_plain:
+        if self._is_flat_tuple:
             return tuple(leaves)
         return _rebuild(self.structure, lambda i: leaves[i])
 
@@ -158,12 +162,12 @@ class Layout:
         return row if row.dtype == self.dtype else row.to(self.dtype)
 
     @cached_property
-    def _is_plain(self) -> bool:
-        """Whether the state is a tuple of tensors and nothing more: f may be called very often."""
+    def _is_flat_tuple(self) -> bool:
+        """Whether the state is a tuple of tensors, which are flattened by a shorter way."""
         structure = self.structure
         return type(structure) is tuple and all(isinstance(part, int) for part in structure)
 
-    def _is_plain_like(self, state: State) -> bool:
+    def _matches_flat_tuple(self, state: State) -> bool:
         return (
             isinstance(state, (tuple, list))
             and len(state) == len(self.shapes)
@@ -184,13 +188,13 @@ class Layout:
 class FlatMap:
     """The function f on matrices of shape (batch, n), as solvers see it.
 
-    It runs under the autocast that was in force when it was made, wherever it is called: solvers
-    compute without autocast, and backward passes run after it has ended.
+    f runs under the autocast that was active when the FlatMap was created: the solvers' own
+    arithmetic runs without autocast, and backward passes run after the caller has left it.
 
     Parameters
     ----------
     f : callable
-        ``f(z, *inputs)`` returns a state like z.
+        ``f(z, *inputs)`` returns a state of the structure of z.
     layout : Layout
     inputs : tuple
         Passed on to f.
@@ -200,13 +204,13 @@ class FlatMap:
     Attributes
     ----------
     precision : torch.dtype
-        The lower one of those of the state and of the autocast.
+        The lower precision of the state's and the autocast's.
     differentiated : bool
-        Whether gradients were recorded when it was made, so that a backward pass may follow.
+        Whether gradients were recorded at creation, so that a backward pass may follow.
     n_evals : int
-        Calls of f so far.
+        Number of evaluations of f so far.
     n_vjp : int
-        Products with the transposed Jacobian so far.
+        Number of vector-Jacobian products so far.
     """
 
     def __init__(
@@ -220,9 +224,9 @@ class FlatMap:
         self.layout = layout
         self.inputs = inputs
         self._outer_grad = outer_grad
-        self._autocast = _autocast_as_now(layout.device.type)
+        self._autocast = _current_autocast(layout.device.type)
         self.precision = _precision(layout)
-        self._memory: dict[Any, Any] = {}
+        self._cache: dict[Any, Any] = {}
         self.differentiated = torch.is_grad_enabled()
         self.n_evals = 0
         self.n_vjp = 0
@@ -231,27 +235,27 @@ class FlatMap:
         """Return f(z), of shape (batch, n)."""
         self.n_evals += 1
         version = _version(z)
-        with self._autocast(), remembering(self._memory):
+        with self._autocast(), caching_in(self._cache):
             state = self.f(self.layout.unflatten(z), *self.inputs)
             value = self.layout.flatten(state, "the output of f")
         if _version(z) != version:  # the residual would be that of another z
-            raise ValueError("f must leave the state that it is given as it is, but it changed it.")
+            raise ValueError("f must not change its argument in place, but it changed z.")
         return value
 
     def value_and_vjp(
         self, z: Tensor, *, create_graph: bool = False
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return f(z) and the function that multiplies by the transposed Jacobian of f at z.
+        """Return f(z) and the vector-Jacobian product of f at z, v -> J^T v.
 
-        Products are differentiable with respect to the parameters and inputs of f if
-        ``create_graph``.
+        With ``create_graph``, products are differentiable with respect to the parameters and inputs
+        of f.
         """
         if torch.is_inference_mode_enabled():
             raise RuntimeError(
                 "products with the Jacobian need automatic differentiation, which "
                 "torch.inference_mode() forbids: use torch.no_grad()."
             )
-        if within_torch_func():
+        if in_torch_func():
             return self._value_and_vjp_of_torch_func(z)
         with torch.enable_grad():
             point = z.detach().requires_grad_()
@@ -285,7 +289,7 @@ class FlatMap:
 
     @property
     def has_outer_grad(self) -> bool:
-        """Whether the gradient of the outer loss can be had."""
+        """Whether the gradient of the outer loss was given."""
         return self._outer_grad is not None
 
     def outer_grad(self, z: Tensor) -> Tensor:
@@ -297,17 +301,18 @@ class FlatMap:
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Return a context for what is computed in the precision of its operands."""
+    """Return a context without autocast, where operations keep the dtype of their operands."""
     if not torch.is_autocast_enabled(device):
         return nullcontext()
     return torch.autocast(device, enabled=False)
 
 
-def _autocast_as_now(device: str) -> Callable[[], AbstractContextManager[Any]]:
+def _current_autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
     if not torch.is_autocast_enabled(device):
         return nullcontext
     dtype = torch.get_autocast_dtype(device)
-    # Without its cache, which keeps the weights that were cast without a graph for calls with one.
+    # Without autocast's cache: weights that the solver's calls cast have no graph, but would be
+    # used in the call that needs one.
     return lambda: torch.autocast(device, dtype=dtype, cache_enabled=False)
 
 
@@ -319,7 +324,7 @@ def _precision(layout: Layout) -> torch.dtype:
 
 
 def _version(z: Tensor) -> int:
-    """Return the number of changes in place to a tensor and its views."""
+    """Return PyTorch's count of in-place changes to a tensor and its views."""
     return 0 if z.is_inference() else z._version
 
 
@@ -345,23 +350,23 @@ def _rebuild(state: State, leaf: Callable[[Any], Any]) -> State:
     return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
 
 
-def _numbered(state: State) -> Any:
-    """Return the state with the number of a leaf in place of each tensor."""
+def _structure_of(state: State) -> Any:
+    """Return the state with the index of a leaf in place of each tensor."""
     numbers = itertools.count()
     return _rebuild(state, lambda _: next(numbers))
 
 
 def _check_structure(state: State, structure: Any, name: str) -> None:
-    list(_leaves(state, name))  # that they are tensors
+    list(_leaves(state, name))  # raises unless all leaves are tensors
     if not _is_like(state, structure):
         raise TypeError(
-            f"{name} must be nested as z0 is: expected {_plain(structure)}, got "
-            f"{_plain(_numbered(state))} (numbers stand for tensors)."
+            f"{name} must be nested as z0 is: expected {_with_tuples(structure)}, got "
+            f"{_with_tuples(_structure_of(state))} (numbers stand for tensors)."
         )
 
 
 def _is_like(state: State, structure: Any) -> bool:
-    """Return whether a state is nested like another one; f may return lists for tuples."""
+    """Return whether a state has a structure; f may return lists for tuples."""
     if isinstance(structure, dict):
         return (
             isinstance(state, dict)
@@ -377,22 +382,24 @@ def _is_like(state: State, structure: Any) -> bool:
     return isinstance(state, Tensor)
 
 
-def _in_order(state: State, structure: Any) -> list[Tensor]:
-    """Return the leaves in the order of the structure: f may return a dict in another one."""
+def _leaves_in_order(state: State, structure: Any) -> list[Tensor]:
+    """Return the leaves in the order of the structure; f may return a dict in another order."""
     if isinstance(structure, dict):
-        return [leaf for key, part in structure.items() for leaf in _in_order(state[key], part)]
+        return [
+            leaf for key, part in structure.items() for leaf in _leaves_in_order(state[key], part)
+        ]
     if isinstance(structure, (tuple, list)):
         pairs = zip(state, structure, strict=True)
-        return [leaf for one, part in pairs for leaf in _in_order(one, part)]
+        return [leaf for one, part in pairs for leaf in _leaves_in_order(one, part)]
     return [state]
 
 
-def _plain(structure: Any) -> Any:
-    """Return the structure with lists as tuples, as errors show it."""
+def _with_tuples(structure: Any) -> Any:
+    """Return the structure with tuples for lists, for messages."""
     if isinstance(structure, dict):
-        return {key: _plain(part) for key, part in structure.items()}
+        return {key: _with_tuples(part) for key, part in structure.items()}
     if isinstance(structure, (tuple, list)):
-        return tuple(_plain(part) for part in structure)
+        return tuple(_with_tuples(part) for part in structure)
     return structure
 
 

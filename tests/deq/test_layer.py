@@ -734,7 +734,7 @@ def test_memory_is_that_of_the_factors():
         (lambda z: z.double(), TypeError, "the output of f must keep the dtype"),
         (lambda z: (z, z), TypeError, "the output of f must be nested as z0 is"),
         (lambda z: None, TypeError, "the output of f must be a tensor"),
-        (lambda z: z.mul_(0.5).add_(1), ValueError, "f must leave the state"),
+        (lambda z: z.mul_(0.5).add_(1), ValueError, "f must not change its argument"),
     ],
 )
 def test_f_must_keep_the_state_as_it_is(f, error, message):
@@ -779,13 +779,13 @@ def test_z0_is_checked(z0, error, message):
             {"solver": picard, "backward": with_refinement(shine, 2)},
             "needs a solver that estimates",
         ),
-        ({"backward": "unrolled", "refine": 2}, "nothing to refine"),
+        ({"backward": "unrolled", "refine": 2}, "solves no adjoint system"),
         ({"refine": -1}, "refine must be"),
         ({"backward": "shine", "backward_tol": 0.1}, "got backward='shine'"),
         ({"backward": "auto", "backward_tol": -1.0}, "backward_tol must be"),
-        ({"backward": "unrolled", "backward_tol": 0.1}, "nothing to refine"),
-        ({"backward": "phantom-unrolled", "measure": True}, "nothing to refine, to measure"),
-        ({"backward": partial(unrolled_phantom, steps=2), "refine": 1}, "nothing to refine"),
+        ({"backward": "unrolled", "backward_tol": 0.1}, "solves no adjoint system"),
+        ({"backward": "phantom-unrolled", "measure": True}, "solves no adjoint system"),
+        ({"backward": partial(unrolled_phantom, steps=2), "refine": 1}, "solves no adjoint system"),
         ({"fallback": "norm"}, "fallback must be"),
     ],
 )

@@ -160,7 +160,7 @@ def test_bad_images(shape):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head_channels": (2,)}, "one entry a resolution"),
+        ({"head_channels": (2,)}, "one entry for each resolution"),
         ({"channels": (8, 9)}, "multiples of groups"),
         ({"dropout": 1.0}, "dropout must be"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),

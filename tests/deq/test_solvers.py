@@ -307,8 +307,8 @@ def test_a_fixed_budget_never_waits_for_the_device(name, monkeypatch):
         raise AssertionError("a tensor's value was asked for")
 
     f, x, _ = tanh_problem()
-    for module in ("asking", "solvers.base"):  # as where asking has a price
-        monkeypatch.setattr(f"hoag_shine.deq.{module}.asking_is_free", lambda x: False)
+    for module in ("execution", "solvers.base"):  # as where reading has a price
+        monkeypatch.setattr(f"hoag_shine.deq.{module}.reads_are_free", lambda x: False)
     monkeypatch.setattr(torch.Tensor, "__bool__", waits)
     monkeypatch.setattr(torch.Tensor, "item", waits)
     found = solve(SOLVERS[name], f, torch.zeros_like(x), x, max_iter=6, tol=0)

@@ -89,7 +89,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     content = bytearray(files[-1].read_bytes())
     content[len(content) // 2] ^= 1  # one bit, in a tensor
     files[-1].write_bytes(content)
-    with pytest.warns(UserWarning, match=r"step-00000010\.json is passed over: .* SHA-256"):
+    with pytest.warns(UserWarning, match=r"step-00000010\.json is skipped: .* SHA-256"):
         again = trained(tmp_path, *options, "--resume")
     assert same(again, expected)
 
@@ -211,7 +211,7 @@ def contents(folder):
     """Return what is loaded, or None if that is refused."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".* is passed over")
+            warnings.filterwarnings("ignore", message=".* is skipped")
             loaded = load_checkpoint(folder)
     except ValueError:
         return None
@@ -392,7 +392,7 @@ def test_a_solver_of_ones_own_has_to_be_passed_again(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--batch-size", "400"], "320 images to train on .* takes batch_size=400"),
+        (["--batch-size", "400"], "320 images to train on .* at least batch_size=400"),
         (["--limit", "0"], "number of images must be at least 1, got 0"),
         (["--limit", "-3"], "number of images must be at least 1, got -3"),
         (["--device", "abacus"], "device='abacus' cannot be used here"),

@@ -1,12 +1,14 @@
-"""Backward methods: how the gradient gets through a fixed point.
+"""Backward methods: how the gradient of a loss is propagated through a fixed point.
 
-A method is a function ``method(linearisation, inverse_jacobian, grad) -> Adjoint`` that solves
-:math:`(I - J^T) u = grad`, well or roughly. Options beyond these are keyword arguments, set with
-``functools.partial``. What a method is are attributes of the function, all of them false where they
-are not set: one of which ``uses_inverse`` is true is refused for solvers that do not estimate the
-inverse Jacobian; one of which ``takes_tol`` is true gets ``backward_tol`` as its keyword ``tol``.
-One of which ``records`` is true is another kind of function, ``method(f, z) -> z``, which autograd
-records as it goes on from the solver's z.
+A method is a function ``method(linearisation, inverse_jacobian, grad) -> Adjoint`` that solves the
+adjoint system :math:`(I - J^T) u = grad`, exactly or approximately. Further options are keyword
+arguments, set with ``functools.partial``. A method declares its capabilities as attributes of the
+function, each of them false by default:
+
+- ``uses_inverse``: it needs a solver that estimates the inverse Jacobian; others are refused.
+- ``takes_tol``: it gets ``backward_tol`` as its keyword ``tol``.
+- ``records``: it is a function ``method(f, z) -> z`` instead, which continues from the solver's z
+  while autograd records.
 """
 
 from .auto import auto

@@ -1,17 +1,26 @@
-"""Conjugate residuals for a batch of linear systems, from directions of any kind."""
+"""Generalised conjugate residuals for a batch of linear systems, with directions from anywhere."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from .base import ROUNDING_UNITS
+
 
 class ConjugateResiduals:
-    """The combination of all directions so far that leaves the smallest residual b - A u.
+    r"""The combination of all directions so far with the smallest residual b - A u.
 
-    Unlike GMRES it can start from an estimate at the estimate's best length, and its residual is
-    known after every step without a product. Images of directions are kept orthonormal, so that
-    the residual never grows.
+    A direction p with image q = A p is orthogonalised against the earlier ones, in the inner
+    product of the images, and scaled so that :math:`\|q\| = 1`. Then
+
+    .. math::
+
+        u \leftarrow u + (q^\top r)\, p, \qquad r \leftarrow r - (q^\top r)\, q.
+
+    Invariants: images are orthonormal, ``residual`` is b - A u and is orthogonal to all images, so
+    that its norm never grows. Unlike GMRES, this can start from an estimate, scaled to its best
+    length, and knows the residual after every step.
 
     Parameters
     ----------
@@ -23,12 +32,14 @@ class ConjugateResiduals:
     u, residual : Tensor of shape (batch, n)
         The solution so far, and b - A u.
     failed : bool Tensor of shape (batch,)
-        Samples of which an image was not finite.
+        Samples with an image that was not finite.
 
     References
     ----------
     Eisenstat, Elman and Schultz (1983), *Variational iterative methods for nonsymmetric systems of
-    linear equations*, where it is called GCR; Gram-Schmidt is done twice.
+    linear equations*: GCR. Giraud, Langou, Rozloznik and van den Eshof (2005), *Rounding error
+    analysis of the classical Gram-Schmidt orthogonalization process*: why Gram-Schmidt is done
+    twice.
     """
 
     def __init__(self, target: Tensor) -> None:
@@ -39,21 +50,23 @@ class ConjugateResiduals:
         self._images = self._directions
 
     def add(self, direction: Tensor, image: Tensor) -> None:
-        """Take in a direction and its image, A times it, both of shape (batch, n)."""
+        """Add a direction p and its image A p, both of shape (batch, n)."""
         p, q = direction[:, None, :], image[:, None, :]
         length = torch.linalg.vector_norm(q, dim=2, keepdim=True)
         for _ in range(2 if self._images.shape[1] else 0):
-            shares = torch.bmm(q, self._images.mT)
-            q = torch.baddbmm(q, shares, self._images, alpha=-1)
-            p = torch.baddbmm(p, shares, self._directions, alpha=-1)
+            # q -= Q'Q q and p by the same coefficients, so that q stays A p.
+            coefficients = torch.bmm(q, self._images.mT)
+            q = torch.baddbmm(q, coefficients, self._images, alpha=-1)
+            p = torch.baddbmm(p, coefficients, self._directions, alpha=-1)
         norm = torch.linalg.vector_norm(q, dim=2, keepdim=True)
         finite = torch.isfinite(norm)
         self.failed = self.failed | ~finite[:, 0, 0]
-        # What rounding leaves of a direction that is not new is none.
-        new = (norm > 10 * torch.finfo(q.dtype).eps * length) & finite
+        # A direction in the span of the earlier ones leaves only rounding: it becomes zero.
+        new = (norm > ROUNDING_UNITS * torch.finfo(q.dtype).eps * length) & finite
         p, q = (torch.where(new, v / torch.where(new, norm, 1), 0) for v in (p, q))
-        share = torch.bmm(q, self.residual[:, :, None])
-        self.u = torch.baddbmm(self.u[:, None, :], share, p).squeeze(1)
-        self.residual = torch.baddbmm(self.residual[:, None, :], share, q, alpha=-1).squeeze(1)
+        # u += (q'r) p and r -= (q'r) q.
+        step = torch.bmm(q, self.residual[:, :, None])
+        self.u = torch.baddbmm(self.u[:, None, :], step, p).squeeze(1)
+        self.residual = torch.baddbmm(self.residual[:, None, :], step, q, alpha=-1).squeeze(1)
         self._directions = torch.cat([self._directions, p], dim=1)
         self._images = torch.cat([self._images, q], dim=1)

@@ -1,4 +1,4 @@
-"""The implicit function theorem: the linear system to tolerance."""
+"""The exact gradient by the implicit function theorem: the adjoint system solved to a tolerance."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..abilities import declares
-from ..asking import asking_is_free
+from ..capabilities import declares
+from ..execution import reads_are_free
 from ..low_rank import LowRank
 from ..solvers import SOLVERS, Stopping
 from ..state import FlatMap, Layout
-from .base import Adjoint, Linearisation, answered, over
+from .base import ADJOINT_MAX_ITER, ADJOINT_TOL, Adjoint, Linearisation, checked_adjoint, norm_ratio
 from .gmres import gmres
 
 
@@ -23,12 +23,12 @@ def implicit(
     grad: Tensor,
     *,
     solver: Literal["gmres", "broyden", "anderson", "picard"] = "gmres",
-    max_iter: int = 30,
-    tol: float = 1e-6,
+    max_iter: int = ADJOINT_MAX_ITER,
+    tol: float = ADJOINT_TOL,
 ) -> Adjoint:
-    r"""Solve :math:`(I - J^\top) u = \nabla L`, with one product an iteration.
+    r"""Solve :math:`(I - J^\top) u = \nabla L`, with one vector-Jacobian product an iteration.
 
-    One more product measures the residual of the solution, unless the solver has evaluated it.
+    One more product measures the residual of the solution, unless the solver has computed it.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ def implicit(
         Not used.
     grad : Tensor of shape (batch, n)
     solver : {"gmres", "broyden", "anderson", "picard"}, default="gmres"
-        GMRES never does worse than the others with as many products.
+        After as many products, no other one has a smaller residual than GMRES.
     max_iter : int, default=30
         Largest number of iterations.
     tol : float, default=1e-6
-        On the residual relative to :math:`\|\nabla L\|`, or to :math:`\|u\|` for other solvers than
-        GMRES; 0 takes all iterations.
+        Of the residual, relative to :math:`\|\nabla L\|` for GMRES and to the norm of
+        :math:`\nabla L + J^\top u` for other solvers. With 0 all iterations are made.
 
     Returns
     -------
@@ -60,18 +60,24 @@ def implicit(
             "the solver of the implicit backward must be gmres, broyden, anderson or picard, got "
             f"{solver!r}."
         )
-    # u is the fixed point of u -> grad + J^T u, another batch of fixed points in n unknowns.
+    # The adjoint is the fixed point of u -> grad + J^T u, so that a forward solver finds it.
     affine = FlatMap(lambda u: grad + linearisation.vjp(u), Layout.of(grad))
     solution = SOLVERS[solver](affine, grad, Stopping(max_iter=max_iter, tol=tol))
-    together = solution.n_steps == solution.n_steps[:1]
-    if asking_is_free(together) and bool(together.all()):
-        # All samples end at one iterate: the residual there is that of the whole state.
-        return answered(solution.z, over(solution.residual, torch.linalg.vector_norm(grad, dim=1)))
+    same_step = solution.n_steps == solution.n_steps[:1]
+    if reads_are_free(same_step) and bool(same_step.all()):
+        # The results of all samples are from one evaluation, in which the residual is the true one
+        # even if J couples them.
+        return checked_adjoint(
+            solution.z, norm_ratio(solution.residual, torch.linalg.vector_norm(grad, dim=1))
+        )
     return linearisation.measured(solution.z, grad)
 
 
 def refine(linearisation: Linearisation, grad: Tensor, start: Tensor, steps: int) -> Adjoint:
-    """Improve an estimate by GMRES, whose residual never grows, for ``steps + 2`` products."""
+    """Improve an estimate by GMRES on its residual, which never grows, for ``steps + 2`` products.
+
+    The correction d minimises ||(grad - A u) - A d|| over the Krylov space of the residual.
+    """
     residual = linearisation.residual(start, grad)
     correction = gmres(linearisation.times, residual, max_iter=steps, tol=None)
     return linearisation.measured(start + correction, grad)

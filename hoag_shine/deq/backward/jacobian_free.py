@@ -1,4 +1,4 @@
-"""The crudest estimate: the inverse is the identity."""
+"""The Jacobian-free estimate: the inverse Jacobian taken as the identity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .base import Adjoint, Linearisation
 
 
 def jacobian_free(linearisation: Linearisation, inverse_jacobian: LowRank, grad: Tensor) -> Adjoint:
-    r"""Return :math:`u = \nabla L`.
+    r"""Return :math:`u = \nabla L`, the first term of the Neumann series of the adjoint.
 
     References
     ----------

@@ -1,14 +1,21 @@
-"""Phantom gradients: a damped Neumann series, cut off, or the steps that it stands for."""
+"""Phantom gradients: a truncated, damped Neumann series, or the unrolled steps it comes from."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..abilities import declares
+from ..capabilities import declares
 from ..low_rank import LowRank
 from ..solvers.base import check_damping
 from ..state import FlatMap
 from .base import Adjoint, Linearisation
+
+# Steps of f.
+# Why: by judgement; a step costs an evaluation of f or a vector-Jacobian product.
+PHANTOM_STEPS = 5
+# Damping of these steps.
+# Why: by judgement: it contracts for all eigenvalues of J between -3 and 1.
+PHANTOM_DAMPING = 0.5
 
 
 def phantom(
@@ -16,13 +23,13 @@ def phantom(
     inverse_jacobian: LowRank,
     grad: Tensor,
     *,
-    steps: int = 5,
-    damping: float = 0.5,
+    steps: int = PHANTOM_STEPS,
+    damping: float = PHANTOM_DAMPING,
 ) -> Adjoint:
-    r"""Return what ``steps`` damped steps of f, unrolled at the fixed point, give.
+    r"""Return the gradient of k damped steps of f that are unrolled at the fixed point.
 
-    :math:`u = \tau \sum_{i < k} (\tau J^\top + (1 - \tau) I)^i \nabla L`, for ``steps - 1``
-    products and the memory of one.
+    :math:`u = \tau \sum_{i < k} (\tau J^\top + (1 - \tau) I)^i \nabla L`, by Horner's rule with
+    k - 1 vector-Jacobian products in the memory of one step.
 
     Parameters
     ----------
@@ -45,6 +52,7 @@ def phantom(
     """
     _check_steps(steps)
     check_damping(damping)
+    # u_1 = tau grad; u_{i+1} = tau grad + (tau J^T + (1 - tau) I) u_i.
     u = damping * grad
     for _ in range(steps - 1):
         u = damping * (grad + linearisation.vjp(u)) + (1 - damping) * u
@@ -52,18 +60,21 @@ def phantom(
 
 
 @declares(records=True)
-def unrolled_phantom(f: FlatMap, z: Tensor, *, steps: int = 5, damping: float = 0.5) -> Tensor:
-    r"""Take ``steps`` damped steps of f from a solver's result, recorded by autograd.
+def unrolled_phantom(
+    f: FlatMap, z: Tensor, *, steps: int = PHANTOM_STEPS, damping: float = PHANTOM_DAMPING
+) -> Tensor:
+    r"""Take damped steps :math:`z \leftarrow (1 - \tau) z + \tau f(z)`, recorded by autograd.
 
-    The value moves too, :math:`z \leftarrow (1 - \tau) z + \tau f(z)`, so that this is the exact
-    gradient of what is returned, as a function of those steps. It has derivatives of any order and
-    works within ``torch.func``, for the memory of every step.
+    The steps start from the solver's z, which counts as a constant, and change the value, too: the
+    gradient is exactly that of these steps. It has derivatives of any order and works within
+    ``torch.func``. Memory grows with the number of steps.
 
     Parameters
     ----------
     f : FlatMap
     z : Tensor of shape (batch, n)
     steps : int, default=5
+        Number of steps.
     damping : float, default=0.5
         :math:`\tau`, in (0, 1].
 

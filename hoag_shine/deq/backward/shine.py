@@ -1,17 +1,19 @@
-"""SHINE: the forward solver's estimate is the backward pass."""
+"""SHINE: the forward solver's estimate of the inverse Jacobian, used in the backward pass."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..abilities import declares
+from ..capabilities import declares
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation
 
 
 @declares(uses_inverse=True)
 def shine(linearisation: Linearisation, inverse_jacobian: LowRank, grad: Tensor) -> Adjoint:
-    r"""Return :math:`u = B^\top \nabla L` with the B of the forward pass: no product with J.
+    r"""Return :math:`u = B^\top \nabla L` with the solver's :math:`B \approx (I - J)^{-1}`.
+
+    It needs no vector-Jacobian product.
 
     References
     ----------

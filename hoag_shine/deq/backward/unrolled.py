@@ -1,4 +1,4 @@
-"""Backpropagation through the iterations themselves."""
+"""Backpropagation through unrolled Picard iterations."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..state import FlatMap
 
 
 def unrolled(f: FlatMap, z0: Tensor, stopping: Stopping) -> tuple[Tensor, Solution]:
-    """Take ``max_iter`` Picard steps that autograd records, with memory for each of them.
+    """Take ``max_iter`` Picard steps that autograd records; memory grows with their number.
 
     Parameters
     ----------
     f : FlatMap
     z0 : Tensor of shape (batch, n)
     stopping : Stopping
-        Only its budget counts: the graph is the same for all samples.
+        Only ``max_iter`` and ``indexing`` are used: all samples take all steps.
 
     Returns
     -------
     z : Tensor of shape (batch, n)
         With its graph.
     solution : Solution
-        What is known of the last iterate but one, whose image z is; ``stopping.indexing`` names
-        iterates with their graphs.
+        Diagnostics of the last iterate but one, of which z is the image, since f is not evaluated
+        at z. Its ``iterates`` have their graphs.
     """
     monitor = Monitor(z0, replace(stopping, tol=0.0, indexing=()))
     iterates = [z0]

@@ -1,4 +1,4 @@
-"""What any backward method can be wrapped in: steps that refine it, a test that rejects it."""
+"""Refinement and fallback, which can be added to any backward method."""
 
 from __future__ import annotations
 
@@ -8,15 +8,29 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..abilities import uses_inverse
-from ..asking import chosen
+from ..capabilities import uses_inverse
+from ..execution import select_rows
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation, Method, relative_norm
 from .implicit import refine
 
 Test = Literal["auto", "residual", "norm-ratio"]
 
-_LIMITS: dict[str, float] = {"auto": 5.0, "residual": 1.0, "norm-ratio": 1.3}
+# Largest residual of an estimate, over the norm of the gradient.
+# Why: 1 is the residual of u = 0, so that a larger one is worse than no estimate.
+MAX_RESIDUAL = 1.0
+# Largest ratio of the norms of estimate and gradient.
+# Why: the value of the SHINE paper for CIFAR-10.
+MAX_NORM_RATIO = 1.3
+# The same, for samples whose forward pass has not converged.
+# Why: 5 = 1 / (1 - 0.8) is the largest ratio if no eigenvalue of a symmetric J exceeds 0.8.
+MAX_NORM_RATIO_UNCONVERGED = 5.0
+
+_THRESHOLDS: dict[Test, float] = {
+    "auto": MAX_NORM_RATIO_UNCONVERGED,
+    "residual": MAX_RESIDUAL,
+    "norm-ratio": MAX_NORM_RATIO,
+}
 
 
 def with_refinement(method: Method, steps: int) -> Method:
@@ -26,7 +40,7 @@ def with_refinement(method: Method, steps: int) -> Method:
     ----------
     method : callable
     steps : int
-        Number of GMRES steps, at least 1; two more products give the first and the last residual.
+        Number of GMRES steps, at least 1. Two more products compute the residuals before and after.
 
     Returns
     -------
@@ -41,22 +55,23 @@ def with_refinement(method: Method, steps: int) -> Method:
 def with_fallback(
     method: Method, test: Test = "residual", *, threshold: float | None = None
 ) -> Method:
-    r"""Return the method with samples that fail a test replaced by :math:`u = \nabla L`.
+    r"""Return the method with a fallback to :math:`u = \nabla L` for samples that fail a test.
 
     Parameters
     ----------
     method : callable
     test : {"residual", "norm-ratio", "auto"}, default="residual"
-        ``"residual"`` computes :math:`\nabla L - (I - J^\top) u`, for one product, and rejects a
-        sample where its norm exceeds that of :math:`\nabla L`, the residual of u = 0.
-        ``"norm-ratio"`` is the paper's test, for no product: reject a sample where the norm of u
-        exceeds that of :math:`\nabla L`.
-        ``"auto"`` is a safeguard, for no product: the test of norms only for samples whose forward
-        pass has not converged, and only for methods that use the solver's estimate, which may be
+        ``"residual"`` computes :math:`\nabla L - (I - J^\top) u`, for one product, and rejects
+        samples for which its norm is larger than that of :math:`\nabla L`, the residual of u = 0.
+        ``"norm-ratio"`` is the paper's test and needs no product: it rejects samples for which the
+        norm of u is more than ``threshold`` times that of :math:`\nabla L`.
+        ``"auto"`` is the test of norms as a safeguard: only for samples whose forward pass has not
+        converged, and only for methods that use the solver's estimate of the inverse, which may be
         far too large there. With ``tol=0`` no sample counts as converged.
     threshold : float, optional
-        By default 1 for the residual, 1.3 for the ratio of norms, the paper's value for CIFAR-10,
-        and 5 for ``"auto"``, the largest ratio if no eigenvalue of a symmetric J exceeds 0.8.
+        Largest ratio that passes. By default 1 for ``"residual"``; 1.3 for ``"norm-ratio"``, the
+        paper's value for CIFAR-10; and 5 for ``"auto"``, which no ratio exceeds if J is symmetric
+        with eigenvalues up to 0.8.
 
     Returns
     -------
@@ -66,20 +81,21 @@ def with_fallback(
     ----------
     Ramzi et al. (2022), *SHINE*, section 3 and appendix on the fallback strategy.
     """
-    if test not in _LIMITS:
+    if test not in _THRESHOLDS:
         raise ValueError(f"fallback must be 'auto', 'residual' or 'norm-ratio', got {test!r}.")
-    limit = _LIMITS[test] if threshold is None else threshold
-    if not limit > 0:
+    if threshold is None:
+        threshold = _THRESHOLDS[test]
+    if not threshold > 0:
         raise ValueError(f"threshold must be positive, got {threshold!r}.")
     if test == "auto" and not uses_inverse(method):
         return method
 
-    return _Tested(method, test, limit)
+    return _WithFallback(method, test, threshold)
 
 
 @dataclass(frozen=True)
 class _Wrapped:
-    """A class, not a function within one: a layer has to be pickled."""
+    """A method around a method. A class, since functions within functions cannot be pickled."""
 
     method: Method
 
@@ -99,20 +115,20 @@ class _Refined(_Wrapped):
 
 
 @dataclass(frozen=True)
-class _Tested(_Wrapped):
+class _WithFallback(_Wrapped):
     test: Test
-    limit: float
+    threshold: float
 
     def __call__(self, linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
         adjoint = self.method(linearisation, inverse, grad)
         u, residual = adjoint.value, adjoint.residual
         if self.test == "residual":
-            size = residual = relative_norm(linearisation.residual(u, grad), grad)
+            ratio = residual = relative_norm(linearisation.residual(u, grad), grad)
         else:
-            size = relative_norm(u, grad)
-        rejected = ~(size <= self.limit)  # NaN as well
+            ratio = relative_norm(u, grad)
+        rejected = ~(ratio <= self.threshold)  # NaN as well
         if self.test == "auto":
-            rejected &= ~(linearisation.converged & torch.isfinite(size))
+            rejected &= ~(linearisation.converged & torch.isfinite(ratio))
         if residual is not None:
             residual = residual.masked_fill(rejected, torch.nan)
-        return Adjoint(chosen(rejected, grad, u), residual, rejected)
+        return Adjoint(select_rows(rejected, grad, u), residual, rejected)

@@ -1,4 +1,4 @@
-"""Multiscale deep equilibrium models for image classification."""
+"""Multiscale deep equilibrium models (MDEQ) for image classification."""
 
 from .config import CONFIGS, MDEQConfig
 from .model import MDEQ, MDEQTransform, Output

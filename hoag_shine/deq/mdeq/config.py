@@ -1,4 +1,4 @@
-"""The sizes of multiscale DEQs, as small typed records."""
+"""Configurations of multiscale DEQs: the sizes of a model, and how it is trained."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class MDEQConfig:
-    """What a multiscale DEQ for classification is made of, and how it is trained.
+    """The sizes of a multiscale DEQ for classification, and how it is trained.
 
     Attributes
     ----------
     channels : tuple of int
-        Channels of the state at each resolution, each half as fine as the one before.
+        Channels of the state at each resolution, the finest first. Each resolution has half the
+        height and width of the one before.
     head_channels : tuple of int
-        Bottleneck widths of the classification head at each resolution; outputs are four times as
-        wide.
+        Widths of the bottleneck blocks of the classification head, one for each resolution. Their
+        outputs have four times as many channels.
     final_channels : int
         Features before the last linear layer.
     n_classes, in_channels : int
     downsamplings : {0, 1, 2}
-        Strided convolutions before the first resolution.
+        Number of strided convolutions before the first resolution.
     expansion : int
-        Width of a residual block over that of its input.
+        Channels within a residual block, as a multiple of those of its input.
     groups : int
-        Of the group normalisations.
+        Groups of the group normalisations.
     dropout : float
-        Probability of the variational dropout, whose mask is the same at every iteration.
+        Probability of a zero in the variational dropout, whose mask is that of the whole solve.
     post_affine : bool
-        Whether the last group normalisation has weights.
+        Whether the last group normalisation has weights and biases.
     max_iter : int
         Steps of the forward solver.
     backward_max_iter : int
-        Products of the implicit backward pass.
+        Vector-Jacobian products of the implicit backward pass.
     tol : float
     stop : {"relative", "absolute", "batch"}
+        As in :func:`~hoag_shine.deq.fixed_point`.
     pretrain_depth : int
         Unrolled steps of f in the pretraining phase.
     pretrain_steps : int
-        Length of that phase, in training steps.
+        Length of the pretraining phase, in training steps.
     epochs, batch_size : int
     optimizer : {"adam", "sgd"}
     lr, weight_decay : float
@@ -70,7 +72,7 @@ class MDEQConfig:
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.head_channels):
             raise ValueError(
-                "channels and head_channels must have one entry a resolution, got "
+                "channels and head_channels must have one entry for each resolution, got "
                 f"{len(self.channels)} and {len(self.head_channels)}."
             )
         bad = [c for c in self.channels if c % self.groups]
@@ -140,7 +142,7 @@ CONFIGS: dict[str, MDEQConfig] = {
         batch_size=64,
         lr=5e-3,
     ),
-    # For images of 8 x 8 pixels: nothing is halved before the first resolution.
+    # For images of 8 x 8 pixels, whose first resolution is that of the image.
     "digits": MDEQConfig(
         channels=(16, 16),
         head_channels=(8, 8),

@@ -1,4 +1,8 @@
-"""Parts of a multiscale DEQ."""
+"""The building blocks of a multiscale DEQ (Bai, Koltun and Kolter, 2020, section 3).
+
+Within f, normalisations are group normalisations, which treat samples separately. Batch
+normalisations, which couple samples in training, are only in the stem and the head.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+# Channels of the output of a bottleneck block, as a multiple of its width.
+# Why: as in residual networks (He et al., 2016, figure 5) and the published models.
+BOTTLENECK_EXPANSION = 4
+
 
 class WeightNormConv2d(nn.Module):
-    """A convolution without bias whose weight is a direction times a length, for each output.
+    r"""A convolution without bias with weight normalisation, :math:`w = g\, v / \|v\|`.
 
-    The solver calls f many times with the same parameters, so the weight is computed once, by
-    :meth:`weight`, and handed to :meth:`forward`.
+    The direction v and the length g are separate parameters of each output channel (Salimans and
+    Kingma, 2016, *Weight normalization*, equation 2). The solver calls f many times with the same
+    parameters: the weight is computed once, by :meth:`weight`, and passed to :meth:`forward`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
@@ -36,7 +45,10 @@ class WeightNormConv2d(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with group normalisations; the input is injected before the second sum."""
+    """Two convolutions with group normalisations and a skip connection.
+
+    The injection is added before the second normalisation, the state after it.
+    """
 
     def __init__(self, channels: int, expansion: int, groups: int) -> None:
         super().__init__()
@@ -66,7 +78,11 @@ class ResidualBlock(nn.Module):
 
 
 class Fuse(nn.Module):
-    """Bring one resolution to another: strided convolutions down, nearest neighbours up."""
+    """Bring the state of one resolution to another.
+
+    Down by strided convolutions, each of which halves the sides; up by a convolution of 1 x 1 and
+    nearest-neighbour interpolation.
+    """
 
     def __init__(self, channels: tuple[int, ...], source: int, target: int, groups: int) -> None:
         super().__init__()
@@ -97,11 +113,11 @@ class Fuse(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A residual block of the classification head."""
+    """A residual block of the classification head, with convolutions of 1 x 1, 3 x 3 and 1 x 1."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
-        out = 4 * width
+        out = BOTTLENECK_EXPANSION * width
         self.body = nn.Sequential(
             nn.Conv2d(in_channels, width, 1, bias=False),
             nn.BatchNorm2d(width, affine=False),
@@ -119,7 +135,11 @@ class Bottleneck(nn.Module):
 
 
 class Head(nn.Module):
-    """From the state at all resolutions to class scores, finest resolution first."""
+    """From the state at all resolutions to class scores.
+
+    Each resolution is widened, the finer ones are brought to the next coarser one and added to it,
+    and the mean over the pixels of the coarsest goes through a linear layer.
+    """
 
     def __init__(
         self,
@@ -129,11 +149,12 @@ class Head(nn.Module):
         n_classes: int,
     ) -> None:
         super().__init__()
+        widened = [BOTTLENECK_EXPANSION * width for width in widths]
         self.widen = nn.ModuleList(Bottleneck(c, w) for c, w in zip(channels, widths, strict=True))
         self.reduce = nn.ModuleList(
-            _conv_norm_relu(4 * a, 4 * b, 3, stride=2, bias=True) for a, b in pairwise(widths)
+            _conv_norm_relu(a, b, 3, stride=2, bias=True) for a, b in pairwise(widened)
         )
-        self.final = _conv_norm_relu(4 * widths[-1], final_channels, 1, bias=True)
+        self.final = _conv_norm_relu(widened[-1], final_channels, 1, bias=True)
         self.classifier = nn.Linear(final_channels, n_classes)
 
     def forward(self, z: tuple[Tensor, ...]) -> Tensor:
@@ -145,7 +166,7 @@ class Head(nn.Module):
 
 
 def stem(in_channels: int, channels: int, downsamplings: int, *, extra: bool) -> nn.Sequential:
-    """Return what turns an image into the injection of f."""
+    """Return the layers that turn an image into the injection of f."""
     layers: list[nn.Module] = [
         _conv_norm_relu(in_channels, channels, 3, stride=2 if downsamplings >= 1 else 1),
         _conv_norm_relu(channels, channels, 3, stride=2 if downsamplings >= 2 else 1),
@@ -157,7 +178,10 @@ def stem(in_channels: int, channels: int, downsamplings: int, *, extra: bool) ->
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch normalisations use the batch without learning its mean and variance."""
+    """Keep the running statistics of batch normalisations as they are within the context.
+
+    In training, they still normalise by the statistics of the batch.
+    """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr,operator]

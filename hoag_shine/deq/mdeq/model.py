@@ -16,18 +16,22 @@ from ..regularization import jacobian_penalty
 from .config import MDEQConfig
 from .layers import Fuse, Head, ResidualBlock, WeightNormConv2d, frozen_statistics, stem
 
+# Standard deviation of the initial weights of convolutions.
+# Why: that of the published models.
+INITIAL_STD = 0.01
+
 
 class Fixed(NamedTuple):
-    """What stays the same while the solver iterates.
+    """The inputs of f that are computed or drawn once per solve.
 
     Attributes
     ----------
     block_weights : tuple of pairs of Tensor
         Normalised weights of the residual block of each resolution.
     post_weights : tuple of Tensor
-        Those of the last convolution of each resolution.
+        Normalised weights of the last convolution of each resolution.
     masks : tuple of Tensor or None
-        Dropout masks, scaled.
+        Dropout masks, whose entries are 0 or 1 / (1 - p).
     """
 
     block_weights: tuple[tuple[Tensor, Tensor], ...]
@@ -36,13 +40,14 @@ class Fixed(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the model returns.
+    """The output of the model.
 
     Attributes
     ----------
     scores : Tensor of shape (batch, n_classes)
+        Before the softmax.
     info : Info or None
-        What is known of the solve; None if unrolled.
+        Diagnostics of the solve; None in the pretraining phase, which solves nothing.
     penalty : Tensor of shape () or None
         :func:`~hoag_shine.deq.jacobian_penalty` at the fixed point, if asked for.
     """
@@ -53,7 +58,7 @@ class Output(NamedTuple):
 
 
 class MDEQTransform(nn.Module):
-    """The f of a multiscale DEQ: a residual block for each resolution, then all are fused."""
+    """The f of a multiscale DEQ: a residual block for each resolution, then multiscale fusion."""
 
     def __init__(self, config: MDEQConfig) -> None:
         super().__init__()
@@ -70,7 +75,7 @@ class MDEQTransform(nn.Module):
 
     def zeros(self, injection: Tensor) -> tuple[Tensor, ...]:
         """Return a state of zeros for an injection of shape (batch, channels, height, width)."""
-        # Under autocast the injection is of a lower precision than the state should be.
+        # Under autocast the injection has a lower precision than the state should have.
         dtype = torch.promote_types(injection.dtype, torch.float32)
         finest = torch.zeros_like(injection, dtype=dtype)  # in the same memory format
         state = []
@@ -81,7 +86,7 @@ class MDEQTransform(nn.Module):
         return tuple(state)
 
     def fix(self, state: tuple[Tensor, ...]) -> Fixed:
-        """Draw the dropout masks and compute the weights for one solve."""
+        """Draw the dropout masks and normalise the weights for one solve."""
         return Fixed(
             tuple((b.conv1.weight(), b.conv2.weight()) for b in self.blocks),  # type: ignore[union-attr,operator]
             tuple(conv.weight() for conv in self.post),  # type: ignore[operator]
@@ -118,12 +123,15 @@ class MDEQ(nn.Module):
     config : MDEQConfig
         For instance ``CONFIGS["cifar10-tiny"]``.
     **options
-        Of :class:`~hoag_shine.deq.DEQ`, over what ``config`` says.
+        Options of :class:`~hoag_shine.deq.DEQ`, which override those of ``config``.
 
     Notes
     -----
-    Bai, Koltun and Kolter (2020), *Multiscale deep equilibrium models*. The state has a tensor for
-    each resolution; only the finest sees the image.
+    The state has a tensor for each resolution. Only the finest gets the image, as an injection.
+
+    References
+    ----------
+    Bai, Koltun and Kolter (2020), *Multiscale deep equilibrium models*.
     """
 
     def __init__(self, config: MDEQConfig, **options: Any) -> None:
@@ -161,12 +169,12 @@ class MDEQ(nn.Module):
         Parameters
         ----------
         images : Tensor of shape (batch, in_channels, height, width)
-            Sides must be divisible by two to the number of halvings.
+            Height and width must be divisible by 2 to the number of times that they are halved.
         unroll : int, default=0
-            Take that many steps of f from zero, recorded by autograd, instead of solving: the
-            pretraining phase.
+            If positive, take this number of steps of f from zero, recorded by autograd, instead of
+            solving, as in the pretraining phase.
         outer_loss : callable, optional
-            From scores to the summed loss, for the outer-problem awareness of
+            Maps scores to the loss, summed over samples, for the outer-problem awareness of
             ``solver="adjoint-broyden"``; other solvers refuse it.
         penalty : bool, default=False
             Whether to compute the Jacobian penalty as well.
@@ -185,11 +193,11 @@ class MDEQ(nn.Module):
             return Output(self.head(z), None)
         outer_grad = None if outer_loss is None else partial(self._outer_grad, outer_loss)
         z, info = self.deq(z0, injection, fixed, outer_grad=outer_grad, measure=measure)
-        size = jacobian_penalty(self.transform, z, injection, fixed) if penalty else None
-        return Output(self.head(z), info, size)
+        term = jacobian_penalty(self.transform, z, injection, fixed) if penalty else None
+        return Output(self.head(z), info, term)
 
     def problem(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Fixed]:
-        """Return z0 and the inputs of f for a batch: all that a solve needs."""
+        """Return z0 and the inputs of f, ``injection`` and ``fixed``, for a batch of images."""
         self._check(images)
         injection = self.stem(images)
         z0 = self.transform.zeros(injection)
@@ -225,6 +233,6 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, std=0.01)
+        nn.init.normal_(module.weight, std=INITIAL_STD)
         if module.bias is not None:
-            nn.init.normal_(module.bias, std=0.01)
+            nn.init.normal_(module.bias, std=INITIAL_STD)

@@ -1,12 +1,14 @@
-"""Batched fixed-point solvers: one solve per sample.
+"""Batched fixed-point solvers, which solve for each sample separately.
 
 A solver is a function ``solver(f, z0, stopping) -> Solution`` of a
 :class:`~hoag_shine.deq.FlatMap`, a tensor of shape (batch, n) and a
-:class:`~hoag_shine.deq.Stopping`; options beyond these are keyword arguments, set with
-``functools.partial``. What a solver gives are attributes of the function, all of them true where
-they are not set: ``estimates_inverse``, whether the solution's inverse Jacobian is more than the
-identity, so that ``backward="shine"`` makes sense; ``takes_outer_grad``, whether the solver makes
-use of ``outer_grad``.
+:class:`~hoag_shine.deq.Stopping`. Further options are keyword arguments, set with
+``functools.partial``. A solver declares its capabilities as attributes of the function, each of
+them true by default:
+
+- ``estimates_inverse``: the solution's inverse Jacobian is an estimate, not the identity, so that
+  ``backward="shine"`` can use it.
+- ``takes_outer_grad``: the solver uses ``outer_grad``.
 """
 
 from .adjoint_broyden import adjoint_broyden

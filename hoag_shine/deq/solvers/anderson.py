@@ -5,10 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..abilities import declares
+from ..capabilities import declares
 from ..low_rank import LowRank
 from ..state import FlatMap
-from .base import Solution, Stopping, check_damping, check_memory, watched
+from .base import Solution, Stopping, check_damping, check_memory, make_monitor
+
+# Iterates that are combined.
+# Why: by judgement; each costs one more vector to store and a product with the residual per step.
+ANDERSON_MEMORY = 5
+# What is added to the squares on the diagonal of the normal equations, as a share of each.
+# Why: by judgement: above the rounding of float32, and far below what changes a step.
+ANDERSON_REGULARIZATION = 1e-6
 
 
 @declares(estimates_inverse=False, takes_outer_grad=False)
@@ -17,11 +24,18 @@ def anderson(
     z0: Tensor,
     stopping: Stopping,
     *,
-    memory: int = 5,
+    memory: int = ANDERSON_MEMORY,
     damping: float = 1.0,
-    regularization: float = 1e-6,
+    regularization: float = ANDERSON_REGULARIZATION,
 ) -> Solution:
-    r"""Combine the last iterates so that the residual of the combination is smallest.
+    r"""Combine the last iterates with the weights that give the smallest combined residual.
+
+    With :math:`g_i = f(z_i) - z_i` over the last m iterates,
+
+    .. math::
+
+        z_{k+1} = \sum_i \alpha_i (z_i + \tau g_i), \qquad
+        \alpha = \arg\min \Big\|\sum_i \alpha_i g_i\Big\| \text{ with } \sum_i \alpha_i = 1.
 
     Parameters
     ----------
@@ -29,11 +43,11 @@ def anderson(
     z0 : Tensor of shape (batch, n)
     stopping : Stopping
     memory : int, default=5
-        Number of iterates combined.
+        m, the number of iterates that are combined.
     damping : float, default=1
-        Share of the combined residual that is added, in (0, 1].
+        :math:`\tau`, in (0, 1].
     regularization : float, default=1e-6
-        Added to the diagonal of the normal equations, whose diagonal is scaled to 1.
+        Added to the diagonal of the normal equations, as a share of each diagonal entry.
 
     Returns
     -------
@@ -46,9 +60,10 @@ def anderson(
     """
     memory = check_memory(memory, stopping.max_iter)
     check_damping(damping)
-    monitor = watched(z0, stopping)
+    monitor = make_monitor(z0, stopping)
     batch, n = z0.shape
-    images = z0.new_zeros(batch, memory, n)  # what a step from each iterate alone would give
+    # Ring buffers over the last iterates: z_i + tau g_i, g_i, and the products g_i' g_j.
+    images = z0.new_zeros(batch, memory, n)
     residuals = z0.new_zeros(batch, memory, n)
     gram = z0.new_zeros(batch, memory, memory)
     z = z0
@@ -75,14 +90,16 @@ def anderson(
 def _weights(gram: Tensor, new: int, regularization: float) -> Tensor:
     """Return weights of sum 1 that minimise the norm of the combined residual.
 
-    The unknowns are the weights of the differences to the newest residual. Each is regularised in
-    proportion to its own square: residuals shrink by orders of magnitude, and one absolute
-    regularisation would drown the newest.
+    With d_i = g_i - g_new, the sum is g_new plus that of alpha_i d_i over all others, so that the
+    alpha_i solve the normal equations D'D alpha = -D' g_new without a constraint. Each diagonal
+    entry of D'D is regularised by a share of itself: residuals shrink by orders of magnitude from
+    iterate to iterate, and an absolute term would swamp the newest.
     """
+    # -d_i' g_new, and d_i' d_j by the products of the residuals.
     target = gram[:, new, new, None] - gram[:, new, :]
     system = gram - gram[:, new, None, :] + target[:, :, None]
     squares = system.diagonal(dim1=1, dim2=2)
-    # The newest is no unknown: its difference to itself is zero, and so is its solution.
+    # Row and column of the newest are zero: with 1 on the diagonal, its solution is zero.
     squares.add_(torch.where(squares > 0, regularization * squares, 1))
     weights: Tensor
     weights, _ = torch.linalg.solve_ex(system, target)

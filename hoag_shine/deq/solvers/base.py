@@ -1,4 +1,8 @@
-"""What a forward solver is given and what it returns."""
+"""The interface of forward solvers: when they stop, what they return, and who watches iterates.
+
+Solvers compute steps. A :class:`Monitor` does all that they share: it measures the residual of each
+iterate, stops samples that have converged or diverged, and keeps the best iterate of each.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,25 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..asking import asking_is_free, chosen, may_ask, within_torch_func
+from ..execution import can_read_values, check_interval, in_torch_func, reads_are_free, select_rows
 from ..low_rank import LowRank
 from ..state import FlatMap
 
+# Most steps of a solver.
+# Why: that of the published multiscale models on CIFAR-10.
+DEFAULT_MAX_ITER = 18
+# Tolerance of a solver.
+# Why: by judgement: a thousand times the rounding of float32.
+DEFAULT_TOL = 1e-4
+# Growth of a sample's residual, over that at the start, at which it counts as diverged.
+# Why: by judgement; the first steps of a solve that converges may raise it, too.
+DEFAULT_DIVERGENCE = 1e3
 # Smallest size of the factor by which an update may change the determinant of the estimate.
 # Why: an estimate that is singular has no inverse; a tenth is by judgement.
 SMALLEST_DETERMINANT = 0.1
+# Growth of ||f(z)||, over that at the start, beyond which a relative residual is not trusted.
+# Why: by judgement: a fixed point may well be twice as long as the start.
+TRUSTED_GROWTH = 2
 
 
 class Status(IntEnum):
@@ -25,7 +41,7 @@ class Status(IntEnum):
 
     CONVERGED = 0
     BUDGET = 1  #: All ``max_iter`` steps were taken, or there was no tolerance
-    DIVERGED = 2  #: The function was not finite, or the residual grew beyond bounds
+    DIVERGED = 2  #: The function was not finite, or the residual grew beyond ``divergence``
 
 
 @dataclass(frozen=True)
@@ -37,32 +53,35 @@ class Stopping:
     max_iter : int
         Largest number of steps; f is evaluated once more than that.
     tol : float
-        A sample is done when its residual :math:`\|z - f(z)\|`, or that over a scale, is no larger.
-        0 means a fixed budget: no sample stops early and the device is never waited for.
+        A sample has converged when its residual is at most this. 0 means a fixed number of steps:
+        no sample stops early, and the host never waits for the device.
     mode : {"relative", "absolute", "batch"}
-        Which residual. ``"batch"`` is the absolute one of all samples together, which then stop at
-        one step, as in published code; one that is not finite keeps all from it. The scale of the
-        relative one is :math:`\|f(z)\|`. Where that is more than twice what it was at the start,
-        :math:`\max(\|z_0\|, \|f(z_0)\|)`, the growth counts only as far as the residual has
-        fallen: of :math:`f(z) = z + 1` large z are no solutions, also where they are so large that
-        the 1 is lost in rounding.
+        The residual that is compared with ``tol``: :math:`\|z - f(z)\| / \|f(z)\|`,
+        :math:`\|z - f(z)\|`, or the norm of z - f(z) over the whole batch, all samples of which
+        then stop at one step, as in published code. A batch with a sample that is not finite does
+        not converge.
+
+        If :math:`\|f(z)\|` is more than twice its scale at the start,
+        :math:`\max(\|z_0\|, \|f(z_0)\|)`, its growth counts only as far as :math:`\|z - f(z)\|`
+        has fallen. Otherwise :math:`f(z) = z + 1` would converge: for large z its relative residual
+        is small, and for very large z the 1 is lost in rounding.
     divergence : float
-        A sample is given up when its residual is that many times its first one.
+        A sample has diverged when :math:`\|z - f(z)\|` exceeds this many times its first value.
     check_every : int, optional
-        Steps between two checks whether all samples are done, each of which makes the host wait for
-        the device. By default 1 on a CPU, where a check costs nothing, and 5 elsewhere. It does not
-        change the result: samples that are done do not move.
+        Steps between two checks whether all samples have stopped, each of which makes the host wait
+        for the device. By default 1 on a CPU, where a check costs nothing, and 5 elsewhere. It does
+        not change the result: samples that have stopped do not move.
     monitor : bool
-        Whether residuals are looked at. Without, all steps are taken, whatever ``tol`` says, and
-        the last iterate is the result.
+        Whether residuals are computed. Without, all steps are taken, whatever ``tol`` is, and the
+        last iterate is the result.
     indexing : tuple of int
         Steps after which iterates are kept.
     """
 
-    max_iter: int = 18
-    tol: float = 1e-4
+    max_iter: int = DEFAULT_MAX_ITER
+    tol: float = DEFAULT_TOL
     mode: Literal["relative", "absolute", "batch"] = "relative"
-    divergence: float = 1e3
+    divergence: float = DEFAULT_DIVERGENCE
     check_every: int | None = None
     monitor: bool = True
     indexing: tuple[int, ...] = ()
@@ -95,12 +114,12 @@ class Solution:
     residual, relative_residual : Tensor of shape (batch,)
         Norms at z.
     n_steps : int64 Tensor of shape (batch,)
-        Number of steps after which z was found.
+        Number of steps after which z was reached.
     status : int8 Tensor of shape (batch,)
         Values of :class:`Status`.
     trace : Tensor of shape (steps + 1, batch)
-        The residual that is compared with the tolerance, at every iterate; without a monitor, at
-        the last one.
+        At every iterate, the residual that is compared with the tolerance; without a monitor, that
+        of the last iterate only.
     inverse_jacobian : LowRank
         Estimate of the inverse of I - J, the Jacobian of z - f(z), as it was at z.
     iterates : tuple of Tensor of shape (batch, n)
@@ -122,20 +141,23 @@ Solver: TypeAlias = Callable[[FlatMap, Tensor, Stopping], Solution]
 
 
 def check_damping(damping: float) -> None:
-    """Raise a ValueError unless a step can be damped by that."""
+    """Raise a ValueError unless ``damping`` is in (0, 1]."""
     if not 0 < damping <= 1:
         raise ValueError(f"damping must be in (0, 1], got {damping!r}.")
 
 
 def check_memory(memory: int | None, most: int) -> int:
-    """Return the number of vectors to hold, of which ``most`` could be used; None is all."""
+    """Return the number of vectors to store: at most ``most``, which is what None stands for."""
     if memory is not None and memory < 1:
         raise ValueError(f"memory must be at least 1, got {memory!r}.")
     return min(memory or most, most)
 
 
 def damped(gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how much of a rank-one update of the Jacobian to take, so that it stays invertible.
+    """Return the share of a rank-one update of the Jacobian that keeps it well invertible.
+
+    The determinant changes by the factor 1 + theta gamma. The share is theta = 1, unless this would
+    make the factor smaller than a tenth in size: then theta makes it a tenth, of the same sign.
 
     Parameters
     ----------
@@ -145,10 +167,14 @@ def damped(gamma: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     theta : Tensor of shape (batch,)
-        Share of the update, by Moré and Trangenstein's rule (Kelley, 1995, *Iterative methods for
-        linear and nonlinear equations*, section 7.2): 1 where that can be.
+        The share.
     factor : Tensor of shape (batch,)
-        What the determinant is multiplied by then, at least a tenth in size.
+        1 + theta gamma, at least a tenth in size.
+
+    References
+    ----------
+    Kelley (1995), *Iterative methods for linear and nonlinear equations*, section 7.2, where the
+    rule is ascribed to Moré and Trangenstein.
     """
     determinant = 1 + gamma
     small = determinant.abs() < SMALLEST_DETERMINANT
@@ -158,100 +184,104 @@ def damped(gamma: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Monitor:
-    """Keeps each sample's best iterate, and says which samples go on.
+    """Measures iterates, keeps the best one of each sample, and says which samples go on.
 
-    Nothing here makes the host wait for the device, except :meth:`finished`.
+    Only :meth:`finished` makes the host wait for the device.
+
+    Invariants: of the iterates at which a sample was active, ``_best`` is the one with the smallest
+    residual, ``_smallest``. A sample that is not active never becomes active again.
 
     Attributes
     ----------
     active, was_active : bool Tensor of shape (batch,)
-        Samples that go on after the last iterate, and those that did before it.
+        Samples that go on after the last iterate, and those that had gone on before it.
     step : int
         Number of steps before the last iterate.
     """
 
     def __init__(self, z0: Tensor, stopping: Stopping) -> None:
         self.step = -1
-        self._kept: dict[int, Tensor] = {}
+        self._indexed: dict[int, Tensor] = {}
         self.stopping = stopping
-        on_cpu = z0.device.type == "cpu"
-        self.check_every = stopping.check_every or (1 if on_cpu else 5)
+        self.check_every = stopping.check_every or check_interval(z0)
         self.active = torch.ones(z0.shape[0], dtype=torch.bool, device=z0.device)
         self.was_active = self.active
         self._best = z0.clone()
-        self._least = z0.new_full((z0.shape[0],), torch.inf)
-        # What each step costs is felt where f is small: what can be told at the end is only kept.
+        self._smallest = z0.new_full((z0.shape[0],), torch.inf)
+        # One entry for each iterate. If f is small, these operations are a large share of the time:
+        # what can be computed at the end is.
         self._trace: list[Tensor] = []
         self._norms: list[tuple[Tensor, Tensor]] = []
-        self._were_active: list[Tensor] = []
-        self._sound: list[Tensor] = []
+        self._active_at: list[Tensor] = []
+        self._bounded: list[Tensor] = []
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
-        """Take note of an iterate ``z`` with ``g = z - f``, up to sign, and ``f = f(z)``."""
-        self._keep(z)
+        """Take an iterate ``z``, with ``g = z - f(z)``, up to its sign, and ``f = f(z)``."""
+        self._count(z)
         residual = torch.linalg.vector_norm(g, dim=1)
-        # A residual of nothing is small, also relative to nothing.
+        # At f(z) = 0 a residual of 0 is relatively small, too.
         scale = torch.linalg.vector_norm(f, dim=1).clamp_min(torch.finfo(f.dtype).tiny)
         relative = residual / scale
         if not self._trace:
-            self._first = residual
-            self._largest = self.stopping.divergence * residual
-            self._start = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
-        judged = self._judged(residual, relative, scale)
+            self._first_residual = residual
+            self._divergence_bound = self.stopping.divergence * residual
+            self._first_scale = torch.maximum(scale, torch.linalg.vector_norm(z, dim=1))
+        criterion = self._criterion(residual, relative, scale)
         if self.stopping.mode == "batch":
-            judged = torch.linalg.vector_norm(judged).expand_as(judged)
-        better = self.active & (judged < self._least)
-        self._least = torch.where(better, judged, self._least)
-        best = chosen(better, z, self._best)
-        self._best = best.clone() if best is z else best  # solvers may go on in place
-        # From a warm start at the solution, rounding alone may grow that much. What is not finite
-        # fulfils neither.
-        sound = (residual < self._largest) | (relative <= torch.finfo(f.dtype).eps ** 0.5)
-        self._trace.append(judged)
+            criterion = torch.linalg.vector_norm(criterion).expand_as(criterion)
+        better = self.active & (criterion < self._smallest)
+        self._smallest = torch.where(better, criterion, self._smallest)
+        best = select_rows(better, z, self._best)
+        self._best = best.clone() if best is z else best  # solvers change z in place
+        # After a warm start at the solution, the first residual is rounding, and may grow by any
+        # factor. Numbers that are not finite fulfil neither condition.
+        rounding = relative <= torch.finfo(f.dtype).eps ** 0.5
+        bounded = (residual < self._divergence_bound) | rounding
+        self._trace.append(criterion)
         self._norms.append((residual, relative))
-        self._were_active.append(self.active)
-        self._sound.append(sound)
+        self._active_at.append(self.active)
+        self._bounded.append(bounded)
         self.was_active = self.active
-        self.active = self.active & sound
+        self.active = self.active & bounded
         if self.stopping.tol > 0:
-            self.active = self.active & ~(judged <= self.stopping.tol)
+            self.active = self.active & ~(criterion <= self.stopping.tol)
 
     @property
     def finite(self) -> Tensor:
-        """Samples of which the last residual is finite."""
+        """Samples whose last residual is finite."""
         return torch.isfinite(self._norms[-1][0])
 
     @property
     def best_step(self) -> Tensor:
         """Number of steps before each sample's result."""
-        judged, active = torch.stack(self._trace), torch.stack(self._were_active)
-        return torch.where(active & ~torch.isnan(judged), judged, torch.inf).argmin(0)
+        trace, active = torch.stack(self._trace), torch.stack(self._active_at)
+        return torch.where(active & ~torch.isnan(trace), trace, torch.inf).argmin(0)
 
     def moved(self, z: Tensor, to: Tensor) -> Tensor:
-        """Return the next iterate: samples that are done stay where they are."""
-        return chosen(self.active, to, z)
+        """Return the next iterate, in which samples that have stopped stay where they are."""
+        return select_rows(self.active, to, z)
 
     def move(self, z: Tensor, step: Tensor) -> None:
         """Add a step to an iterate, in place, for the samples that go on."""
         moving = self.active[:, None].to(z.dtype)
-        if within_torch_func():  # vmap has no such operation
+        if in_torch_func():  # vmap does not support addcmul_ here
             z.add_(step * moving)
         else:
             z.addcmul_(step, moving)
 
     def finished(self) -> bool:
-        """Whether no sample is left; looks only every ``check_every`` steps."""
+        """Whether all samples have stopped, which is checked every ``check_every`` steps."""
         if self.stopping.tol == 0 or self.step % self.check_every:
             return False
-        return may_ask(self.active) and not bool(self.active.any())
+        return can_read_values(self.active) and not bool(self.active.any())
 
     def solution(self, inverse_jacobian: LowRank) -> Solution:
-        """Return the best iterates with the estimate that belongs to them."""
+        """Return the best iterates, given the estimate of the inverse Jacobian at them."""
         best = self.best_step
-        failed = (torch.stack(self._were_active) & ~torch.stack(self._sound)).any(0)
+        failed = (torch.stack(self._active_at) & ~torch.stack(self._bounded)).any(0)
         status = torch.full_like(best, Status.BUDGET, dtype=torch.int8)
         status = status.masked_fill(failed, Status.DIVERGED)
-        status = status.masked_fill(self._least <= self._tol, Status.CONVERGED)
+        status = status.masked_fill(self._smallest <= self._tol, Status.CONVERGED)
         norms = (
             torch.stack(each).gather(0, best[None])[0] for each in zip(*self._norms, strict=True)
         )
@@ -267,49 +297,56 @@ class Monitor:
             iterates=self._iterates(),
         )
 
-    def _keep(self, z: Tensor) -> None:
+    def _count(self, z: Tensor) -> None:
+        """Count an iterate, and keep it if ``indexing`` asks for it."""
         self.step += 1
         if self.stopping.indexing:
             self._last = z
         if self.step in self.stopping.indexing:
-            self._kept[self.step] = z.clone()  # solvers may go on in place
+            self._indexed[self.step] = z.clone()  # solvers change z in place
 
     def _iterates(self) -> tuple[Tensor, ...]:
-        """Return what was asked for; after the end no sample moves."""
-        return tuple(self._kept.get(step, self._last) for step in self.stopping.indexing)
+        """Return the iterates of ``indexing``; after the last step no sample moves."""
+        return tuple(self._indexed.get(step, self._last) for step in self.stopping.indexing)
 
     @property
     def _tol(self) -> float:
+        """The tolerance, negative if there is none, so that a residual of 0 is not within it."""
         return self.stopping.tol if self.stopping.tol > 0 else -1.0
 
-    def _judged(self, residual: Tensor, relative: Tensor, scale: Tensor) -> Tensor:
-        """Return what is compared with the tolerance; see :class:`Stopping`."""
+    def _criterion(self, residual: Tensor, relative: Tensor, scale: Tensor) -> Tensor:
+        """Return the residual that is compared with the tolerance; see :class:`Stopping`.
+
+        Let f = ||f(z)|| and r = ||z - f(z)||, with index 0 at the start, where f_0 is the larger
+        of ||z_0|| and ||f(z_0)||. If f > 2 f_0, the relative residual is the larger of r / f and
+        r' / (f_0 r_0 / r'), where r' = r + eps f, since f(z) has a rounding of eps f. The absolute
+        residual becomes r', too, but only if f has grown by 1 / sqrt(eps).
+        """
         absolute = self.stopping.mode != "relative"
         eps = torch.finfo(scale.dtype).eps
-        limit = self._start * eps**-0.5 if absolute else 2 * self._start
-        grown = scale > limit
-        if asking_is_free(grown) and not bool(grown.any()):
+        growth = eps**-0.5 if absolute else TRUSTED_GROWTH
+        grown = scale > growth * self._first_scale
+        if reads_are_free(grown) and not bool(grown.any()):
             return residual if absolute else relative
-        # What is less than that may be nothing but rounding.
-        resolved = torch.add(residual, scale, alpha=eps)
+        raised = torch.add(residual, scale, alpha=eps)
         if absolute:
-            return torch.where(grown, resolved, residual)
-        allowed = self._start * (self._first / resolved)
-        return torch.where(grown, torch.maximum(relative, resolved / allowed), relative)
+            return torch.where(grown, raised, residual)
+        trusted_scale = self._first_scale * (self._first_residual / raised)
+        return torch.where(grown, torch.maximum(relative, raised / trusted_scale), relative)
 
 
-class Unwatched(Monitor):
-    """Takes all steps and returns the last iterate, of which alone it knows the residual."""
+class LastIterateMonitor(Monitor):
+    """A monitor for ``monitor=False``: all steps, and only the last iterate is measured."""
 
     def __init__(self, z0: Tensor, stopping: Stopping) -> None:
         self.stopping = stopping
         self.step = -1
-        self._kept = {}
+        self._indexed = {}
         self.active = self.was_active = z0.new_ones(z0.shape[0], dtype=torch.bool)
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
-        """Count an iterate, and measure the last."""
-        self._keep(z)
+        """Count an iterate, and measure it if it is the last."""
+        self._count(z)
         if self.step == self.stopping.max_iter:
             self._best = z
             self._residual = torch.linalg.vector_norm(g, dim=1)
@@ -318,7 +355,7 @@ class Unwatched(Monitor):
 
     @property
     def finite(self) -> Tensor:
-        """All samples: nothing is looked at."""
+        """All samples, since nothing is measured."""
         return self.active
 
     @property
@@ -335,7 +372,7 @@ class Unwatched(Monitor):
         z.add_(step)
 
     def finished(self) -> bool:
-        """Return False: the budget is the end."""
+        """Return False: all steps are taken."""
         return False
 
     def solution(self, inverse_jacobian: LowRank) -> Solution:
@@ -354,6 +391,6 @@ class Unwatched(Monitor):
         )
 
 
-def watched(z0: Tensor, stopping: Stopping) -> Monitor:
-    """Return what looks after the iterates of a solver."""
-    return Monitor(z0, stopping) if stopping.monitor else Unwatched(z0, stopping)
+def make_monitor(z0: Tensor, stopping: Stopping) -> Monitor:
+    """Return the monitor that the stopping rule asks for."""
+    return Monitor(z0, stopping) if stopping.monitor else LastIterateMonitor(z0, stopping)

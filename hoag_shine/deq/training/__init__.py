@@ -1,4 +1,4 @@
-"""Training multiscale deep equilibrium classifiers; the command is ``hoag-shine-deq``."""
+"""Training of multiscale DEQ classifiers, also by the command ``hoag-shine-deq``."""
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .data import Images, Normalizer, load_images

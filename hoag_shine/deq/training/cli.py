@@ -1,4 +1,4 @@
-"""The command ``hoag-shine-deq``."""
+"""The command ``hoag-shine-deq``, which trains and tests multiscale DEQ classifiers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA_HELP = (
     "CIFAR-10 sheets (train_*.webp), cifar-10-batches-py, or a folder with train/CLASS/*.png and "
     "test/CLASS/*.png"
 )
-# Of the config, by options of the same names.
+# Fields of the config that options of the same names override.
 OVERRIDES = (
     "epochs",
     "batch_size",
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(_with_file(sys.argv[1:] if argv is None else argv))
         arguments.command(arguments)
     except KeyboardInterrupt:
-        _say("interrupted; --resume goes on from the last checkpoint")
+        _say("interrupted; --resume continues from the last checkpoint")
         return INTERRUPTED
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         _say(f"error: {error}")
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with_file(argv: Sequence[str]) -> list[str]:
-    """Return arguments with those of an ``--options`` file before them: the later ones count."""
+    """Return the arguments with those of an ``--options`` file before them, which they override."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--options", type=Path)
     given, rest = first.parse_known_args(argv)
@@ -112,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     test = commands.add_parser("evaluate", help="test the newest checkpoint of a run")
     test.set_defaults(command=_evaluate)
     _add_common(test)
-    test.add_argument("--best", action="store_true", help="the best one, of a run with --keep-best")
+    test.add_argument(
+        "--best", action="store_true", help="test the best checkpoint of a run with --keep-best"
+    )
     return parser
 
 
@@ -121,7 +123,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--options",
         type=Path,
         metavar="FILE",
-        help="a TOML file with options such as lr = 0.01; those of the command line count more",
+        help="a TOML file with options such as lr = 0.01; the command line overrides it",
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument(
@@ -146,14 +148,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         type=int,
         metavar="PIXELS",
-        help="read a folder's images when they are needed, and scale them; for training, random "
-        "parts of them",
+        help="read a folder's images when they are needed, and scale them to this size; training "
+        "takes random crops",
     )
     parser.add_argument(
-        "--workers", type=int, default=4, help="threads that read them (default: 4)"
+        "--workers", type=int, default=4, help="threads that read images (default: 4)"
     )
     parser.add_argument(
-        "--eval-batch-size", type=int, default=500, help="images of a test batch (default: 500)"
+        "--eval-batch-size", type=int, default=500, help="images in a test batch (default: 500)"
     )
 
 
@@ -165,9 +167,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--solver",
         choices=list(SOLVERS),
         default="broyden",
-        help="of the forward pass (default: broyden)",
+        help="solver of the forward pass (default: broyden)",
     )
-    parser.add_argument("--memory", type=int, help="vectors or pairs that the solver holds")
+    parser.add_argument("--memory", type=int, help="iterates or updates that the solver stores")
     parser.add_argument(
         "--opa-every",
         type=int,
@@ -181,7 +183,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--backward",
         choices=[*METHODS, *RECORDERS, "unrolled"],
         default="auto",
-        help="how the gradient gets through the fixed point (default: auto)",
+        help="backward method (default: auto)",
     )
     parser.add_argument(
         "--backward-tol",
@@ -193,19 +195,20 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--backward-steps",
         type=int,
         metavar="STEPS",
-        help="steps of phantom gradients (default: 5), products of auto (10) and implicit",
+        help="steps of phantom gradients (default: 5), or most products of auto (10) and implicit",
     )
     parser.add_argument(
-        "--damping", type=float, help="of the steps of phantom gradients (default: 0.5)"
+        "--damping", type=float, help="damping of phantom gradients' steps (default: 0.5)"
     )
     parser.add_argument(
-        "--refine", type=int, default=0, help="GMRES steps that refine it (default: 0)"
+        "--refine", type=int, default=0, help="GMRES steps that refine the adjoint (default: 0)"
     )
     parser.add_argument(
         "--fallback",
         choices=["auto", "residual", "norm-ratio"],
         default="auto",
-        help="test of each sample's gradient, Jacobian-free where it fails (default: auto)",
+        help="test of each sample's adjoint; the Jacobian-free one is used where it fails "
+        "(default: auto)",
     )
 
 
@@ -225,18 +228,24 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop",
         choices=["relative", "absolute", "batch"],
-        help="what --tol is for, each sample's residual or a batch's; instead of the config's",
+        help="the residual that --tol is for; instead of the config's",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)"
+        "--seed", type=int, default=0, help="seed of weights, order and augmentation (default: 0)"
     )
     parser.add_argument(
-        "--clip", type=float, default=1.0, help="largest norm of the gradient; 0: any (default: 1)"
+        "--clip",
+        type=float,
+        default=1.0,
+        help="largest norm of the gradient; 0: no clipping (default: 1)",
     )
     parser.add_argument(
-        "--jacobian-weight", type=float, default=0.0, help="of the Jacobian penalty (default: 0)"
+        "--jacobian-weight",
+        type=float,
+        default=0.0,
+        help="weight of the Jacobian penalty (default: 0)",
     )
-    parser.add_argument("--no-augment", action="store_true", help="leave images as they are")
+    parser.add_argument("--no-augment", action="store_true", help="do not augment images")
     parser.add_argument("--no-flip", action="store_true", help="never mirror images")
     parser.add_argument(
         "--channels-last", action="store_true", help="memory format of images and convolutions"
@@ -246,7 +255,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=500,
         metavar="STEPS",
-        help="save, as at the end of every epoch (default: 500)",
+        help="save every so often, and at the end of each epoch (default: 500)",
     )
     parser.add_argument(
         "--log-every", type=int, default=20, metavar="STEPS", help="write to log.csv (default: 20)"
@@ -257,9 +266,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-best",
         action="store_true",
-        help="keep the checkpoint of the best test accuracy, too",
+        help="also keep the checkpoint with the best test accuracy",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -289,7 +298,7 @@ def _run(arguments: argparse.Namespace) -> None:
         trainer.resume()
     elif any((trainer.folder / name).exists() for name in ("checkpoints", "log.csv")):
         raise ValueError(
-            f"{trainer.folder} holds another run: add --resume to go on with it, or choose another "
+            f"{trainer.folder} holds another run: add --resume to continue it, or choose another "
             "--output."
         )
     console = Console(stderr=True, quiet=trainer.rank != 0)
@@ -369,7 +378,7 @@ def _trainer(arguments: argparse.Namespace) -> Trainer:
 
 
 def _backward(arguments: argparse.Namespace) -> Any:
-    """Return the backward method, with its steps by whatever name it has for them."""
+    """Return the backward method; --backward-steps is its ``steps`` or its ``max_iter``."""
     table: dict[str, Callable[..., Any]] = {**METHODS, **RECORDERS}
     name = arguments.backward
     known = inspect.signature(table[name]).parameters if name in table else {}
@@ -384,12 +393,12 @@ def _with_options(
     options: Sequence[str],
     others: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """Return a function of the table with those of the options that were given.
+    """Return a function of the table with the options that were given, or its name if none were.
 
     Parameters
     ----------
     others : mapping of str to str
-        Arguments of the function, and the options that stand for them.
+        Arguments of the function whose options have other names.
     """
     named = {key: key for key in options} | dict(others)
     given = {k: v for k, option in named.items() if (v := getattr(arguments, option)) is not None}

@@ -1,4 +1,4 @@
-"""Labelled images from the formats they come in, and batches of them."""
+"""Labelled images in memory: their file formats, batches, normalisation and augmentation."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from torch import Tensor
 
 from ...utils.files import reading
 from .streaming import SUFFIXES, ImageStream
+
+# Largest shift of an image in augmentation, as a share of its longer side.
+# Why: the 4 of 32 pixels that are usual for CIFAR-10 (He et al., 2016, section 4.2).
+SHIFT_SHARE = 0.125
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,16 @@ class Images:
         return self.pixels.shape[1]
 
     def sample(self) -> Tensor:
-        """Return pixels for the statistics of the channels: all of them."""
+        """Return the pixels from which channel statistics are computed: all of them."""
         return self.pixels
 
     def expect(self, indices: Tensor, seed: int, *, augmented: bool, flip: bool) -> None:
-        """Do nothing: all images are there."""
+        """Do nothing, since all images are in memory."""
 
     def training_pixels(
         self, indices: Tensor, seed: int, *, augmented: bool, flip: bool, device: str = "cpu"
     ) -> Tensor:
-        """Return images, shifted and mirrored by PyTorch's random numbers if ``augmented``."""
+        """Return images, shifted and mirrored at random (PyTorch's generator) if ``augmented``."""
         pixels = self.pixels[indices].to(device)
         return augment(pixels, flip=flip) if augmented else pixels
 
@@ -67,22 +71,22 @@ class Images:
 
 
 def load_images(source: str) -> tuple[Images, Images]:
-    """Load a train and a test set.
+    """Load a training set and a test set.
 
     Parameters
     ----------
     source : str
         One of
 
-        - ``"sklearn:digits"``: the 8 x 8 digits that come with scikit-learn, every fifth for
-          testing;
+        - ``"sklearn:digits"``: the 8 x 8 digits that come with scikit-learn, every fifth of which
+          is for testing;
         - a ``.npz`` file with ``X_train``, ``y_train``, ``X_test`` and ``y_test``, or
           ``x_train`` and so on as Keras' MNIST has them;
         - a folder of sheets: ``train_*.webp`` and ``test_*.webp``, each of 25 rows of 40 tiles of
           32 x 32 pixels, with ``train_labels.npy`` and ``test_labels.npy``;
-        - ``cifar-10-batches-py``, as torchvision downloads it, or the folder that it lies in;
+        - ``cifar-10-batches-py``, as torchvision downloads it, or the folder that contains it;
         - a folder with ``train/CLASS/*.png`` and ``test/CLASS/*.png`` (also jpg, webp, bmp), all of
-          one size. ``val`` may stand for ``test``.
+          one size. The second may be called ``val``.
 
     Returns
     -------
@@ -91,9 +95,9 @@ def load_images(source: str) -> tuple[Images, Images]:
     Raises
     ------
     FileNotFoundError
-        If there is nothing at that path.
+        If the path does not exist.
     ValueError
-        If what is there has none of these formats.
+        If it has none of these formats.
     """
     if source == "sklearn:digits":
         return _digits()
@@ -120,9 +124,9 @@ def load_images(source: str) -> tuple[Images, Images]:
 def shuffled_batches(
     n: int, batch_size: int, epoch: int, seed: int, rank: int = 0, world_size: int = 1
 ) -> list[Tensor]:
-    """Return the indices of each training batch of an epoch, a function of the arguments alone.
+    """Return the indices of each training batch of an epoch, which depend on the arguments only.
 
-    The last, smaller batch is left out. Of each batch, a process of several gets its share.
+    A last, smaller batch is left out. Each of several processes gets an equal share of each batch.
     """
     if batch_size % world_size:
         raise ValueError(
@@ -140,12 +144,12 @@ def shuffled_batches(
 
 @dataclass(frozen=True)
 class Normalizer:
-    """From pixels to inputs of mean 0 and standard deviation 1 in each channel.
+    """Scales pixels to mean 0 and standard deviation 1 in each channel.
 
     Attributes
     ----------
     mean, std : Tensor of shape (channels, 1, 1)
-        Of the train set, in units of 255.
+        Of the training set, where pixels go from 0 to 1.
     """
 
     mean: Tensor
@@ -153,7 +157,7 @@ class Normalizer:
 
     @classmethod
     def of(cls, train: Images | ImageStream) -> Normalizer:
-        """Take mean and standard deviation from the images, or from some of a stream."""
+        """Compute mean and standard deviation of the images, or of a sample of a stream."""
         return cls(*channel_statistics(train.sample()))
 
     @classmethod
@@ -163,7 +167,7 @@ class Normalizer:
         return cls(mean, std)
 
     def notes(self) -> dict[str, list[float]]:
-        """Return the numbers for a checkpoint's notes."""
+        """Return mean and standard deviation in JSON's types, for a checkpoint's notes."""
         return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -173,7 +177,10 @@ class Normalizer:
 
 
 def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation, of shape (channels, 1, 1), in units of 255."""
+    """Return mean and standard deviation, of shape (channels, 1, 1), of pixels scaled to [0, 1].
+
+    They are computed from the histogram of the 256 values, exactly and without a copy in float.
+    """
     channels = [torch.bincount(c.flatten().int(), minlength=256) for c in pixels.unbind(1)]
     counts = torch.stack(channels)
     share = counts.double() / counts.sum(1, keepdim=True)
@@ -186,7 +193,7 @@ def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
 def augment(pixels: Tensor, *, flip: bool) -> Tensor:
     """Shift every image by up to an eighth of its size, and mirror half of them if ``flip``."""
     n, _, height, width = pixels.shape
-    padding = max(height, width) // 8
+    padding = int(max(height, width) * SHIFT_SHARE)
     padded = torch.nn.functional.pad(pixels, (padding,) * 4)
     shifts = torch.randint(0, 2 * padding + 1, (2, n, 1), device=pixels.device)
     rows = torch.arange(height, device=pixels.device) + shifts[0]
@@ -199,12 +206,12 @@ def augment(pixels: Tensor, *, flip: bool) -> Tensor:
 
 
 def seed_of(*parts: int) -> int:
-    """Return a seed that is a function of the given numbers, and unrelated for others."""
+    """Return a seed from some numbers; those of different numbers are unrelated."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _images(pixels: NDArray[Any], labels: NDArray[Any]) -> Images:
-    """Take pixels of shape (n, height, width) or (n, height, width, channels)."""
+    """Return images from pixels of shape (n, height, width) or (n, height, width, channels)."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
         raise ValueError(
             "images must be uint8 of shape (n, height, width) or (n, height, width, channels), got "
@@ -248,7 +255,7 @@ def _npz(path: Path) -> tuple[Images, Images]:
 
 
 def _squares(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Give flattened grey images their two dimensions back."""
+    """Return flattened square grey images as images, and others as they are."""
     side = int(np.sqrt(pixels[0].size))
     if pixels.ndim == 2 and side * side == pixels.shape[1]:
         return pixels.reshape(-1, side, side)
@@ -293,7 +300,7 @@ def _cifar_batch(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads the pickles of CIFAR-10, and refuses those that name anything but NumPy arrays."""
+    """Reads the pickles of CIFAR-10, which may refer to NumPy arrays and nothing else."""
 
     allowed = frozenset(
         {
@@ -308,7 +315,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:
             raise ValueError(f"a file of CIFAR-10 names {module}.{name}, which is not an array.")
-        if name == "_reconstruct":  # NumPy has moved it
+        if name == "_reconstruct":  # its module differs between versions of NumPy
             return np.empty(0).__reduce__()[0]
         return super().find_class(module, name)
 

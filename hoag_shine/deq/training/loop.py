@@ -1,4 +1,9 @@
-"""Training a multiscale DEQ: every step is a function of the weights, the seed and its number."""
+"""The training loop of a multiscale DEQ.
+
+Invariant: a step depends on the weights, the state of the optimiser, the seed and the number of the
+step, and on nothing else. So a checkpoint needs no state of random generators, and a run that
+resumes from one continues as it would have gone on.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +30,13 @@ from ..info import Info
 from ..mdeq import MDEQ, MDEQConfig
 from ..options import restored as restored_options
 from ..solvers import SOLVERS
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from .checkpoint import (
+    KEPT_CHECKPOINTS,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 from .data import Images, Normalizer, seed_of, shuffled_batches
 from .streaming import ImageStream
 
@@ -46,8 +57,8 @@ COLUMNS = [
     "test_top5",
 ]
 
-# What a resumed run may have changed: its length, and what does not change its weights.
-NO_CONCERN = (
+# Fields of the recipe that do not change the weights: a resumed run may have other values.
+NOT_CHECKED = (
     "device",
     "log_every",
     "checkpoint_every",
@@ -55,12 +66,19 @@ NO_CONCERN = (
     "eval_batch_size",
     "keep_best",
 )
+# Further options that may change: the length of the run, and again what does not change weights.
 MAY_CHANGE = {("config", "epochs"), ("layer", "check_every"), ("layer", "check_separable")}
+# Classes with the highest scores among which the right one has to be for ``test_top5``.
+# Why: that of ImageNet's benchmark.
+TOP_CLASSES = 5
+# Momentum of SGD, which is Nesterov's.
+# Why: that of the published ImageNet models.
+SGD_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train, beside what the model's config says.
+    """How to train, besides what the model's config says.
 
     Attributes
     ----------
@@ -69,10 +87,9 @@ class Recipe:
     amp : {"no", "bf16", "fp16"}
         Automatic mixed precision; the solver's state stays in float32.
     clip : float
-        Largest norm of the gradient; 0 does not clip.
+        Largest norm of the gradient; 0 turns clipping off.
     opa : bool
-        Whether a solver that takes the gradient of the outer loss gets it (outer-problem
-        awareness).
+        Outer-problem awareness: whether a solver that takes ``outer_grad`` gets it.
     jacobian_weight : float
         Weight of :func:`~hoag_shine.deq.jacobian_penalty`.
     augment, flip : bool
@@ -86,7 +103,7 @@ class Recipe:
     eval_batch_size : int
         Images of a batch in testing.
     keep_best : bool
-        Whether to keep the checkpoint of the best test accuracy, too, in the folder ``best``.
+        Whether to keep also the checkpoint with the best test accuracy, in the folder ``best``.
     """
 
     seed: int = 0
@@ -115,7 +132,7 @@ class Recipe:
         check_device(self.device)
 
     def autocast(self) -> torch.autocast:
-        """Return the context for what runs in low precision."""
+        """Return the autocast context of the model's forward pass."""
         dtype = torch.float16 if self.amp == "fp16" else torch.bfloat16
         return torch.autocast(self.device_type, dtype=dtype, enabled=self.amp != "no")
 
@@ -125,7 +142,7 @@ class Recipe:
         return torch.device(self.device).type
 
     def placed(self, images: Tensor) -> Tensor:
-        """Return images on the device, in their memory format."""
+        """Return images on the device, in the memory format of the recipe."""
         images = images.to(self.device)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -133,13 +150,13 @@ class Recipe:
 
 
 def check_device(device: str) -> None:
-    """Raise a ValueError unless tensors can be put there."""
+    """Raise a ValueError unless tensors can be created on the device."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"device={device!r} cannot be used here: {reason}. The processor is 'cpu'."
+            f"device={device!r} cannot be used here: {reason}. Use device='cpu' for the CPU."
         ) from error
 
 
@@ -152,7 +169,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return ``test_loss``, ``test_accuracy`` and ``test_top5``, means over the images.
 
-    The last one is the share of images whose class is among the five of the highest scores.
+    The last one is the share of images whose class is among the five with the highest scores.
 
     Parameters
     ----------
@@ -172,17 +189,17 @@ def evaluate(
     if len(images) == 0:
         raise ValueError("there are no images to test on.")
     model.eval()
-    loss, right, among_five = 0.0, 0, 0
+    loss, correct, in_top = 0.0, 0, 0
     with torch.no_grad():
         for pixels, labels in images.batches(batch_size or recipe.eval_batch_size):
             with recipe.autocast():
                 scores = model(recipe.placed(normalize(pixels))).scores
             scores, labels = scores.float(), labels.to(recipe.device)
             loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
-            right += int((scores.argmax(1) == labels).sum())
-            best = scores.topk(min(5, scores.shape[1])).indices
-            among_five += int((best == labels[:, None]).sum())
-    sums = {"test_loss": loss, "test_accuracy": right, "test_top5": among_five}
+            correct += int((scores.argmax(1) == labels).sum())
+            top = scores.topk(min(TOP_CLASSES, scores.shape[1])).indices
+            in_top += int((top == labels[:, None]).sum())
+    sums = {"test_loss": loss, "test_accuracy": correct, "test_top5": in_top}
     return {name: total / len(images) for name, total in sums.items()}
 
 
@@ -194,36 +211,36 @@ def load_model(folder: Path, *, best: bool = False, **options: Any) -> tuple[MDE
     folder : Path
         That of a :class:`Trainer`, or the ``--output`` of ``hoag-shine-deq train``.
     best : bool, default=False
-        Whether to load the checkpoint of the best test accuracy, if the run kept it.
+        Whether to load the checkpoint with the best test accuracy, if the run kept it.
     **options
-        Of :class:`~hoag_shine.deq.DEQ`, in place of those of the run.
+        Options of :class:`~hoag_shine.deq.DEQ`, which override those of the run.
 
     Returns
     -------
     model : MDEQ
         With the config of the run, and the options of its layer.
     normalize : Normalizer
-        What pixels have to go through first.
+        Maps pixels to the model's inputs.
 
     Raises
     ------
     FileNotFoundError
         If there is no checkpoint.
     ValueError
-        If none is whole, the newest is not of such a run, or the run had a solver or a backward
-        method of your own that is not passed here.
+        If no checkpoint is intact, the newest is not one of such a run, or the run had a solver or
+        a backward method that is not of this package and is not passed here.
     """
     place = folder / ("best" if best else "checkpoints")
     checkpoint = load_checkpoint(place)
     if checkpoint is None:
         raise FileNotFoundError(f"there is no checkpoint in {place}.")
-    with _of_a_run(folder):
+    with _reading_run(folder):
         return _model_of(checkpoint, options)
 
 
 @contextmanager
-def _of_a_run(folder: Path) -> Iterator[None]:
-    """Say in a sentence that a checkpoint has not the notes or tensors that a run gives it."""
+def _reading_run(folder: Path) -> Iterator[None]:
+    """Turn the errors of notes or tensors that are not those of a run into a ValueError."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -252,7 +269,7 @@ def _model_of(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[MDEQ, No
 
 
 class Trainer:
-    """A training run that can be left and taken up again.
+    """A training run that can be interrupted and resumed.
 
     Parameters
     ----------
@@ -260,18 +277,18 @@ class Trainer:
     train, test : Images or ImageStream
     recipe : Recipe
     folder : Path
-        Where ``log.csv``, checkpoints and TensorBoard's files go.
+        Folder for ``log.csv``, checkpoints and TensorBoard's files.
 
     Raises
     ------
     ValueError
-        If there are fewer images than a batch takes, or none to test on.
+        If there are fewer training images than ``batch_size``, or no test images.
 
     Notes
     -----
     The order of the images is drawn from the seed and the epoch, and masks and augmentation from
-    the seed, the step and the rank, so that no random state has to be kept: on a CPU, a run that
-    was killed and resumed ends in the same bits.
+    the seed, the step and the rank. On a CPU, a run that was killed and resumed therefore ends with
+    the same bits as one that was not.
     """
 
     def __init__(
@@ -291,8 +308,8 @@ class Trainer:
         self.normalize = Normalizer.of(train)
         if len(train) < self.config.batch_size or len(test) == 0:
             raise ValueError(
-                f"there are {len(train)} images to train on and {len(test)} to test on, but one "
-                f"batch takes batch_size={self.config.batch_size}, and a test at least one."
+                f"there are {len(train)} images to train on and {len(test)} to test on: training "
+                f"needs at least batch_size={self.config.batch_size}, and a test at least one."
             )
         self.steps_per_epoch = len(train) // self.config.batch_size
         self.total_steps = self.steps_per_epoch * self.config.epochs
@@ -307,26 +324,26 @@ class Trainer:
         self.log = Log(folder, recipe.tensorboard) if self.rank == 0 else None
 
     def resume(self) -> bool:
-        """Take up the newest checkpoint; return whether there was one.
+        """Continue from the newest checkpoint; return whether there was one.
 
-        Options must be those of the run. The number of epochs may be another one: the learning rate
-        goes on along the cosine of the new length.
+        Options must be those of the run, except for the number of epochs: the learning rate then
+        follows the cosine of the new length.
 
         Raises
         ------
         ValueError
-            If other options have changed, or the run is longer than wanted already.
+            If other options have changed, or the run has already more steps than the new epochs.
         """
         checkpoint = load_checkpoint(self.folder / "checkpoints")
         if checkpoint is not None:
-            with _of_a_run(self.folder):
+            with _reading_run(self.folder):
                 self._check_options(checkpoint)
                 checkpoint.restore(self.module, self.optimizer)
                 self.scaler.load_state_dict(checkpoint.notes["scaler"])
             self.step = checkpoint.step
             self.best = float(checkpoint.notes.get("best", 0.0))
         if self.log is not None:
-            self.log.forget_after(self.step)
+            self.log.truncate_after(self.step)
         return checkpoint is not None
 
     def _check_options(self, checkpoint: Checkpoint) -> None:
@@ -376,7 +393,7 @@ class Trainer:
         return row
 
     def _one_step(self, epoch: int, *indices: Tensor) -> dict[str, Any]:
-        """Take a step on the first of these batches; the second one is that of the next step."""
+        """Take a step on the first batch of indices; the second, if any, is for the next step."""
         started = time.perf_counter()
         row: dict[str, Any] = {"epoch": epoch, **self.train_step(*indices)}
         row |= {"step": self.step, "seconds": time.perf_counter() - started}
@@ -394,9 +411,9 @@ class Trainer:
         return row
 
     def train_step(self, indices: Tensor, following: Tensor | None = None) -> dict[str, Any]:
-        """Take one step on the given training images; return what there is to log.
+        """Take one step on the given training images; return the row for the log.
 
-        Those of the following step are read meanwhile, if they have to be read.
+        The images of the following step are read meanwhile, if they are in files.
         """
         torch.manual_seed(self._seed(self.step))
         self.parallel.train()
@@ -423,12 +440,12 @@ class Trainer:
         return {"lr": lr, "loss": loss.detach(), "grad_norm": norm} | _summary(info)
 
     def evaluate(self) -> dict[str, Any]:
-        """Return loss and accuracy on the test set."""
+        """Return loss and accuracies on the test set; see :func:`evaluate`."""
         return evaluate(self.module, self.normalize, self.test_set, self.recipe)
 
     def save(self, folder: str = "checkpoints") -> None:
         """Write a checkpoint to a folder of the run."""
-        keep = 1 if folder == "best" else 2
+        keep = 1 if folder == "best" else KEPT_CHECKPOINTS
         notes = self._notes() | {"best": self.best}
         place = self.folder / folder
         save_checkpoint(place, self.step, self.module, self.optimizer, notes, keep)
@@ -440,7 +457,7 @@ class Trainer:
                 images,
                 penalty=self.recipe.jacobian_weight > 0,
                 unroll=self.config.pretrain_depth if pretraining else 0,
-                outer_loss=partial(_summed_loss, labels) if self._aware else None,
+                outer_loss=partial(_summed_loss, labels) if self._uses_opa else None,
                 measure=self.module.deq.measurable and self._is_logged(self.step + 1),
             )
         loss = functional.cross_entropy(scores.float(), labels)
@@ -449,7 +466,7 @@ class Trainer:
         return loss, info
 
     @property
-    def _aware(self) -> bool:
+    def _uses_opa(self) -> bool:
         return self.recipe.opa and self.module.deq.takes_outer_grad
 
     def _is_logged(self, step: int) -> bool:
@@ -470,6 +487,7 @@ class Trainer:
         return seed_of(self.recipe.seed, step, self.rank)
 
     def _learning_rate(self) -> float:
+        # Cosine annealing to zero (Loshchilov and Hutter, 2017, *SGDR*, equation 5), one period.
         share = self.step / self.total_steps
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * share))
 
@@ -477,20 +495,20 @@ class Trainer:
         model = model.to(self.recipe.device)
         if self.recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # With outer-problem awareness the head is called as often as a process' solver takes steps:
-        # batch normalisations that wait for each other would wait for ever.
-        aware = self.recipe.opa and model.deq.takes_outer_grad
-        if self.world_size > 1 and self.recipe.device != "cpu" and not aware:
+        # With outer-problem awareness the solver calls the head, and processes may take different
+        # numbers of steps: synchronised batch normalisations would wait for each other for ever.
+        uses_opa = self.recipe.opa and model.deq.takes_outer_grad
+        if self.world_size > 1 and self.recipe.device != "cpu" and not uses_opa:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return model
 
     def _notes(self) -> dict[str, Any]:
         config = dataclasses.asdict(self.config)
         recipe = dataclasses.asdict(self.recipe)
-        for key in NO_CONCERN:
+        for key in NOT_CHECKED:
             del recipe[key]
         return {
-            # As JSON has it, to compare with what was read.
+            # With lists for tuples, as in JSON, to be compared with the notes of a checkpoint.
             "config": {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()},
             "recipe": recipe,
             "layer": self.module.deq.described(),
@@ -534,20 +552,20 @@ class Log:
             if name not in ("step", "epoch"):
                 self._events.add_scalar(name, value, int(row["step"]))
 
-    def forget_after(self, step: int) -> None:
-        """Drop rows that a resumed run will write again."""
+    def truncate_after(self, step: int) -> None:
+        """Drop the rows after a step, which a resumed run will write again."""
         if not self.path.exists():
             return
         with self.path.open(newline="") as file:
             rows = list(csv.reader(file))
         head, *rows = rows or [COLUMNS]
-        # The last line may have been cut by a kill; an older version may have had fewer columns.
+        # The last line may be incomplete after a kill; an older version may have had fewer columns.
         named = [dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head)]
         kept = [[r.get(name, "") for name in COLUMNS] for r in named if float(r["step"]) <= step]
         write_atomically(self.path, _csv([COLUMNS, *kept]).encode())
 
     def close(self) -> None:
-        """Flush what is buffered."""
+        """Flush buffers and close TensorBoard's file."""
         if self._events is not None:
             self._events.close()
 
@@ -559,7 +577,7 @@ def _csv(rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _summary(info: Info | None) -> dict[str, Any]:
-    """Return what to log of a solve, as tensors on its device."""
+    """Return the diagnostics of a solve for the log, as means on its device."""
     if info is None:
         return {}
     summary: dict[str, Any] = {
@@ -579,5 +597,9 @@ def _optimizer(model: nn.Module, config: MDEQConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        parameters, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+        parameters,
+        lr=config.lr,
+        momentum=SGD_MOMENTUM,
+        nesterov=True,
+        weight_decay=config.weight_decay,
     )

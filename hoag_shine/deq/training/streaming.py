@@ -1,4 +1,4 @@
-"""Labelled images that are read from their files when they are needed, by several threads."""
+"""Labelled images that several threads read from files when they are needed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,32 @@ from torch import Tensor
 from ...utils.files import reading
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of files that are images
-# As ImageNet's models are trained: a part of 8 to 100 % of the area, of a shape of 3:4 to 4:3; and
-# tested: the middle, with an eighth of the short side cut off.
-AREAS, SHAPES, MIDDLE = (0.08, 1.0), (3 / 4, 4 / 3), 224 / 256
+# Random crops for training: their share of an image's area, and their ratio of width to height.
+# Why: those of Szegedy et al. (2015), *Going deeper with convolutions*, section 6.
+CROP_AREAS, CROP_RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)
+# Side of the central crop for testing, as a share of the image's shorter side.
+# Why: 224 of 256 pixels are usual for ImageNet.
+CENTRAL_CROP = 224 / 256
+# Draws of a random crop before the central one is taken.
+# Why: by judgement; only crops that do not fit into the image are drawn again.
+CROP_DRAWS = 10
+# Images from which channel statistics are computed.
+# Why: by judgement: the error of a mean is about a thirtieth of the images' spread.
+STATISTICS_IMAGES = 1000
 
 
 class ImageStream:
-    """Images of any sizes in files, cut and scaled to one size as they are read.
+    """Image files of any sizes, whose images are cropped and scaled to one size when they are read.
 
-    Of the images only two batches are in memory at a time: the one that is used, and the next one,
-    which threads read meanwhile.
+    At most two batches are in memory: the current one, and the next one, which threads read
+    meanwhile.
 
     Parameters
     ----------
     files : sequence of Path
     labels : int64 Tensor of shape (n,)
     size : int
-        Height and width of what is returned.
+        Height and width of the images that are returned.
     workers : int, default=4
         Number of threads.
     """
@@ -51,7 +60,7 @@ class ImageStream:
         return len(self.files)
 
     def first(self, n: int | None) -> ImageStream:
-        """Return about n images, at equal distances: files lie class by class. None is all."""
+        """Return n images at equal distances, since files are sorted by class; None means all."""
         if n is not None and n < 1:
             raise ValueError(f"the number of images must be at least 1, got {n}.")
         if n is None or n >= len(self):
@@ -61,14 +70,14 @@ class ImageStream:
         return ImageStream(files, self.labels[torch.from_numpy(rows)], self.size, self.workers)
 
     def sample(self) -> Tensor:
-        """Return at most 1,000 images, for the statistics of their channels."""
-        few = self.first(1000)
-        return few._finished(few._started(range(len(few))))
+        """Return the pixels from which channel statistics are computed, of at most 1,000 images."""
+        sample = self.first(STATISTICS_IMAGES)
+        return sample._collect(sample._submit(range(len(sample))))
 
     def expect(self, indices: Tensor, seed: int, *, augmented: bool, flip: bool) -> None:
-        """Have the images read that the next call of :meth:`training_pixels` will ask for."""
+        """Start to read the images that the next call of :meth:`training_pixels` will ask for."""
         key = (seed, augmented, flip)
-        self._expected = (key, self._started(indices.tolist(), *self._cut(*key)))
+        self._expected = (key, self._submit(indices.tolist(), *self._crop(*key)))
 
     def training_pixels(
         self, indices: Tensor, seed: int, *, augmented: bool, flip: bool, device: str = "cpu"
@@ -79,35 +88,35 @@ class ImageStream:
         ----------
         indices : Tensor of shape (batch,)
         seed : int
-            What is cut out of an image is a function of this and the image's number.
+            The crop of an image depends on this and the image's index only.
         augmented : bool
-            Whether to cut out a random part, and not the middle.
+            Whether to take random crops, instead of the central ones.
         flip : bool
-            Whether to mirror half of those.
+            Whether to mirror half of the random crops.
         device : str, default="cpu"
-            Where to put them.
+            Device of the result.
         """
         key = (seed, augmented, flip)
         expected, self._expected = self._expected, None
         if expected is None or expected[0] != key:
-            return self._finished(self._started(indices.tolist(), *self._cut(*key))).to(device)
-        return self._finished(expected[1]).to(device)
+            return self._collect(self._submit(indices.tolist(), *self._crop(*key))).to(device)
+        return self._collect(expected[1]).to(device)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all images in order, their middles."""
+        """Yield the central crops of all images in order, with their labels."""
         starts = range(0, len(self), batch_size)
         parts = [range(start, min(start + batch_size, len(self))) for start in starts]
-        following = self._started(parts[0]) if parts else []
+        following = self._submit(parts[0]) if parts else []
         for i, part in enumerate(parts):
             current = following
-            following = self._started(parts[i + 1]) if i + 1 < len(parts) else []
-            yield self._finished(current), self.labels[part.start : part.stop]
+            following = self._submit(parts[i + 1]) if i + 1 < len(parts) else []
+            yield self._collect(current), self.labels[part.start : part.stop]
 
     @staticmethod
-    def _cut(seed: int, augmented: bool, flip: bool) -> tuple[int | None, bool]:
+    def _crop(seed: int, augmented: bool, flip: bool) -> tuple[int | None, bool]:
         return (seed, flip) if augmented else (None, False)
 
-    def _started(
+    def _submit(
         self, indices: Iterable[int], seed: int | None = None, flip: bool = False
     ) -> list[Future[NDArray[np.uint8]]]:
         if self._pool is None:
@@ -120,19 +129,19 @@ class ImageStream:
         ]
 
     @staticmethod
-    def _finished(images: list[Future[NDArray[np.uint8]]]) -> Tensor:
+    def _collect(images: list[Future[NDArray[np.uint8]]]) -> Tensor:
         pixels = np.stack([image.result() for image in images])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
 def stream_images(source: str, size: int, workers: int = 4) -> tuple[ImageStream, ImageStream]:
-    """Find the images of a folder, and read them only when they are needed.
+    """Find the images of a folder, which are then read when they are needed.
 
     Parameters
     ----------
     source : str
         A folder with ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg`` (also jpeg, png, webp, bmp), as
-        ImageNet has it. ``val`` may stand for ``test``.
+        ImageNet has it. The second may be called ``val``.
     size : int
         Height and width that images are scaled to.
     workers : int, default=4
@@ -147,7 +156,7 @@ def stream_images(source: str, size: int, workers: int = 4) -> tuple[ImageStream
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If a part of it holds no images.
+        If one of its parts holds no images.
     """
     folder = Path(source)
     test = "test" if (folder / "test").is_dir() else "val"
@@ -174,7 +183,7 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
 
 
 def _read(file: Path, size: int, seed: tuple[int, int] | None, flip: bool) -> NDArray[np.uint8]:
-    """Return a part of an image, of shape (size, size, 3): the middle, or a random one."""
+    """Return a crop of an image, of shape (size, size, 3): random, or central if seed is None."""
     from PIL import Image
 
     with reading(file, "an image"):
@@ -184,28 +193,28 @@ def _read(file: Path, size: int, seed: tuple[int, int] | None, flip: bool) -> ND
         except Image.DecompressionBombError as error:
             raise ValueError(error) from error
     rng = None if seed is None else np.random.default_rng(seed)
-    box = _middle(*image.size) if rng is None else _random_part(*image.size, rng)
-    # What is made much smaller is made smaller by whole factors first, which is quicker.
-    part = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    pixels = np.asarray(part)
+    box = _central_crop(*image.size) if rng is None else _random_crop(*image.size, rng)
+    # With a reducing gap, Pillow first reduces large images by an integer factor, which is faster.
+    crop = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    pixels = np.asarray(crop)
     mirrored = flip and rng is not None and rng.random() < 0.5
     return pixels[:, ::-1] if mirrored else pixels
 
 
-def _middle(width: int, height: int) -> tuple[float, float, float, float]:
-    side = MIDDLE * min(width, height)
+def _central_crop(width: int, height: int) -> tuple[float, float, float, float]:
+    side = CENTRAL_CROP * min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
 
 
-def _random_part(
+def _random_crop(
     width: int, height: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    for _ in range(10):
-        area = width * height * rng.uniform(*AREAS)
-        shape = np.exp(rng.uniform(*np.log(SHAPES)))
-        w, h = float(np.sqrt(area * shape)), float(np.sqrt(area / shape))
+    for _ in range(CROP_DRAWS):
+        area = width * height * rng.uniform(*CROP_AREAS)
+        ratio = np.exp(rng.uniform(*np.log(CROP_RATIOS)))
+        w, h = float(np.sqrt(area * ratio)), float(np.sqrt(area / ratio))
         if w <= width and h <= height:
             left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
             return left, top, left + w, top + h
-    return _middle(width, height)
+    return _central_crop(width, height)

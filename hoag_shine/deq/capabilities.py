@@ -1,7 +1,7 @@
-"""What a solver gives and what a backward method needs, as attributes of the functions.
+"""Capabilities of solvers and backward methods, declared as attributes of the functions.
 
-Attributes go with the function where names do not: through ``functools.partial``, decorators and
-functions of your own.
+An attribute stays with a function that is wrapped by ``functools.partial`` or a decorator, and a
+user's own function can have it, too. A table of names could do neither.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def declares(**abilities: bool) -> Callable[[Function], Function]:
+def declares(**capabilities: bool) -> Callable[[Function], Function]:
     """Return a decorator that sets attributes of a function."""
 
     def declared(function: Function) -> Function:
-        for name, value in abilities.items():
+        for name, value in capabilities.items():
             setattr(function, name, value)
         return function
 
@@ -26,30 +26,30 @@ def declares(**abilities: bool) -> Callable[[Function], Function]:
 
 def estimates_inverse(solver: Callable[..., Any]) -> bool:
     """Whether a solver's ``inverse_jacobian`` is an estimate, not the identity; by default yes."""
-    return _ability(solver, "estimates_inverse", True)
+    return _capability(solver, "estimates_inverse", True)
 
 
 def takes_outer_grad(solver: Callable[..., Any]) -> bool:
     """Whether a solver makes use of the gradient of the outer loss; by default yes."""
-    return _ability(solver, "takes_outer_grad", True)
+    return _capability(solver, "takes_outer_grad", True)
 
 
 def uses_inverse(method: Callable[..., Any]) -> bool:
     """Whether a backward method uses the solver's estimate of the inverse; by default no."""
-    return _ability(method, "uses_inverse", False)
+    return _capability(method, "uses_inverse", False)
 
 
 def takes_tol(method: Callable[..., Any]) -> bool:
     """Whether a backward method takes a tolerance, ``tol``; by default no."""
-    return _ability(method, "takes_tol", False)
+    return _capability(method, "takes_tol", False)
 
 
 def records(method: Callable[..., Any]) -> bool:
-    """Whether a backward method is one that autograd records; by default no."""
-    return _ability(method, "records", False)
+    """Whether autograd records a backward method (a ``Recorder``); by default no."""
+    return _capability(method, "records", False)
 
 
-def _ability(function: Any, name: str, default: bool) -> bool:
+def _capability(function: Any, name: str, default: bool) -> bool:
     while not hasattr(function, name) and isinstance(function, partial):
         function = function.func
     return bool(getattr(function, name, default))
