@@ -74,6 +74,9 @@ COMMON_START_DECREMENT = 1e-4
 # Widths of rounded corners, as shares of the targets' size, on the way to a solution in a corner.
 # Why: a third of the width moves what lies in the corner so little that Newton's method follows.
 ROUNDED_WIDTHS = 10.0 ** np.arange(0.0, -9.5, -0.5)
+# Most steps with each of them.
+# Why: two to nine are usual; a solution that is not quite reached is start enough for the next.
+MAX_ROUNDED_STEPS = 15
 # Most steps towards a loss with corners before the way through rounded ones is taken.
 # Why: solutions outside of corners took 23 at most; in corners, a hundred are no use either.
 MAX_STEPS_TO_CORNER = 30
@@ -336,9 +339,7 @@ class DirectProblems:
         common = _Attempt(lambda: self._common(folds, theta, few), few, NEAR_DECREMENT)
         last = _Attempt(system.zero, max_iter, TARGET_DECREMENT)
         if cornered:
-            last = last._replace(
-                start=lambda: self._through_rounded(system, folds, theta, max_iter)
-            )
+            last = last._replace(start=lambda: self._through_rounded(folds, theta))
         if given := self._starts.pop(first, None):
             return [_Attempt(lambda: given, few, NEAR_DECREMENT), common, last]
         if known := self._known[first]:
@@ -387,20 +388,17 @@ class DirectProblems:
         state = solve(system, one, system.zero(), max_iter, COMMON_START_DECREMENT).state
         return tuple(np.repeat(x, len(folds), axis=0) for x in state)
 
-    def _through_rounded(
-        self, system: PrimalSystem | DualSystem, folds: Folds, theta: Vector, max_iter: int
-    ) -> State:
+    def _through_rounded(self, folds: Folds, theta: Vector) -> State:
         """Return a start by way of losses whose corners are ever less rounded.
 
         Where rows are fitted exactly, as those of a quantile are, the curvature there is that of
         a corner, and Newton's steps from afar say nothing of it.
         """
-        state = system.zero()
+        state = self._system(folds, theta).zero()
         for width in ROUNDED_WIDTHS:
             smooth = replace(folds, loss=folds.loss.rounded(width))
-            state = solve(
-                self._system(smooth, theta), smooth, state, max_iter, COMMON_START_DECREMENT
-            ).state
+            system = self._system(smooth, theta)
+            state = solve(system, smooth, state, MAX_ROUNDED_STEPS, COMMON_START_DECREMENT).state
         return state
 
     def _folds(self, chunk: slice) -> Folds:
