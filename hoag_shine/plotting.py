@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from .inner import Solution
 from .search.folds import FoldedData
-from .search.pipelines import PipelineParts
 from .search.refit import Refit, fitted_model
+from .search.summary import loss_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +30,6 @@ X_LABELS: dict[str, str] = {
 # Two colours that every kind of colour vision keeps apart (Okabe and Ito's blue and vermilion).
 PATH_COLOR, BEST_COLOR, BOUND_COLOR = "#0072B2", "#D55E00", "0.45"
 SHADE: dict[str, Any] = {"color": PATH_COLOR, "alpha": 0.2, "linewidth": 0.0}
-
-LOSS_NAMES: dict[type, str] = {LogisticRegression: "log-loss", Ridge: "mean squared error"}
 
 
 class ShinePathDisplay:
@@ -186,7 +183,7 @@ class ShinePathDisplay:
             hypergradient_bound=[record["hypergradient_bound"] for record in history],
             coefficients=coefficients,
             parameter_name=parameter_name,
-            criterion_name=f"held-out {_loss_name(search)}{folds}",
+            criterion_name=f"held-out {loss_name(search.estimator)}{folds}",
         ).plot(panels=panels, x=x, ax=ax)
 
     def plot(
@@ -378,11 +375,6 @@ def searched(search: Any) -> list[dict[str, Any]]:
     """Return the iterations of a search, without those that only looked at another part."""
     best = search.best_index_
     return [r for r in search.history_ if not r["look"] or r["iteration"] == best]
-
-
-def _loss_name(search: Any) -> str:
-    model = PipelineParts(search.estimator).model
-    return LOSS_NAMES.get(type(model), f"loss of {type(model).__name__}")
 
 
 def _scale(ax: Axes, y: NDArray[Any], *, log_from: float) -> None:
