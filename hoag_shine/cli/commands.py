@@ -42,7 +42,7 @@ from ..outer.hoag import SELECTIONS
 from ..outer.steps import Outcome
 from ..persistence import load_model, save_model
 from ..search import ShineCV
-from ..search.summary import loss_name, spread
+from ..search.summary import loss_name, spread, summary_rows
 from ..utils.validation import check_count, check_seed
 from . import ERROR, INTERRUPTED
 from .tables import TableEncoder, is_table, read_table, take_column
@@ -468,26 +468,15 @@ def _report(search: ShineCV, arguments: argparse.Namespace, X: Matrix) -> None:
     if arguments.quiet:
         print(f"{name}={np.asarray(value).tolist()!r}")
         return
-    history = search.history_
-    start = history[0]["params"][name]
-    _, loss = _names(search.estimator)
     kind = "sparse" if sparse.issparse(X) else "dense"
     table = Table(show_header=False, highlight=False)
     table.add_row("data", escape(arguments.data))
     table.add_row("rows, columns", f"{X.shape[0]:,}, {X.shape[1]:,} ({kind})")
-    table.add_row("estimator", type(search.estimator).__name__)
-    table.add_row(f"[bold]{name}", f"[bold]{spread(value, '{:.6g}')}")
-    best, n = search.best_index_, search.n_splits_
-    table.add_row(f"held-out {loss}", f"{history[best]['criterion']:.6g} (mean of {n} folds)")
+    for row in summary_rows(search):
+        table.add_row(*map(escape, row), style="bold" if row[0].startswith(name) else None)
     for score in arguments.scoring or []:
-        mean = search.cv_results_[f"mean_test_{score}"][best]
+        mean = search.cv_results_[f"mean_test_{score}"][search.best_index_]
         table.add_row(f"held-out {score}", f"{mean:.6g}")
-    begin = spread(start, "{:g}")
-    table.add_row(f"at the start, {name} = {begin}", f"{history[0]['criterion']:.6g}")
-    table.add_row("outer iterations", f"{len(history)}")
-    table.add_row("passes over the data", f"{sum(r['data_passes'] for r in history):.1f}")
-    seconds = sum(r["seconds"] for r in history) + search.refit_time_
-    table.add_row("seconds, final fit included", f"{seconds:.2f}")
     Console().print(table)
 
 

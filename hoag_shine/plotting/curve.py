@@ -239,7 +239,7 @@ class ShineCurveDisplay:
                 markersize=size,
                 markeredgecolor="white",
                 linestyle="none",
-                label=f"{label}: {value:.3g}",
+                label=f"{label}: {value:.4g}",
             )
 
     def _range(self, decades: float) -> tuple[float, float]:

@@ -64,7 +64,14 @@ def certified(search: Any) -> tuple[float, float]:
 
 def summary(search: Any) -> str:
     """Return what :meth:`ShineCV.summary` says."""
-    rows = [
+    rows = summary_rows(search)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def summary_rows(search: Any) -> list[tuple[str, str]]:
+    """Return the lines of a summary, each a name and what it says."""
+    return [
         ("estimator", type(PipelineParts(search.estimator).model).__name__),
         *_penalties(search),
         _loss(search),
@@ -72,8 +79,6 @@ def summary(search: Any) -> str:
         ("still to gain", _gain(search)),
         ("cost", _cost(search)),
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def _ends(search: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -96,7 +101,7 @@ def _loss(search: Any) -> tuple[str, str]:
     first, last = _ends(search)
     text = f"{first['criterion']:.5g} -> {last['criterion']:.5g}"
     if search.n_splits_ > 1:
-        text += f", standard error {standard_error(last):.2g} ({search.n_splits_} folds)"
+        text += f", standard error {standard_error(last):.3g} ({search.n_splits_} folds)"
     return f"held-out {loss_name(search.estimator)}", text
 
 
