@@ -1,5 +1,7 @@
 """Mathematics as MathML, which browsers draw without a script and without the network."""
 
+import re
+
 from docutils import nodes
 from docutils.utils.math import MathError, latex2mathml
 from sphinx.util import logging
@@ -31,7 +33,9 @@ def _display(writer, node):
 
 def _markup(node, *, block):
     try:
-        return latex2mathml.tex2mathml(node.astext(), as_block=block)
+        markup = latex2mathml.tex2mathml(node.astext(), as_block=block)
     except MathError as error:
         LOGGER.warning("mathematics %r: %s", node.astext(), error, location=node)
         return ""
+    # A bar that has an exponent would be stretched, and sink below the line.
+    return re.sub(r"<mo[^>]*>([|‖])</mo>", r'<mo stretchy="false">\1</mo>', markup)
