@@ -9,6 +9,7 @@ import hoag_shine
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import inventories
 import policy_constants
 
 project = "hoag_shine"
@@ -19,7 +20,8 @@ version = release = hoag_shine.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.intersphinx",
+    "mathml",
     "myst_parser",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
@@ -28,7 +30,8 @@ exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 nitpicky = True
-# Building needs no network, so names of other packages are not links.
+# Building needs no network: of other packages, only the names in inventories.py are links.
+intersphinx_mapping = inventories.mapping(Path(__file__).parent / "_build" / "inventories")
 nitpick_ignore_regex = [("py:.*", r"(numpy|scipy|sklearn|matplotlib|joblib|rich|torch)\..*")]
 
 autosummary_generate = True
@@ -58,6 +61,9 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
 }
 
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_theme = "pydata_sphinx_theme"
 html_title = f"{project} {release}"
 html_show_sourcelink = False

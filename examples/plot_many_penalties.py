@@ -3,8 +3,9 @@ A penalty for each group of columns
 ===================================
 
 Ten measurements of patients and all their products: 65 columns, most of which are noise. One
-penalty for all must hold down the products and holds down the measurements with them. Two or more
-are out of a grid's reach soon, and cost a search by hypergradients next to nothing.
+penalty for all must hold down the products and holds down the measurements with them. A grid over
+several penalties is soon out of reach; a search by hypergradients takes a few times as long as for
+one.
 """
 
 import matplotlib.pyplot as plt

@@ -30,6 +30,7 @@ _HOMES = {
     "ProblemSet": "problems.base",
     "RowBlocks": "linalg.row_blocks",
     "ShineCV": "search",
+    "ShineCurveDisplay": "plotting",
     "ShinePathDisplay": "plotting",
     "SigmoidSquaredLoss": "problems.losses",
     "Solution": "inner",

@@ -30,7 +30,12 @@ from .outer.steps import (
 from .outer.steps import (
     Outcome as Outcome,
 )
-from .plotting import ShinePathDisplay as ShinePathDisplay
+from .plotting import (
+    ShineCurveDisplay as ShineCurveDisplay,
+)
+from .plotting import (
+    ShinePathDisplay as ShinePathDisplay,
+)
 from .problems.base import (
     Problem as Problem,
 )

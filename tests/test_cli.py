@@ -55,8 +55,8 @@ def test_tune_finds_what_shine_cv_finds_on_the_same_folds(files, model, capsys):
     assert notes["best_score"] == search.best_score_
     np.testing.assert_array_equal(fitted.coef_, search.best_estimator_.coef_)
     out, err = capsys.readouterr()
-    assert re.search(rf"C +│ {search.best_params_['C']:.6g} ", out)
-    assert re.search(rf"log-loss +│ {-search.best_score_:.6g} \(mean of 5 folds\)", out)
+    assert re.search(rf"C +│ 1 -> {search.best_params_['C']:.4g} ", out)
+    assert re.search(rf"log-loss +│ [\d.]+ -> {-search.best_score_:.5g}, standard error", out)
     lines = [line.split() for line in err.splitlines()]
     del lines[0]
     assert "LogisticRegression (2 distinct labels are taken for classes" in err.splitlines()[0]
@@ -297,18 +297,22 @@ def test_the_module_with_arguments_is_the_command():
     assert answer.stdout == f"hoag-shine {hoag_shine.__version__}\n"
 
 
-def test_demonstration_compares_with_grid_search():
+def test_the_demonstration_shows_that_tuning_pays():
     answer = subprocess.run(
         [sys.executable, "-m", "hoag_shine"], capture_output=True, text=True, check=True
     )
     rows = {
-        name: float(loss)
-        for name, loss in re.findall(
-            r"│ (\w+).*│ [\d.e+-]+ +│ ([\d.]+) +│ [\d.]+ +│", answer.stdout
+        name: (float(folds), float(others))
+        for name, folds, others in re.findall(
+            r"│ (\w[\w ]*?) +│ [\d., ]+ +│ (\d+) +│ (\d+) +│", answer.stdout
         )
     }
-    assert rows.keys() == {"ShineCV", "GridSearchCV"}
-    assert rows["ShineCV"] <= rows["GridSearchCV"]
+    assert list(rows) == ["untuned", "grid of 20 values", "ShineCV", "two penalties"]
+    folds, others = ({name: both[k] for name, both in rows.items()} for k in range(2))
+    assert folds["ShineCV"] <= folds["grid of 20 values"]
+    assert folds["two penalties"] < folds["ShineCV"] < 0.9 * folds["untuned"]
+    assert others["two penalties"] < others["ShineCV"] < 0.9 * others["untuned"]
+    assert "converged" in answer.stdout
 
 
 @pytest.mark.skipif(

@@ -80,7 +80,7 @@ def test_scores_and_penalties_of_columns_are_reported(capsys):
     out = capsys.readouterr().out
     assert re.search(r"held-out accuracy +│ (0\.9|1 )", out)
     assert re.search(r"held-out roc_auc_ovr +│ (0\.9|1 )", out)
-    assert re.search(r"C +│ [\d.e-]+\.\.[\d.e+]+ ", out)
+    assert re.search(r"C +│ 1 -> [\d.e-]+ to [\d.e+]+ \(13 penalties\)", out)
 
 
 # --- tables --------------------------------------------------------------------------------------

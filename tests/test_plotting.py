@@ -185,3 +185,19 @@ def test_without_matplotlib(search, monkeypatch):
         ShinePathDisplay.from_estimator(search)
     with pytest.raises(ImportError, match="requires matplotlib"):
         ShinePathDisplay([1.0], [1.0], 0).plot()
+
+
+def test_penalties_and_the_largest_coefficients_have_names():
+    X, y = load_diabetes(return_X_y=True, as_frame=True)
+    groups = {"body": ["age", "sex", "bmi", "bp"], "blood": ["s1", "s2", "s3", "s4", "s5", "s6"]}
+    search = ShineCV(make_pipeline(StandardScaler(), Ridge()), penalty=groups).fit(X, y)
+    panels = ("penalty", "coefficients")
+    upper, lower = ShinePathDisplay.from_estimator(search, X, y, panels=panels).axes_
+    body, blood = upper.lines[:2]
+    assert (body.get_label(), blood.get_label()) == ("body", "blood")
+    assert body.get_color() != blood.get_color()
+    named = {line.get_label(): line for line in lower.lines[:-1] if line.get_label() in X.columns}
+    size = dict(zip(X.columns, np.abs(search.best_estimator_[-1].coef_), strict=True))
+    assert set(named) == set(sorted(size, key=size.get)[-6:])
+    assert len({line.get_color() for line in named.values()}) == 6
+    assert {text.get_text() for text in lower.get_legend().texts} == {*named, "chosen"}

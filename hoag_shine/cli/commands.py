@@ -42,6 +42,7 @@ from ..outer.hoag import SELECTIONS
 from ..outer.steps import Outcome
 from ..persistence import load_model, save_model
 from ..search import ShineCV
+from ..search.summary import loss_name, spread, summary_rows
 from ..utils.validation import check_count, check_seed
 from . import ERROR, INTERRUPTED
 from .tables import TableEncoder, is_table, read_table, take_column
@@ -59,16 +60,15 @@ EXAMPLES = """examples:
   hoag-shine tune houses.csv --target price --save model
   hoag-shine predict model new.csv --output prices.txt
 """
-# For each name the class, what its loss is called, and whether it is a classifier.
-ESTIMATORS: dict[str, tuple[Any, str]] = {
-    "logistic": (LogisticRegression, "log-loss"),
-    "svm": (LinearSVC, "squared hinge loss"),
-    "ridge-classifier": (RidgeClassifier, "mean squared error"),
-    "ridge": (Ridge, "mean squared error"),
-    "huber": (HuberRegressor, "Huber loss"),
-    "poisson": (PoissonRegressor, "deviance"),
-    "gamma": (GammaRegressor, "deviance"),
-    "tweedie": (TweedieRegressor, "deviance"),
+ESTIMATORS: dict[str, Any] = {
+    "logistic": LogisticRegression,
+    "svm": LinearSVC,
+    "ridge-classifier": RidgeClassifier,
+    "ridge": Ridge,
+    "huber": HuberRegressor,
+    "poisson": PoissonRegressor,
+    "gamma": GammaRegressor,
+    "tweedie": TweedieRegressor,
 }
 # Most different whole numbers that are taken for labels of classes.
 # Why: by judgement; the user is told, and --estimator overrides.
@@ -353,7 +353,7 @@ def _estimator(arguments: argparse.Namespace, y: Any) -> tuple[Any, str]:
         name = "logistic" if classes else "ridge"
         kind = "classes" if classes else "numbers"
         reason = f"{labels.size:,} distinct labels are taken for {kind}; --estimator overrides"
-    cls, _ = ESTIMATORS[name]
+    cls = ESTIMATORS[name]
     options = {"fit_intercept": not arguments.no_intercept}
     if arguments.power is not None:
         if name != "tweedie":
@@ -423,7 +423,7 @@ class _Progress:
         (value,) = record["params"].values()
         cells = (
             f"{record['iteration']}",
-            _spread(value, "{:.3g}" if np.size(value) > 1 else "{:.5g}"),
+            spread(value, "{:.3g}" if np.size(value) > 1 else "{:.5g}", ".."),
             f"{record['criterion']:.7g}",
             f"{record['hypergradient_norm']:.3g}",
             f"{record['data_passes']:.1f}",
@@ -442,17 +442,9 @@ def _line(cells: Sequence[str], width: int) -> str:
     return " ".join(f"{cells[k]:>{WIDTHS[k]}}" for k in (range(len(cells)) if wide else NARROW))
 
 
-def _spread(value: Any, form: str) -> str:
-    """Return a number, or the smallest and the largest of several."""
-    values = np.atleast_1d(value)
-    ends = (form.format(end) for end in (values.min(), values.max()))
-    return "..".join(dict.fromkeys(ends))
-
-
 def _names(estimator: Any) -> tuple[str, str]:
     """Return what the hyperparameter and the loss are called."""
-    (loss,) = (loss for cls, loss in ESTIMATORS.values() if cls is type(estimator))
-    return ("C" if hasattr(estimator, "C") else "alpha"), loss
+    return ("C" if hasattr(estimator, "C") else "alpha"), loss_name(estimator)
 
 
 @contextmanager
@@ -476,26 +468,15 @@ def _report(search: ShineCV, arguments: argparse.Namespace, X: Matrix) -> None:
     if arguments.quiet:
         print(f"{name}={np.asarray(value).tolist()!r}")
         return
-    history = search.history_
-    start = history[0]["params"][name]
-    _, loss = _names(search.estimator)
     kind = "sparse" if sparse.issparse(X) else "dense"
     table = Table(show_header=False, highlight=False)
     table.add_row("data", escape(arguments.data))
     table.add_row("rows, columns", f"{X.shape[0]:,}, {X.shape[1]:,} ({kind})")
-    table.add_row("estimator", type(search.estimator).__name__)
-    table.add_row(f"[bold]{name}", f"[bold]{_spread(value, '{:.6g}')}")
-    best, n = search.best_index_, search.n_splits_
-    table.add_row(f"held-out {loss}", f"{history[best]['criterion']:.6g} (mean of {n} folds)")
+    for row in summary_rows(search):
+        table.add_row(*map(escape, row), style="bold" if row[0].startswith(name) else None)
     for score in arguments.scoring or []:
-        mean = search.cv_results_[f"mean_test_{score}"][best]
+        mean = search.cv_results_[f"mean_test_{score}"][search.best_index_]
         table.add_row(f"held-out {score}", f"{mean:.6g}")
-    spread = _spread(start, "{:g}")
-    table.add_row(f"at the start, {name} = {spread}", f"{history[0]['criterion']:.6g}")
-    table.add_row("outer iterations", f"{len(history)}")
-    table.add_row("passes over the data", f"{sum(r['data_passes'] for r in history):.1f}")
-    seconds = sum(r["seconds"] for r in history) + search.refit_time_
-    table.add_row("seconds, final fit included", f"{seconds:.2f}")
     Console().print(table)
 
 

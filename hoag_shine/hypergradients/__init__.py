@@ -3,7 +3,7 @@ r"""Hypergradients: the derivative of the outer loss with respect to the hyperpa
 By the implicit function theorem, at the solution w of the inner problem,
 
 .. math::
-    \frac{df}{d\theta} = -\Big(\frac{\partial^2 g}{\partial\theta\,\partial w}\Big)^{\!\top} q,
+    \frac{df}{d\theta} = -\Bigl(\frac{\partial^2 g}{\partial\theta\,\partial w}\Bigr)^{\!\top} q,
     \qquad q = H^{-1} \nabla f(w), \qquad H = \frac{\partial^2 g}{\partial w^2}.
 
 The methods differ only in how they find q. Each is a function

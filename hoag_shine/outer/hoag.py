@@ -1,6 +1,6 @@
 r"""The outer loop: tune hyperparameters by hypergradients of inexactly solved inner problems.
 
-:func:`hoag` is a conversation of two sides that know little of each other:
+:func:`~hoag_shine.hoag` is a conversation of two sides that know little of each other:
 
 * An *oracle* solves all inner problems at some theta to some tolerance and reports a
   :class:`~hoag_shine.outer.steps.Evaluation`: criterion, hypergradient, and what the inner error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -44,6 +45,7 @@ from .report import Report
 from .results import results_table, select, warn_of_missing_scores
 from .routing import Routed, route, router, routing_enabled
 from .scoring import CRITERION, Scores, Scoring
+from .summary import summary
 
 Vector = NDArray[np.float64]
 
@@ -670,6 +672,40 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     predict_log_proba = _delegated("predict_log_proba")
     decision_function = _delegated("decision_function")
 
+    def summary(self) -> str:
+        """Say in a few lines what the search has found, how certain that is, and what it cost.
+
+        Returns
+        -------
+        text : str
+            The penalty at the start and the one that was chosen, as a range if there are many; the
+            held-out loss at both, with the standard error of the mean over the folds; why the
+            search ended; what can still be gained, by ``certificate_``; iterations, passes over the
+            data and seconds, those of the final fit included. It also stands below the diagram that
+            a notebook shows.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the search is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_diabetes
+        >>> from sklearn.linear_model import Ridge
+        >>> from hoag_shine import ShineCV
+        >>> search = ShineCV(Ridge()).fit(*load_diabetes(return_X_y=True))
+        >>> print(search.summary())
+        estimator                    Ridge
+        alpha                        1 -> ...
+        held-out mean squared error  34... -> 29..., standard error ... (5 folds)
+        outcome                      converged
+        still to gain                at most ... %, for alpha from ... to ... (certain)
+        cost                         ... iterations, ... passes over the data, ... s
+        """
+        check_is_fitted(self, "best_index_")
+        return summary(self)
+
     @property
     def coef_(self) -> NDArray[Any]:
         """Coefficients of the best estimator, where its columns are those of X."""
@@ -775,6 +811,13 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         tags.target_tags = inner.target_tags
         tags.input_tags = inner.input_tags
         return tags
+
+    def _html_repr(self) -> str:
+        """Return the diagram of scikit-learn, and below it the summary, once there is one."""
+        diagram = str(super()._html_repr())
+        if not hasattr(self, "best_index_"):
+            return diagram
+        return f"{diagram}<pre>{escape(self.summary())}</pre>"
 
     def _sk_visual_block_(self) -> Any:
         """Return what the HTML representation shows inside: the best estimator, once there is."""

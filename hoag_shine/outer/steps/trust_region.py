@@ -67,7 +67,7 @@ def trust_region(
 ) -> StepRule:
     r"""Search one common shift of all hyperparameters, then each of them.
 
-    The first stage is :func:`global_search` along :math:`\theta + t\,(1, \dots, 1)`. The second is
+    The first stage is :func:`global_search` along :math:`\theta + t\,(1, \ldots, 1)`. The second is
     a trust-region method [1]_ whose quasi-Newton model has the memory of L-BFGS, so that its cost
     is linear in the number of hyperparameters. The region is a box: no hyperparameter moves by more
     than the radius in one step. The radius shrinks where the criterion does not fall and grows

@@ -269,9 +269,9 @@ class DirectProblems:
             return None
         self.n_passes += self._held_out.rows.size / len(self.y)
         ws, qs = (self._expanded((a,), theta) for a in (W, Q))
-        bounds = np.abs(h * ws * qs).sum(axis=1) * (
-            HYPERGRADIENT_ROUNDING + errors / np.maximum(values, 1e-300)
-        )
+        # Rounding leaves errors in proportion to whole vectors, and not to their small elements.
+        sizes = np.sqrt((h * ws**2).sum(axis=1) * (h * qs**2).sum(axis=1))
+        bounds = sizes * (HYPERGRADIENT_ROUNDING + errors / np.maximum(values, 1e-300))
         inner_values, grads = normal.inner(W, h.reshape(self._groups.shape))
         return DirectSolution(
             ws=ws,

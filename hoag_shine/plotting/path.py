@@ -1,4 +1,4 @@
-"""Plots of a search, in the style of scikit-learn's displays."""
+"""The path of a search."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from .inner import Solution
-from .search.folds import FoldedData
-from .search.pipelines import PipelineParts
-from .search.refit import Refit, fitted_model
+from ..inner import Solution
+from ..search.folds import FoldedData
+from ..search.refit import Refit, fitted_model
+from ..search.summary import loss_name
+from .style import BEST_COLOR, BOUND_COLOR, LINE_COLORS, PATH_COLOR, SHADE, scale_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 Position: TypeAlias = Literal["iterations", "passes", "seconds"]
 Panel: TypeAlias = Literal["criterion", "folds", "penalty", "hypergradient", "coefficients"]
@@ -28,11 +30,9 @@ X_LABELS: dict[str, str] = {
     "passes": "passes over the data",
     "seconds": "time (s)",
 }
-# Two colours that every kind of colour vision keeps apart (Okabe and Ito's blue and vermilion).
-PATH_COLOR, BEST_COLOR, BOUND_COLOR = "#0072B2", "#D55E00", "0.45"
-SHADE: dict[str, Any] = {"color": PATH_COLOR, "alpha": 0.2, "linewidth": 0.0}
-
-LOSS_NAMES: dict[type, str] = {LogisticRegression: "log-loss", Ridge: "mean squared error"}
+# Most entries of a legend inside the axes.
+# Why: by judgement; more hide the lines of a panel that is 2.4 inches high.
+MAX_INSIDE = 3
 
 
 class ShinePathDisplay:
@@ -47,12 +47,13 @@ class ShinePathDisplay:
     ``"folds"``
         The held-out loss of each fold.
     ``"penalty"``
-        The hyperparameter.
+        The hyperparameter, or each of them; up to six have their names in the legend.
     ``"hypergradient"``
         The norm of the derivative of the criterion; the shade ends at an upper bound of it, given
         the inner fits.
     ``"coefficients"``
-        The coefficients of the final fit at each penalty.
+        The coefficients of the final fit at each penalty; the six largest have their names in the
+        legend, if names are known.
 
     Parameters
     ----------
@@ -72,6 +73,8 @@ class ShinePathDisplay:
     hypergradient, hypergradient_bound : array-like of shape (n_iterations,), optional
         Norm of the hypergradient, and an upper bound of its error; infinite where there is none.
     coefficients : array-like of shape (n_iterations, n_coefficients), optional
+    penalty_names : sequence of shape (n_hyperparameters,), optional
+    coefficient_names : sequence of shape (n_coefficients,), optional
     parameter_name : str, default="alpha"
     criterion_name : str, default="held-out loss"
 
@@ -103,6 +106,8 @@ class ShinePathDisplay:
         hypergradient: ArrayLike | None = None,
         hypergradient_bound: ArrayLike | None = None,
         coefficients: ArrayLike | None = None,
+        penalty_names: Sequence[Any] | None = None,
+        coefficient_names: Sequence[Any] | None = None,
         parameter_name: str = "alpha",
         criterion_name: str = "held-out loss",
     ) -> None:
@@ -117,6 +122,8 @@ class ShinePathDisplay:
         self.hypergradient = hypergradient
         self.hypergradient_bound = hypergradient_bound
         self.coefficients = coefficients
+        self.penalty_names = penalty_names
+        self.coefficient_names = coefficient_names
         self.parameter_name = parameter_name
         self.criterion_name = criterion_name
 
@@ -185,8 +192,10 @@ class ShinePathDisplay:
             hypergradient=[record["hypergradient_norm"] for record in history],
             hypergradient_bound=[record["hypergradient_bound"] for record in history],
             coefficients=coefficients,
+            penalty_names=search.penalty_names_,
+            coefficient_names=_column_names(search),
             parameter_name=parameter_name,
-            criterion_name=f"held-out {_loss_name(search)}{folds}",
+            criterion_name=f"held-out {loss_name(search.estimator)}{folds}",
         ).plot(panels=panels, x=x, ax=ax)
 
     def plot(
@@ -283,15 +292,15 @@ class ShinePathDisplay:
         if self.error is not None:
             error = np.asarray(self.error, dtype=float)
             ax.fill_between(spent, criterion - error, criterion + error, **SHADE)
-        self._draw_path(ax, spent, criterion, f"chosen: {best:.6g}")
+        self._draw_path(ax, spent, criterion, f"chosen: {best:.4g}")
         ax.set_ylabel(self.criterion_name)
-        _scale(ax, criterion, log_from=20.0)
+        scale_axis(ax, criterion, log_from=20.0)
 
     def _draw_folds(self, ax: Axes, spent: NDArray[Any]) -> None:
         folds = np.asarray(self.fold_criteria, dtype=float)
         self._draw_path(ax, spent, folds, "chosen")
         ax.set_ylabel("held-out loss\nof each fold")
-        _scale(ax, folds, log_from=20.0)
+        scale_axis(ax, folds, log_from=20.0)
 
     def _draw_hypergradient(self, ax: Axes, spent: NDArray[Any]) -> None:
         norm = np.asarray(self.hypergradient, dtype=float)
@@ -301,14 +310,21 @@ class ShinePathDisplay:
             ax.fill_between(spent, norm, certain, label="certainly within", **SHADE)
         self._draw_path(ax, spent, norm, "chosen")
         ax.set_ylabel("norm of the\nhypergradient")
-        _scale(ax, norm, log_from=20.0)
+        scale_axis(ax, norm, log_from=20.0)
 
     def _draw_coefficients(self, ax: Axes, spent: NDArray[Any]) -> None:
         coefficients = np.asarray(self.coefficients, dtype=float)
-        ax.plot(spent, coefficients, linewidth=0.8, marker=".")
+        lines = ax.plot(spent, coefficients, linewidth=0.8, marker=".")
+        names = self.coefficient_names
+        if names is not None and len(names) == len(lines):
+            size = np.abs(coefficients[self.best_index])
+            largest = np.argsort(size)[::-1][: len(LINE_COLORS)]
+            for line in lines:
+                line.set(color=BOUND_COLOR, alpha=0.5)
+            _name([lines[k] for k in largest], [names[k] for k in largest])
         ax.axvline(spent[self.best_index], color=BEST_COLOR, linestyle="--", label="chosen")
         ax.set_ylabel("coefficients")
-        ax.legend(frameon=False)
+        _legend(ax)
         ax.grid(color="0.9")
 
     def _draw_values(self, ax: Axes, spent: NDArray[Any]) -> None:
@@ -318,12 +334,16 @@ class ShinePathDisplay:
             if np.isclose(values, bound).any():
                 ax.axhline(bound, color=BOUND_COLOR, linestyle="--", label=f"bound {bound:g}")
         label = f"{self.parameter_name} = {best:.4g}" if best.size == 1 else "chosen"
-        self._draw_path(ax, spent, values, label)
+        lines = self._draw_path(ax, spent, values, label)
+        names = self.penalty_names
+        if names is not None and 1 < len(names) <= len(LINE_COLORS):
+            _name(lines, names)
+            _legend(ax)
         ax.set_ylabel(self.parameter_name)
-        _scale(ax, values, log_from=3.0)
+        scale_axis(ax, values, log_from=3.0)
 
-    def _draw_path(self, ax: Axes, x: NDArray[Any], y: NDArray[Any], label: str) -> None:
-        ax.plot(x, y, color=PATH_COLOR, marker="o", markersize=4)
+    def _draw_path(self, ax: Axes, x: NDArray[Any], y: NDArray[Any], label: str) -> list[Line2D]:
+        lines = ax.plot(x, y, color=PATH_COLOR, marker="o", markersize=4)
         best = np.atleast_1d(y[self.best_index])
         ax.plot(
             np.repeat(x[self.best_index], best.size),
@@ -335,9 +355,10 @@ class ShinePathDisplay:
             linestyle="none",
             label=label,
         )
-        ax.legend(frameon=False, markerscale=0.75, handletextpad=0.3)
+        _legend(ax)
         ax.grid(color="0.9")
         ax.set_axisbelow(True)
+        return lines
 
 
 def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> NDArray[Any]:
@@ -374,27 +395,33 @@ def coefficient_path(search: Any, X: Any, y: Any, sample_weight: Any = None) -> 
     return np.array(path)
 
 
+def _name(lines: Sequence[Line2D], names: Sequence[Any]) -> None:
+    """Give each line a colour and a name."""
+    for line, name, color in zip(lines, names, LINE_COLORS, strict=False):
+        line.set(color=color, label=str(name), alpha=1.0, linewidth=1.5)
+
+
+def _legend(ax: Axes) -> None:
+    """Draw a legend; one of many lines stands beside the axes."""
+    options: dict[str, Any] = {"frameon": False, "markerscale": 0.75, "handletextpad": 0.4}
+    if len(ax.get_legend_handles_labels()[0]) > MAX_INSIDE:
+        options |= {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "fontsize": "small"}
+    ax.legend(**options)
+
+
+def _column_names(search: Any) -> list[Any] | None:
+    """Return the names of the linear model's columns, where they are known."""
+    best = getattr(search, "best_estimator_", None)
+    if isinstance(best, Pipeline):
+        try:
+            return list(best[:-1].get_feature_names_out())
+        except (AttributeError, ValueError):  # a step has no names for what it makes
+            return None
+    names = getattr(best, "feature_names_in_", None)
+    return None if names is None else list(names)
+
+
 def searched(search: Any) -> list[dict[str, Any]]:
     """Return the iterations of a search, without those that only looked at another part."""
     best = search.best_index_
     return [r for r in search.history_ if not r["look"] or r["iteration"] == best]
-
-
-def _loss_name(search: Any) -> str:
-    model = PipelineParts(search.estimator).model
-    return LOSS_NAMES.get(type(model), f"loss of {type(model).__name__}")
-
-
-def _scale(ax: Axes, y: NDArray[Any], *, log_from: float) -> None:
-    """Scale the vertical axis by logarithms if the largest value is that many times the least."""
-    from matplotlib.ticker import LogLocator
-
-    low, high = y.min(), y.max()
-    if low <= 0.0 or high < log_from * low:
-        ax.ticklabel_format(axis="y", useOffset=False)
-        return
-    ax.set_yscale("log")
-    if high < 500.0 * low:
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("")
