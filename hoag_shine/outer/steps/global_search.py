@@ -112,8 +112,12 @@ def global_search(
         local = secant(lower_one.theta, lower, upper, tol, 0.5 * seen.step, seen.others(lower_one))
         yield from _noted(local, seen)
         yield from _make_certain(seen)
-    if seen.best.exact:  # looks may have seen less curvature than the search had
-        yield from _make_certain(seen)
+    if seen.best.exact:
+        # A look may be lower by less than is worth another search: it is the result, all the same.
+        lowest = min(seen.evaluations, key=pessimistic)
+        if pessimistic(lowest) < pessimistic(seen.best):
+            seen.add((yield Ask(lowest.theta)))
+        yield from _make_certain(seen)  # looks may have seen less curvature than the search had
     return seen.outcome()
 
 

@@ -70,8 +70,10 @@ class LeastSquares:
         quadratic = np.einsum("kdm,kdm->k", W, 0.5 * curved + 0.5 * h * W - self._b)
         return self._c + quadratic, curved + h * W - self._b
 
-    def solve(self, h: Array) -> tuple[Array, Vector, Vector, Array]:
+    def solve(self, h: Array) -> tuple[Array, Vector, Vector, Array, Vector]:
         """Return coefficients, held-out losses, their errors and adjoints for penalties h.
+
+        And what rounding may do to the products of coefficients, adjoints and penalties.
 
         Parameters
         ----------
@@ -80,10 +82,10 @@ class LeastSquares:
         Returns
         -------
         W, Q : ndarray of shape (n_folds, d, n_outputs)
-        values, errors : ndarray of shape (n_folds,)
+        values, errors, doubts : ndarray of shape (n_folds,)
         """
         W, Q = np.empty_like(self._b), np.empty_like(self._b)
-        values, errors = np.zeros((2, len(W)))
+        values, errors, doubts = np.zeros((3, len(W)))
         # Outputs under the same penalties share a factor.
         _, first, place = np.unique(h, axis=1, return_index=True, return_inverse=True)
         factors = [self._factorised(h[:, c]) for c in first]
@@ -92,9 +94,24 @@ class LeastSquares:
             value, terms, load = self._outer(W[:, :, c], c)
             Q[:, :, c] = factor(load[:, :, None])[:, :, 0]
             values += value
-            # Coefficients are known up to rounding times the condition number.
-            errors += EPSILON * terms / factor.smallest
-        return W, values, errors, Q
+            # Solutions are known up to rounding times the condition number of the scaled matrix, in
+            # the norm that it is scaled by (Higham, Accuracy and Stability of Numerical Algorithms,
+            # section 7.3).
+            rounding = EPSILON * len(h) / factor.smallest
+            errors += rounding * terms
+            doubts += rounding * self._spread(W[:, :, c], Q[:, :, c], h[:, c])
+        return W, values, errors, Q, doubts
+
+    def _spread(self, w: Array, q: Array, h: Vector) -> Vector:
+        """Return the change of the sums of h w q by relative changes of w and q of size one."""
+        scale = np.einsum("kii->ki", self._G) + h
+        scale = np.where(scale > 0.0, scale, 1.0)
+
+        def norm(x: Array) -> Vector:
+            return np.asarray(np.linalg.norm(x, axis=1))
+
+        root = np.sqrt(scale)
+        return norm(root * w) * norm(h * q / root) + norm(h * w / root) * norm(root * q)
 
     def _factorised(self, h: Vector) -> Factorised:
         H = self._G.copy()

@@ -264,14 +264,12 @@ class DirectProblems:
     def _solve_least_squares(self, normal: LeastSquares, theta: Vector) -> DirectSolution | None:
         """Solve all folds by their normal equations, if that is accurate."""
         h = self.penalty.strength(theta)
-        W, values, errors, Q = normal.solve(h.reshape(self._groups.shape))
+        W, values, errors, Q, doubts = normal.solve(h.reshape(self._groups.shape))
         if not (errors <= ACCURATE_SHARE * values.mean()).all():
             return None
         self.n_passes += self._held_out.rows.size / len(self.y)
         ws, qs = (self._expanded((a,), theta) for a in (W, Q))
-        # Rounding leaves errors in proportion to whole vectors, and not to their small elements.
-        sizes = np.sqrt((h * ws**2).sum(axis=1) * (h * qs**2).sum(axis=1))
-        bounds = sizes * (HYPERGRADIENT_ROUNDING + errors / np.maximum(values, 1e-300))
+        bounds = doubts + HYPERGRADIENT_ROUNDING * np.abs(h * ws * qs).sum(axis=1)
         inner_values, grads = normal.inner(W, h.reshape(self._groups.shape))
         return DirectSolution(
             ws=ws,
