@@ -11,7 +11,7 @@ A matrix that is not in memory comes in *parts*, each of which is: see
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,6 +29,10 @@ Vector = NDArray[np.float64]
 # Why: with 2 MiB instead of 1, a search on text took a few per cent less; dense blocks of that size
 # are those that BLAS is fastest with.
 BLOCK_BYTES = 1 << 21
+# Most numbers of an array over the rows of a block and the columns of a product.
+# Why: a pass over 20,000 rows with 200 classes and five folds makes several such arrays at a time,
+# of which each would take 160 MB; at 8 MiB they are no more than the cache holds.
+MAX_BLOCK_NUMBERS = 1 << 20
 # Products in single precision are made of entries of X of at most this size, and at least its
 # inverse; of vectors whose norm is between the squares of these.
 # Why: float32 holds sizes from 1e-38 to 3e38. A product of an entry, a weight and a vector's entry,
@@ -39,6 +43,11 @@ MODERATE_SIZE = 1e6
 # with 2,000; beyond 32 BLAS is the faster one.
 MAX_COMPILED_COLUMNS = 32
 Rows = NDArray[np.intp]
+
+
+def most_rows(n_columns: int) -> int:
+    """Return how many rows a block may have for a product of so many columns."""
+    return max(64, MAX_BLOCK_NUMBERS // n_columns)
 
 
 class Matrix:
@@ -199,6 +208,12 @@ class Block(NamedTuple):
     design: Design
     own: slice
 
+    def pieces(self, n_rows: int) -> Iterator[Block]:
+        """Split the block into blocks of at most so many rows."""
+        for first in range(self.own.start, self.own.stop, n_rows):
+            last, moved = min(first + n_rows, self.own.stop), self.rows.start - self.own.start
+            yield Block(slice(first + moved, last + moved), self.design, slice(first, last))
+
 
 class DenseDesign(Design):
     """A numpy array in C or Fortran order, float32 or float64."""
@@ -231,12 +246,14 @@ class DenseDesign(Design):
     def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
         k, _, m = G.shape
         # A product with all rows is faster than a copy of some.
-        spread = np.zeros((rows[-1] + 1 - rows[0], k, m))
-        spread[rows - rows[0], to] = U
-        product = self.zeros(G.shape[1], k * m)
-        for first in range(0, len(spread), self.step):
-            block = spread[first : first + self.step].reshape(-1, k * m)
-            self.add_rmatmul(slice(rows[0] + first, rows[0] + first + len(block)), block, product)
+        product, end = self.zeros(G.shape[1], k * m), int(rows[-1]) + 1
+        step = min(self.step, most_rows(k * m))
+        for first in range(int(rows[0]), end, step):
+            last = min(first + step, end)
+            own = slice(*np.searchsorted(rows, (first, last)))
+            spread = np.zeros((last - first, k, m))
+            spread[rows[own] - first, to[own]] = U[own]
+            self.add_rmatmul(slice(first, last), spread.reshape(-1, k * m), product)
         G += product[:, : k * m].reshape(-1, k, m).transpose(1, 0, 2)
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:

@@ -165,7 +165,7 @@ class LinearProblems(ProblemSet):
         self._made_in = 0.0 if n_samples is None else 1.0
         # Variables that the penalty fixes at zero are left out.
         free = penalty.groups != FIXED
-        passes = Passes(X, self.n_outputs, fit_intercept, None if free.all() else free)
+        passes = Passes(X, self.n_outputs, fit_intercept, None if free.all() else free, len(self))
         passes.n_spent = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
         self._passes = passes
         self._predictors = LinearPredictors(passes, self.y, loss, len(self))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg import kernels
-from ..linalg.design import Block, Matrix, Part, as_design
+from ..linalg.design import Block, Matrix, Part, as_design, most_rows
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -35,6 +35,7 @@ class Passes:
     fit_intercept : bool
     free : ndarray of bool, shape (n_params,), or None
         Variables that are not fixed at zero; None if all are free.
+    n_folds : int
 
     Attributes
     ----------
@@ -44,13 +45,16 @@ class Passes:
         Bytes read so far from where X is, if that is not memory.
     """
 
-    def __init__(self, X: Any, n_outputs: int, fit_intercept: bool, free: Any) -> None:
+    def __init__(
+        self, X: Any, n_outputs: int, fit_intercept: bool, free: Any, n_folds: int
+    ) -> None:
         self._X = X
         self.n_features = X.shape[1]
         self.n_outputs = n_outputs
         self.fit_intercept = fit_intercept
         self.n_variables = self.n_features + int(fit_intercept)  # of an output
         self.free = free
+        self._most_rows = most_rows(n_folds * n_outputs)
         self.n_spent = 0.0
         self.n_bytes_read = 0
         self._buffers: dict[str, Array] = {}
@@ -76,8 +80,15 @@ class Passes:
         with closing(self.parts()) as parts:
             for part in parts:
                 for block in part.blocks:
-                    function(block)
+                    for piece in block.pieces(self._most_rows):
+                        function(piece)
         self.n_spent += cost
+
+    def portions(self) -> Iterator[slice]:
+        """Return all rows, as many at a time as in a block, for work that does not read X."""
+        for block in self.design.blocks:
+            for first in range(block.start, block.stop, self._most_rows):
+                yield slice(first, min(first + self._most_rows, block.stop))
 
     def total(self, function: Callable[[Block], Array], *, cost: float) -> Array:
         """Sum what a function returns for each block."""

@@ -97,7 +97,7 @@ class LinearPredictors:
         folds, Z = list(ws), self.at(ws)
         self._earlier.lend_to(self._curvatures)
 
-        for rows in self._passes.design.blocks:  # a portion of the arrays; X is not read
+        for rows in self._passes.portions():  # of the arrays; X is not read
             D = self._loss.hessian(self._y[rows], Z[rows])
             self._curvatures.reserve(folds, D.shape[2])[rows, columns(folds)] = D
         self._curvatures.mark(folds, np.stack(list(ws.values())))
