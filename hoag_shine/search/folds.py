@@ -28,6 +28,7 @@ from ..estimators.base import Model
 from ..estimators.fit import linear_problems
 from ..estimators.registry import as_model
 from ..linalg.allocator import check_room_for_classes
+from ..linalg.dask_blocks import blocks_or_memory
 from ..linalg.row_blocks import RowBlocks, as_row_blocks
 from ..linalg.streams import StreamedMatrix
 from ..problems.base import JoinedProblems, ProblemSet
@@ -43,6 +44,7 @@ from ..utils.validation import (
     check_seed,
     check_weight,
     flat,
+    in_memory,
     naming,
     shown,
     validated,
@@ -726,11 +728,11 @@ def fold_problems(
     """
     data = FoldedData(
         estimator,
-        X,
-        y,
+        blocks_or_memory(X),
+        in_memory(y),
         cv=cv,
-        sample_weight=sample_weight,
-        split_params={"groups": groups},
+        sample_weight=in_memory(sample_weight),
+        split_params={"groups": in_memory(groups)},
         random_state=random_state,
     )
     groups = data.groups(penalty, data.designs)

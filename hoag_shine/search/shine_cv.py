@@ -19,6 +19,7 @@ from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
 from ..hypergradients import Method, MethodName, resolve_method
 from ..inner import InnerSolver, Solution, resolve_inner_solver
+from ..linalg.dask_blocks import blocks_or_memory
 from ..outer.hoag import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
 from ..outer.steps import Outcome
 from ..problems.base import ProblemSet
@@ -403,7 +404,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         ValueError, TypeError
             For bad input; the message names the argument.
         """
-        X, y, sample_weight, groups = map(in_memory, (X, y, sample_weight, groups))
+        X, y, sample_weight, groups = (
+            blocks_or_memory(X),
+            *map(in_memory, (y, sample_weight, groups)),
+        )
         as_model(PipelineParts(self.estimator).model)  # before anything else asks what it can do
         scoring = self._scoring()
         self._check_options(scoring)
