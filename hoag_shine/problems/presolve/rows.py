@@ -38,7 +38,7 @@ from scipy import sparse
 
 from ...linalg.costs import CORE_CACHE_NUMBERS, MAX_FACTORISED_ORDER
 from ...linalg.design import Part, as_design, in_memory_design
-from ...linalg.streams import StreamedMatrix
+from ...linalg.streams import PartedMatrix
 from ..losses import Loss
 from . import WORTHWHILE_SHARE
 
@@ -88,7 +88,7 @@ class CompressedRows:
         fit_intercept: bool,
     ) -> Self | None:
         """Return the compressed rows, or None where they would cost more than they save."""
-        rows, streamed = None, isinstance(X, StreamedMatrix)
+        rows, streamed = None, isinstance(X, PartedMatrix)
         if loss.quadratic and not (X.is_sparse if streamed else hasattr(X, "tocsr")):
             rows = cls._factors(X, y, train_weight, test_weight, fit_intercept)
         if streamed:
@@ -103,7 +103,7 @@ class CompressedRows:
         n, m = len(y), y.size // len(y)
         n_columns = X.shape[1] + int(fit_intercept) + m
         products = PRODUCTS_PER_SEARCH * int(test_weight.any(axis=0).sum()) * m
-        if isinstance(X, StreamedMatrix):  # to read it takes longer than to multiply
+        if isinstance(X, PartedMatrix):  # to read it takes longer than to multiply
             products = max(products, MAX_FACTORISED_ORDER)
         if n_columns >= products:
             return None
