@@ -165,13 +165,22 @@ class LinearProblems(ProblemSet):
         self._made_in = 0.0 if n_samples is None else 1.0
         # Variables that the penalty fixes at zero are left out.
         free = penalty.groups != FIXED
-        passes = Passes(X, self.n_outputs, fit_intercept, None if free.all() else free)
+        passes = self._make_passes(None if free.all() else free)
         passes.n_spent = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
         self._passes = passes
         self._predictors = LinearPredictors(passes, self.y, loss, len(self))
         self._mean_hessian = MeanHessian(passes, self.y, loss)
         # A fold's outer loss reads no other rows.
         self.held_out = test_weight if isinstance(test_weight, HeldOut) else HeldOut.of(test_weight)
+
+    def _make_passes(self, free: NDArray[np.bool_] | None) -> Passes:
+        """Return what reads X."""
+        return Passes(self._X, self.n_outputs, self.fit_intercept, free)
+
+    @property
+    def passes(self) -> Passes:
+        """What reads X."""
+        return self._passes
 
     @property
     def design(self) -> Matrix:
