@@ -37,18 +37,19 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(row_blocks, "READ_BYTES", 512)
 
 
-def local_cluster(n_workers=2):
+def local_cluster(n_workers, **options):
     return distributed.LocalCluster(
         n_workers=n_workers,
         threads_per_worker=1,
         dashboard_address=":0",
         silence_logs=logging.CRITICAL,
+        **options,
     )
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with local_cluster() as cluster:
+    with local_cluster(2) as cluster:
         yield cluster
 
 
@@ -64,13 +65,7 @@ def either(request):
     return request.getfixturevalue("client") if request.param == "client" else None
 
 
-def as_array(blocks, n_columns):
-    """Return a Dask array of blocks that are computed when they are wanted."""
-    parts = [
-        da.from_delayed(block, (np.nan, n_columns), dtype=np.float64, meta=np.empty((0, 0)))
-        for block in blocks
-    ]
-    return da.concatenate(parts, allow_unknown_chunksizes=True)
+META = {kind: kind for kind in (sparse.csr_array, sparse.csr_matrix)}
 
 
 def chunked(X, size, kind=np.asarray):
@@ -78,7 +73,7 @@ def chunked(X, size, kind=np.asarray):
     parts = [X[first : first + size] for first in range(0, X.shape[0], size)]
     return da.concatenate(
         [
-            da.from_delayed(dask.delayed(kind)(part), part.shape, X.dtype, meta=kind(part[:0]))
+            da.from_delayed(dask.delayed(kind)(part), part.shape, X.dtype, meta=META.get(kind, np.asarray)(part[:0]))
             for part in parts
         ]
     )
@@ -264,52 +259,12 @@ def test_chunks_of_other_shapes_than_promised(either):
         ShineCV(LogisticRegression()).fit(stored, y)
 
 
-def kill_a_worker(client, which=0):
-    """End the process of a worker."""
-    pids = client.run(os.getpid)
-    os.kill(pids[sorted(pids)[which]], signal.SIGKILL)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="a signal to a process is POSIX")
-def test_workers_that_are_killed(monkeypatch, tmp_path):
-    monkeypatch.setattr(clusters, "SECONDS_FOR_NEW_WORKER", 0.5)
+def test_a_scheduler_that_goes_away():
     X, y = breast_cancer()
-    first = tmp_path / "first"
-
-    def block(part):
-        if not first.exists():  # the first worker that gets here
-            first.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return part
-
-    def kill(record):
-        if record["iteration"] == 1:  # between two passes
-            kill_a_worker(client)
-        if record["iteration"] == 2:  # within a pass
-            timers.append(threading.Timer(0.02, kill_a_worker, [client, -1]))
-            timers[0].start()
-
-    timers = []
-    search = ShineCV(LogisticRegression(), hypergradient="cg", tol=1e-4)
-    memory = clone(search).fit(X, y)
-    with local_cluster(3) as cluster, distributed.Client(cluster) as client:
-        stored = as_array([dask.delayed(block)(X[i : i + 80]) for i in range(0, 569, 80)], 30)
-        sizes = tuple(min(80, 569 - i) for i in range(0, 569, 80))
-        stored = da.Array(stored.dask, stored.name, (sizes, (30,)), meta=stored._meta)
-        dist = clone(search).set_params(callback=kill).fit(stored, y)
-    timers[0].join()
-    assert first.exists()
-    assert dist.n_iter_ > 3
-    assert dist.outcome_ is Outcome.CONVERGED
-    np.testing.assert_allclose(dist.best_score_, memory.best_score_, rtol=1e-10)
-
-
-def test_a_scheduler_that_goes_away(monkeypatch):
-    X, y = breast_cancer()
-    with local_cluster(1) as cluster, distributed.Client(cluster):
+    with local_cluster(1, processes=False) as cluster, distributed.Client(cluster):
         search = ShineCV(LogisticRegression(), callback=lambda _: cluster.close())
         began = time.monotonic()
-        with pytest.raises(RuntimeError, match="cluster"):
+        with pytest.raises(RuntimeError, match="the scheduler of the Dask cluster is gone"):
             search.fit(da.from_array(X, (100, 30)), y)
         assert time.monotonic() - began < 60.0
 
@@ -328,3 +283,36 @@ def test_ctrl_c_within_a_pass_keeps_the_best(client):
     assert search.outcome_ is Outcome.INTERRUPTED
     assert search.best_params_ == search.history_[search.best_index_]["params"]
     assert search.coef_.shape == (1, 30)
+
+
+def kill_a_worker(client):
+    """End the process of a worker."""
+    pids = client.run(os.getpid)
+    os.kill(pids[min(pids)], signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal to a process is POSIX")
+def test_workers_that_are_killed(client, monkeypatch, tmp_path):
+    monkeypatch.setattr(clusters, "SECONDS_FOR_NEW_WORKER", 0.5)
+    X, y = breast_cancer()
+    first = tmp_path / "first"
+
+    def block(part):
+        if not first.exists():  # ends the first worker that gets here
+            first.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return part
+
+    def kill(record):
+        if record["iteration"] == 2:  # within a pass
+            timer.start()
+
+    timer = threading.Timer(0.02, kill_a_worker, [client])
+    search = ShineCV(LogisticRegression(), hypergradient="cg", tol=1e-4)
+    memory = clone(search).fit(X, y)
+    dist = clone(search).set_params(callback=kill).fit(chunked(X, 80, block), y)
+    timer.join()
+    assert first.exists()
+    assert dist.n_iter_ > 3
+    assert dist.outcome_ is Outcome.CONVERGED
+    np.testing.assert_allclose(dist.best_score_, memory.best_score_, rtol=1e-10)

@@ -40,6 +40,9 @@ SECONDS_FOR_NEW_WORKER = 20.0
 # Seconds to wait for a worker if there is none.
 # Why: by judgement: a cluster that is being started has its machines within minutes.
 SECONDS_FOR_ANY_WORKER = 300.0
+# Seconds that the scheduler may take to list its workers.
+# Why: by judgement: it answers in milliseconds, and in seconds where it is busy.
+MAX_SECONDS_FOR_LIST = 60.0
 # Seconds between two looks at the list of workers.
 # Why: by judgement: a second is nothing beside the time in which Dask notices that one is lost.
 SECONDS_BETWEEN_LISTS = 1.0
@@ -189,13 +192,7 @@ class ClusterMatrix(PartedMatrix):
         """Return the addresses of all workers; wait a little if there is none."""
         latest = time.monotonic() + SECONDS_FOR_ANY_WORKER
         while True:
-            try:
-                with interrupts.held():
-                    workers = sorted(self._client.nthreads())
-            except (OSError, TimeoutError) as error:
-                raise RuntimeError(
-                    f"the scheduler of the Dask cluster does not answer any more: {error}"
-                ) from error
+            workers = self._listed(interrupts)
             if workers:
                 return workers
             if time.monotonic() > latest:
@@ -203,6 +200,19 @@ class ClusterMatrix(PartedMatrix):
                     f"the Dask cluster has had no worker for {SECONDS_FOR_ANY_WORKER:.0f} s."
                 )
             self._pause(interrupts)
+
+    def _listed(self, interrupts: Interrupts) -> list[str]:
+        """Return the addresses of the workers that there are."""
+        error: Exception | None = None
+        if self._client.status == "running":
+            try:
+                with interrupts.held():
+                    return sorted(self._client.nthreads(callback_timeout=MAX_SECONDS_FOR_LIST))
+            except (OSError, TimeoutError) as caught:
+                error = caught
+        raise RuntimeError(
+            "the scheduler of the Dask cluster is gone: nothing can be computed there any more."
+        ) from error
 
     @staticmethod
     def _pause(interrupts: Interrupts) -> None:
