@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -285,9 +286,7 @@ class ClusterMatrix(PartedMatrix):
             if done > n_done:
                 n_done, latest = done, now + MAX_SECONDS_FOR_ANSWER
             if now > latest:
-                raise TimeoutError(
-                    f"no block of X was computed in {MAX_SECONDS_FOR_ANSWER:.0f} s."
-                )
+                raise TimeoutError(f"no block of X was computed in {MAX_SECONDS_FOR_ANSWER:.0f} s.")
             if now > next_look:
                 if shard.address not in self._workers(interrupts):
                     raise _LostError
@@ -392,7 +391,7 @@ def _consecutive(edges: Sequence[int], n_runs: int) -> list[tuple[int, int]]:
     # A run ends at the edge of a block that is nearest to an equal share of the rows.
     cuts = {int(np.abs(inner - t).argmin()) + 1 for t in targets} if inner.size else set()
     places = [0, *sorted(cuts), n_blocks]
-    return list(zip(places[:-1], places[1:], strict=True))
+    return list(pairwise(places))
 
 
 def _n_bytes(value: Any) -> int:

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from ..utils.validation import in_memory
 from .row_blocks import is_small
+from .streams import as_csr
 
 
 class DaskBlocks:
@@ -144,7 +145,7 @@ def _beside(dtype: Any, *chunks: Any) -> Any:
 
 def _numbers(chunk: Any, dtype: Any) -> Any:
     if sparse.issparse(chunk):
-        return chunk.tocsr()
+        return as_csr(chunk)
     if hasattr(chunk, "to_numpy"):  # of a frame
         return chunk.to_numpy(dtype=dtype)
     return np.asarray(chunk)

@@ -105,7 +105,7 @@ class StreamedMatrix(PartedMatrix):
         """Make the parts, in the thread that reads."""
         first = 0
         for block in self._blocks():
-            block = _csr(block) if _is_sparse(block) else block
+            block = as_csr(block) if _is_sparse(block) else block
             matrix = prepare(block)
             self._check_shape(matrix.shape, first)
             if matrix.shape[0]:
@@ -222,7 +222,7 @@ def _is_sparse(matrix: Any) -> bool:
     return bool(sparse.issparse(matrix))
 
 
-def _csr(block: Any) -> Any:
+def as_csr(block: Any) -> Any:
     """Return a sparse block as CSR; its indices are checked in each pass, since files change."""
     check_indices(block)
     return block.tocsr()

@@ -55,19 +55,24 @@ class ClusterProblems(LinearProblems):
         return self._passes.n_bytes_sent
 
     def losses(self, requests: Mapping[int, Evaluate]) -> tuple[Array, Array]:
-        return self._passes.sums("losses", requests)
+        values, grads = self._passes.sums("losses", requests)
+        return values, grads
 
     def loss_products(self, requests: Mapping[int, HessianProduct]) -> tuple[Array]:
-        return self._passes.sums("loss_products", requests)
+        (products,) = self._passes.sums("loss_products", requests)
+        return (products,)
 
     def outer_losses(self, ws: Mapping[int, Vector]) -> tuple[Array, Array]:
-        return self._passes.sums("outer_losses", ws)
+        values, grads = self._passes.sums("outer_losses", ws)
+        return values, grads
 
     def loss_diagonals(self, ws: Mapping[int, Vector]) -> tuple[Array]:
-        return self._passes.sums("loss_diagonals", ws)
+        (diagonals,) = self._passes.sums("loss_diagonals", ws)
+        return (diagonals,)
 
     def weighted_squares(self) -> tuple[Array]:
-        return self._passes.sums("weighted_squares")
+        (squares,) = self._passes.sums("weighted_squares")
+        return (squares,)
 
 
 class ClusterPasses(Passes):
@@ -86,10 +91,11 @@ class ClusterPasses(Passes):
         self.key = uuid4().hex
         self.n_bytes_sent = 0
 
-    def sums(self, method: str, *args: Any) -> Any:
+    def sums(self, method: str, *args: Any) -> tuple[Array, ...]:
         """Return the sums of the arrays that a method of the problems returns on each worker."""
-        answers, spent = zip(*self._call("sums", [(method, *args)] * len(self._X.rows)), strict=True)
         sizes = [rows.stop - rows.start for rows in self._X.rows]
+        found = self._call("sums", [(method, *args)] * len(sizes))
+        answers, spent = zip(*found, strict=True)
         self.n_spent += float(np.dot(sizes, spent)) / sum(sizes)
         return tuple(map(_sum, zip(*answers, strict=True)))
 

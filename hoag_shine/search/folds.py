@@ -378,7 +378,7 @@ class FoldedData:
         """Return what :meth:`_validated` does, for an X that is not in memory, after a pass."""
         seen = clone(self.chain.model)
         options = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
-        check = partial(validated, seen, ensure_min_samples=0, **options)
+        check: Callable[[Any], Any] = partial(validated, seen, ensure_min_samples=0, **options)
         client = current_client() if isinstance(source, DaskBlocks) else None
         if isinstance(source, DaskBlocks) and client is not None:
             matrix: PartedMatrix = ClusterMatrix(source, client, check)

@@ -375,9 +375,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, sparse matrix or RowBlocks of shape (n_samples, n_features)
-            A memory-mapped array or CSR matrix of more than 128 MiB, an array of h5py or zarr, or
-            :class:`RowBlocks` stay where they are and are read in blocks, see
-            :doc:`/guide/out_of_core`. Otherwise:
+            A memory-mapped array or CSR matrix of more than 128 MiB, a Dask array or data frame of
+            that size, an array of h5py or zarr, or :class:`RowBlocks` stay where they are and are
+            read in blocks, or by the workers of a cluster, see :doc:`/guide/out_of_core`.
+            Otherwise:
             float32 is kept, anything else becomes float64. Sparse formats other than CSR are
             converted. Never copied for the folds. Copied once where presolve makes it smaller: if a
             tenth of at least 2,000 sparse columns are empty or multiples of others, as those with
