@@ -72,8 +72,6 @@ def linear_problems(
 
 def _may_be_compressed(X: Any, model: Model, n_weights: int, held_out: HeldOut) -> bool:
     """Whether fewer rows could be worth what it takes to find them."""
-    if isinstance(X, ClusterMatrix):
-        return False
     if isinstance(X, PartedMatrix):
         return model.loss.quadratic and not X.is_sparse
     # A final fit takes too few products for it to pay. With many folds, few rows have proportional

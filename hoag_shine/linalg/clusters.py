@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from itertools import pairwise
+from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -66,8 +67,6 @@ class ClusterMatrix(PartedMatrix):
     ----------
     rows : list of slice
         Those of each shard.
-    n_bytes_moved : int
-        Bytes of arrays that were sent to workers or came from them.
 
     Raises
     ------
@@ -82,11 +81,11 @@ class ClusterMatrix(PartedMatrix):
     def __init__(self, source: DaskBlocks, client: Any, check: Prepare) -> None:
         single = np.dtype(source.dtype) == np.float32
         self.dtype = np.dtype(np.float32 if single else np.float64)
-        self.n_bytes_moved = 0
         self._source, self._client, self._check = source, client, check
         # What shards hold beside their rows: for each key, what makes it in each of them.
         self._made: WeakValueDictionary[str, Held] = WeakValueDictionary()
         self._shards: list[_Shard] = []
+        self._one_at_a_time = Lock()
         with Deferred() as interrupts:
             workers = self._workers(interrupts)
             runs = _consecutive(source.edges, len(workers))
@@ -103,32 +102,33 @@ class ClusterMatrix(PartedMatrix):
         raise TypeError("the rows of a cluster are used where they are.")
 
     def moments(self) -> tuple[Vector, Vector]:
-        return merged_moments(self._ask_all(lambda shard: shard.actor.counted_moments()))
+        return merged_moments(self.apply(_counted_moments))
 
     def product(self, w: NDArray[Any]) -> NDArray[Any]:
-        return np.concatenate(self._ask_all(lambda shard: shard.actor.product(w)))
+        return np.concatenate(self.apply(_product, [(w,)] * len(self.rows)))
+
+    def apply(
+        self, function: Callable[..., Any], args: Sequence[tuple[Any, ...]] | None = None
+    ) -> list[Any]:
+        """Call a function with the matrix of each shard; return the answers in order."""
+        given = args or [()] * len(self.rows)
+        own = dict(zip(self._shards, given, strict=True))
+        return self._ask_all(lambda shard: shard.actor.apply(function, *own[shard]))
 
     def hold(self, held: Held) -> None:
         """Have each shard make something of its rows; it is kept as long as ``held`` is."""
         self._made[held.key] = held
 
-    def call(self, key: str, method: str, *args: Any) -> list[Any]:
-        """Call a method of what all shards hold by a key; return the answers in order."""
-        return self.call_each(key, method, [args] * len(self._shards))
-
-    def call_each(self, key: str, method: str, args: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Do the same with arguments for each shard."""
+    def call(self, key: str, method: str, args: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a method of what each shard holds by a key; return the answers in order."""
         own = dict(zip(self._shards, args, strict=True))
-        self.n_bytes_moved += sum(map(_n_bytes, args))
-        answers = self._ask_all(lambda shard: shard.actor.call(key, method, *own[shard]), key)
-        self.n_bytes_moved += sum(map(_n_bytes, answers))
-        return answers
+        return self._ask_all(lambda shard: shard.actor.call(key, method, *own[shard]), key)
 
     # --- questions --------------------------------------------------------------------------------
 
     def _ask_all(self, ask: Callable[[_Shard], Any], key: str | None = None) -> list[Any]:
         """Ask all shards at once, and return their answers in the order of the rows."""
-        with Deferred() as interrupts:
+        with self._one_at_a_time, Deferred() as interrupts:
             for shard in self._shards:
                 self._prepare(shard, key, interrupts)
             asked = [shard.begin(ask) for shard in self._shards]
@@ -138,7 +138,11 @@ class ClusterMatrix(PartedMatrix):
             ]
 
     def _prepare(self, shard: _Shard, key: str | None, interrupts: Interrupts) -> None:
-        """See to it that a shard holds what a key stands for."""
+        """See to it that a shard has its rows, and what a key stands for."""
+        if shard.actor is None:  # an interrupt came when its worker was replaced
+            if shard.future is None:
+                self._send(shard, self._free_worker(interrupts))
+            self._settle(shard, interrupts)
         if key is None or key in shard.keys:
             return
         held = self._made[key]
@@ -394,7 +398,7 @@ def _consecutive(edges: Sequence[int], n_runs: int) -> list[tuple[int, int]]:
     return list(pairwise(places))
 
 
-def _n_bytes(value: Any) -> int:
+def n_bytes(value: Any) -> int:
     """Return the bytes of the arrays in a value."""
     if isinstance(value, np.ndarray):
         return int(value.nbytes)
@@ -402,7 +406,7 @@ def _n_bytes(value: Any) -> int:
         value = value.values()
     elif not isinstance(value, tuple | list):
         return 0
-    return sum(map(_n_bytes, value))
+    return sum(map(n_bytes, value))
 
 
 # --- on the workers -------------------------------------------------------------------------------
@@ -436,11 +440,8 @@ class HeldRows:
         first = self._errors[0] if self._errors else None
         return RowFacts(self._matrix.shape, self._matrix.facts, first)
 
-    def counted_moments(self) -> tuple[int, Vector, Vector]:
-        return self._matrix.shape[0], *self._matrix.moments()
-
-    def product(self, w: NDArray[Any]) -> NDArray[Any]:
-        return self._matrix.product(w)
+    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(self._matrix, *args)
 
     def hold(self, key: str, known: list[str], make: Any, args: tuple[Any, ...]) -> None:
         """Make something of the rows and keep it; what is not known any more is dropped."""
@@ -451,6 +452,14 @@ class HeldRows:
         """Call a method of what was made."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # checked by the driver
             return getattr(self._held[key], method)(*args)
+
+
+def _counted_moments(X: PartedMatrix) -> tuple[int, Vector, Vector]:
+    return X.shape[0], *X.moments()
+
+
+def _product(X: PartedMatrix, w: NDArray[Any]) -> NDArray[Any]:
+    return X.product(w)
 
 
 class _InMemory(PartedMatrix):

@@ -43,7 +43,10 @@ class DaskBlocks:
 
     def __init__(self, X: Any) -> None:
         framed = _is_frame(X)
-        self.feature_names = [str(name) for name in X.columns] if framed else None
+        names = list(X.columns) if framed else []
+        # scikit-learn's names are words, or there are none.
+        worded = framed and all(isinstance(name, str) for name in names)
+        self.feature_names = names if worded else None
         self.dtype = _frame_type(X) if framed else np.dtype(X.dtype)
         blocks = _blocks(X, self.dtype)
         shapes = _known_shapes(X) or _computed_shapes(blocks)

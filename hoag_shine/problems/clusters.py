@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from ..linalg.clusters import ClusterMatrix, Held
+from ..linalg.clusters import ClusterMatrix, Held, n_bytes
 from .groups import FIXED, UNPENALISED
 from .held_out import HeldOut
 from .linear import LinearProblems
@@ -108,9 +108,8 @@ class ClusterPasses(Passes):
         return _sum(self._call("gram", [(u[rows],) for rows in self._X.rows]))
 
     def _call(self, method: str, args: list[tuple[Any, ...]]) -> list[Any]:
-        before = self._X.n_bytes_moved
-        answers: list[Any] = self._X.call_each(self.key, method, args)
-        self.n_bytes_sent += self._X.n_bytes_moved - before
+        answers: list[Any] = self._X.call(self.key, method, args)
+        self.n_bytes_sent += n_bytes(args) + n_bytes(answers)
         return answers
 
 
