@@ -171,13 +171,13 @@ def test_other_losses(name):
 
 @needs_data
 def test_a_search_with_weights(client):
-    X, y = (array[:1000] for array in load_dataset("libsvm:a9a"))
-    weight = 1.0 + (np.arange(1000) % 3)
+    X, y = (array[:600] for array in load_dataset("libsvm:a9a"))
+    weight = 1.0 + (np.arange(600) % 3)
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
     # In memory, "auto" would solve directly: both are to take the same way.
     search = ShineCV(LogisticRegression(), cv=cv, hypergradient="cg", tol=1e-4)
     memory = clone(search).fit(X, y, sample_weight=weight)
-    dist = clone(search).fit(chunked(X, 150, sparse.csr_array), y, sample_weight=weight)
+    dist = clone(search).fit(chunked(X, 90, sparse.csr_array), y, sample_weight=weight)
     assert dist.outcome_ is Outcome.CONVERGED
     np.testing.assert_allclose(dist.best_score_, memory.best_score_, rtol=1e-10)
     np.testing.assert_allclose(dist.coef_, memory.coef_, atol=1e-3 * np.abs(memory.coef_).max())
