@@ -218,6 +218,22 @@ def test_pipelines_over_large_collections_are_refused():
         search.fit(da.from_array(X, (100, 30)), y)
 
 
+def n_tasks(dask_scheduler):
+    return len(dask_scheduler.tasks)
+
+
+def test_workers_let_go_of_their_rows(client):
+    X, y = breast_cancer()
+    stored = chunked(X, 100).persist()
+    distributed.wait(stored)
+    before = client.run_on_scheduler(n_tasks)
+    ShineCV(LogisticRegression()).fit(stored, y)
+    end = time.monotonic() + 30.0
+    while client.run_on_scheduler(n_tasks) > before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert client.run_on_scheduler(n_tasks) == before
+
+
 # --- faults -------------------------------------------------------------------------------------
 
 

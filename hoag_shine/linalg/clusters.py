@@ -17,7 +17,7 @@ from importlib import import_module
 from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,7 @@ class ClusterMatrix(PartedMatrix):
             workers = self._workers(interrupts)
             runs = _consecutive(source.edges, len(workers))
             self._shards = [_Shard(*run) for run in runs]
+            finalize(self, _let_go, client, self._shards).atexit = False
             self.rows = [slice(*(source.edges[i] for i in run)) for run in runs]
             for shard, address in zip(self._shards, workers, strict=False):
                 self._send(shard, address)
@@ -141,7 +142,7 @@ class ClusterMatrix(PartedMatrix):
         """See to it that a shard has its rows, and what a key stands for."""
         if shard.actor is None:  # an interrupt came when its worker was replaced
             if shard.future is None:
-                self._send(shard, self._free_worker(interrupts))
+                self._resend(shard, interrupts)
             self._settle(shard, interrupts)
         if key is None or key in shard.keys:
             return
@@ -239,9 +240,14 @@ class ClusterMatrix(PartedMatrix):
 
     def _replace(self, shard: _Shard, interrupts: Interrupts) -> None:
         """Find another worker for a shard whose own is lost."""
+        self._resend(shard, interrupts)
+        self._settle(shard, interrupts)
+
+    def _resend(self, shard: _Shard, interrupts: Interrupts) -> None:
+        """Have a shard made by another worker, without waiting for it."""
+        _let_go(self._client, [shard])  # if the worker is there after all
         shard.forget()
         self._send(shard, self._free_worker(interrupts))
-        self._settle(shard, interrupts)
 
     def _send(self, shard: _Shard, address: str) -> None:
         """Have the blocks of a shard computed, and held by a worker."""
@@ -264,8 +270,7 @@ class ClusterMatrix(PartedMatrix):
             try:
                 return self._wait_for_rows(shard, interrupts)
             except _LostError:
-                shard.forget()
-                self._send(shard, self._free_worker(interrupts))
+                self._resend(shard, interrupts)
         raise self._ends_workers(shard)
 
     def _wait_for_rows(self, shard: _Shard, interrupts: Interrupts) -> None:
@@ -385,6 +390,17 @@ class _Shard:
             if self.lost:
                 return None
             raise
+
+
+def _let_go(client: Any, shards: Sequence[_Shard]) -> None:
+    """Have workers forget their rows, without waiting for it.
+
+    What refers to an actor refers to itself, so that the garbage collector would let them go, and
+    that only when it comes.
+    """
+    futures = [shard.future for shard in shards if shard.future is not None]
+    if futures and client.status == "running":
+        client.loop.add_callback(client.cancel, futures, asynchronous=True, force=True)
 
 
 def _consecutive(edges: Sequence[int], n_runs: int) -> list[tuple[int, int]]:

@@ -123,7 +123,9 @@ def _blocks(X: Any, dtype: Any) -> list[Any]:
     """Return the blocks, each of which knows no more of the graph than it needs."""
     delayed = import_module("dask.delayed")
     cull = import_module("dask.optimization").cull
-    parts = np.asarray(X.to_delayed(), dtype=object)
+    # To optimise an array that has been persisted would lose its chunks.
+    found = X.to_delayed() if _is_frame(X) else X.to_delayed(optimize_graph=False)
+    parts = np.asarray(found, dtype=object)
     if not parts.size:
         return []
     graph = dict(parts.flat[0].__dask_graph__())
