@@ -27,7 +27,7 @@ ALWAYS = {"grid": 2, "fewer": 1, "outputs": 1, "certificate": 1, "independence":
 # Where many penalties have many minima, each of them found by a descent from somewhere else.
 OTHER_MINIMA = {
     "fewer": {152, 155, 261},  # a coarser grouping is lower by 0.4 to 13 %
-    "independence": {413},  # another start ends 1.8 % lower
+    "independence": {221, 413},  # another start, or other units, end 1 to 2 % lower
 }
 # Of so many problems, the exact values themselves may be unknown.
 UNDECIDED = 0.25
@@ -53,7 +53,10 @@ def test_promise_is_kept(promise, chunk):
 
 def _elsewhere(verdict):
     """Whether all that is wrong is that a lower minimum lies elsewhere."""
-    return set(verdict.broken) <= {"worse than merged groups", "depends on start"}
+    return all(
+        what == "worse than merged groups" or what.startswith("depends on")
+        for what in verdict.broken
+    )
 
 
 def zoo():

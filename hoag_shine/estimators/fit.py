@@ -11,8 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..inner import Solution, Status, minimize_lbfgs
 from ..inner.factorised import first_solution
-from ..linalg.streams import StreamedMatrix
+from ..linalg.clusters import ClusterMatrix
+from ..linalg.streams import PartedMatrix
 from ..problems.base import Problem
+from ..problems.clusters import ClusterProblems
 from ..problems.direct import MAX_ITERATED_FOLDS, MAX_KEPT_NUMBERS
 from ..problems.fold_weights import FoldWeights, as_fold_weights
 from ..problems.groups import UNPENALISED, Groups
@@ -35,7 +37,7 @@ def linear_problems(
     Parameters
     ----------
     model : Model
-    X : ndarray, CSR matrix or StreamedMatrix of shape (n_samples, n_features)
+    X : ndarray, CSR matrix or PartedMatrix of shape (n_samples, n_features)
         Validated, float32 or float64.
     y : ndarray of shape (n_samples,) or (n_samples, n_targets), float64
         As encoded by the model.
@@ -54,7 +56,8 @@ def linear_problems(
         rows = CompressedRows.of(X, y, model.loss, *arrays, fit_intercept=intercept)
         weights = as_fold_weights(arrays[0])
     if rows is None:
-        return LinearProblems(X, y, model.loss, penalty, weights, held_out, fit_intercept=intercept)
+        kind = ClusterProblems if isinstance(X, ClusterMatrix) else LinearProblems
+        return kind(X, y, model.loss, penalty, weights, held_out, fit_intercept=intercept)
     return LinearProblems(
         rows.X,
         rows.y,
@@ -69,7 +72,7 @@ def linear_problems(
 
 def _may_be_compressed(X: Any, model: Model, n_weights: int, held_out: HeldOut) -> bool:
     """Whether fewer rows could be worth what it takes to find them."""
-    if isinstance(X, StreamedMatrix):
+    if isinstance(X, PartedMatrix):
         return model.loss.quadratic and not X.is_sparse
     # A final fit takes too few products for it to pay. With many folds, few rows have proportional
     # weights.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.extmath import safe_sparse_dot
 
-from ..linalg.streams import StreamedMatrix
+from ..linalg.streams import PartedMatrix
 from ..problems.groups import FIXED
 from ..problems.losses import HuberLoss
 from ..utils.validation import check_positive
@@ -71,7 +71,7 @@ class HuberModel(Model):
         fitted.n_iter_ = n_iter
 
     def note_training(self, fitted: Any, X: Any, y: Vector) -> None:
-        streamed = isinstance(X, StreamedMatrix)
+        streamed = isinstance(X, PartedMatrix)
         products = X.product(fitted.coef_) if streamed else safe_sparse_dot(X, fitted.coef_)
         residual = np.abs(y - products - fitted.intercept_)
         fitted.outliers_ = residual > fitted.scale_ * fitted.epsilon

@@ -253,17 +253,18 @@ def as_row_blocks(X: Any) -> RowBlocks | None:
         return X
     if sparse.issparse(X):
         X = cast(Any, X)
-        if X.format != "csr" or _mapping(X.data) is None or _small(X.data.nbytes):
+        if X.format != "csr" or _mapping(X.data) is None or is_small(X.data.nbytes):
             return None
         return CSRBlocks(X.data, X.indices, X.indptr, X.shape)
     stored = type(X).__module__.partition(".")[0] in READ_WHEN_INDEXED and hasattr(X, "shape")
     mapped = isinstance(X, np.ndarray) and _mapping(X) is not None and X.dtype.kind in "biuf"
-    if not (stored or mapped) or len(X.shape) != 2 or _small(X.nbytes):
+    if not (stored or mapped) or len(X.shape) != 2 or is_small(X.nbytes):
         return None
     return ArrayBlocks(X)
 
 
-def _small(n_bytes: int) -> bool:
+def is_small(n_bytes: int) -> bool:
+    """Whether data take no more memory than the blocks of larger ones would."""
     return n_bytes <= BLOCKS_HELD * READ_BYTES
 
 

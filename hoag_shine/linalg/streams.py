@@ -1,8 +1,8 @@
-"""A matrix that is not in memory: its rows are read in blocks, again in every pass."""
+"""Matrices in parts: what reads its rows in blocks, again in every pass, is one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,41 @@ Vector = NDArray[np.float64]
 Prepare = Callable[[Any], Any]
 
 
-class StreamedMatrix(Matrix):
+class PartedMatrix(Matrix):
+    """A matrix whose parts are never in one array: rows cannot be picked, and no copy is made.
+
+    Attributes
+    ----------
+    dtype : dtype
+        float32 or float64.
+    """
+
+    dtype: np.dtype[Any]
+
+    def __init__(self, shape: tuple[int, int], facts: Facts) -> None:
+        self._facts = facts
+        self.is_sparse = facts.is_sparse
+        super().__init__(shape, facts.n_bytes, facts.n_stored)
+
+    @property
+    def range_of_sizes(self) -> tuple[float, float]:
+        return self._facts.smallest, self._facts.largest
+
+    @property
+    def gram_cost(self) -> float:
+        return self._facts.gram_multiplications / self.n_stored
+
+    def moments(self) -> tuple[Vector, Vector]:
+        """Return the mean and the variance of each column, in a pass."""
+        parts = (part.design.matrix for part in self.parts())
+        return merged_moments((matrix.shape[0], *moments(matrix)) for matrix in parts)
+
+    def product(self, w: NDArray[Any]) -> NDArray[Any]:
+        """Return the product with a vector, in a pass."""
+        return np.concatenate([part.design.matrix @ w for part in self.parts()])
+
+
+class StreamedMatrix(PartedMatrix):
     """A matrix whose rows come in blocks, each of which is in memory for as long as it is used.
 
     A thread reads the next block while the last one is worked on. The first pass is made at once,
@@ -52,12 +86,10 @@ class StreamedMatrix(Matrix):
         self.dtype = np.dtype(np.float32 if single else np.float64)
         # Whether all CSR blocks had sorted indices without repetition in the first pass.
         self._canonical = True
-        facts = _Facts()
+        facts = Facts()
         for part in self._read(partial(self._checked, check)):
             facts = facts.with_part(part)
-        self._facts = facts
-        self.is_sparse = facts.is_sparse
-        super().__init__(self._shape, facts.n_bytes, facts.n_stored)
+        super().__init__(self._shape, facts)
 
     def parts(self) -> StreamedMatrix:
         return self
@@ -66,30 +98,6 @@ class StreamedMatrix(Matrix):
         """Read the rows once more."""
         return self._read(self._again)
 
-    @property
-    def range_of_sizes(self) -> tuple[float, float]:
-        return self._facts.smallest, self._facts.largest
-
-    @property
-    def gram_cost(self) -> float:
-        return self._facts.gram_multiplications / self.n_stored
-
-    def moments(self) -> tuple[Vector, Vector]:
-        """Return the mean and the variance of each column, in a pass."""
-        n, mean, variance = 0, np.zeros(self.shape[1]), np.zeros(self.shape[1])
-        for part in self:
-            own, own_mean, own_variance = part.design.shape[0], *moments(part.design.matrix)
-            share = own / (n + own)
-            # The variance of both: their own ones, and that of their means.
-            between = share * (1.0 - share) * np.square(own_mean - mean)
-            variance = (1.0 - share) * variance + share * own_variance + between
-            mean, n = mean + share * (own_mean - mean), n + own
-        return mean, variance
-
-    def product(self, w: NDArray[Any]) -> NDArray[Any]:
-        """Return the product with a vector, in a pass."""
-        return np.concatenate([part.design.matrix @ w for part in self])
-
     def _read(self, prepare: Prepare) -> Iterator[Part]:
         return ahead(partial(self._parts, prepare))
 
@@ -97,7 +105,7 @@ class StreamedMatrix(Matrix):
         """Make the parts, in the thread that reads."""
         first = 0
         for block in self._blocks():
-            block = _csr(block) if _is_sparse(block) else block
+            block = as_csr(block) if _is_sparse(block) else block
             matrix = prepare(block)
             self._check_shape(matrix.shape, first)
             if matrix.shape[0]:
@@ -157,7 +165,7 @@ class StreamedMatrix(Matrix):
             )
 
 
-class _Facts(NamedTuple):
+class Facts(NamedTuple):
     """What is known of the parts that have been read."""
 
     n_bytes: int = 0
@@ -167,22 +175,27 @@ class _Facts(NamedTuple):
     largest: float = 0.0
     is_sparse: bool = False
 
-    def with_part(self, part: Part) -> _Facts:
+    def with_part(self, part: Part) -> Facts:
         design: Design = part.design
-        smallest, largest = design.range_of_sizes
-        return _Facts(
-            self.n_bytes + design.n_bytes,
-            self.n_stored + design.n_stored,
-            self.gram_multiplications + design.gram_cost * design.n_stored,
-            min(self.smallest, smallest),
-            max(self.largest, largest),
-            self.is_sparse or design.is_sparse,
+        cost = design.gram_cost * design.n_stored
+        return self.with_facts(
+            Facts(design.n_bytes, design.n_stored, cost, *design.range_of_sizes, design.is_sparse)
+        )
+
+    def with_facts(self, other: Facts) -> Facts:
+        return Facts(
+            self.n_bytes + other.n_bytes,
+            self.n_stored + other.n_stored,
+            self.gram_multiplications + other.gram_multiplications,
+            min(self.smallest, other.smallest),
+            max(self.largest, other.largest),
+            self.is_sparse or other.is_sparse,
         )
 
 
 def moments(matrix: Any) -> tuple[Vector, Vector]:
-    """Return the mean and the variance of each column of a matrix, streamed or not."""
-    if isinstance(matrix, StreamedMatrix):
+    """Return the mean and the variance of each column of a matrix, in parts or not."""
+    if isinstance(matrix, PartedMatrix):
         return matrix.moments()
     if _is_sparse(matrix):
         mean, variance = mean_variance_axis(matrix, axis=0)
@@ -192,12 +205,24 @@ def moments(matrix: Any) -> tuple[Vector, Vector]:
     return matrix.mean(axis=0, dtype=np.float64), variance
 
 
+def merged_moments(parts: Iterable[tuple[int, Vector, Vector]]) -> tuple[Vector, Vector]:
+    """Return the mean and the variance of all rows, given number, mean and variance of parts."""
+    n, mean, variance = 0, np.zeros(()), np.zeros(())
+    for own, own_mean, own_variance in parts:
+        share = own / (n + own)
+        # The variance of both: their own ones, and that of their means.
+        between = share * (1.0 - share) * np.square(own_mean - mean)
+        variance = (1.0 - share) * variance + share * own_variance + between
+        mean, n = mean + share * (own_mean - mean), n + own
+    return mean, variance
+
+
 def _is_sparse(matrix: Any) -> bool:
     """Whether a matrix is one of SciPy's sparse ones."""
     return bool(sparse.issparse(matrix))
 
 
-def _csr(block: Any) -> Any:
+def as_csr(block: Any) -> Any:
     """Return a sparse block as CSR; its indices are checked in each pass, since files change."""
     check_indices(block)
     return block.tocsr()

@@ -20,18 +20,22 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Costs:
-    """What has been spent: inner iterations, Hessian products, data passes, bytes and seconds."""
+    """What has been spent: inner iterations, Hessian products, data passes, bytes and seconds.
+
+    Bytes that are sent go to the workers of a cluster, or come from them.
+    """
 
     inner_iterations: int = 0
     hessian_products: int = 0
     data_passes: float = 0.0
     bytes_read: int = 0
+    bytes_sent: int = 0
     seconds: float = 0.0
 
     @classmethod
     def of(cls, oracle: Oracle) -> Costs:
         """Return all that an oracle has spent so far."""
-        read = oracle.n_passes, oracle.n_bytes_read
+        read = oracle.n_passes, oracle.n_bytes_read, oracle.n_bytes_sent
         return cls(oracle.n_iter, oracle.n_hvp, *read, time.perf_counter())
 
     def plus(self, later: Costs, earlier: Costs) -> Costs:
@@ -41,6 +45,7 @@ class Costs:
             self.hessian_products + later.hessian_products - earlier.hessian_products,
             self.data_passes + later.data_passes - earlier.data_passes,
             self.bytes_read + later.bytes_read - earlier.bytes_read,
+            self.bytes_sent + later.bytes_sent - earlier.bytes_sent,
             self.seconds + later.seconds - earlier.seconds,
         )
 

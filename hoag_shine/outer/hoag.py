@@ -210,7 +210,8 @@ def hoag(
         ``residual`` (largest relative residual of :math:`Hq = \nabla f`, NaN where not known),
         ``inner_tolerance``,
         ``inner_iterations``, ``hessian_products``, ``data_passes``, ``bytes_read`` (from data that
-        are not in memory) and ``seconds`` (of this iteration).
+        are not in memory), ``bytes_sent`` (to the workers of a cluster and from them) and
+        ``seconds`` (of this iteration).
 
     Warns
     -----

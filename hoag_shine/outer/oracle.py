@@ -49,7 +49,8 @@ class Oracle(ABC):
     def __init__(self, problems: ProblemSet, deadline: float = np.inf) -> None:
         self.problems = problems
         self._deadline = deadline
-        self._before = problems.n_passes, problems.n_bytes_read  # other searches have spent these
+        # Other searches have spent these.
+        self._before = problems.n_passes, problems.n_bytes_read, problems.n_bytes_sent
 
     @abstractmethod
     def restart(self, theta: Vector, ws: Sequence[Vector]) -> None:
@@ -77,6 +78,11 @@ class Oracle(ABC):
     def n_bytes_read(self) -> int:
         """Bytes read since then from data that are not in memory."""
         return self.problems.n_bytes_read - self._before[1]
+
+    @property
+    def n_bytes_sent(self) -> int:
+        """Bytes that went to the workers of a cluster since then, or came from them."""
+        return self.problems.n_bytes_sent - self._before[2]
 
     @property
     def late(self) -> bool:

@@ -48,6 +48,10 @@ class SeparateOracles(Oracle):
         return sum(oracle.n_bytes_read for oracle in self.oracles)
 
     @property
+    def n_bytes_sent(self) -> int:
+        return sum(oracle.n_bytes_sent for oracle in self.oracles)
+
+    @property
     def theta(self) -> Vector:  # type: ignore[override]
         return np.concatenate([oracle.theta for oracle in self.oracles])
 

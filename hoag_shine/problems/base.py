@@ -154,6 +154,11 @@ class ProblemSet(Sequence[Problem]):
         return 0
 
     @property
+    def n_bytes_sent(self) -> int:
+        """Bytes that have gone so far to the workers of a cluster, or come from them."""
+        return 0
+
+    @property
     def pass_share(self) -> float:
         """The share of the data that a pass reads: less than 1 where few rows stand for many."""
         return 1.0
@@ -229,6 +234,10 @@ class JoinedProblems(ProblemSet):
     @property
     def n_bytes_read(self) -> int:
         return sum(members.n_bytes_read for members in self.sets)
+
+    @property
+    def n_bytes_sent(self) -> int:
+        return sum(members.n_bytes_sent for members in self.sets)
 
     @property
     def pass_share(self) -> float:

@@ -166,7 +166,7 @@ def log_units(groups: Groups, X: Any) -> NDArray[np.float64]:
     ----------
     groups : Groups
         Of the columns of X.
-    X : ndarray, CSR matrix or StreamedMatrix of shape (n_rows, n_columns)
+    X : ndarray, CSR matrix or PartedMatrix of shape (n_rows, n_columns)
     """
     own, n = groups.of_coefficient[:, 0], len(groups.names)
     if len(own) == 1 or n == 1:

@@ -66,6 +66,12 @@ class HeldOut:
         kept = place[self.folds] >= 0
         return self._taken(kept, place[self.folds[kept]])
 
+    def among(self, rows: slice) -> Self:
+        """Return the part of consecutive rows, which are then numbered from zero."""
+        part = slice(*np.searchsorted(self.rows, [rows.start, rows.stop]))
+        own = (self.rows[part] - self.rows.dtype.type(rows.start)).astype(self.rows.dtype)
+        return type(self)(own, self.folds[part], self.weight[part])
+
     def pieces(self, size: int, among: slice) -> list[Self]:
         """Return portions of consecutive rows, each from at most ``size`` of the rows ``among``."""
         # Rows ascend, so that a piece is a slice of the list.

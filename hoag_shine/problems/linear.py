@@ -165,13 +165,22 @@ class LinearProblems(ProblemSet):
         self._made_in = 0.0 if n_samples is None else 1.0
         # Variables that the penalty fixes at zero are left out.
         free = penalty.groups != FIXED
-        passes = Passes(X, self.n_outputs, fit_intercept, None if free.all() else free, len(self))
+        passes = self._make_passes(None if free.all() else free)
         passes.n_spent = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
         self._passes = passes
         self._predictors = LinearPredictors(passes, self.y, loss, len(self))
         self._mean_hessian = MeanHessian(passes, self.y, loss)
         # A fold's outer loss reads no other rows.
         self.held_out = test_weight if isinstance(test_weight, HeldOut) else HeldOut.of(test_weight)
+
+    def _make_passes(self, free: NDArray[np.bool_] | None) -> Passes:
+        """Return what reads X."""
+        return Passes(self._X, self.n_outputs, self.fit_intercept, free, len(self))
+
+    @property
+    def passes(self) -> Passes:
+        """What reads X."""
+        return self._passes
 
     @property
     def design(self) -> Matrix:
@@ -253,7 +262,7 @@ class LinearProblems(ProblemSet):
             weights = FoldWeights(len(self), lambda k: self._weights[k : k + 1][:, 0, j])
         if held_out.weight.shape[1] > 1:
             held_out = replace(held_out, weight=held_out.weight[:, j : j + 1])
-        return LinearProblems(
+        return type(self)(
             self._X,
             self.y[:, 0, j],
             self.loss,
@@ -272,12 +281,21 @@ class LinearProblems(ProblemSet):
     def values_and_grads(
         self, requests: Mapping[int, Evaluate], theta: Vector
     ) -> dict[int, tuple[float, Vector]]:
-        """Return :math:`g_k` and its gradient for each fold k that asks, in one pass.
+        """Return :math:`g_k` and its gradient for each fold k that asks, in one pass."""
+        if not requests:
+            return {}
+        values, grads = self.losses(requests)
+        answers = {}
+        for c, (k, request) in enumerate(requests.items()):
+            penalty = self._add_penalty(k, request.w, theta, grads[c])
+            answers[k] = float(values[c]) + penalty, grads[c]
+        return answers
+
+    def losses(self, requests: Mapping[int, Evaluate]) -> tuple[Array, Array]:
+        """Return the folds' training losses, (fold,), and their gradients, (fold, variable).
 
         Half a pass is enough where the linear predictors are known.
         """
-        if not requests:
-            return {}
         # Points of line searches need no product forwards; for the others, ``new``, each block is
         # multiplied by all folds' variables at once.
         self._predictors.interpolate(requests)
@@ -297,12 +315,7 @@ class LinearProblems(ProblemSet):
 
         values = self._passes.total(losses, cost=1.0 if new else 0.5)
         self._predictors.mark(new, V)
-        grads = self._passes.unpack(G, len(folds))
-        answers = {}
-        for c, k in enumerate(folds):
-            penalty = self._add_penalty(k, ws[k], theta, grads[c])
-            answers[k] = float(values[c]) + penalty, grads[c]
-        return answers
+        return values, self._passes.unpack(G, len(folds))
 
     def hessian_products(
         self, requests: Mapping[int, HessianProduct], theta: Vector
@@ -310,17 +323,29 @@ class LinearProblems(ProblemSet):
         """Return the Hessian of :math:`g_k` at w times v for each fold k that asks, in one pass."""
         if not requests:
             return {}
-        dtype = self._single if all(map(_single_will_do, requests.values())) else np.float64
-        answers = self._hessian_products(requests, theta, dtype)
-        if dtype == np.float64 or all(np.isfinite(v).all() for v in answers.values()):
-            return answers
-        # A curvature was beyond the range of single precision, perhaps that of a row without
-        # weight.
-        return self._hessian_products(requests, theta, np.float64)
+        (products,) = self.loss_products(requests)
+        answers = {}
+        for (k, request), own in zip(requests.items(), products, strict=True):
+            h, v = self.penalty.hessian(request.w, theta), np.atleast_2d(request.v)
+            for row, product in zip(v, own, strict=False):
+                self._add_quadratic(k, h, row, product)
+            answers[k] = own[: len(v)].reshape(request.v.shape)
+        return answers
 
-    def _hessian_products(
-        self, requests: Mapping[int, HessianProduct], theta: Vector, dtype: Any
-    ) -> dict[int, Vector]:
+    def loss_products(self, requests: Mapping[int, HessianProduct]) -> tuple[Array]:
+        """Return the products with the Hessians of the training losses, (fold, vector, variable).
+
+        A fold with fewer vectors than others has zeros for the rest.
+        """
+        dtype = self._single if all(map(_single_will_do, requests.values())) else np.float64
+        products = self._loss_products(requests, dtype)
+        if dtype != np.float64 and not np.isfinite(products).all():
+            # A curvature was beyond the range of single precision, perhaps that of a row without
+            # weight.
+            products = self._loss_products(requests, np.float64)
+        return (products,)
+
+    def _loss_products(self, requests: Mapping[int, HessianProduct], dtype: Any) -> Array:
         """Return the products, made in some precision."""
         folds = list(requests)
         rows = {k: np.atleast_2d(request.v) for k, request in requests.items()}
@@ -349,14 +374,7 @@ class LinearProblems(ProblemSet):
             self._passes.add_backward(block, Z, G)
 
         self._passes.each(multiply, cost=1.0)
-        products = self._passes.unpack(G, n_columns).reshape(V.shape)
-        answers = {}
-        for (k, v), own in zip(rows.items(), products, strict=True):
-            h = self.penalty.hessian(requests[k].w, theta)
-            for row, product in zip(v, own, strict=False):
-                self._add_quadratic(k, h, row, product)
-            answers[k] = own[: len(v)].reshape(requests[k].v.shape)
-        return answers
+        return self._passes.unpack(G, n_columns).reshape(V.shape)
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
         return list(self.outer_at(dict(enumerate(ws))).values())
@@ -381,6 +399,11 @@ class LinearProblems(ProblemSet):
 
     def outer_at(self, ws: Mapping[int, Vector]) -> dict[int, tuple[float, Vector]]:
         """Return :math:`f_k` and its gradient for each fold k of ``ws``, in half a pass."""
+        values, grads = self.outer_losses(ws)
+        return {k: (float(values[c]), grads[c]) for c, k in enumerate(ws)}
+
+    def outer_losses(self, ws: Mapping[int, Vector]) -> tuple[Array, Array]:
+        """Return the folds' outer losses, (fold,), and their gradients, (fold, variable)."""
         # The linear predictors of held-out rows were made with those of the training rows, so that
         # the gradient X'(v * slope) is all that is left. Each row is read once for its own fold.
         Z = self._predictors.at(ws)
@@ -393,10 +416,18 @@ class LinearProblems(ProblemSet):
         self._passes.n_spent += 0.5 * held_out.rows.size / len(self.y)
         if self._passes.free is not None:
             grads *= self._passes.free
-        return {k: (float(values[c]), grads[c]) for c, k in enumerate(ws)}
+        return values, grads
 
     def diagonals_at(self, ws: Mapping[int, Vector]) -> dict[int, Vector]:
-        """Return the diagonal of the loss term's Hessian for each fold, in half a pass.
+        """Return the diagonal of the loss term's Hessian for each fold, in half a pass."""
+        (diagonals,) = self.loss_diagonals(ws)
+        if self._centring is not None:
+            for k, diagonal in zip(ws, diagonals, strict=True):
+                diagonal += np.repeat(self._centring[:, k], self.n_outputs)
+        return dict(zip(ws, diagonals, strict=True))
+
+    def loss_diagonals(self, ws: Mapping[int, Vector]) -> tuple[Array]:
+        """Return the diagonals of the Hessians of the training losses, (fold, variable).
 
         Where a loss is not convex, absolute values are added up. The sum scales a variable, and
         samples of opposite curvature that cancel would make it look as if there were none.
@@ -413,11 +444,7 @@ class LinearProblems(ProblemSet):
             self._passes.add_backward(block, diagonal * weight, G, squared=True)
 
         self._passes.each(add, cost=0.5)
-        diagonals = dict(zip(folds, self._passes.unpack(G, len(folds)), strict=True))
-        if self._centring is not None:
-            for k, diagonal in diagonals.items():
-                diagonal += np.repeat(self._centring[:, k], self.n_outputs)
-        return diagonals
+        return (self._passes.unpack(G, len(folds)),)
 
     def preconditioners(
         self, ws: Sequence[Vector], theta: Vector
@@ -498,15 +525,20 @@ class LinearProblems(ProblemSet):
         free = self._uncoupled_rows
         if not free.any():
             return None
-        n_folds = self.train_weight.shape[1]
         # rho_jk = sum_i s_ik x_ij**2 / m**2, zero in rows of W that are penalised.
-        squares = self.design.zeros(free.size, n_folds)
+        (squares,) = self.weighted_squares()
+        return np.where(free[:, None], squares, 0.0) / self.n_outputs**2
+
+    def weighted_squares(self) -> tuple[Array]:
+        """Return the sums over the training rows of x_ij**2, weighted, (row of W, fold)."""
+        n_folds = self.train_weight.shape[1]
+        squares = self.design.zeros(self._passes.n_variables, n_folds)
 
         def add(block: Block) -> None:
             self._passes.add_backward(block, self.train_weight[block.rows], squares, squared=True)
 
         self._passes.each(add, cost=0.0)
-        return np.where(free[:, None], squares[:, :n_folds], 0.0) / self.n_outputs**2
+        return (squares[:, :n_folds],)
 
     @staticmethod
     def _columns(weight: Array, folds: Sequence[int]) -> Array:

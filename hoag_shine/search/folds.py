@@ -28,8 +28,10 @@ from ..estimators.base import Model
 from ..estimators.fit import linear_problems
 from ..estimators.registry import as_model
 from ..linalg.allocator import check_room_for_classes
+from ..linalg.clusters import ClusterMatrix
+from ..linalg.dask_blocks import DaskBlocks, blocks_or_memory, current_client
 from ..linalg.row_blocks import RowBlocks, as_row_blocks
-from ..linalg.streams import StreamedMatrix
+from ..linalg.streams import PartedMatrix, StreamedMatrix
 from ..problems.base import JoinedProblems, ProblemSet
 from ..problems.fold_weights import FoldWeights
 from ..problems.groups import Groups, coefficient_groups
@@ -43,6 +45,7 @@ from ..utils.validation import (
     check_seed,
     check_weight,
     flat,
+    in_memory,
     naming,
     shown,
     validated,
@@ -375,7 +378,13 @@ class FoldedData:
         """Return what :meth:`_validated` does, for an X that is not in memory, after a pass."""
         seen = clone(self.chain.model)
         options = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
-        matrix = StreamedMatrix(source, partial(validated, seen, ensure_min_samples=0, **options))
+        check: Callable[[Any], Any] = partial(validated, seen, ensure_min_samples=0, **options)
+        client = current_client() if isinstance(source, DaskBlocks) else None
+        if isinstance(source, DaskBlocks) and client is not None:
+            matrix: PartedMatrix = ClusterMatrix(source, client, check)
+            check(sparse.csr_array((1, matrix.shape[1])))  # the blocks were not seen here
+        else:
+            matrix = StreamedMatrix(source, check)
         names = getattr(source, "feature_names", None)
         if names is not None:
             seen.feature_names_in_ = np.array(names, dtype=object)
@@ -726,11 +735,11 @@ def fold_problems(
     """
     data = FoldedData(
         estimator,
-        X,
-        y,
+        blocks_or_memory(X),
+        in_memory(y),
         cv=cv,
-        sample_weight=sample_weight,
-        split_params={"groups": groups},
+        sample_weight=in_memory(sample_weight),
+        split_params={"groups": in_memory(groups)},
         random_state=random_state,
     )
     groups = data.groups(penalty, data.designs)

@@ -20,6 +20,7 @@ from ..estimators.fit import warn_unless_converged
 from ..estimators.registry import as_model
 from ..hypergradients import Method, MethodName, resolve_method
 from ..inner import InnerSolver, Solution, resolve_inner_solver
+from ..linalg.dask_blocks import blocks_or_memory
 from ..outer.hoag import SELECTIONS, HoagResult, check_search_options, hoag, interrupted
 from ..outer.steps import Outcome
 from ..problems.base import ProblemSet
@@ -376,9 +377,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, sparse matrix or RowBlocks of shape (n_samples, n_features)
-            A memory-mapped array or CSR matrix of more than 128 MiB, an array of h5py or zarr, or
-            :class:`RowBlocks` stay where they are and are read in blocks, see
-            :doc:`/guide/out_of_core`. Otherwise:
+            A memory-mapped array or CSR matrix of more than 128 MiB, a Dask array or data frame of
+            that size, an array of h5py or zarr, or :class:`RowBlocks` stay where they are and are
+            read in blocks, or by the workers of a cluster, see :doc:`/guide/out_of_core`.
+            Otherwise:
             float32 is kept, anything else becomes float64. Sparse formats other than CSR are
             converted. Never copied for the folds. Copied once where presolve makes it smaller: if a
             tenth of at least 2,000 sparse columns are empty or multiples of others, as those with
@@ -405,7 +407,10 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
         ValueError, TypeError
             For bad input; the message names the argument.
         """
-        X, y, sample_weight, groups = map(in_memory, (X, y, sample_weight, groups))
+        X, y, sample_weight, groups = (
+            blocks_or_memory(X),
+            *map(in_memory, (y, sample_weight, groups)),
+        )
         as_model(PipelineParts(self.estimator).model)  # before anything else asks what it can do
         scoring = self._scoring()
         self._check_options(scoring)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...linalg.costs import MAX_FACTORISED_ORDER, WORKSPACE_NUMBERS
-from ...linalg.streams import StreamedMatrix
+from ...linalg.streams import PartedMatrix
 from ..fold_weights import FoldWeights
 from ..groups import FIXED, UNPENALISED
 from ..held_out import HeldOut
@@ -589,7 +589,7 @@ def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> boo
     n_folds, n_outputs, n_train, fit_intercept = sizes
     groups = penalty.groups.reshape(-1, n_outputs)
     n, p = X.shape
-    if isinstance(X, StreamedMatrix):  # factorisations read rows in any order
+    if isinstance(X, PartedMatrix):  # factorisations read rows in any order
         return False
     if not (loss.convex and penalty.quadratic):
         return False

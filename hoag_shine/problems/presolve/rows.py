@@ -36,9 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ...linalg.clusters import ClusterMatrix
 from ...linalg.costs import CORE_CACHE_NUMBERS, MAX_FACTORISED_ORDER
-from ...linalg.design import Part, as_design, in_memory_design
-from ...linalg.streams import StreamedMatrix
+from ...linalg.design import Matrix, Part, as_design, in_memory_design
+from ...linalg.streams import PartedMatrix
 from ..losses import Loss
 from . import WORTHWHILE_SHARE
 
@@ -88,7 +89,7 @@ class CompressedRows:
         fit_intercept: bool,
     ) -> Self | None:
         """Return the compressed rows, or None where they would cost more than they save."""
-        rows, streamed = None, isinstance(X, StreamedMatrix)
+        rows, streamed = None, isinstance(X, PartedMatrix)
         if loss.quadratic and not (X.is_sparse if streamed else hasattr(X, "tocsr")):
             rows = cls._factors(X, y, train_weight, test_weight, fit_intercept)
         if streamed:
@@ -103,7 +104,7 @@ class CompressedRows:
         n, m = len(y), y.size // len(y)
         n_columns = X.shape[1] + int(fit_intercept) + m
         products = PRODUCTS_PER_SEARCH * int(test_weight.any(axis=0).sum()) * m
-        if isinstance(X, StreamedMatrix):  # to read it takes longer than to multiply
+        if isinstance(X, PartedMatrix):  # to read it takes longer than to multiply
             products = max(products, MAX_FACTORISED_ORDER)
         if n_columns >= products:
             return None
@@ -115,12 +116,8 @@ class CompressedRows:
         if n_columns >= (1.0 - kept / n) * products:
             return None
         beside = np.ones((n, int(fit_intercept))), y.reshape(n, m)
-        factors = [np.empty((0, n_columns)) for _ in groups]
-        for part in as_design(X).parts():
-            factors = [
-                _triangle(R, part, beside, rows, np.sqrt(size))
-                for R, rows in zip(factors, groups, strict=True)
-            ]
+        triangles = _joined_triangles if isinstance(X, ClusterMatrix) else _triangles
+        factors = triangles(as_design(X), beside, groups, np.sqrt(size))
         X, y = np.split(np.concatenate(factors), [-m], axis=1)
         first = np.repeat([rows[0] for rows in groups], [len(R) for R in factors])
         own = weight[first] / size[first, None]
@@ -199,6 +196,32 @@ def _proportional(weight: Array) -> tuple[list[NDArray[np.intp]], Vector]:
     # NaN is equal to no other.
     alike = np.maximum(*steps) <= WEIGHT_ROUNDING
     return np.split(used, np.flatnonzero(~alike) + 1), size
+
+
+def _triangles(
+    X: Matrix, beside: tuple[Array, ...], groups: list[NDArray[np.intp]], scale: Vector
+) -> list[Array]:
+    """Return the factor R of each group of rows."""
+    n_columns = X.shape[1] + sum(array.shape[1] for array in beside)
+    factors = [np.empty((0, n_columns)) for _ in groups]
+    for part in X.parts():
+        factors = [
+            _triangle(R, part, beside, rows, scale) for R, rows in zip(factors, groups, strict=True)
+        ]
+    return factors
+
+
+def _joined_triangles(
+    X: Any, beside: tuple[Array, ...], groups: list[NDArray[np.intp]], scale: Vector
+) -> list[Array]:
+    """Do the same where workers hold the rows: each makes the factors of its own."""
+
+    def own(rows: slice) -> tuple[Any, ...]:
+        chosen = [g[(g >= rows.start) & (g < rows.stop)] - rows.start for g in groups]
+        return tuple(array[rows] for array in beside), chosen, scale[rows]
+
+    found = X.apply(_triangles, [own(rows) for rows in X.rows])
+    return [np.asarray(np.linalg.qr(np.concatenate(R), mode="r")) for R in zip(*found, strict=True)]
 
 
 def _triangle(
