@@ -86,8 +86,10 @@ class ClusterPasses(Passes):
         Bytes that went to the workers or came from them.
     """
 
-    def __init__(self, X: ClusterMatrix, n_outputs: int, fit_intercept: bool, free: Any) -> None:
-        super().__init__(X, n_outputs, fit_intercept, free)
+    def __init__(
+        self, X: ClusterMatrix, n_outputs: int, fit_intercept: bool, free: Any, n_folds: int
+    ) -> None:
+        super().__init__(X, n_outputs, fit_intercept, free, n_folds)
         self.key = uuid4().hex
         self.n_bytes_sent = 0
 
