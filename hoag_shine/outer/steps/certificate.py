@@ -171,7 +171,10 @@ def _in_one_dimension(
     after = [s for s in evaluations if s.theta[0] > x and _falls_towards(s, best)]
     start = max((s.theta for s in before), key=lambda t: t[0], default=lower)
     end = min((s.theta for s in after), key=lambda t: t[0], default=upper)
-    gain = 0.0
+    # An evaluation on a bound may be lower, by so little that it is not the result.
+    known = [s for s in evaluations if start[0] <= s.theta[0] <= end[0] and np.isfinite(s.error)]
+    lowest = min((s.value - s.error for s in known if s is not best), default=np.inf)
+    gain = max(0.0, best.value - lowest) if best.exact else 0.0
     # ``fall`` is the steepest slope downhill on a side that the errors allow, |s| + e.
     for side, fall, width in (
         (-1.0, slope + error, x - start[0]),

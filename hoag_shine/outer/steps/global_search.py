@@ -113,8 +113,12 @@ def global_search(
         yield from _noted(local, seen)
         yield from _make_certain(seen)
     if seen.best.exact:
-        # A look may be lower by less than is worth another search: it is the result, all the same.
-        lowest = min(seen.evaluations, key=pessimistic)
+        # A look may be lower by less than is worth another search: it is the result, all the same,
+        # but not for the sake of so little at a bound.
+        inside = [
+            s for s in seen.evaluations if (lower < s.theta).all() and (s.theta < upper).all()
+        ]
+        lowest = min(inside, key=pessimistic, default=seen.best)
         if pessimistic(lowest) < pessimistic(seen.best):
             seen.add((yield Ask(lowest.theta)))
         yield from _make_certain(seen)  # looks may have seen less curvature than the search had
