@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError
-
-from ...linalg.cholesky import cholesky_solver
+from scipy.linalg import LinAlgError, lapack
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -61,13 +59,18 @@ class Factorised:
         positive = diagonal > 0.0
         # A variable without data or penalty has neither curvature nor gradient; it does not move.
         self._scale = np.where(positive, 1.0 / np.sqrt(np.where(positive, diagonal, 1.0)), 0.0)
-        S = H * self._scale[:, :, None] * self._scale[:, None, :]
+        S = H * self._scale[:, :, None]
+        S *= self._scale[:, None, :]
         np.einsum("bii->bi", S)[~positive] = 1.0
         self._matrix = S
-        self.smallest = _smallest_pivots(S)
+        stacked = S.shape[1] <= MAX_STACKED_ORDER
+        factors = [] if stacked else [_Factor.of(one) for one in S]
+        self.smallest = (
+            _smallest_pivots(S) if stacked else np.array([one.smallest for one in factors])
+        )
         self.singular = ~(self.smallest > SMALLEST_PIVOT)
         self.incomplete = self.singular | ~positive.all(axis=1)
-        self._solve = self._stacked() if S.shape[1] <= MAX_STACKED_ORDER else self._one_by_one()
+        self._solve = self._stacked() if stacked else self._one_by_one(factors)
 
     def __call__(self, rhs: Array) -> Array:
         """Return the solutions for right-hand sides of shape (n_matrices, d, n_sides)."""
@@ -112,11 +115,46 @@ class Factorised:
             inverse[b] = _pseudo_inverse(self._matrix[b])
         return lambda rhs: inverse @ rhs
 
-    def _one_by_one(self) -> Callable[[Array], Array]:
-        solvers: list[Any] = []
-        for b, S in enumerate(self._matrix):
-            solvers.append(_product(_pseudo_inverse(S)) if self.singular[b] else cholesky_solver(S))
+    def _one_by_one(self, factors: Sequence[_Factor]) -> Callable[[Array], Array]:
+        solvers: list[Callable[[Array], Array]] = []
+        for S, factor, singular in zip(self._matrix, factors, self.singular, strict=True):
+            solvers.append(_product(_pseudo_inverse(S)) if singular else factor.solve)
         return lambda rhs: np.stack([solve(r) for solve, r in zip(solvers, rhs, strict=True)])
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """The Cholesky factor of a matrix with a unit diagonal.
+
+    Attributes
+    ----------
+    coupled : ndarray of int
+        The rows that are not those of the identity, as those of samples without weight are.
+    lower : ndarray of shape (len(coupled), len(coupled))
+        Their factor, in the lower triangle.
+    smallest : float
+        The smallest squared pivot, zero if the matrix is not positive definite.
+    """
+
+    coupled: NDArray[np.intp]
+    lower: Array
+    smallest: float
+
+    @classmethod
+    def of(cls, S: Array) -> _Factor:
+        coupled = np.flatnonzero(np.count_nonzero(S, axis=1) > 1)
+        some = S[np.ix_(coupled, coupled)]
+        # The transpose of a symmetric matrix is the matrix, in the order of LAPACK.
+        lower, failed = lapack.dpotrf(some.T, lower=True, clean=False, overwrite_a=True)
+        pivots = np.diagonal(lower)
+        smallest = 0.0 if failed else float(pivots.min(initial=1.0)) ** 2
+        return cls(coupled, lower, smallest)
+
+    def solve(self, rhs: Array) -> Array:
+        """Return the solutions for right-hand sides, one in each column."""
+        x = np.array(rhs)
+        x[self.coupled] = lapack.dpotrs(self.lower, rhs[self.coupled], lower=True)[0]
+        return x
 
 
 def _product(A: Array) -> Callable[[Array], Array]:
