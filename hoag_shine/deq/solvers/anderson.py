@@ -35,7 +35,7 @@ def anderson(
     .. math::
 
         z_{k+1} = \sum_i \alpha_i (z_i + \tau g_i), \qquad
-        \alpha = \arg\min \Big\|\sum_i \alpha_i g_i\Big\| \text{ with } \sum_i \alpha_i = 1.
+        \alpha = \arg\min \left\|\sum_i \alpha_i g_i\right\| \text{ with } \sum_i \alpha_i = 1.
 
     Parameters
     ----------
