@@ -173,10 +173,15 @@ class History:
             return min(seen, key=lambda i: pessimistic(seen[i]))
         # Each of separate searches counts in units of its own lowest value: in their sum, a large
         # one would hide the others.
-        parts = np.array([[p.value + p.error for p in e.parts] for e in seen.values()])
-        units = np.abs(parts).min(axis=0)
-        shares = (parts / np.where(units > 0.0, units, 1.0)).sum(axis=1)
-        return list(seen)[int(np.nan_to_num(shares, nan=np.inf).argmin())]
+        units = np.array([[p.size for p in e.parts] for e in seen.values()]).min(axis=0)
+        units = np.where(units > 0.0, units, 1.0)
+
+        def in_units(i: int) -> tuple[float, float]:
+            pairs = np.array([pessimistic(part) for part in seen[i].parts])
+            high, value = (pairs / units[:, None]).sum(axis=0)
+            return float(high), float(value)
+
+        return min(seen, key=in_units)
 
     # --- the result -------------------------------------------------------------------------------
 
@@ -193,8 +198,7 @@ class History:
     @property
     def standard_error(self) -> float:
         """The criterion's standard error at the best: that of a mean over the problems."""
-        values = self.records[self.best_index].fold_values
-        return float(np.std(values, ddof=1) / np.sqrt(values.size))
+        return standard_error(self.records[self.best_index].fold_values)
 
     @property
     def final_ask(self) -> Ask:
@@ -295,6 +299,11 @@ class History:
         behind = best.value + 2.0 * best.error - (start.value - 2.0 * start.error)
         open_question = behind > self._accuracy * best.size
         return 0 if open_question and 0 not in solved else None
+
+
+def standard_error(values: Vector) -> float:
+    """Return the standard error of the mean; NaN for a single value."""
+    return float(np.std(values, ddof=1) / np.sqrt(values.size)) if values.size > 1 else np.nan
 
 
 def _true(exact: Oracle, evaluation: Evaluation) -> Evaluation | None:

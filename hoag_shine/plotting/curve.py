@@ -10,8 +10,9 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from ..estimators.registry import as_model
+from ..outer.history import standard_error
 from ..search.pipelines import PipelineParts
-from ..search.summary import certified, loss_name, standard_error
+from ..search.summary import certified, loss_name
 from ..utils.validation import check_positive
 from .style import BEST_COLOR, BOUND_COLOR, PATH_COLOR, SHADE, scale_axis
 
@@ -155,7 +156,7 @@ class ShineCurveDisplay:
             criterion_name=f"held-out {loss_name(search.estimator)}",
         )
         if search.n_splits_ > 1:
-            display.standard_error = [standard_error(record) for record in records]
+            display.standard_error = [standard_error(r["fold_criteria"]) for r in records]
             display.one_standard_error = display._strongest_within(direction)
         return display.plot(decades=decades, ax=ax)
 

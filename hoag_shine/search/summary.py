@@ -17,6 +17,7 @@ from sklearn.linear_model import (
 from sklearn.svm import LinearSVC
 
 from ..estimators.registry import as_model
+from ..outer.history import standard_error
 from ..outer.steps import Outcome
 from .pipelines import PipelineParts
 
@@ -47,12 +48,6 @@ def spread(value: Any, form: str = "{:.4g}", between: str = " to ") -> str:
     values = np.atleast_1d(value)
     ends = (form.format(end) for end in (values.min(), values.max()))
     return between.join(dict.fromkeys(ends))
-
-
-def standard_error(record: dict[str, Any]) -> float:
-    """Return the standard error of the mean over the folds; NaN for a single fold."""
-    folds = np.asarray(record["fold_criteria"])
-    return float(np.std(folds, ddof=1) / np.sqrt(folds.size)) if folds.size > 1 else np.nan
 
 
 def certified(search: Any) -> tuple[float, float]:
@@ -101,7 +96,8 @@ def _loss(search: Any) -> tuple[str, str]:
     first, last = _ends(search)
     text = f"{first['criterion']:.5g} -> {last['criterion']:.5g}"
     if search.n_splits_ > 1:
-        text += f", standard error {standard_error(last):.3g} ({search.n_splits_} folds)"
+        error = standard_error(last["fold_criteria"])
+        text += f", standard error {error:.3g} ({search.n_splits_} folds)"
     return f"held-out {loss_name(search.estimator)}", text
 
 

@@ -148,7 +148,7 @@ class _Several:
         return certify(list(self.evaluations.values()), evaluation, self.lower, self.upper).gain
 
     def on_line(
-        self, base: Vector, direction: Vector, first_step: float, looks: bool | None = None
+        self, base: Vector, direction: Vector, first_step: float, *, looks: bool | None = None
     ) -> Generator[Ask, Evaluation, Evaluation]:
         """Run :func:`global_search` along a direction of zeros and ones; return the best."""
         # On the line base + t direction, as far as any of those that move is from its bound; those
@@ -186,14 +186,16 @@ class _Several:
     def merged(self, best: Evaluation, first_step: float) -> Generator[Ask, Evaluation, Evaluation]:
         """Search from where two hyperparameters are equal, for each two; return the best.
 
-        The criterion has several minima, and of fewer groups that near another minimum may be lower
-        than the best of all. The most promising of these places are gone on from.
+        The criterion may have several minima. Where two groups are merged, it may be lower, near
+        another minimum, than at the best place so far. The lowest of these places are gone on from.
         """
         places: list[Evaluation] = []
         for pair in combinations(range(best.theta.size), 2):
             two = np.isin(np.arange(best.theta.size), pair)
             equal = np.where(two, best.theta[two].mean(), best.theta)
-            places.append((yield from self.on_line(equal, two.astype(float), first_step, False)))
+            places.append(
+                (yield from self.on_line(equal, two.astype(float), first_step, looks=False))
+            )
         places.sort(key=pessimistic)
         for place in places[: MERGED_PLACES * best.theta.size]:
             found = yield from self.by_model(place, first_step, polish=False)

@@ -256,7 +256,7 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
             continue
         done = (decrement <= target) | (slow & (decrement <= ROUNDING_DECREMENT))
         done &= damping == 0.0
-        stuck = _stuck(system, folds, point, linearised, force, step) & done
+        stuck = _stuck(system, folds, point, linearised, force, step, done)
         done &= ~stuck
         if done.all() or n_iter == max_iter or progress.ends(objective, decrement):
             break
@@ -337,13 +337,15 @@ def _stuck(
     linearised: Linearised,
     force: State,
     step: State,
+    done: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Return which folds have a gradient where they have neither curvature nor penalty."""
-    if not linearised.incomplete.any():
-        return np.zeros(len(folds), dtype=bool)
+    """Return which folds end with a gradient where they have neither curvature nor penalty."""
+    suspect = linearised.incomplete & done
+    if not suspect.any():
+        return suspect
     rest = system.remainder(force, step, folds.curvature(point.Z))
     unmoved = system.unmoved(rest, force, point.slopes) > UNMOVED_GRADIENT_SHARE
-    return np.asarray(linearised.incomplete & unmoved)
+    return np.asarray(suspect & unmoved)
 
 
 def _damped(damping: Vector, short: NDArray[np.bool_], folds: Folds, point: _Point) -> Vector:

@@ -396,7 +396,9 @@ class DirectProblems:
         for width in ROUNDED_WIDTHS:
             smooth = replace(folds, loss=folds.loss.rounded(width))
             system = self._system(smooth, theta)
-            state = solve(system, smooth, state, MAX_ROUNDED_STEPS, COMMON_START_DECREMENT).state
+            solved = solve(system, smooth, state, MAX_ROUNDED_STEPS, COMMON_START_DECREMENT)
+            self.n_passes += 1.5 * solved.n_iter
+            state = solved.state
         return state
 
     def _folds(self, chunk: slice) -> Folds:
