@@ -1,5 +1,6 @@
 """Searches over Dask's collections, with workers and without, against the same ones in memory."""
 
+import gc
 import logging
 import os
 import signal
@@ -222,7 +223,18 @@ def n_tasks(dask_scheduler):
     return len(dask_scheduler.tasks)
 
 
-def test_workers_let_go_of_their_rows(client):
+@pytest.fixture
+def no_collector():
+    """Without what frees objects that refer to each other."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_workers_let_go_of_their_rows(client, no_collector, monkeypatch):
+    """At once, however often the driver has looked up while it waited for them."""
+    monkeypatch.setattr(clusters, "SECONDS_BETWEEN_LOOKS", 1e-3)
     X, y = breast_cancer()
     stored = chunked(X, 100).persist()
     distributed.wait(stored)

@@ -183,14 +183,15 @@ class ClusterMatrix(PartedMatrix):
             try:
                 with interrupts.held():
                     return answer.result(timeout=SECONDS_BETWEEN_LOOKS)
-            except TimeoutError:
+            except TimeoutError as error:
+                _drop_frames(error)
                 if time.monotonic() > latest:
                     raise TimeoutError(
                         f"the worker {shard.address} did not answer for "
                         f"{MAX_SECONDS_FOR_ANSWER:.0f} s."
                     ) from None
             except OSError as error:  # of the connection
-                raise _LostError from error
+                raise _LostError from _drop_frames(error)
 
     # --- workers ----------------------------------------------------------------------------------
 
@@ -282,8 +283,8 @@ class ClusterMatrix(PartedMatrix):
             try:
                 with interrupts.held():
                     distributed.wait([shard.future], timeout=SECONDS_BETWEEN_LOOKS)
-            except TimeoutError:
-                pass
+            except TimeoutError as error:
+                _drop_frames(error)
             if shard.future.status == "finished":
                 # The worker keeps its blocks by itself from now on.
                 shard.actor, shard.blocks = shard.future.result(), []
@@ -401,6 +402,15 @@ def _let_go(client: Any, shards: Sequence[_Shard]) -> None:
     futures = [shard.future for shard in shards if shard.future is not None]
     if futures and client.status == "running":
         client.loop.add_callback(client.cancel, futures, asynchronous=True, force=True)
+
+
+def _drop_frames(error: Exception) -> Exception:
+    """Return an error of Dask's without its traceback.
+
+    Dask's own frames keep the error, whose traceback has our frames as well: a cycle that would
+    hold the rows on the workers until the garbage collector comes.
+    """
+    return error.with_traceback(None)
 
 
 def _consecutive(edges: Sequence[int], n_runs: int) -> list[tuple[int, int]]:
