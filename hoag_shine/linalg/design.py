@@ -11,7 +11,7 @@ A matrix that is not in memory comes in *parts*, each of which is: see
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -42,6 +42,9 @@ MODERATE_SIZE = 1e6
 # Why: with five columns the loops take half the time that OpenBLAS takes, with 22 columns of X as
 # with 2,000; beyond 32 BLAS is the faster one.
 MAX_COMPILED_COLUMNS = 32
+# Entries of a block of rows, for each column, from which on every block has sums of its own.
+# Why: to add these up then takes a small part of the time of the products.
+OWN_SUMS_ENTRIES = 64
 Rows = NDArray[np.intp]
 
 
@@ -62,6 +65,8 @@ class Matrix:
         Rows that fit into the cache.
     blocks : list of slice
         All rows, ``step`` at a time.
+    own_sums : bool
+        Whether it costs little to sum up transposed products by blocks, and then these sums.
     is_sparse : bool
         Whether zeros are not stored.
     """
@@ -74,6 +79,8 @@ class Matrix:
         n_rows = shape[0]
         self.step = step = max(64, n_rows * BLOCK_BYTES // max(n_bytes, 1))
         self.blocks = [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
+        in_block = self.n_stored / max(len(self.blocks), 1)
+        self.own_sums = in_block >= OWN_SUMS_ENTRIES * shape[1]
 
     def parts(self) -> Iterable[Part]:
         """Return the parts of the matrix in the order of their rows; it can be asked for again."""
@@ -131,13 +138,25 @@ class Design(Matrix):
         """
         raise NotImplementedError
 
-    def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
+    def add_rmatmul(
+        self,
+        block: slice,
+        U: Array,
+        G: Array,
+        strip: Strip | None = None,
+        *,
+        squared: bool = False,
+    ) -> None:
         """Add ``X[block].T @ U`` to the first columns of G, which was made by :meth:`zeros`.
 
-        G may have a row for a column of ones, too. With ``squared``, the entries of X are squared
-        first.
+        G may have a row for a column of ones, too. Of a strip, the rows of G that are its columns
+        are added to. With ``squared``, the entries of X are squared first.
         """
         raise NotImplementedError
+
+    def strips(self, n: int) -> Sequence[Strip | None]:
+        """Split the columns into at most n strips of about as many entries; None is all of them."""
+        return [None]
 
     def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
         """Add row i of U times row ``rows[i]`` of X to ``G[to[i]]``, for each i; rows ascend.
@@ -160,6 +179,22 @@ class Design(Matrix):
     def _entries(self) -> NDArray[Any]:
         """The entries of X, in any order."""
         raise NotImplementedError
+
+
+class Strip(NamedTuple):
+    """Consecutive columns of a CSR matrix.
+
+    Attributes
+    ----------
+    starts, ends : ndarray of shape (n_rows,)
+        Where the entries of each row start and end.
+    last : bool
+        Whether a column of ones, after the last one, belongs to it.
+    """
+
+    starts: NDArray[Any]
+    ends: NDArray[Any]
+    last: bool
 
 
 class Part:
@@ -233,7 +268,15 @@ class DenseDesign(Design):
             Z += W[p, :k]
         return np.asarray(Z)
 
-    def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
+    def add_rmatmul(
+        self,
+        block: slice,
+        U: Array,
+        G: Array,
+        strip: Strip | None = None,
+        *,
+        squared: bool = False,
+    ) -> None:
         X, (k, p) = self._X[block], (U.shape[1], self.shape[1])
         X = np.square(X, dtype=G.dtype) if squared else X
         if _few(k):
@@ -288,21 +331,56 @@ class CSRDesign(Design):
         super().__init__(X.shape, X.data.nbytes + X.indices.nbytes, X.data.size)
         self.matrix = X
         self._csr = X.data, unsigned(X.indices), unsigned(X.indptr)
+        self._split: dict[int, Sequence[Strip]] = {}
 
     def matmul(self, block: slice, W: Array, k: int) -> Array:
         Z = np.empty((block.stop - block.start, k), W.dtype)
         kernels.csr_matmul(*self._rows(block), W, self.shape[1], Z)
         return Z
 
-    def add_rmatmul(self, block: slice, U: Array, G: Array, *, squared: bool = False) -> None:
+    def add_rmatmul(
+        self,
+        block: slice,
+        U: Array,
+        G: Array,
+        strip: Strip | None = None,
+        *,
+        squared: bool = False,
+    ) -> None:
         data, indices, starts, ends = self._rows(block)
+        p = self.shape[1]
+        if strip is not None:
+            starts, ends = strip.starts[block], strip.ends[block]
+            G = G if strip.last else G[:p]
         if squared:
             # A choice in the kernel's loop makes it slower: 15 % on 20news, 40 % on a9a.
             first, last = int(starts[0]), int(ends[-1])
             data, indices = np.square(data[first:last], dtype=np.float64), indices[first:last]
             starts, ends = starts - starts[0], ends - starts[0]
         U = np.ascontiguousarray(U, G.dtype)
-        kernels.csr_rmatmul(data, indices, starts, ends, U, G, self.shape[1])
+        kernels.csr_rmatmul(data, indices, starts, ends, U, G, p)
+
+    def strips(self, n: int) -> Sequence[Strip | None]:
+        if n == 1:
+            return [None]
+        if n not in self._split:
+            _, indices, indptr = self._csr
+            # Column c ends a strip where the entries up to it are an equal share.
+            entries = np.cumsum(np.bincount(indices, minlength=self.shape[1]))
+            shares = np.arange(1, n) * (indices.size / n)
+            ends = [*self._ends(np.unique(np.searchsorted(entries, shares) + 1)), indptr[1:]]
+            starts = [indptr[:-1], *ends]
+            self._split[n] = [
+                Strip(a, b, b is ends[-1]) for a, b in zip(starts, ends, strict=False)
+            ]
+        return self._split[n]
+
+    def _ends(self, columns: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return where the entries of each row end that are before some columns."""
+        _, indices, indptr = self._csr
+        ends = np.empty((len(columns), self.shape[0]), indptr.dtype)
+        kernels.csr_ends(indices, indptr, unsigned(columns), ends)
+        return list(ends)
 
     def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
         kernels.csr_add_each(*self._rows(rows), U, unsigned(to), G, self.shape[1])

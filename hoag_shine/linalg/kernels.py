@@ -136,6 +136,20 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
                 _add(1.0, low, G, p, c)
 
 
+@loop()
+def csr_ends(indices, indptr, columns, ends):
+    """Write where the entries of row i before ``columns[c]`` end to ``ends[c, i]``.
+
+    The columns, and the indices of each row, ascend.
+    """
+    for i in range(unsigned(ends.shape[1])):
+        j, last = indptr[i], indptr[i + _1]
+        for c in range(unsigned(len(columns))):
+            while j < last and indices[j] < columns[c]:
+                j += _1
+            ends[c, i] = j
+
+
 @loop(fastmath=_CONTRACT)
 def csr_add_each(data, indices, starts, ends, U, to, G, p):
     """Add the outer product of row i of X and row i of U to ``G[to[i]]``, for each i.

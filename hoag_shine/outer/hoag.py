@@ -25,8 +25,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..hypergradients import Method, MethodName, auto, resolve_method
 from ..inner import MOST_PAIRS, InnerSolver, Solution, lbfgs, resolve_inner_solver
+from ..linalg.costs import LONG_VECTOR_NUMBERS
 from ..problems.base import JoinedProblems, Problem, ProblemSet
 from ..problems.direct import DirectProblems
+from ..problems.pool import shared_passes
 from ..utils.interrupts import Deferred, Threads
 from ..utils.validation import (
     check_count,
@@ -41,7 +43,6 @@ from ..utils.warn import one_warning, warn
 from .exact_oracle import ExactOracle
 from .history import History
 from .inexact_oracle import InexactOracle
-from .inner_state import Map
 from .oracle import Oracle
 from .separate_oracles import SeparateOracles
 from .steps import (
@@ -190,8 +191,9 @@ def hoag(
         Inner variables to start from, for each problem an array of shape (n_params,); zero by
         default.
     n_jobs : int, optional
-        Threads in which the solvers of a set's members advance between two data passes, as joblib
-        counts them. The result does not depend on it. It pays where the members are many and large.
+        Threads that share the passes over data in memory, and in which the solvers of a set's
+        members advance between two passes, as joblib counts them. The result does not depend on it.
+        Data so small that a pass takes less than some milliseconds are left to one thread.
     callback : callable, optional
         Called after each outer iteration as ``callback(record, solutions)`` with a copy of its
         record and the inner solutions, whose arrays cannot be written into. A true answer ends the
@@ -257,7 +259,11 @@ def hoag(
         options["first_step"] = check_positive("first_step", first_step)
     rule = make_rule(origin, lower, upper, tol, **options)
     ws = None if start is None else _variables(start, problems)
-    with Deferred() as interrupts, Threads(n_jobs, len(problems), interrupts) as threads:
+    with (
+        Deferred() as interrupts,
+        Threads(n_jobs, problems.most_threads, interrupts) as threads,
+        shared_passes([problems, *(single or ())], threads),
+    ):
         make = partial(
             _oracles,
             exactly=method is auto and schedule is None and solver is lbfgs,
@@ -265,7 +271,7 @@ def hoag(
             method=method,
             shrinkage=shrinkage,
             limits=(memory, max_inner_iter),
-            map=threads.map,
+            threads=threads,
             deadline=deadline,
         )
         oracle, exact = (
@@ -409,16 +415,18 @@ def _oracles(
     method: Method,
     shrinkage: float,
     limits: tuple[int, int],
-    map: Map,  # noqa: A002
+    threads: Threads,
     deadline: float,
 ) -> tuple[Oracle, Oracle | None]:
     """Return the oracle of a search, and the exact one if the problems are small enough."""
     parts, exact = _direct(problems), None
     if parts is not None:
-        exact = ExactOracle(problems, parts, theta, shrinkage, map, deadline)
+        exact = ExactOracle(problems, parts, theta, shrinkage, threads.map, deadline)
         if exactly:
             return exact, exact
-    return InexactOracle(problems, solver, method, theta, *limits, shrinkage, map, deadline), exact
+    longest = max(problem.n_params for problem in problems)
+    each = threads.map if longest >= LONG_VECTOR_NUMBERS else threads.map_by_caller
+    return InexactOracle(problems, solver, method, theta, *limits, shrinkage, each, deadline), exact
 
 
 def _joined(

@@ -18,6 +18,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .pool import Pool
 from .requests import Evaluate, HessianProduct, Request
 
 Vector = NDArray[np.float64]
@@ -54,6 +55,15 @@ class Problem(ABC):
     n_summed: int = 1
     outer_minimum: float = -np.inf
     n_passes: float = 0.0
+
+    @property
+    def most_threads(self) -> int:
+        """Number of threads that may share a pass over the data."""
+        return 1
+
+    def share_passes(self, pool: Pool | None) -> None:
+        """Have threads share the passes over the data from now on; None ends that."""
+        return
 
     @abstractmethod
     def value_and_grad(self, w: Vector, theta: Vector) -> tuple[float, Vector]:
@@ -159,6 +169,14 @@ class ProblemSet(Sequence[Problem]):
         return 0
 
     @property
+    def most_threads(self) -> int:
+        """Number of calls that can be made side by side."""
+        return len(self)
+
+    def share_passes(self, pool: Pool | None) -> None:
+        """Have threads share the passes over the data from now on; None ends that."""
+
+    @property
     def pass_share(self) -> float:
         """The share of the data that a pass reads: less than 1 where few rows stand for many."""
         return 1.0
@@ -238,6 +256,14 @@ class JoinedProblems(ProblemSet):
     @property
     def n_bytes_sent(self) -> int:
         return sum(members.n_bytes_sent for members in self.sets)
+
+    @property
+    def most_threads(self) -> int:
+        return max(len(self), *(members.most_threads for members in self.sets))
+
+    def share_passes(self, pool: Pool | None) -> None:
+        for members in self.sets:
+            members.share_passes(pool)
 
     @property
     def pass_share(self) -> float:

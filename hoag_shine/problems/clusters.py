@@ -105,9 +105,9 @@ class ClusterPasses(Passes):
         self.n_spent += 0.5
         return np.concatenate(self._call("predict", [(V,)] * len(self._X.rows)))
 
-    def gram(self, u: Vector) -> Array:
-        self.n_spent += 0.5
-        return _sum(self._call("gram", [(u[rows],) for rows in self._X.rows]))
+    def grams(self, U: Array) -> Array:
+        self.n_spent += 0.5 * bool(U.shape[1])
+        return _sum(self._call("grams", [(U[rows],) for rows in self._X.rows]))
 
     def _call(self, method: str, args: list[tuple[Any, ...]]) -> list[Any]:
         answers: list[Any] = self._X.call(self.key, method, args)
@@ -164,5 +164,5 @@ class _Rows:
     def predict(self, V: Array) -> Array:
         return self._problems.passes.predict(V)
 
-    def gram(self, u: Vector) -> Array:
-        return self._problems.passes.gram(u)
+    def grams(self, U: Array) -> Array:
+        return self._problems.passes.grams(U)

@@ -48,6 +48,7 @@ from .losses import Loss
 from .mean_hessian import MeanHessian
 from .passes import Passes
 from .penalties import GroupedPenalty
+from .pool import CALLER, Pool
 from .predictors import LinearPredictors
 from .requests import Evaluate, HessianProduct, Request
 
@@ -75,6 +76,13 @@ class LinearProblem(Problem):
     def n_passes(self) -> float:  # type: ignore[override]
         """Data passes made for all folds together, which share them."""
         return self._folds.n_passes
+
+    @property
+    def most_threads(self) -> int:
+        return self._folds.passes.most_threads
+
+    def share_passes(self, pool: Pool | None) -> None:
+        self._folds.share_passes(pool)
 
     @property
     def direct(self) -> DirectProblems | None:
@@ -241,6 +249,13 @@ class LinearProblems(ProblemSet):
         return 2.0 * self.design.n_stored * len(self) * self.n_outputs
 
     @property
+    def most_threads(self) -> int:
+        return max(len(self), self._passes.most_threads)
+
+    def share_passes(self, pool: Pool | None) -> None:
+        self._passes.pool = pool or CALLER
+
+    @property
     def pass_share(self) -> float:
         return self._share
 
@@ -307,13 +322,13 @@ class LinearProblems(ProblemSet):
         # G gathers X'(s * slope), a column for each output of each fold that asks.
         G = self._passes.zeros(len(folds))
 
-        def losses(block: Block) -> Array:
-            if W is not None:  # forwards, and backwards while the block is in the cache
+        def losses(block: Block) -> tuple[Array, Array]:
+            if W is not None:
                 Z[block.rows, places] = self._passes.forward(block, W, len(new))
             weight = self._columns(self.train_weight[block.rows], folds)
-            return self._add_losses(block, Z[block.rows, own], weight, G)
+            return self._losses(block, Z[block.rows, own], weight)
 
-        values = self._passes.total(losses, cost=1.0 if new else 0.5)
+        values = self._passes.add_up(losses, G, cost=1.0 if new else 0.5)
         self._predictors.mark(new, V)
         return values, self._passes.unpack(G, len(folds))
 
@@ -361,7 +376,7 @@ class LinearProblems(ProblemSet):
         n_columns = V.shape[0] * V.shape[1]
         G = self._passes.zeros(n_columns, dtype)
 
-        def multiply(block: Block) -> None:
+        def multiply(block: Block) -> tuple[float, Array]:
             Z = self._passes.forward(block, W, n_columns)
             Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
             D = self._predictors.curvatures(folds, block.rows).astype(dtype, copy=False)
@@ -371,9 +386,9 @@ class LinearProblems(ProblemSet):
             for c in range(V.shape[1]):
                 product = self.loss.hessian_product(D, Z[:, :, c])
                 np.multiply(product, weight, out=Z[:, :, c])
-            self._passes.add_backward(block, Z, G)
+            return 0.0, Z
 
-        self._passes.each(multiply, cost=1.0)
+        self._passes.add_up(multiply, G, cost=1.0)
         return self._passes.unpack(G, n_columns).reshape(V.shape)
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
@@ -437,13 +452,12 @@ class LinearProblems(ProblemSet):
         # diag(X' diag(d) X) is the transposed product of d with the squares of X.
         G = self._passes.zeros(len(folds))
 
-        def add(block: Block) -> None:
+        def diagonal(block: Block) -> tuple[float, Array]:
             curvatures = self._predictors.curvatures(folds, block.rows)
-            diagonal = np.abs(self.loss.hessian_diagonal(curvatures))
             weight = self._columns(self.train_weight[block.rows], folds)
-            self._passes.add_backward(block, diagonal * weight, G, squared=True)
+            return 0.0, np.abs(self.loss.hessian_diagonal(curvatures)) * weight
 
-        self._passes.each(add, cost=0.5)
+        self._passes.add_up(diagonal, G, cost=0.5, squared=True)
         return (self._passes.unpack(G, len(folds)),)
 
     def preconditioners(
@@ -474,13 +488,12 @@ class LinearProblems(ProblemSet):
         largest = self.train_weight.max(initial=0.0)
         return self.design.single if 1.0 / MODERATE_SIZE <= largest <= MODERATE_SIZE else np.float64
 
-    def _add_losses(self, block: Block, Z: Array, weight: Array, G: Array) -> Array:
-        """Add the gradients of a block's weighted losses to G; return the sums of the losses."""
+    def _losses(self, block: Block, Z: Array, weight: Array) -> tuple[Array, Array]:
+        """Return the sums of a block's weighted losses, and their derivatives in Z."""
         loss, slope = self.loss.value_and_gradient(self.y[block.rows], Z)
-        self._passes.add_backward(block, slope * weight, G)
         # By BLAS, which sums columns faster than numpy.
         sums = np.ones(len(Z)) @ (weight * loss).reshape(len(Z), -1)
-        return np.asarray(sums.reshape(loss.shape[1], -1).sum(axis=1))
+        return np.asarray(sums.reshape(loss.shape[1], -1).sum(axis=1)), slope * weight
 
     def _add_held_out(
         self, held_out: HeldOut, part: Part, Z: Array, values: Array, grads: Array
@@ -534,10 +547,10 @@ class LinearProblems(ProblemSet):
         n_folds = self.train_weight.shape[1]
         squares = self.design.zeros(self._passes.n_variables, n_folds)
 
-        def add(block: Block) -> None:
-            self._passes.add_backward(block, self.train_weight[block.rows], squares, squared=True)
+        def weights(block: Block) -> tuple[float, Array]:
+            return 0.0, self.train_weight[block.rows]
 
-        self._passes.each(add, cost=0.0)
+        self._passes.add_up(weights, squares, cost=0.0, squared=True)
         return (squares[:, :n_folds],)
 
     @staticmethod

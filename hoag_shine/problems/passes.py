@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg import kernels
-from ..linalg.design import Block, Matrix, Part, as_design, most_rows
+from ..linalg.costs import WORKSPACE_NUMBERS
+from ..linalg.design import Block, Design, Matrix, Part, Strip, as_design, most_rows
+from .pool import CALLER, Pool
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
+T = TypeVar("T")
+
+# Multiplications of a product forwards from which on threads share a pass.
+# Why: they take some milliseconds, and to hand work to threads takes some tenths of one.
+SHARED_MULTIPLICATIONS = 1e7
 
 
 class Passes:
     """X in blocks of rows, for linear models of several folds and outputs.
 
-    A *pass* is a function of a block of rows, called for one block after the other in the order of
-    the rows, so that its sums do not depend on where it runs. Nothing else loops over the rows.
+    A *pass* is a function of a block of rows, called for all blocks; its sums are made in the order
+    of the rows, so that they do not depend on where it runs. Nothing else loops over the rows.
     Where X is, in memory or in a file, its :class:`~hoag_shine.linalg.design.Matrix` knows.
 
     The variables of several folds are packed into the columns of one array: the outputs of the
@@ -39,6 +46,8 @@ class Passes:
 
     Attributes
     ----------
+    pool : Pool
+        The threads that share a pass; the caller alone by default.
     n_spent : float
         Passes so far: 1 for reading X forwards and backwards, a half for one of the two.
     n_bytes_read : int
@@ -54,7 +63,9 @@ class Passes:
         self.fit_intercept = fit_intercept
         self.n_variables = self.n_features + int(fit_intercept)  # of an output
         self.free = free
-        self._most_rows = most_rows(n_folds * n_outputs)
+        self._n_columns = n_folds * n_outputs
+        self._most_rows = most_rows(self._n_columns)
+        self.pool: Pool = CALLER
         self.n_spent = 0.0
         self.n_bytes_read = 0
         self._buffers: dict[str, Array] = {}
@@ -75,31 +86,122 @@ class Passes:
             yield part
             del part  # or it would be kept until the next one is there
 
-    def each(self, function: Callable[[Block], None], *, cost: float) -> None:
-        """Call a function for each block; ``cost`` is its share of a pass."""
+    def blocks(self) -> Iterator[Block]:
+        """Read X block by block, in the order of the rows."""
         with closing(self.parts()) as parts:
             for part in parts:
                 for block in part.blocks:
-                    for piece in block.pieces(self._most_rows):
-                        function(piece)
+                    yield from block.pieces(self._most_rows)
+
+    def each(self, function: Callable[[Block], None], *, cost: float) -> None:
+        """Call a function for each block, which writes to the rows of the block alone.
+
+        ``cost`` is its share of a pass.
+        """
+        for blocks in self._together():
+            self._run(function, blocks)
         self.n_spent += cost
+
+    def add_up(
+        self,
+        function: Callable[[Block], tuple[Any, Array]],
+        G: Array,
+        *,
+        cost: float,
+        squared: bool = False,
+    ) -> Any:
+        """Call a function for each block, and add up what it returns.
+
+        It returns a value and an array over the rows of the block, whose transposed product is
+        added to G; the sum of the values is returned.
+        """
+        total: Any = 0.0
+        # It does not depend on the number of threads, since it decides how sums are rounded.
+        own = self.most_threads > 1 and self.design.own_sums
+        add = self._by_blocks if own else self._by_strips
+        for blocks in self._together():
+            for value in add(function, blocks, G, squared):
+                total = total + value
+        self.n_spent += cost
+        return total
+
+    def _by_blocks(
+        self,
+        function: Callable[[Block], tuple[Any, Array]],
+        blocks: list[Block],
+        G: Array,
+        squared: bool,
+    ) -> list[Any]:
+        """Add the transposed product of each block, made by itself."""
+
+        def own(block: Block) -> tuple[Any, Array]:
+            value, U = function(block)
+            product = self.design.zeros(len(G), G.shape[1], G.dtype)
+            self.add_backward(block, U, product, squared=squared)
+            return value, product
+
+        values, products = zip(*self._run(own, blocks), strict=True)
+        for product in products:
+            G += product
+        return list(values)
+
+    def _by_strips(
+        self,
+        function: Callable[[Block], tuple[Any, Array]],
+        blocks: list[Block],
+        G: Array,
+        squared: bool,
+    ) -> list[Any]:
+        """Add transposed products, the columns of X of one thread beside those of another.
+
+        Each adds one block after the other, so that all sums are made in the order of the rows.
+        """
+        values, Us = zip(*self._run(function, blocks), strict=True)
+
+        def add(strip: Strip | None) -> None:
+            for block, U in zip(blocks, Us, strict=True):
+                self.add_backward(block, U, G, strip, squared=squared)
+
+        self._run(add, blocks[0].design.strips(self.pool.n if len(blocks) > 1 else 1))
+        return list(values)
+
+    def _together(self) -> Iterator[list[Block]]:
+        """Return the blocks in the order of the rows, as many at a time as threads may share.
+
+        One thread takes a block at a time, which is in the cache when it is multiplied backwards.
+        """
+        if self.pool.n == 1 or self.most_threads == 1:
+            yield from ([block] for block in self.blocks())
+            return
+        blocks = list(self.blocks())
+        longest = max(block.rows.stop - block.rows.start for block in blocks)
+        most = max(self.pool.n, WORKSPACE_NUMBERS // (longest * self._n_columns))
+        yield from (blocks[i : i + most] for i in range(0, len(blocks), most))
+
+    def _run(self, function: Callable[..., T], items: Sequence[Any]) -> list[T]:
+        """Call a function for some items, by threads if there are several."""
+        if len(items) == 1:
+            return [function(items[0])]
+        settings = np.geterr()  # threads do not inherit them
+
+        def call(item: Any) -> T:
+            with np.errstate(**settings):
+                return function(item)
+
+        found: list[T] = self.pool.run(call, items)
+        return found
+
+    @cached_property
+    def most_threads(self) -> int:
+        """Threads that may share a pass: one unless X is in memory and a pass takes long."""
+        long = self.design.n_stored * self._n_columns >= SHARED_MULTIPLICATIONS
+        return len(list(self.blocks())) if long and isinstance(self.design, Design) else 1
 
     def portions(self) -> Iterator[slice]:
         """Return all rows, as many at a time as in a block, for work that does not read X."""
         for block in self.design.blocks:
             for first in range(block.start, block.stop, self._most_rows):
                 yield slice(first, min(first + self._most_rows, block.stop))
-
-    def total(self, function: Callable[[Block], Array], *, cost: float) -> Array:
-        """Sum what a function returns for each block."""
-        total = np.zeros(())
-
-        def add(block: Block) -> None:
-            nonlocal total
-            total = total + function(block)
-
-        self.each(add, cost=cost)
-        return total
 
     def predict(self, V: Array) -> Array:
         """Return the linear predictors at the rows of V, (sample, row, output)."""
@@ -116,26 +218,43 @@ class Passes:
         Z = block.design.matmul(block.own, W, n_folds * self.n_outputs)
         return Z.reshape(-1, n_folds, self.n_outputs)
 
-    def add_backward(self, block: Block, U: Array, G: Array, *, squared: bool = False) -> None:
-        """Add the transposed product of :meth:`forward` to G."""
-        block.design.add_rmatmul(block.own, U.reshape(len(U), -1), G, squared=squared)
+    def add_backward(
+        self,
+        block: Block,
+        U: Array,
+        G: Array,
+        strip: Strip | None = None,
+        *,
+        squared: bool = False,
+    ) -> None:
+        """Add the transposed product of :meth:`forward`, or a strip of it, to G."""
+        U = U.reshape(len(U), -1)
+        block.design.add_rmatmul(block.own, U, G, strip, squared=squared)
 
-    def gram(self, u: Vector) -> Array:
-        """Return X' diag(u) X, with the intercept's column of ones."""
+    def grams(self, U: Array) -> Array:
+        """Return X' diag(u) X for each column u of U, with the intercept's column of ones.
+
+        Of shape (n_columns of U, n_variables, n_variables), in half a pass.
+        """
         # X'diag(u)X in the upper left, X'u and the sum of u in the last row and column.
-        p = self.n_features
-        H, G = np.zeros((self.n_variables, self.n_variables)), np.zeros((p, p))
-
-        def add(block: Block) -> None:
-            own = u[block.rows]
-            block.design.add_gram(block.own, own, G)
+        p, m = self.n_features, U.shape[1]
+        if not m:
+            return np.empty((0, self.n_variables, self.n_variables))
+        H, G = np.zeros((m, self.n_variables, self.n_variables)), np.zeros((m, p, p))
+        columns = self.design.zeros(p, m)
+        for block in self.blocks():
+            own = U[block.rows]
+            for u, lower in zip(own.T, G, strict=True):
+                block.design.add_gram(block.own, u, lower)
             if self.fit_intercept:
-                block.design.add_rmatmul(block.own, own[:, None], H[p:, :p].T)
-
-        self.each(add, cost=0.5)
-        H[:p, :p] = np.tril(G) + np.tril(G, -1).T  # CSR designs add the lower triangle alone
-        H[:p, p:] = H[p:, :p].T
-        H[p:, p:] = u.sum()
+                block.design.add_rmatmul(block.own, own, columns)
+        self.n_spent += 0.5
+        for own, lower in zip(H, G, strict=True):
+            # CSR designs add the lower triangle alone.
+            own[:p, :p] = np.tril(lower) + np.tril(lower, -1).T
+        if self.fit_intercept:
+            H[:, p, :p] = H[:, :p, p] = columns[:, :m].T
+            H[:, p, p] = U.sum(axis=0)
         return H
 
     # --- the arrays of several folds --------------------------------------------------------------

@@ -14,6 +14,8 @@ from ..inner import Solution
 from ..inner.inverse_hessian import InverseHessian
 from ..outer.tolerances import result_accuracy
 from ..problems.base import Problem
+from ..problems.pool import shared_passes
+from ..utils.interrupts import Interrupts, Threads
 from .folds import DesignGroup, FoldedData, training_weights
 
 Vector = NDArray[np.float64]
@@ -32,13 +34,24 @@ class Refit:
         criterion is known.
     shared : bool
         Whether the folds have the design matrix and the classes of ``whole``, and so its variables.
+    n_jobs : int, optional
+        Threads that share the passes over X, as joblib counts them.
     """
 
-    def __init__(self, data: FoldedData, whole: DesignGroup, tol: float, *, shared: bool) -> None:
+    def __init__(
+        self,
+        data: FoldedData,
+        whole: DesignGroup,
+        tol: float,
+        *,
+        shared: bool,
+        n_jobs: int | None = None,
+    ) -> None:
         self.data = data
         self.whole = whole
         self.tol = tol
         self.shared = shared
+        self.n_jobs = n_jobs
 
     @cached_property
     def problem(self) -> Problem:
@@ -63,13 +76,17 @@ class Refit:
     def fit(self, theta: Vector, solutions: Sequence[Solution]) -> Solution:
         """Fit, starting from the mean of the folds' solutions if they have as many columns."""
         start = self._mean(solutions)
-        return fit(
-            self.problem,
-            theta,
-            start,
-            tol=result_accuracy(self.tol, self.problem.n_params),
-            initial=self._estimate(theta, solutions),
-        )
+        with (
+            Threads(self.n_jobs, self.problem.most_threads, Interrupts()) as threads,
+            shared_passes([self.problem], threads),
+        ):
+            return fit(
+                self.problem,
+                theta,
+                start,
+                tol=result_accuracy(self.tol, self.problem.n_params),
+                initial=self._estimate(theta, solutions),
+            )
 
     def _estimate(self, theta: Vector, solutions: Sequence[Solution]) -> InverseHessian | None:
         """Return a fold's estimate of the inverse Hessian, which lacks only the held-out rows."""

@@ -206,7 +206,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
     error_score : "raise" or float, default=nan
         What to report where a scorer raises; with ``"raise"``, the error is not caught.
     n_jobs : int, optional
-        Threads for the fits of different folds. The result does not depend on it.
+        Threads that share the passes over X, as joblib counts them: None is one, -1 stands for all
+        cores. The result does not depend on it. It pays where X is so large that a pass takes some
+        milliseconds.
     random_state : int, RandomState instance or None, default=None
         Where ``cv`` is None or a number, a value other than None shuffles the samples before
         they are split, and this is its seed. Nothing else here is random.
@@ -470,7 +472,9 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
             "n_splits_": len(data.splits),
             **_noted(whole, data.model),
         }
-        refit = Refit(data, whole, self.tol, shared=shared) if self.refit else None
+        refit = None
+        if self.refit:
+            refit = Refit(data, whole, self.tol, shared=shared, n_jobs=self.n_jobs)
         with Deferred() as interrupts:
             with task.subtask("search", None) as search_task:
                 scores = Scores(scoring, data, routed.score)

@@ -25,6 +25,8 @@ from .warn import as_here
 # Why: no user notices a tenth of a second.
 SECONDS_BETWEEN_LOOKS = 0.1
 
+_local = threading.local()
+
 
 def as_caller() -> Callable[[], None]:
     """Return what makes a new thread warn, and use scikit-learn's options, as the present one."""
@@ -169,7 +171,7 @@ class Threads:
         independent: bool = False,
     ) -> None:
         with parallel_config(require="sharedmem"):
-            self._n = min(effective_n_jobs(n_jobs), n_tasks)
+            self._n: int = min(effective_n_jobs(n_jobs), n_tasks)
         self._interrupts = interrupts
         self._independent = independent
         self._pool: ThreadPoolExecutor | None = None
@@ -177,7 +179,7 @@ class Threads:
 
     def __enter__(self) -> Self:
         if self._n > 1:
-            self._pool = ThreadPoolExecutor(self._n, initializer=as_caller())
+            self._pool = ThreadPoolExecutor(self._n, initializer=_in_pool(as_caller()))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -185,16 +187,31 @@ class Threads:
             with self._interrupts.held():
                 self._pool.shutdown(wait=not self._left, cancel_futures=True)
 
-    def map(self, function: Callable[..., Any], *sequences: Iterable[Any]) -> list[Any]:
-        """Check for interrupts, then call the function for the items of the sequences.
+    @property
+    def n(self) -> int:
+        """Number of threads, 1 for the caller's own."""
+        return 1 if self._pool is None else self._n
 
-        All calls have ended when this returns or raises, unless they need not be waited for.
-        """
+    def map(self, function: Callable[..., Any], *sequences: Iterable[Any]) -> list[Any]:
+        """Check for interrupts, then :meth:`run`."""
         self._interrupts.check()
-        if self._pool is None:
-            return list(map(function, *sequences))
+        return self.run(function, *sequences)
+
+    def map_by_caller(self, function: Callable[..., Any], *sequences: Iterable[Any]) -> list[Any]:
+        """Check for interrupts, then call the function without threads: calls that are short."""
+        self._interrupts.check()
+        return list(map(function, *sequences))
+
+    def run(self, function: Callable[..., Any], *sequences: Iterable[Any]) -> list[Any]:
+        """Call the function for the items of the sequences.
+
+        All calls have ended when this returns or raises, unless they need not be waited for. One of
+        these threads calls by itself: it would wait for threads that wait for it.
+        """
+        items = list(zip(*sequences, strict=True))
+        if self._pool is None or len(items) == 1 or getattr(_local, "in_pool", False):
+            return [function(*each) for each in items]
         with self._interrupts.held():
-            items = zip(*sequences, strict=True)
             calls = [self._pool.submit(function, *each) for each in items]
             while _running(calls) and not self._enough:
                 pass
@@ -208,6 +225,16 @@ class Threads:
     def _enough(self) -> bool:
         """Whether calls that run are not waited for."""
         return self._interrupts.forced or (self._independent and self._interrupts.pending)
+
+
+def _in_pool(configure: Callable[[], None]) -> Callable[[], None]:
+    """Return what a thread of a pool begins with."""
+
+    def begin() -> None:
+        configure()
+        _local.in_pool = True
+
+    return begin
 
 
 def _running(calls: Sequence[Future[Any]]) -> bool:

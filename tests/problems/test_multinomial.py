@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hoag_shine import MultinomialLoss, ShineCV, fold_problems, load_dataset
 from hoag_shine.hypergradients import METHODS
+from hoag_shine.problems import mean_hessian
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.penalties import GroupedPenalty
 from hoag_shine.problems.requests import Evaluate, HessianProduct
@@ -347,3 +348,66 @@ def test_real_data_agree_with_scikit_learns_best(name, hypergradient):
     loss, log_C = best_of_scikit_learn(name)
     np.testing.assert_allclose(-search.best_score_, loss, rtol=1e-4)
     np.testing.assert_allclose(np.log(search.best_params_["C"]), log_C, atol=0.05)
+
+
+# --- the preconditioner -------------------------------------------------------------------------
+
+
+def few_digits(n_classes):
+    X, y = load_digits(n_class=n_classes, return_X_y=True)
+    X = np.delete(X, [0, 32, 39], axis=1)[:400] / 16.0  # columns of zeros
+    return X, y[:400]
+
+
+def matrix_of(function, n):
+    return np.stack([function(e) for e in np.eye(n)], axis=1)
+
+
+@pytest.fixture
+def blocks_alone(monkeypatch):
+    """A block for each class, and none for pairs of classes."""
+    monkeypatch.setattr(mean_hessian, "QUICK_GRAM_MULTIPLICATIONS", 0.0)
+    monkeypatch.setattr(mean_hessian, "MAX_GRAM_PRODUCTS", 10.0)
+
+
+def test_the_preconditioner_is_exact_for_shifts(blocks_alone):
+    X, y = few_digits(6)
+    problems = fold_problems(LogisticRegression(), X, y, cv=3)
+    theta, n = np.zeros(1), problems[0].n_params
+    rng = np.random.default_rng(0)
+    (inverse, *_) = problems.preconditioners([0.3 * rng.normal(size=n)] * 3, theta)
+    P = matrix_of(inverse, n)
+    np.testing.assert_allclose(P, P.T, atol=1e-12 * np.abs(P).max())
+    assert np.linalg.eigvalsh(P)[0] > 0.0
+    # Of the coefficients, that is of those with a penalty.
+    shift = np.repeat(np.append(rng.normal(size=X.shape[1]), 0.0), 6)
+    curved = problems[0].hessp(np.zeros(n), theta)(shift)
+    np.testing.assert_allclose(inverse(curved), shift, atol=1e-12)
+
+
+def test_the_preconditioner_saves_iterations(blocks_alone, monkeypatch):
+    X, y = few_digits(6)
+
+    def n_iterations():
+        problem = fold_problems(LogisticRegression(), X, y, cv=3)[0]
+        start = solve_tightly(problem, np.array([0.5])).w
+        return solve_tightly(problem, np.zeros(1), w=start).n_iter
+
+    few = n_iterations()
+    monkeypatch.setattr(mean_hessian, "MAX_GRAM_PRODUCTS", 0.0)
+    assert 2 * few < n_iterations()
+
+
+def test_classes_alike_have_one_block(blocks_alone, monkeypatch):
+    """At zero, every class has the same probability, and so the same block."""
+    X, y = few_digits(6)
+    ws, theta = [np.zeros((X.shape[1] + 1) * 6)] * 3, np.zeros(1)
+    v = np.random.default_rng(0).normal(size=ws[0].size)
+    (each, *_) = fold_problems(LogisticRegression(), X, y, cv=3).preconditioners(ws, theta)
+    # Too dear for a block a class, cheap enough for one.
+    monkeypatch.setattr(mean_hessian, "MAX_GRAM_PRODUCTS", 2.0)
+    (one, *_) = fold_problems(LogisticRegression(), X, y, cv=3).preconditioners(ws, theta)
+    np.testing.assert_allclose(one(v), each(v), rtol=1e-9, atol=1e-12)
+    monkeypatch.setattr(mean_hessian, "MAX_GRAM_PRODUCTS", 0.1)
+    problems = fold_problems(LogisticRegression(), X, y, cv=3)
+    assert problems.preconditioners(ws, theta) == [None] * 3
