@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import io
 import json
 import pickle
 from functools import partial
@@ -335,6 +336,20 @@ def test_a_method_of_ones_own():
 
     gradient, _, _ = x_gradient(f, x, torch.ones_like(x), backward=twice)
     torch.testing.assert_close(gradient, torch.full_like(x, 2.0))
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_method_of_ones_own_may_make_products(says_so):
+    f, x, _, inverse = linear_problem()
+    grad = torch.randn_like(x)
+
+    def two_terms(linearisation, inverse_jacobian, grad):
+        return Adjoint(grad + linearisation.vjp(grad))
+
+    two_terms.makes_products = says_so
+    u, _, info = x_gradient(f, x, grad, backward=two_terms)
+    torch.testing.assert_close(u, 2 * grad - grad @ torch.linalg.inv(inverse))  # J = W
+    assert info.backward.n_vjp == 1
 
 
 def test_opa_reaches_the_layer():
@@ -987,13 +1002,20 @@ def test_an_infinite_derivative_of_a_sample_does_not_reach_shared_parameters(bac
 
 def test_a_layer_with_all_options_goes_through_pickle():
     deq = DEQ(Affine(), solver=partial(broyden, memory=3), refine=2, fallback="norm-ratio")
-    again = pickle.loads(pickle.dumps(deq))  # noqa: S301
+    saved = io.BytesIO()
+    torch.save(deq, saved)
+    saved.seek(0)
     x = torch.randn(3, 4)
-    found, expected = (
+    expected, *found = (
         torch.autograd.grad(layer(torch.zeros_like(x), x)[0].sum(), layer.f.linear.weight)
-        for layer in (again, deq)
+        for layer in (
+            deq,
+            pickle.loads(pickle.dumps(deq)),  # noqa: S301
+            torch.load(saved, weights_only=False),
+        )
     )
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for gradient in found:
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
 
 
 def test_a_layer_can_be_made_again_from_what_it_says_of_itself():
