@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler, normalize
 
 from hoag_shine import Outcome, ShineCV, fold_problems, load_dataset
 from hoag_shine.linalg import clusters, row_blocks
@@ -227,6 +227,26 @@ def test_pipelines_over_large_collections_are_refused():
     search = ShineCV(make_pipeline(StandardScaler(), LogisticRegression()))
     with pytest.raises(ValueError, match="transform X block by block before"):
         search.fit(da.from_array(X, (100, 30)), y)
+
+
+@pytest.mark.parametrize("form", ["rows", "csr", "frame"])
+def test_steps_that_learn_nothing_go_to_the_blocks(form, either):
+    X, y = breast_cancer()
+    pipeline = make_pipeline(Normalizer(), LogisticRegression())
+    dist = fold_problems(pipeline, FORMS[form](X), y, cv=3)
+    assert_same_sums(fold_problems(LogisticRegression(), normalize(X), y, cv=3), dist)
+    assert (dist.n_bytes_sent > 0) == (either is not None)
+
+
+def test_steps_get_the_names_of_columns():
+    X, y = diabetes()
+    search = ShineCV(make_pipeline(Normalizer(), Ridge()))
+    dist = clone(search).fit(frame(X), y)
+    X = frame(X).compute()
+    memory = search.fit(X, y)
+    np.testing.assert_allclose(dist.best_score_, memory.best_score_, rtol=search.tol**2)
+    np.testing.assert_allclose(dist.predict(X), memory.predict(X), atol=0.1 * y.std())
+    assert list(dist.feature_names_in_) == list(X.columns)
 
 
 def n_tasks(dask_scheduler):
