@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler, normalize
 
 from hoag_shine import Outcome, ShineCV, fold_problems, load_dataset
 from hoag_shine.linalg import clusters, row_blocks
@@ -27,6 +27,7 @@ dask = pytest.importorskip("dask", reason="needs the extra `distributed`")
 distributed = pytest.importorskip("distributed", reason="needs the extra `distributed`")
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
+get_mp_context = pytest.importorskip("distributed.utils").get_mp_context
 
 # Dask and its event loop leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -36,6 +37,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 def small_blocks(monkeypatch):
     """Count as large what has more than 2 KiB."""
     monkeypatch.setattr(row_blocks, "READ_BYTES", 512)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers_by_forks():
+    """Have workers be forks of a process that has imported what they need: that takes seconds."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        modules = ["distributed", "dask.array", "dask.dataframe", "hoag_shine.problems.clusters"]
+        get_mp_context().set_forkserver_preload(modules)  # beside those that Dask names
+        yield
 
 
 def local_cluster(n_workers, **options):
@@ -49,7 +59,7 @@ def local_cluster(n_workers, **options):
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(workers_by_forks):
     with local_cluster(2) as cluster:
         yield cluster
 
@@ -219,6 +229,26 @@ def test_pipelines_over_large_collections_are_refused():
         search.fit(da.from_array(X, (100, 30)), y)
 
 
+@pytest.mark.parametrize("form", ["rows", "csr", "frame"])
+def test_steps_that_learn_nothing_go_to_the_blocks(form, either):
+    X, y = breast_cancer()
+    pipeline = make_pipeline(Normalizer(), LogisticRegression())
+    dist = fold_problems(pipeline, FORMS[form](X), y, cv=3)
+    assert_same_sums(fold_problems(LogisticRegression(), normalize(X), y, cv=3), dist)
+    assert (dist.n_bytes_sent > 0) == (either is not None)
+
+
+def test_steps_get_the_names_of_columns():
+    X, y = diabetes()
+    search = ShineCV(make_pipeline(Normalizer(), Ridge()))
+    dist = clone(search).fit(frame(X), y)
+    X = frame(X).compute()
+    memory = search.fit(X, y)
+    np.testing.assert_allclose(dist.best_score_, memory.best_score_, rtol=search.tol**2)
+    np.testing.assert_allclose(dist.predict(X), memory.predict(X), atol=0.1 * y.std())
+    assert list(dist.feature_names_in_) == list(X.columns)
+
+
 def n_tasks(dask_scheduler):
     return len(dask_scheduler.tasks)
 
@@ -239,7 +269,7 @@ def test_workers_let_go_of_their_rows(client, no_collector, monkeypatch):
     stored = chunked(X, 100).persist()
     distributed.wait(stored)
     before = client.run_on_scheduler(n_tasks)
-    ShineCV(LogisticRegression()).fit(stored, y)
+    ShineCV(LogisticRegression(), hypergradient="cg", tol=0.1).fit(stored, y)
     end = time.monotonic() + 30.0
     while client.run_on_scheduler(n_tasks) > before and time.monotonic() < end:
         time.sleep(0.05)
@@ -345,3 +375,45 @@ def test_workers_that_are_killed(client, monkeypatch, tmp_path):
     assert dist.n_iter_ > 3
     assert dist.outcome_ is Outcome.CONVERGED
     np.testing.assert_allclose(dist.best_score_, memory.best_score_, rtol=1e-10)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(os.name != "posix", reason="a signal to a process is POSIX")
+def test_workers_that_are_killed_at_any_moment(client, monkeypatch):
+    """Be it while rows are computed, in a pass, or in the final fit."""
+    monkeypatch.setattr(clusters, "SECONDS_FOR_NEW_WORKER", 0.5)
+    X, y = breast_cancer()
+    search, n_killed = ShineCV(LogisticRegression(), hypergradient="cg", tol=1e-2), 0
+    began = time.monotonic()
+    undisturbed = clone(search).fit(chunked(X, 80), y)
+    seconds = time.monotonic() - began
+    for share in np.random.default_rng(0).random(20):
+        timer = threading.Timer(share * seconds, kill_a_worker, [client])
+        timer.start()
+        found = clone(search).fit(chunked(X, 80), y)
+        n_killed += timer.finished.is_set()
+        timer.join()
+        # But for rounding: linear predictors are computed anew where they were updated before.
+        assert found.outcome_ is Outcome.CONVERGED
+        np.testing.assert_allclose(found.best_score_, undisturbed.best_score_, rtol=1e-10)
+        coef = undisturbed.coef_
+        np.testing.assert_allclose(found.coef_, coef, atol=1e-6 * np.abs(coef).max())
+        client.wait_for_workers(2, timeout=60.0)
+    assert n_killed > 10
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal to a process is POSIX")
+def test_a_worker_that_does_not_answer(client, monkeypatch):
+    X, y = breast_cancer()
+    stopped = min(client.run(os.getpid).values())
+
+    def stop(record):
+        monkeypatch.setattr(clusters, "MAX_SECONDS_FOR_ANSWER", 0.5)
+        os.kill(stopped, signal.SIGSTOP)
+
+    search = ShineCV(LogisticRegression(), hypergradient="cg", callback=stop)
+    try:
+        with pytest.raises(TimeoutError, match=r"worker tcp://.* did not answer for 0 s"):
+            search.fit(chunked(X, 80), y)
+    finally:
+        os.kill(stopped, signal.SIGCONT)

@@ -12,13 +12,19 @@ import pytest
 from helpers import breast_cancer, diabetes, in_a_process, needs_data
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.compose import TransformedTargetRegressor
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import HuberRegressor, LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import GroupKFold, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, scale
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    Normalizer,
+    StandardScaler,
+    scale,
+)
 from sklearn.svm import LinearSVC
 
 from hoag_shine import (
@@ -225,6 +231,106 @@ def test_what_is_mapped_and_small_is_as_in_memory(tmp_path):
     np.testing.assert_array_equal(one.coef_, other.coef_)
 
 
+# --- pipelines ----------------------------------------------------------------------------------
+
+
+def cubes(X):
+    """Return more columns than there are: each by itself, and its cube."""
+    return np.hstack([X, X**3])
+
+
+arctan = FunctionTransformer(np.arctan)
+ROW_WISE = {
+    "one": make_pipeline(Normalizer(), Ridge()),
+    "several": make_pipeline(
+        FunctionTransformer(cubes),
+        make_pipeline(arctan, Normalizer()),
+        Ridge(),
+    ),
+    "side by side": make_pipeline(make_union(Normalizer(), Binarizer()), "passthrough", Ridge()),
+    "by columns": make_pipeline(
+        ColumnTransformer(
+            [("a", Binarizer(), [0, 3]), ("b", "drop", [1])], remainder="passthrough"
+        ),
+        Ridge(),
+    ),
+    "target transformed": make_pipeline(
+        Normalizer(),
+        TransformedTargetRegressor(
+            make_pipeline(FunctionTransformer(cubes), Ridge()), transformer=StandardScaler()
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+@pytest.mark.parametrize("name", ROW_WISE)
+def test_steps_that_learn_nothing_go_to_the_blocks(name, kind):
+    if kind == "csr" and name != "one":
+        pytest.skip("its steps are for dense rows")
+    X, y = diabetes()
+    X = X if kind == "dense" else sparse.csr_array(X)
+    memory, blocks = both(ShineCV(ROW_WISE[name], tol=1e-3), X, Blocks(X, 60), y)
+    np.testing.assert_allclose(blocks.best_score_, memory.best_score_, rtol=1e-6)
+    np.testing.assert_allclose(blocks.predict(X[:20]), memory.predict(X[:20]), rtol=1e-3)
+    assert blocks.n_features_in_ == memory.n_features_in_ == 10
+    assert type(blocks.best_estimator_) is type(memory.best_estimator_)
+
+
+def test_steps_get_the_names_of_columns(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    X, y = diabetes()
+    X = pandas.DataFrame(X, columns=[f"x{j}" for j in range(10)])
+    X.to_parquet(tmp_path / "X.parquet")
+    by_name = ColumnTransformer([("a", Binarizer(), ["x0", "x3"])], remainder="passthrough")
+    search = ShineCV(make_pipeline(by_name, Ridge()), tol=1e-3)
+    blocks = ParquetBlocks(tmp_path / "X.parquet", block_bytes=4000)
+    memory, files = both(search, X, blocks, y)
+    np.testing.assert_allclose(files.best_score_, memory.best_score_, rtol=1e-6)
+    np.testing.assert_allclose(files.predict(X), memory.predict(X), rtol=1e-3)
+    assert list(files.feature_names_in_) == list(X.columns)
+
+
+def test_a_step_that_looks_at_other_rows_is_refused():
+    X, y = diabetes()
+    centred = FunctionTransformer(lambda X: X - X.mean(axis=0))
+    with pytest.raises(ValueError, match="something else of a row where others are beside it"):
+        ShineCV(make_pipeline(centred, Ridge())).fit(Blocks(X, 100), y)
+    fewer = FunctionTransformer(lambda X: X[:-1])
+    with pytest.raises(ValueError, match="something else of a row"):
+        ShineCV(make_pipeline(fewer, Ridge())).fit(Blocks(X, 100), y)
+
+
+def test_a_step_that_raises_in_the_last_block():
+    X, y = diabetes()
+    X = X.copy()
+    X[-1, 3] = np.nan
+    with pytest.raises(RuntimeError, match="beyond row 400 of 442: Input X contains NaN"):
+        ShineCV(make_pipeline(Normalizer(), Ridge())).fit(Blocks(X, 100), y)
+    filled = make_pipeline(FunctionTransformer(np.nan_to_num), Ridge())
+    memory, blocks = both(ShineCV(filled, tol=1e-3), X, Blocks(X, 100), y)
+    np.testing.assert_allclose(blocks.best_score_, memory.best_score_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("last_good", [0, 1])
+def test_first_rows_that_do_not_come(last_good):
+    X, y = diabetes()
+
+    def fail():
+        raise OSError("the disk is on fire")
+
+    class Broken(Failing):
+        def row_blocks(self):
+            self.times += 1
+            if self.times > last_good:
+                self._error()
+            return Blocks.row_blocks(self)
+
+    with pytest.raises(RuntimeError, match=r"beyond row 0.*: the disk is on fire"):
+        ShineCV(make_pipeline(Normalizer(), Ridge())).fit(Broken(X, 100, fail), y)
+
+
 # --- other libraries ----------------------------------------------------------------------------
 
 
@@ -391,7 +497,14 @@ def test_ctrl_c_within_a_pass_keeps_the_best():
     [
         ({"scoring": "accuracy"}, "scoring='accuracy' needs rows of X .* or 'neg_log_loss'"),
         ({"return_train_score": True}, "return_train_score=True would read X once more"),
-        ({"estimator": make_pipeline(StandardScaler(), LogisticRegression())}, "a pipeline's step"),
+        (
+            {"estimator": make_pipeline(StandardScaler(), LogisticRegression())},
+            "a pipeline's step StandardScaler would have to see all",
+        ),
+        (
+            {"estimator": make_pipeline(make_union(StandardScaler()), LogisticRegression())},
+            "a pipeline's step StandardScaler",
+        ),
     ],
 )
 def test_what_needs_more_than_blocks_is_refused_before_anything_is_read(options, match):

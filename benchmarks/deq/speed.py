@@ -6,7 +6,9 @@
 Three layers (a perceptron, a convolution, the tiny multiscale model) and every pairing of solvers.
 Both libraries take all steps, in turn in every round, each first in every other one. Printed is,
 for every pairing, the time that ours takes in calls of f without a graph, and torchdeq's time over
-ours: medians over the rounds. The clock is the processor time of this process.
+ours: medians over the rounds. For forward passes alone, a second table has the share of f in our
+time, and what the ratio would be if our solver took no time beside f. The clock is the processor
+time of this process.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import csv
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -157,8 +159,21 @@ def unit(layer, n_calls=20):
     return (time.process_time() - start) / n_calls
 
 
-def measure(layer, steps, options, runs):
-    """Yield each pairing with ours in calls of f, and the ratio; the first round warms up."""
+@dataclass
+class Row:
+    """What was measured for a pairing: medians over the rounds, and quartiles of the ratio."""
+
+    layer: str
+    steps: int
+    pairing: str
+    calls: float  # of f, in which our time is given
+    ratio: float  # torchdeq's time over ours
+    lower: float
+    upper: float
+
+
+def measure(name, layer, steps, options, runs):
+    """Yield a row for each pairing; the first round warms up."""
     for pairing in pairings(steps, options.pairings):
         own, ratios = [], []
         for i in range(options.rounds + 1):
@@ -166,7 +181,12 @@ def measure(layer, steps, options, runs):
             taken = {run: seconds(run, layer, pairing, steps) for run in order}
             own.append(taken[by_ours] / unit(layer))
             ratios.append(taken[runs[-1]] / taken[by_ours])
-        yield pairing.name, statistics.median(own[1:]), statistics.median(ratios[1:])
+        lower, ratio, upper = quartiles(ratios[1:])
+        yield Row(name, steps, pairing.name, statistics.median(own[1:]), ratio, lower, upper)
+
+
+def quartiles(values):
+    return statistics.quantiles(values, n=4, method="inclusive") if values[1:] else 3 * values
 
 
 def main():
@@ -193,29 +213,48 @@ def main():
         torch.manual_seed(0)
         layer = make(options.batch or batch)
         for steps in options.steps:
-            for row in measure(layer, steps, options, runs):
-                rows.append((name, steps, *row))
-                print(f"{name} {steps}: {row[0]}: {row[2]:.2f}", file=sys.stderr)
-    report(rows, options, compared=len(runs) > 1)
-
-
-def report(rows, options, *, compared):
+            for row in measure(name, layer, steps, options, runs):
+                rows.append(row)
+                print(f"{name} {steps}: {row.pairing}: {row.ratio:.2f}", file=sys.stderr)
+    compared = len(runs) > 1
     for name in options.layers:
-        print(f"\n{name}: calls of f{' (torchdeq over ours)' * compared}")
-        print(f"{'':34}" + "".join(f"{f'{steps} steps':>16}" for steps in options.steps))
-        for pairing in dict.fromkeys(row[2] for row in rows):
-            found = {r[1]: r[3:] for r in rows if (r[0], r[2]) == (name, pairing)}
-            cells = [found[steps] for steps in options.steps]
-            texts = [f"{own:.1f}" + f" ({ratio:.2f})" * compared for own, ratio in cells]
-            print(f"{pairing:34}" + "".join(f"{text:>16}" for text in texts))
+        report(name, [row for row in rows if row.layer == name], compared=compared)
     if compared:
-        slow = [row for row in rows if row[4] < 0.97]
-        print(f"\nOurs is slower by more than 3 % in {len(slow)} of {len(rows)} cases.")
+        summarise(rows)
     if options.output:
         with options.output.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["layer", "steps", "pairing", "calls of f", "torchdeq over ours"])
-            writer.writerows(rows)
+            writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+            writer.writeheader()
+            writer.writerows(map(asdict, rows))
+
+
+def report(name, rows, *, compared):
+    print(f"\n{name}: calls of f{' (torchdeq over ours)' * compared}")
+    steps = dict.fromkeys(row.steps for row in rows)
+    print(f"{'':34}" + "".join(f"{f'{number} steps':>16}" for number in steps))
+    table(rows, lambda row: (f"{row.calls:.1f}", row.ratio), compared=compared)
+    print("share of f" + " (the ratio if our solver took no time beside f)" * compared)
+    table([row for row in rows if row.pairing in TORCHDEQS], share_of_f, compared=compared)
+
+
+def share_of_f(row):
+    """Return the share of f in our forward pass, and the ratio if f were all of it."""
+    share = (row.steps + 1) / row.calls
+    return f"{share:.0%}", row.ratio / share
+
+
+def table(rows, cell, *, compared):
+    for pairing in dict.fromkeys(row.pairing for row in rows):
+        cells = [cell(row) for row in rows if row.pairing == pairing]
+        texts = [own + f" ({ratio:.2f})" * compared for own, ratio in cells]
+        print(f"{pairing:34}" + "".join(f"{text:>16}" for text in texts))
+
+
+def summarise(rows):
+    slow = [row for row in rows if row.ratio < 0.97]
+    spread = statistics.median((row.upper - row.lower) / row.ratio for row in rows)
+    print(f"\nOurs is slower by more than 3 % in {len(slow)} of {len(rows)} cases.")
+    print(f"Half of the rounds differ by at most {spread:.0%} (the median of all cases).")
 
 
 if __name__ == "__main__":

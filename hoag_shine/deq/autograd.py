@@ -22,13 +22,14 @@ from torch import Tensor
 
 from ..utils.warn import warn
 from .backward import Linearisation, Method
+from .capabilities import makes_products
 from .execution import can_read_values, finite_rows, in_torch_func, select_rows
 from .info import BackwardInfo, Info
-from .state import without_autocast
+from .state import Graph, without_autocast
 
 
-def with_implicit_backward(image: Tensor, z: Tensor, adjoint: AdjointRule) -> Tensor:
-    """Return z with the graph of ``image = f(z)``, whose gradient is replaced by the adjoint.
+def with_implicit_backward(z: Tensor, graph: Graph, adjoint: AdjointRule) -> Tensor:
+    """Return z with a graph of f(z), whose gradient is replaced by the adjoint.
 
     Raises
     ------
@@ -40,7 +41,8 @@ def with_implicit_backward(image: Tensor, z: Tensor, adjoint: AdjointRule) -> Te
             "within torch.func a fixed point needs backward='implicit-twice', 'phantom-unrolled' "
             "or 'unrolled'."
         )
-    return _apply(_ImplicitBackward, image, image[:, :0].sum(), z, adjoint)
+    value = graph.value
+    return _apply(_ImplicitBackward, value, value[:, :0].sum(), graph.point, z, adjoint)
 
 
 class AdjointRule:
@@ -72,9 +74,16 @@ class AdjointRule:
         self.non_finite = non_finite
         self.measure = measure
 
-    def __call__(self, grad: Tensor) -> Tensor:
+    @property
+    def makes_products(self) -> bool:
+        """Whether vector-Jacobian products are to be expected."""
+        return self.measure or makes_products(self.method)
+
+    def __call__(self, grad: Tensor, graph: Graph) -> Tensor:
         """Return the adjoint u for a gradient with respect to z, both of shape (batch, n)."""
         n_vjp = self.linearisation.n_vjp
+        if graph.point.requires_grad:
+            self.linearisation.use(graph)
         # backward() may be called under autocast, in which the solvers would lose precision.
         with torch.no_grad(), without_autocast(grad.device.type):
             adjoint = self.method(self.linearisation, self.info.inverse_jacobian, grad)
@@ -121,25 +130,29 @@ class AdjointRule:
 class _ImplicitBackward(torch.autograd.Function):
     """Return z with the graph of f(z), and replace the gradient by the adjoint in backward.
 
-    The graph of f(z) treats z as a constant, so that the backward pass computes no derivative with
-    respect to it; methods that need products with J^T build a graph of their own.
+    A method that makes products with J^T uses the same graph for them; it costs memory, and the
+    evaluation of f, only once. If none are to be expected, the graph treats z as a constant, so
+    that the backward pass computes no derivative with respect to it.
 
     ``anchor`` is an empty sum with the graph of f(z). The adjoint depends on all that f(z) depends
     on, and a second derivative has to reach :class:`_NoSecondDerivative` by that way.
     """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, anchor: Tensor, z: Tensor, adjoint: AdjointRule) -> Tensor:
+    def forward(
+        ctx: Any, value: Tensor, anchor: Tensor, point: Tensor, z: Tensor, adjoint: AdjointRule
+    ) -> Tensor:
         ctx.adjoint = adjoint
-        ctx.save_for_backward(anchor)
+        ctx.save_for_backward(value, anchor, point)
         return z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        u = ctx.adjoint(grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        value, anchor, point = ctx.saved_tensors
+        u = ctx.adjoint(grad, Graph(point, value))
         if torch.is_grad_enabled():
-            u = _apply(_NoSecondDerivative, u, grad, *ctx.saved_tensors)
-        return u, None, None, None
+            u = _apply(_NoSecondDerivative, u, grad, anchor)
+        return u, None, None, None, None
 
 
 class _NoSecondDerivative(torch.autograd.Function):

@@ -39,6 +39,11 @@ def uses_inverse(method: Callable[..., Any]) -> bool:
     return _capability(method, "uses_inverse", False)
 
 
+def makes_products(method: Callable[..., Any]) -> bool:
+    """Whether a backward method makes vector-Jacobian products; by default no."""
+    return _capability(method, "makes_products", False)
+
+
 def takes_tol(method: Callable[..., Any]) -> bool:
     """Whether a backward method takes a tolerance, ``tol``; by default no."""
     return _capability(method, "takes_tol", False)

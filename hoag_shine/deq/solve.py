@@ -24,7 +24,7 @@ from .info import Info
 from .options import Options
 from .separability import check_separable
 from .solvers import Solution
-from .state import FlatMap, Layout, State, without_autocast
+from .state import FlatMap, Graph, Layout, State, without_autocast
 
 
 def solve(
@@ -87,13 +87,12 @@ def _differentiable(options: Options, f: FlatMap, z: Tensor, info: Info) -> Tens
     point = select_rows(non_finite, torch.zeros_like(z), z)
     if options.recorder is not None:
         return select_rows(non_finite, z, options.recorder(f, point))
-    image = f(point)
-    if not image.requires_grad:
-        return z
     assert options.method is not None
     linearisation = Linearisation(f, z, info.converged)
     adjoint = AdjointRule(options.method, linearisation, info, non_finite, options.measure)
-    return with_implicit_backward(image, z, adjoint)
+    through_z = adjoint.makes_products and not in_torch_func()
+    graph = f.graph(point) if through_z else Graph(point, f(point))
+    return with_implicit_backward(z, graph, adjoint) if graph.depends_on_more else z
 
 
 def _batched_by_vmap(f: FlatMap, start: Tensor) -> Tensor:

@@ -259,23 +259,18 @@ class FlatMap:
             return self._value_and_vjp_of_torch_func(z)
         with torch.enable_grad():
             point = z.detach().requires_grad_()
-            value = self(point)
+            graph = Graph(point, self(point))
 
         def vjp(v: Tensor) -> Tensor:
             self.n_vjp += 1
-            if not value.requires_grad:  # f does not depend on z
-                return torch.zeros_like(v)
-            (product,) = torch.autograd.grad(
-                value,
-                point,
-                v,
-                retain_graph=True,
-                create_graph=create_graph,
-                materialize_grads=True,
-            )
-            return product
+            return graph.vjp(v, create_graph=create_graph)
 
-        return value.detach(), vjp
+        return graph.value.detach(), vjp
+
+    def graph(self, z: Tensor) -> Graph:
+        """Return the graph of f at z, in which the derivative with respect to z goes no further."""
+        point: Tensor = _EndOfGraph.apply(z.detach().requires_grad_())  # type: ignore[no-untyped-call]
+        return Graph(point, self(point))
 
     def _value_and_vjp_of_torch_func(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         value, pullback = torch.func.vjp(self, z)[:2]
@@ -298,6 +293,62 @@ class FlatMap:
         with torch.enable_grad():
             gradient = self._outer_grad(self.layout.unflatten(z.detach()))
         return self.layout.flatten(gradient, "the output of outer_grad").detach()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A value of f with its graph.
+
+    Attributes
+    ----------
+    point, value : Tensor of shape (batch, n)
+        z and f(z). Without a derivative with respect to z, ``point`` does not require gradients.
+    """
+
+    point: Tensor
+    value: Tensor
+
+    def vjp(self, v: Tensor, *, create_graph: bool = False) -> Tensor:
+        """Return the vector-Jacobian product J^T v; the graph is kept."""
+        if not self.value.requires_grad:  # f does not depend on z
+            return torch.zeros_like(v)
+        (product,) = torch.autograd.grad(
+            self.value,
+            self.point,
+            v,
+            retain_graph=True,
+            create_graph=create_graph,
+            materialize_grads=True,
+        )
+        return product
+
+    @property
+    def depends_on_more(self) -> bool:
+        """Whether f(z) has a derivative with respect to anything but z, such as a parameter."""
+        if not self.point.requires_grad:
+            return self.value.requires_grad
+        nodes, seen = [self.value.grad_fn], {self.point.grad_fn}
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if not node.next_functions:
+                return True
+            nodes += [following for following, _ in node.next_functions]
+        return False
+
+
+class _EndOfGraph(torch.autograd.Function):
+    """The identity, whose gradient goes no further."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
+        return None
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:

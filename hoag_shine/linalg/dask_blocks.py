@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from importlib import import_module
 from itertools import accumulate
 from typing import Any
@@ -64,6 +65,24 @@ class DaskBlocks:
         """
         for block in self.blocks:
             yield block.compute()
+
+    def first_rows(self, n: int) -> Any:
+        """Compute a few rows, of the first block."""
+        return _dask().delayed(_first)(self.blocks[0], n).compute()
+
+    def mapped(
+        self,
+        function: Callable[[Any], Any],
+        n_columns: int,
+        dtype: Any,
+        feature_names: list[str] | None,
+    ) -> DaskBlocks:
+        """Return blocks that a function makes of these, each by itself; see ``MappedBlocks``."""
+        twin, change = copy(self), _dask().delayed(function, pure=False)
+        twin.blocks = [change(block) for block in self.blocks]
+        twin.shape, twin.dtype = (self.shape[0], n_columns), np.dtype(dtype)
+        twin.feature_names = feature_names
+        return twin
 
 
 def blocks_or_memory(X: Any) -> Any:
@@ -176,6 +195,10 @@ def _known_shapes(X: Any) -> list[tuple[int, int]] | None:
 def _computed_shapes(blocks: list[Any]) -> list[tuple[int, int]]:
     shape = _dask().delayed(_shape, pure=True)
     return list(_dask().compute(*map(shape, blocks)))
+
+
+def _first(block: Any, n: int) -> Any:
+    return block[:n]
 
 
 def _shape(block: Any) -> tuple[int, int]:

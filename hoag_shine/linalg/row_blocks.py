@@ -244,6 +244,42 @@ class ParquetBlocks:
                 yield block
 
 
+class MappedBlocks:
+    """Blocks of rows, each changed by a function when it is read.
+
+    Parameters
+    ----------
+    source : RowBlocks
+    function : callable
+        Returns a block with as many rows, as ndarray, CSR matrix or data frame.
+    n_columns : int
+        Of what the function returns.
+    dtype : dtype
+    feature_names : list of str, optional
+    """
+
+    def __init__(
+        self,
+        source: RowBlocks,
+        function: Callable[[Any], Any],
+        n_columns: int,
+        dtype: Any,
+        feature_names: Sequence[str] | None = None,
+    ) -> None:
+        self._source, self._function = source, function
+        self.shape, self.dtype = (int(source.shape[0]), n_columns), dtype
+        self.feature_names = feature_names
+
+    def row_blocks(self) -> Iterator[Any]:
+        """Return the rows in blocks.
+
+        Yields
+        ------
+        block : ndarray, CSR matrix or data frame of shape (n, n_columns)
+        """
+        return map(self._function, self._source.row_blocks())
+
+
 def as_row_blocks(X: Any) -> RowBlocks | None:
     """Return what gives the blocks of an X that is not in memory; None for one that is.
 

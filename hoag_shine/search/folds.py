@@ -52,6 +52,7 @@ from ..utils.validation import (
 )
 from ..utils.warn import warn
 from .pipelines import Fitted, PipelineParts
+from .row_wise import check_row_wise, transformed
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
@@ -271,12 +272,16 @@ class FoldedData:
         check_indices(X)  # before anything is read from it
         self.chain = PipelineParts(estimator)
         self.model = as_model(self.chain.model)
-        if source is not None and self.chain.transforms:
-            raise ValueError(
-                "X is read in blocks of rows, and a pipeline's steps would need all of them at "
-                "once: transform X block by block before, and pass the linear model alone."
-            )
         self._transform_params = dict(transform_params or {})
+        # Transformers that all folds share, since they have learnt nothing of the rows.
+        self._common = Fitted(self.chain)
+        if source is not None and self.chain.transforms:
+            check_row_wise(self.chain)
+            if self._transform_params:
+                raise ValueError(
+                    f"fit parameters {shown(list(self._transform_params))} are for transformers "
+                    "that learn, and X is read in blocks, whose transformers do not."
+                )
         elsewhere = self.chain.transforms or source is not None
         self._shared = None if elsewhere else self._validated(X)
         if self.model.classifier or not self.model.multi_output:
@@ -309,12 +314,19 @@ class FoldedData:
         self.splits = self._split(cv, random_state, split_params or {})
         if source is not None:  # last, for it takes long
             before_reading(self.model)
+            if self.chain.transforms:
+                source, self._common = transformed(self.chain, source)
             self._shared = self._read(source)
-        if self.chain.prefix:
+        if self._differ:
             designs = self._all_transformed(n_jobs)
         else:
             designs = [self._of_all_rows(self.splits)]
         self.designs = [one for design in designs for one in design.by_classes()]
+
+    @property
+    def _differ(self) -> bool:
+        """Whether transformers are fitted to the training rows of each fold."""
+        return self.chain.target is not None or (self.chain.transforms and self._shared is None)
 
     def with_designs(self, designs: list[DesignGroup]) -> FoldedData:
         """Return the same data with others as its designs."""
@@ -343,7 +355,7 @@ class FoldedData:
 
     def whole(self) -> DesignGroup:
         """Return all rows, for the final fit: none is held out."""
-        if self.chain.prefix:
+        if self._differ:
             return self._transformed(np.arange(len(self.codes))).complete()
         first = self.designs[0]
         if len(self.designs) == 1 and first.model is self.model:
@@ -413,11 +425,12 @@ class FoldedData:
         """Return all rows as they are."""
         assert self._shared is not None
         matrix, seen = self._shared
-        return DesignGroup(matrix, self.codes, self.weight, splits, seen, self.model)
+        made_by = self._common if self.chain.prefix else None
+        return DesignGroup(matrix, self.codes, self.weight, splits, seen, self.model, made_by)
 
     def _transformed(self, train: Rows, test: Rows | None = None) -> DesignGroup:
         """Return a fold's rows, transformed as its training rows say: training rows come first."""
-        if not self.chain.transforms:
+        if self._shared is not None:
             return self._with_own_targets(train, test)
         X, y, transformers = self.chain.fit(
             _safe_indexing(self.X, train),
@@ -462,7 +475,7 @@ class FoldedData:
         """Return all rows with targets that are transformed as the training rows say."""
         assert self._shared is not None
         matrix, seen = self._shared
-        _, _, transformers = self.chain.fit(None, _safe_indexing(self.y, train), {})
+        transformers = self._common.with_target(_safe_indexing(self.y, train))
         codes = self.model.recode(self._finite_targets(transformers.targets(self.y)))
         splits = Splits([] if test is None else [(train, test)], len(codes))
         return DesignGroup(matrix, codes, self.weight, splits, seen, self.model, transformers)

@@ -131,11 +131,17 @@ class Fitted:
         Fitted.
     """
 
-    def __init__(self, chain: PipelineParts, outer: Any, target: Any, inner: Any) -> None:
+    def __init__(
+        self, chain: PipelineParts, outer: Any = None, target: Any = None, inner: Any = None
+    ) -> None:
         self._chain = chain
         self._outer = outer
         self._target = target
         self._inner = inner
+
+    def with_target(self, y: Any) -> Fitted:
+        """Return the same with a ``TransformedTargetRegressor`` that is fitted to targets."""
+        return Fitted(self._chain, self._outer, self._chain.fitted_target(y), self._inner)
 
     @property
     def first(self) -> Any:

@@ -41,8 +41,10 @@ def test_speed(run, tmp_path):
     lines = run("speed.py", *tiny, "--output", str(tmp_path / "speed.csv"))
     assert lines[0] == "torchdeq is not installed: our times alone"
     rows = [line for line in lines if line.startswith(("broyden", "anderson", "picard"))]
-    assert len(rows) == 16
-    assert all(float(time) > 0 for row in rows for time in row[34:].split())
+    assert len(rows) == 16 + 3
+    assert all(float(time) > 0 for row in rows[:16] for time in row[34:].split())
+    assert all(share.endswith("%") for row in rows[16:] for share in row[34:].split())
+    assert len((tmp_path / "speed.csv").read_text().splitlines()) == 1 + 2 * 16
 
 
 def test_memory(run):

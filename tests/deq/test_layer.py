@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import io
 import json
 import pickle
 from functools import partial
@@ -337,6 +338,20 @@ def test_a_method_of_ones_own():
     torch.testing.assert_close(gradient, torch.full_like(x, 2.0))
 
 
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_method_of_ones_own_may_make_products(says_so):
+    f, x, _, inverse = linear_problem()
+    grad = torch.randn_like(x)
+
+    def two_terms(linearisation, inverse_jacobian, grad):
+        return Adjoint(grad + linearisation.vjp(grad))
+
+    two_terms.makes_products = says_so
+    u, _, info = x_gradient(f, x, grad, backward=two_terms)
+    torch.testing.assert_close(u, 2 * grad - grad @ torch.linalg.inv(inverse))  # J = W
+    assert info.backward.n_vjp == 1
+
+
 def test_opa_reaches_the_layer():
     f, x, _, _inverse = linear_problem(batch=2, n=30)
     grad = torch.randn_like(x)
@@ -468,6 +483,47 @@ def test_warm_start_is_the_z0_of_the_caller():
     assert (info.n_steps == 0).all()
     assert warm.requires_grad
     assert torch.equal(warm, z)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backward": "auto", "backward_tol": 0},
+        {"backward": "implicit"},
+        {"backward": "phantom"},
+        {"backward": "shine", "refine": 2},
+        {"backward": "shine", "fallback": "residual"},
+        {"backward": "shine", "measure": True},
+    ],
+    ids=str,
+)
+def test_products_and_parameters_share_one_graph(options):
+    _, x, W = tanh_problem()
+    W.requires_grad_()
+    recorded = []
+
+    def f(z, x):
+        recorded.append(torch.is_grad_enabled())
+        return torch.tanh(z @ W.T) + x
+
+    z, info = fixed_point(f, torch.zeros_like(x), x, check_separable=False, **TIGHT, **options)
+    z.square().sum().backward()
+    assert info.backward.n_vjp > 0
+    assert sum(recorded) == 1
+
+
+@pytest.mark.parametrize("monitor", [True, False])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_result_is_no_memory_of_the_caller(solver, monitor):
+    """Though f returns its input, and the start is a fixed point."""
+    x = torch.randn(3, 4)
+    kept = x.clone()
+    for z0 in (x, torch.zeros_like(x)):
+        with torch.no_grad():
+            z, _ = fixed_point(lambda z: x, z0, solver=solver, max_iter=1, tol=0, monitor=monitor)
+        assert torch.equal(z, x)
+        z.zero_()
+        assert torch.equal(x, kept)
 
 
 def test_backward_twice_through_one_graph():
@@ -723,7 +779,8 @@ def test_memory_is_that_of_the_factors():
             deq(torch.zeros_like(x), x)
         return sum(sizes)
 
-    assert saved(3, "shine") == saved(12, "shine") == saved(12, "implicit")
+    assert saved(3, "shine") == saved(12, "shine")
+    assert saved(3, "implicit") == saved(12, "implicit")
     assert saved(12, "unrolled") > 3 * saved(3, "unrolled")
 
 
@@ -945,13 +1002,20 @@ def test_an_infinite_derivative_of_a_sample_does_not_reach_shared_parameters(bac
 
 def test_a_layer_with_all_options_goes_through_pickle():
     deq = DEQ(Affine(), solver=partial(broyden, memory=3), refine=2, fallback="norm-ratio")
-    again = pickle.loads(pickle.dumps(deq))  # noqa: S301
+    saved = io.BytesIO()
+    torch.save(deq, saved)
+    saved.seek(0)
     x = torch.randn(3, 4)
-    found, expected = (
+    expected, *found = (
         torch.autograd.grad(layer(torch.zeros_like(x), x)[0].sum(), layer.f.linear.weight)
-        for layer in (again, deq)
+        for layer in (
+            deq,
+            pickle.loads(pickle.dumps(deq)),  # noqa: S301
+            torch.load(saved, weights_only=False),
+        )
     )
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for gradient in found:
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
 
 
 def test_a_layer_can_be_made_again_from_what_it_says_of_itself():

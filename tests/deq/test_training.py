@@ -2,6 +2,7 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -270,6 +271,31 @@ def test_a_checkpoint_of_the_first_version_is_read_with_a_warning(tmp_path):
     record.write_text(json.dumps({"step": 7, "sha256": digest, "notes": NOTES}))
     with pytest.warns(UserWarning, match="without a checksum of its notes"):
         assert contents(tmp_path) == expected
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    """Its files are JSON and safetensors, and a pickle is refused though its checksum is right."""
+    record, tensors = small_checkpoint(tmp_path)
+    assert json.loads(record.read_text())["notes"] == NOTES
+    assert {"model.weight", "model.bias"} <= load_file(tensors).keys()
+
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "evil"),))
+
+    for content in (pickle.dumps(Evil()), saved_by_torch(Evil())):
+        tensors.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        record.write_text(json.dumps({"step": 7, "sha256": digest, "notes": NOTES}))
+        with pytest.warns(UserWarning, match="without a checksum of its notes"):
+            assert contents(tmp_path) is None
+        assert not (tmp_path / "evil").exists()
+
+
+def saved_by_torch(value):
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
 
 
 def test_a_checkpoint_of_a_later_version_is_passed_over(tmp_path):

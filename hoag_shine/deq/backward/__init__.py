@@ -6,6 +6,8 @@ arguments, set with ``functools.partial``. A method declares its capabilities as
 function, each of them false by default:
 
 - ``uses_inverse``: it needs a solver that estimates the inverse Jacobian; others are refused.
+- ``makes_products``: it makes vector-Jacobian products, so that the graph of f for them is also
+  that for the parameters. A method that makes products without saying so records a second one.
 - ``takes_tol``: it gets ``backward_tol`` as its keyword ``tol``.
 - ``records``: it is a function ``method(f, z) -> z`` instead, which continues from the solver's z
   while autograd records.

@@ -21,7 +21,7 @@ AUTO_TOL = 0.1
 AUTO_MAX_ITER = 10
 
 
-@declares(takes_tol=True)
+@declares(makes_products=True, takes_tol=True)
 def auto(
     linearisation: Linearisation,
     inverse_jacobian: LowRank,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..execution import select_rows
 from ..low_rank import LowRank
-from ..state import FlatMap
+from ..state import FlatMap, Graph
 
 # Most products in the exact solution of an adjoint system.
 # Why: by judgement; GMRES took 16 to 20 on layers that contract, and where 30 are not enough the
@@ -49,7 +49,7 @@ class Adjoint:
 class Linearisation:
     """Products with the transposed Jacobian J of f at the fixed point.
 
-    The graph of f that they need is built by the first product.
+    The graph of f that they need is built by the first product, unless :meth:`use` gives one.
 
     Parameters
     ----------
@@ -85,8 +85,12 @@ class Linearisation:
         self.n_vjp += 1
         return self._vjp(v)
 
+    def use(self, graph: Graph) -> None:
+        """Make products by a graph of f that is there already."""
+        self._vjp = graph.vjp
+
     def free(self) -> None:
-        """Free the graph of f; a later product builds it again."""
+        """Let go of the graph of f; a later product builds one."""
         self._vjp = None
 
     def times(self, v: Tensor) -> Tensor:

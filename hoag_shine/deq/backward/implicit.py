@@ -16,7 +16,7 @@ from .base import ADJOINT_MAX_ITER, ADJOINT_TOL, Adjoint, Linearisation, checked
 from .gmres import gmres
 
 
-@declares(takes_tol=True)
+@declares(makes_products=True, takes_tol=True)
 def implicit(
     linearisation: Linearisation,
     inverse_jacobian: LowRank,

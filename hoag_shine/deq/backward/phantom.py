@@ -18,6 +18,7 @@ PHANTOM_STEPS = 5
 PHANTOM_DAMPING = 0.5
 
 
+@declares(makes_products=True)
 def phantom(
     linearisation: Linearisation,
     inverse_jacobian: LowRank,

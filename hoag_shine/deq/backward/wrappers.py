@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..capabilities import uses_inverse
+from ..capabilities import makes_products, uses_inverse
 from ..execution import select_rows
 from ..low_rank import LowRank
 from .base import Adjoint, Linearisation, Method, relative_norm
@@ -107,6 +107,7 @@ class _Wrapped:
 @dataclass(frozen=True)
 class _Refined(_Wrapped):
     steps: int
+    makes_products = True
 
     def __call__(self, linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
         first = self.method(linearisation, inverse, grad)
@@ -118,6 +119,10 @@ class _Refined(_Wrapped):
 class _WithFallback(_Wrapped):
     test: Test
     threshold: float
+
+    @property
+    def makes_products(self) -> bool:
+        return self.test == "residual" or makes_products(self.method)
 
     def __call__(self, linearisation: Linearisation, inverse: LowRank, grad: Tensor) -> Adjoint:
         adjoint = self.method(linearisation, inverse, grad)

@@ -76,7 +76,7 @@ def adjoint_broyden(
     most = stopping.max_iter + (stopping.max_iter // opa_every if opa_every else 0)
     estimate = _Estimate(z0, check_memory(memory, most))
     monitor = make_monitor(z0, stopping)
-    z = z0.clone()
+    z = z0
     while True:
         value, vjp = f.value_and_vjp(z)
         g = z - value

@@ -63,9 +63,9 @@ def anderson(
     monitor = make_monitor(z0, stopping)
     batch, n = z0.shape
     # Ring buffers over the last iterates: z_i + tau g_i, g_i, and the products g_i' g_j.
-    images = z0.new_zeros(batch, memory, n)
-    residuals = z0.new_zeros(batch, memory, n)
-    gram = z0.new_zeros(batch, memory, memory)
+    images = z0.new_empty(batch, memory, n)
+    residuals = z0.new_empty(batch, memory, n)
+    gram = z0.new_empty(batch, memory, memory)
     z = z0
     for step in range(stopping.max_iter + 1):
         value = f(z)

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..execution import can_read_values, check_interval, in_torch_func, reads_are_free, select_rows
+from ..execution import can_read_values, check_interval, reads_are_free, select_rows
 from ..low_rank import LowRank
 from ..state import FlatMap
 
@@ -206,7 +206,7 @@ class Monitor:
         self.check_every = stopping.check_every or check_interval(z0)
         self.active = torch.ones(z0.shape[0], dtype=torch.bool, device=z0.device)
         self.was_active = self.active
-        self._best = z0.clone()
+        self._best = z0
         self._smallest = z0.new_full((z0.shape[0],), torch.inf)
         # One entry for each iterate. If f is small, these operations are a large share of the time:
         # what can be computed at the end is.
@@ -216,7 +216,10 @@ class Monitor:
         self._bounded: list[Tensor] = []
 
     def update(self, z: Tensor, g: Tensor, f: Tensor) -> None:
-        """Take an iterate ``z``, with ``g = z - f(z)``, up to its sign, and ``f = f(z)``."""
+        """Take an iterate ``z``, with ``g = z - f(z)``, up to its sign, and ``f = f(z)``.
+
+        The solver must not change z in place afterwards.
+        """
         self._count(z)
         residual = torch.linalg.vector_norm(g, dim=1)
         # At f(z) = 0 a residual of 0 is relatively small, too.
@@ -231,8 +234,7 @@ class Monitor:
             criterion = torch.linalg.vector_norm(criterion).expand_as(criterion)
         better = self.active & (criterion < self._smallest)
         self._smallest = torch.where(better, criterion, self._smallest)
-        best = select_rows(better, z, self._best)
-        self._best = best.clone() if best is z else best  # solvers change z in place
+        self._best = select_rows(better, z, self._best)
         # After a warm start at the solution, the first residual is rounding, and may grow by any
         # factor. Numbers that are not finite fulfil neither condition.
         rounding = relative <= torch.finfo(f.dtype).eps ** 0.5
@@ -249,7 +251,7 @@ class Monitor:
     @property
     def finite(self) -> Tensor:
         """Samples whose last residual is finite."""
-        return torch.isfinite(self._norms[-1][0])
+        return self._norms[-1][0] < torch.inf
 
     @property
     def best_step(self) -> Tensor:
@@ -260,14 +262,6 @@ class Monitor:
     def moved(self, z: Tensor, to: Tensor) -> Tensor:
         """Return the next iterate, in which samples that have stopped stay where they are."""
         return select_rows(self.active, to, z)
-
-    def move(self, z: Tensor, step: Tensor) -> None:
-        """Add a step to an iterate, in place, for the samples that go on."""
-        moving = self.active[:, None].to(z.dtype)
-        if in_torch_func():  # vmap does not support addcmul_ here
-            z.add_(step * moving)
-        else:
-            z.addcmul_(step, moving)
 
     def finished(self) -> bool:
         """Whether all samples have stopped, which is checked every ``check_every`` steps."""
@@ -287,7 +281,7 @@ class Monitor:
         )
         residual, relative = (torch.where(torch.isfinite(norm), norm, torch.inf) for norm in norms)
         return Solution(
-            z=self._best,
+            z=self._best.clone(),  # f may return its inputs, or the first iterate be the best
             residual=residual,
             relative_residual=relative,
             n_steps=best,
@@ -303,7 +297,7 @@ class Monitor:
         if self.stopping.indexing:
             self._last = z
         if self.step in self.stopping.indexing:
-            self._indexed[self.step] = z.clone()  # solvers change z in place
+            self._indexed[self.step] = z.clone()
 
     def _iterates(self) -> tuple[Tensor, ...]:
         """Return the iterates of ``indexing``; after the last step no sample moves."""
@@ -367,10 +361,6 @@ class LastIterateMonitor(Monitor):
         """Return the next iterate."""
         return to
 
-    def move(self, z: Tensor, step: Tensor) -> None:
-        """Add a step to an iterate, in place."""
-        z.add_(step)
-
     def finished(self) -> bool:
         """Return False: all steps are taken."""
         return False
@@ -380,7 +370,7 @@ class LastIterateMonitor(Monitor):
         status = torch.full_like(self.active, Status.BUDGET, dtype=torch.int8)
         relative = self.stopping.mode == "relative"
         return Solution(
-            z=self._best,
+            z=self._best.clone(),  # f may return its inputs, or the first iterate be the best
             residual=self._residual,
             relative_residual=self._relative,
             n_steps=self.best_step,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..capabilities import declares
-from ..execution import in_torch_func
+from ..execution import in_torch_func, select_rows
 from ..low_rank import LowRank, choose
 from ..state import FlatMap
 from .base import Solution, Stopping, check_damping, check_memory, damped, make_monitor
@@ -68,7 +68,7 @@ def broyden(
     memory = check_memory(memory, stopping.max_iter)
     check_damping(damping)
     monitor = make_monitor(z0, stopping)
-    z = z0.clone()
+    z = z0
     steps = _Steps(z0, memory, damping)
     earlier: LowRank | None = None
     while True:
@@ -88,7 +88,7 @@ def broyden(
         steps.append(monitor.was_active & monitor.finite)
         if monitor.step == stopping.max_iter or monitor.finished():
             return monitor.solution(steps.operator(monitor.best_step, earlier))
-        monitor.move(z, steps.last)
+        z = monitor.moved(z, z + steps.last)
 
 
 class _Steps:
@@ -130,14 +130,13 @@ class _Steps:
             Samples that go on; the others get a step of zero.
         """
         k = self.held
-        first = -torch.ones_like(self.middle[:, :1, :1])  # s_0 = -g_0
-        weights = self._update(k - 1, updated) if k else first
-        step = torch.bmm(weights, self.rows[:, : k + 1]).squeeze(1)
-        zero = step.new_zeros(())  # not a product with the mask: a step may be NaN
-        if in_torch_func():
-            self.rows[:, k] = torch.where(updated[:, None], step, zero)
+        if k == 0:
+            step = -self.rows[:, 0]  # s_0 = -g_0
         else:
-            torch.where(updated[:, None], step, zero, out=self.rows[:, k])
+            weights = self._update(k - 1, updated)
+            step = torch.bmm(weights, self.rows[:, : k + 1]).squeeze(1)
+        # Not a product with the mask: a step may be NaN.
+        self.rows[:, k] = select_rows(updated, step, step.new_zeros(()))
         self.held += 1
 
     def _update(self, i: int, updated: Tensor) -> Tensor:
@@ -154,7 +153,7 @@ class _Steps:
         products = torch.bmm(self.rows[:, i : i + 2], rows.mT)
         with_step, with_residual = products[:, 0], products[:, 1]
         # b = g + S_+' M S g; these are the coefficients of the rows of S_+.
-        coefficients = torch.bmm(middle, with_residual[:, :i, None]).squeeze(2)
+        coefficients = torch.bmm(with_residual[:, None, :i], middle.mT).squeeze(1)
         square = with_step[:, i]
         moved = updated & (square > torch.finfo(square.dtype).tiny)
         square = torch.where(moved, square, 1)
