@@ -1,0 +1,193 @@
+"""What more cores gain: searches with n_jobs threads, against what the machine itself gives.
+
+    python benchmarks/cores.py
+    python benchmarks/cores.py --only 20news 100000x100 --jobs 1 2 4 8 --repeats 7
+    python benchmarks/cores.py --quick
+
+Sets of the zoo, five folds, ``ShineCV(LogisticRegression(), n_jobs=n).fit``, refit included, with
+one thread of BLAS in each thread of ours. Searches with different n run in turn, after one that is
+not counted, and *gain* is the median of the ratios to one thread. *Machine* is how many times the
+passes of one process are made in the same time by n processes side by side, at most n: some
+machines' second core adds little. *Share* is gain over machine. *Predicted* is
+1 / (1 - p + p / n) for p, the share of the time of one thread that is spent in passes (Amdahl's
+law); it counts neither what threads cost nor what they gain between passes.
+
+The searches must agree to the last bit; otherwise it says so and exits with 1.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from benchmark_utils.measuring import environment
+from benchmark_utils.zoo_sets import BY_NAME
+from rich.console import Console
+from rich.table import Table
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from hoag_shine import ShineCV, fold_problems
+from hoag_shine.problems.passes import Passes
+
+SETS = ["20news", "imdb", "mnist-10000", "100000x20", "100000x100", "20000x512x200"]
+QUICK = ["a9a", "10000x100"]
+# Seconds in which processes side by side make as many passes as they can.
+SECONDS_OF_PASSES = 3.0
+
+
+def main():
+    args = parse_arguments()
+    warnings.simplefilter("ignore")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table("set", "n_jobs", "seconds", "gain", "machine", "share", "predicted", "same bits")
+    records = []
+    for name in args.only or (QUICK if args.quick else SETS):
+        try:
+            data = BY_NAME[name].data(0)
+        except OSError as error:
+            console.print(f"{name} is left out: {error}")
+            continue
+        for record in measure(name, data, args.jobs, args.repeats):
+            records.append(record)
+            table.add_row(*map(shown, record.values()))
+    console.print(table)
+    console.print(environment(folds=5))
+    if args.json:
+        args.json.write_text(json.dumps({"records": records, **environment(folds=5)}, indent=1))
+    if not all(record["same_bits"] for record in records):
+        sys.exit("searches with different n_jobs differ")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cores = sorted({1, 2, 4, 8, 16, os.cpu_count()})
+    parser.add_argument("--only", nargs="+", choices=list(BY_NAME), metavar="SET")
+    parser.add_argument(
+        "--jobs", nargs="+", type=int, default=[n for n in cores if n <= os.cpu_count()]
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    return parser.parse_args()
+
+
+def measure(name, data, jobs, repeats):
+    """Yield a record for each number of threads."""
+    jobs = sorted({1, *jobs})
+    searches, seconds = {}, {n: [] for n in jobs}
+    with threadpool_limits(1):
+        fit(data, 1)  # loads compiled code
+        for _ in range(repeats):
+            for n in jobs:
+                begin = time.perf_counter()
+                searches[n] = fit(data, n)
+                seconds[n].append(time.perf_counter() - begin)
+        share = share_of_passes(data)
+    for n in jobs:
+        gain = median(one / own for one, own in zip(seconds[1], seconds[n], strict=True))
+        machine = gain_of_processes(name, n)
+        yield {
+            "set": name,
+            "n_jobs": n,
+            "seconds": median(seconds[n]),
+            "gain": gain,
+            "machine": machine,
+            "share": gain / machine,
+            "predicted": 1.0 / (1.0 - share + share / n),
+            "same_bits": same_bits(searches[1], searches[n]),
+        }
+
+
+def fit(data, n_jobs):
+    search = ShineCV(LogisticRegression(), cv=data["cv"], n_jobs=n_jobs)
+    return search.fit(data["X"], data["y"])
+
+
+def same_bits(one, other):
+    return bool(
+        one.best_score_ == other.best_score_
+        and np.array_equal(one.best_estimator_.coef_, other.best_estimator_.coef_)
+    )
+
+
+def share_of_passes(data):
+    """Return the share of the time of a search on one thread that is spent in passes."""
+    spent = 0.0
+    methods = {name: getattr(Passes, name) for name in ("add_up", "each")}
+
+    def timed(method):
+        def call(*args, **options):
+            nonlocal spent
+            begin = time.perf_counter()
+            try:
+                return method(*args, **options)
+            finally:
+                spent += time.perf_counter() - begin
+
+        return call
+
+    for name, method in methods.items():
+        setattr(Passes, name, timed(method))
+    try:
+        begin = time.perf_counter()
+        fit(data, 1)
+        return spent / (time.perf_counter() - begin)
+    finally:
+        for name, method in methods.items():
+            setattr(Passes, name, method)
+
+
+def gain_of_processes(name, n):
+    """Return how many passes n processes make side by side, in units of what one makes."""
+    if n == 1:
+        return 1.0
+    return min(float(n), passes_in_processes(name, n) / passes_in_processes(name, 1))
+
+
+def passes_in_processes(name, n):
+    context = multiprocessing.get_context("spawn")
+    start, counts = context.Barrier(n), context.Queue()
+    processes = [context.Process(target=count_passes, args=(name, start, counts)) for _ in range(n)]
+    for process in processes:
+        process.start()
+    total = sum(counts.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return total
+
+
+def count_passes(name, start, counts):
+    with threadpool_limits(1):
+        data = BY_NAME[name].data(0)
+        problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
+        rng = np.random.default_rng(0)
+
+        def once():
+            ws = 1e-3 * rng.normal(size=(len(problems), problems[0].n_params))
+            problems.outer_values_and_grads(list(ws))
+            problems.data_diagonals(list(ws))
+
+        once()
+        start.wait()
+        end, n_passes = time.perf_counter() + SECONDS_OF_PASSES, 0
+        while time.perf_counter() < end:
+            once()
+            n_passes += 1
+        counts.put(n_passes)
+
+
+def shown(value):
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()
