@@ -25,7 +25,7 @@ CONVEX = [
     "tweedie",
     "own-loss",
 ]
-FEW, RECORDS = 25, 1000
+FEW, RECORDS = 15, 1000
 
 
 def violations(seed, records):

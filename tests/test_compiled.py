@@ -33,7 +33,7 @@ from hoag_shine import ShineCV
 X, y = load_iris(return_X_y=True)
 X, y = scale(X)[::4], y[::4]
 few = sparse.csr_array(np.where(np.abs(X) > 0.5, X, 0.0))
-options = {"bounds": (1e-2, 1.0), "cv": 3}
+options = {"bounds": (0.1, 1.0), "cv": 2}
 warnings.simplefilter("ignore", ConvergenceWarning)  # some end on a bound
 for estimator, A, b in (
     (Ridge(), X, X @ [1.0, 2.0, 3.0, 4.0] + y),

@@ -30,8 +30,13 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 import hoag_shine
 from hoag_shine import Outcome, ShineCV
+from hoag_shine.linalg import design
+from hoag_shine.problems import passes
 
 n_jobs, times, most = map(int, sys.argv[1:])
+# Threads share every pass, and "auto" would make none.
+design.BLOCK_BYTES, passes.SHARED_MULTIPLICATIONS = 1, 0.0
+options = {"hypergradient": "cg"} if n_jobs > 1 else {}
 package = str(pathlib.Path(hoag_shine.__file__).parent)
 warnings.simplefilter("ignore")
 X = load_iris().data[50:]
@@ -56,7 +61,13 @@ def check_whole(search, X, y):
 
 def new():
     return ShineCV(
-        LogisticRegression(), cv=2, n_jobs=n_jobs, scoring="accuracy", max_iter=3, tol=0.3
+        LogisticRegression(),
+        cv=2,
+        n_jobs=n_jobs,
+        scoring="accuracy",
+        max_iter=3,
+        tol=0.3,
+        **options,
     )
 
 
@@ -112,7 +123,7 @@ print(len(lines), raised, interrupted)
 
 @pytest.mark.parametrize(("n_jobs", "times"), [(1, 1), (2, 1), (2, 2)])
 def test_an_interrupt_at_any_line_leaves_something_whole(n_jobs, times):
-    command = [sys.executable, "-c", EVERYWHERE, str(n_jobs), str(times), "12"]
+    command = [sys.executable, "-c", EVERYWHERE, str(n_jobs), str(times), "8"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
