@@ -18,6 +18,8 @@ from .pool import CALLER, Pool
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
 T = TypeVar("T")
+# Returns a value that is summed over the blocks, and an array over the rows of the block.
+OfBlock = Callable[[Block], tuple[Any, Array]]
 
 # Multiplications of a product forwards from which on threads share a pass.
 # Why: they take some milliseconds, and to hand work to threads takes some tenths of one.
@@ -102,14 +104,7 @@ class Passes:
             self._run(function, blocks)
         self.n_spent += cost
 
-    def add_up(
-        self,
-        function: Callable[[Block], tuple[Any, Array]],
-        G: Array,
-        *,
-        cost: float,
-        squared: bool = False,
-    ) -> Any:
+    def add_up(self, function: OfBlock, G: Array, *, cost: float, squared: bool = False) -> Any:
         """Call a function for each block, and add up what it returns.
 
         It returns a value and an array over the rows of the block, whose transposed product is
@@ -126,11 +121,7 @@ class Passes:
         return total
 
     def _by_blocks(
-        self,
-        function: Callable[[Block], tuple[Any, Array]],
-        blocks: list[Block],
-        G: Array,
-        squared: bool,
+        self, function: OfBlock, blocks: list[Block], G: Array, squared: bool
     ) -> list[Any]:
         """Add the transposed product of each block, made by itself."""
 
@@ -146,11 +137,7 @@ class Passes:
         return list(values)
 
     def _by_strips(
-        self,
-        function: Callable[[Block], tuple[Any, Array]],
-        blocks: list[Block],
-        G: Array,
-        squared: bool,
+        self, function: OfBlock, blocks: list[Block], G: Array, squared: bool
     ) -> list[Any]:
         """Add transposed products, the columns of X of one thread beside those of another.
 
@@ -195,7 +182,8 @@ class Passes:
     def most_threads(self) -> int:
         """Threads that may share a pass: one unless X is in memory and a pass takes long."""
         long = self.design.n_stored * self._n_columns >= SHARED_MULTIPLICATIONS
-        return len(list(self.blocks())) if long and isinstance(self.design, Design) else 1
+        shared = long and isinstance(self.design, Design)
+        return max(1, len(list(self.blocks()))) if shared else 1
 
     def portions(self) -> Iterator[slice]:
         """Return all rows, as many at a time as in a block, for work that does not read X."""
