@@ -29,8 +29,9 @@ OTHER_MINIMA = {
     "fewer": {152, 155, 261},  # a coarser grouping is lower by 0.4 to 13 %
     "independence": {221, 413},  # another start, or other units, end 1 to 2 % lower
 }
-# Of so many problems, the exact values themselves may be unknown.
-UNDECIDED = 0.25
+# Of so many problems of a chunk of five, the exact values may be unknown: one in thirty is drawn so
+# that no solver in double precision finds them, and the search says so.
+MOST_UNDECIDED = 2
 
 
 def chunks():
@@ -48,7 +49,7 @@ def test_promise_is_kept(promise, chunk):
     known = OTHER_MINIMA.get(promise, ())
     broken = [v for v in verdicts if v.broken and not (v.number in known and _elsewhere(v))]
     assert not broken, "\n".join([summary(verdicts), *map(str, broken)])
-    assert sum(bool(v.undecided) for v in verdicts) <= UNDECIDED * len(verdicts), summary(verdicts)
+    assert sum(bool(v.undecided) for v in verdicts) <= MOST_UNDECIDED, summary(verdicts)
 
 
 def _elsewhere(verdict):
