@@ -43,6 +43,7 @@ from supported import (
 )
 
 from hoag_shine import ShineCV, fold_problems, hoag
+from hoag_shine.problems.direct.batched import Factorised
 
 SHAPES = {"tall": (40, 5), "wide": (20, 36)}
 FOLDS = KFold(4)
@@ -609,3 +610,12 @@ def test_counts_in_large_units(unit, hypergradient):
         losses.append(mean_poisson_deviance(y[test], mean))
     assert -search.best_score_ == pytest.approx(np.mean(losses), rel=1e-6)
     np.testing.assert_allclose(search.best_estimator_.coef_, own(X, y), rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", [3, 60])
+def test_diagonal_matrices_are_solved(order):
+    """As those of samples that all lack a weight."""
+    diagonals = np.random.default_rng(0).uniform(1e-3, 1e3, size=(2, order))
+    rhs = np.ones((2, order, 1))
+    solved = Factorised(diagonals[:, :, None] * np.eye(order))(rhs)
+    np.testing.assert_allclose(solved[:, :, 0], 1.0 / diagonals, rtol=1e-14)

@@ -144,6 +144,8 @@ class _Factor:
     def of(cls, S: Array) -> _Factor:
         coupled = np.flatnonzero(np.count_nonzero(S, axis=1) > 1)
         some = S[np.ix_(coupled, coupled)]
+        if not coupled.size:  # which LAPACK's interface does not take
+            return cls(coupled, some, 1.0)
         # The transpose of a symmetric matrix is the matrix, in the order of LAPACK.
         lower, failed = lapack.dpotrf(some.T, lower=True, clean=False, overwrite_a=True)
         pivots = np.diagonal(lower)
@@ -153,7 +155,8 @@ class _Factor:
     def solve(self, rhs: Array) -> Array:
         """Return the solutions for right-hand sides, one in each column."""
         x = np.array(rhs)
-        x[self.coupled] = lapack.dpotrs(self.lower, rhs[self.coupled], lower=True)[0]
+        if self.coupled.size:
+            x[self.coupled] = lapack.dpotrs(self.lower, rhs[self.coupled], lower=True)[0]
         return x
 
 

@@ -171,9 +171,12 @@ class _Known:
 
 
 class _Attempt(NamedTuple):
-    """A start of Newton's method, its most steps, and the decrement at which to end."""
+    """A start of Newton's method, its most steps, and the decrement at which to end.
 
-    start: Callable[[], State]
+    The start comes with the number of steps of all folds that were made to find it.
+    """
+
+    start: Callable[[], tuple[State, int]]
     max_iter: int
     target: float
 
@@ -309,10 +312,12 @@ class DirectProblems:
         best: DirectSolution | None = None
         # A limit of fewer steps than usual says that earlier solves have failed: one start, then.
         for start, limit, target in attempts[: None if max_iter >= MAX_NEWTON_STEPS else 1]:
-            solved = solve(system, folds, start(), limit, target)
+            state, n_before = start()
+            solved = solve(system, folds, state, limit, target)
             self.n_passes += 1.5 * solved.n_iter
             corrections = MAX_CORRECTION_STEPS if solved.n_iter < limit else 0
             found, solution = self._finished(system, folds, solved, theta, corrections)
+            solution = replace(solution, n_iter=solution.n_iter + n_before)
             if best is None or solution.errors.sum() < best.errors.sum():
                 best = solution
             accurate = solution.errors <= ACCURATE_SHARE * np.abs(solution.values)
@@ -334,14 +339,16 @@ class DirectProblems:
         """Return how to solve folds from the given first on: one way after the other."""
         cornered = self.loss.rounded(1.0) is not self.loss
         few = min(max_iter, MAX_STEPS_TO_CORNER) if cornered else max_iter
-        common = _Attempt(lambda: self._common(folds, theta, few), few, NEAR_DECREMENT)
-        last = _Attempt(system.zero, max_iter, TARGET_DECREMENT)
+        common = _Attempt(lambda: (self._common(folds, theta, few), 0), few, NEAR_DECREMENT)
+        last = _Attempt(lambda: (system.zero(), 0), max_iter, TARGET_DECREMENT)
         if cornered:
             last = last._replace(start=lambda: self._through_rounded(folds, theta))
         if given := self._starts.pop(first, None):
-            return [_Attempt(lambda: given, few, NEAR_DECREMENT), common, last]
+            return [_Attempt(lambda: (given, 0), few, NEAR_DECREMENT), common, last]
         if known := self._known[first]:
-            near = common._replace(start=lambda: self._predicted_start(system, folds, theta, known))
+            near = common._replace(
+                start=lambda: (self._predicted_start(system, folds, theta, known), 0)
+            )
             return [near, last] if cornered else [near, common, last]
         return [common, last]
 
@@ -386,20 +393,20 @@ class DirectProblems:
         state = solve(system, one, system.zero(), max_iter, COMMON_START_DECREMENT).state
         return tuple(np.repeat(x, len(folds), axis=0) for x in state)
 
-    def _through_rounded(self, folds: Folds, theta: Vector) -> State:
-        """Return a start by way of losses whose corners are ever less rounded.
+    def _through_rounded(self, folds: Folds, theta: Vector) -> tuple[State, int]:
+        """Return a start by way of losses whose corners are ever less rounded, and its steps.
 
         Where rows are fitted exactly, as those of a quantile are, the curvature there is that of
         a corner, and Newton's steps from afar say nothing of it.
         """
-        state = self._system(folds, theta).zero()
+        state, n_iter = self._system(folds, theta).zero(), 0
         for width in ROUNDED_WIDTHS:
             smooth = replace(folds, loss=folds.loss.rounded(width))
             system = self._system(smooth, theta)
             solved = solve(system, smooth, state, MAX_ROUNDED_STEPS, COMMON_START_DECREMENT)
             self.n_passes += 1.5 * solved.n_iter
-            state = solved.state
-        return state
+            state, n_iter = solved.state, n_iter + solved.n_iter
+        return state, n_iter
 
     def _folds(self, chunk: slice) -> Folds:
         weight = self._weight[chunk]
