@@ -47,7 +47,7 @@ KINDS = {
         "problems/losses",
         "linalg/kernels.py:logistic",
         "linalg/kernels.py:multinomial",
-        "problems/linear.py:_add_losses",
+        "problems/linear.py:_losses",
     ],
     "factorised Hessian": [
         "linalg/kernels.py:csr_add_gram",
