@@ -4,7 +4,8 @@
 
 Every number is the growth of a process' largest resident set over what it was before the pass, in a
 process of its own, in MiB. Where nothing but the solver's vectors grows with the steps, a step more
-costs at most one state, whose size is printed too. If torchdeq 0.1.0 is installed, it is measured, too.
+costs at most one state, whose size is printed too.
+torchdeq 0.1.0 is measured, too, if it is installed.
 """
 
 import argparse
@@ -107,7 +108,7 @@ def setup(options):
 
 def growth(solve, steps, options):
     model, images = setup(options)
-    one_pass(model, images[:1], solve, 1)  # what PyTorch itself loads and allocates at first use
+    one_pass(model, images[:2], solve, 1)  # what PyTorch itself loads and allocates at first use
     before = resident()
     one_pass(model, images, solve, steps)
     return resident() - before
