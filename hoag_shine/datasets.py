@@ -172,6 +172,56 @@ def load_svmlight(
     return (X if zero_based else X[:, 1:]), y, zero_based
 
 
+def svmlight_blocks(
+    path: str | os.PathLike[str], n_bytes: int
+) -> Iterator[tuple[sparse.csr_matrix[Any], NDArray[np.float64]]]:
+    """Read an svmlight/libsvm file in blocks of rows.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Plain, ``.gz`` or ``.bz2``.
+    n_bytes : int
+        Bytes of the text to read for a block, or a line.
+
+    Yields
+    ------
+    X : CSR matrix of shape (n, n_features), float64
+        Its columns have the numbers that they have in the file, even if these begin with 1, and it
+        ends with the last column of the block.
+    y : ndarray of shape (n,), float64
+
+    Raises
+    ------
+    ValueError, OSError
+        As :func:`load_svmlight`.
+    """
+    name = os.fspath(path)
+    opened = _OPEN.get(Path(name).suffix, open)(name, "rb")
+    with reading(name, "an svmlight file"), opened as file:
+        lines = iter(_Lines(file))
+        while block := _Block(_taken(lines, n_bytes)):
+            X, y = sklearn_datasets.load_svmlight_file(block, zero_based=True)
+            _check_columns(X)
+            yield X, y
+
+
+def _taken(lines: Iterator[bytes], n_bytes: int) -> Iterator[bytes]:
+    """Yield lines until they have as many bytes."""
+    for line in lines:
+        yield line
+        n_bytes -= len(line)
+        if n_bytes <= 0:
+            return
+
+
+class _Block(list[bytes]):
+    """Lines that scikit-learn takes for a file."""
+
+    def read(self) -> bytes:
+        return b"".join(self)
+
+
 _OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 
 

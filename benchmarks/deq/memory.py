@@ -5,6 +5,7 @@
 Every number is the growth of a process' largest resident set over what it was before the pass, in a
 process of its own, in MiB. Where nothing but the solver's vectors grows with the steps, a step more
 costs at most one state, whose size is printed too.
+torchdeq 0.1.0 is measured, too, if it is installed.
 """
 
 import argparse
@@ -16,17 +17,61 @@ from functools import partial
 import torch
 
 from hoag_shine.deq import fixed_point
+from hoag_shine.deq.backward import implicit
 from hoag_shine.deq.mdeq import CONFIGS, MDEQ
-from hoag_shine.deq.solvers import adjoint_broyden, broyden
+from hoag_shine.deq.solvers import broyden
+
+try:
+    import torchdeq
+except ImportError:
+    torchdeq = None
+
+# Vector-Jacobian products of an implicit backward pass.
+PRODUCTS = 20
+
+
+def ours(**options):
+    """Return a function that solves with this library."""
+
+    def solve(f, z0, inputs, steps):
+        return fixed_point(f, z0, *inputs, max_iter=steps, tol=0, **options)[0]
+
+    return solve
+
+
+def torchdeqs(solver, **settings):
+    """Return a function that solves with torchdeq, forwards and backwards by one solver."""
+
+    def solve(f, z0, inputs, steps):
+        budget = {"f_max_iter": steps, "b_max_iter": PRODUCTS, "f_tol": 0.0, "b_tol": 0.0}
+        deq = torchdeq.get_deq(f_solver=solver, b_solver=solver, **budget, **settings)
+        return deq(lambda *z: f(z, *inputs), z0)[0][-1]
+
+    return solve
+
+
+def implicit_by(solver):
+    return partial(implicit, solver=solver, max_iter=PRODUCTS, tol=0)
+
 
 METHODS = {
-    "picard, jacobian-free": {"solver": "picard", "backward": "jacobian-free"},
-    "anderson, implicit": {"solver": "anderson", "backward": "implicit"},
-    "broyden, memory 5, shine": {"solver": partial(broyden, memory=5), "backward": "shine"},
-    "broyden, shine": {"solver": "broyden", "backward": "shine"},
-    "adjoint broyden, shine": {"solver": adjoint_broyden, "backward": "shine"},
-    "unrolled": {"backward": "unrolled"},
+    "picard, jacobian-free": ours(solver="picard", backward="jacobian-free"),
+    "picard, implicit": ours(solver="picard", backward=implicit_by("picard")),
+    "broyden, implicit": ours(solver="broyden", backward=implicit_by("broyden")),
+    "anderson, GMRES": ours(solver="anderson", backward=implicit_by("gmres")),
+    "broyden, auto": ours(solver="broyden", backward="auto"),
+    "broyden, memory 5, shine": ours(solver=partial(broyden, memory=5), backward="shine"),
+    "broyden, shine": ours(solver="broyden", backward="shine"),
+    "adjoint broyden, shine": ours(solver="adjoint-broyden", backward="shine"),
+    "unrolled": ours(backward="unrolled"),
 }
+if torchdeq is not None:
+    METHODS |= {
+        "torchdeq: picard, implicit": torchdeqs("fixed_point_iter", ift=True),
+        "... with hook_ift": torchdeqs("fixed_point_iter", ift=True, hook_ift=True),
+        "torchdeq: broyden, implicit": torchdeqs("broyden", ift=True),
+        "... with hook_ift too": torchdeqs("broyden", ift=True, hook_ift=True),
+    }
 
 
 def main():
@@ -61,16 +106,18 @@ def setup(options):
     return model, torch.randn(options.batch, model.config.in_channels, 32, 32)
 
 
-def growth(how, steps, options):
+def growth(solve, steps, options):
     model, images = setup(options)
-    z0, injection, fixed = model.problem(images)
-    inputs = (injection.detach(), fixed)
-    with torch.no_grad():
-        model.transform(z0, *inputs)  # what PyTorch itself allocates at first use
+    one_pass(model, images[:2], solve, 1)  # what PyTorch itself loads and allocates at first use
     before = resident()
-    z, _ = fixed_point(model.transform, z0, *inputs, max_iter=steps, tol=0, **how)
-    sum(part.square().mean() for part in z).backward()
+    one_pass(model, images, solve, steps)
     return resident() - before
+
+
+def one_pass(model, images, solve, steps):
+    z0, injection, fixed = model.problem(images)
+    z = solve(model.transform, z0, (injection.detach(), fixed), steps)
+    sum(part.square().mean() for part in z).backward()
 
 
 def resident():

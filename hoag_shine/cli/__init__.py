@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 for success, 2 for an error, whose message is one line on standard error, 130 after
         Ctrl-C.
     """
+    # pyarrow's own pool would reserve a gigabyte, and a limit counts that. It looks when imported.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         if argv == [DEMONSTRATION]:
             with _ended_by_interrupts():

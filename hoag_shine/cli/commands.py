@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
@@ -38,6 +38,7 @@ from sklearn.svm import LinearSVC
 from .._version import __version__
 from ..datasets import Matrix, load_dataset, load_svmlight
 from ..hypergradients import METHODS
+from ..linalg.row_blocks import MappedBlocks, as_row_blocks
 from ..outer.hoag import SELECTIONS
 from ..outer.steps import Outcome
 from ..persistence import load_model, save_model
@@ -45,10 +46,20 @@ from ..search import ShineCV
 from ..search.summary import loss_name, spread, summary_rows
 from ..utils.validation import check_count, check_seed
 from . import ERROR, INTERRUPTED
+from .stored import (
+    ParquetColumns,
+    TableBlocks,
+    check_can_stay,
+    limited,
+    load_array,
+    memory_size,
+    stored_svmlight,
+)
 from .tables import TableEncoder, is_table, read_table, take_column
 
 DATA_HELP = (
-    "an svmlight/libsvm file (also .gz, .bz2), a table (.csv, .tsv, .parquet; needs --target), "
+    "an svmlight/libsvm file (also .gz, .bz2), a table (.csv, .tsv, .parquet; needs --target), an "
+    "array of NumPy's (.npy; needs --target), "
     "- for standard input, libsvm:NAME (a set known to libsvmdata, for instance libsvm:a9a), "
     "sklearn:NAME (for instance sklearn:breast_cancer), or tabular:NAME, text:NAME or images:NAME "
     "in the folder that HOAG_SHINE_DATA names"
@@ -85,14 +96,14 @@ class Data:
 
     Attributes
     ----------
-    X : ndarray or CSR matrix of shape (n_rows, n_columns)
+    X : ndarray, CSR matrix or RowBlocks of shape (n_rows, n_columns)
     y : ndarray of shape (n_rows,), or None where there is no target
     groups : ndarray of shape (n_rows,), or None
     notes : dict
         What is kept with a model, so that other data can be read in the same way.
     """
 
-    X: Matrix
+    X: Any
     y: Any
     groups: Any = None
     notes: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +135,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _say("interrupted", INTERRUPTED)
     except MemoryError as error:
         return _say(f"error: there is not enough memory. {error}", ERROR)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    # Files that are cut while they are read raise EOFError and, within a search, RuntimeError.
+    except (ValueError, TypeError, OSError, ImportError, EOFError, RuntimeError) as error:
         return _say(f"error: {error}", ERROR)
     return code
 
@@ -171,7 +183,16 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_tune)
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)
     parser.add_argument(
-        "--target", metavar="COLUMN", help="of a table, the column to predict, by its name"
+        "--target",
+        metavar="COLUMN|FILE",
+        help="of a table, the column to predict, by its name; of an array, a file of labels (.npy)",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=memory_size,
+        help="such as 2GB: leave DATA in its file, .parquet or .npy, and get no more memory than "
+        "that; svmlight is converted once, into a folder beside the file",
     )
     parser.add_argument(
         "--estimator",
@@ -289,11 +310,17 @@ def _tune(arguments: argparse.Namespace) -> int:
     for option, path in (("--plot", arguments.plot), ("--save", arguments.save)):
         _check_target(option, path)
     _check_plot(arguments.plot)
+    with limited(arguments.memory):
+        return _tune_within(arguments)
+
+
+def _tune_within(arguments: argparse.Namespace) -> int:
+    """Tune, with the memory that there is."""
     with _waiting(arguments.data, quiet=arguments.quiet):
         data = _load(arguments.data, arguments)
     estimator, reason = _estimator(arguments, data.y)
     scaler = _scaler(arguments, data.X)
-    X = data.X if scaler is None else scaler.fit_transform(data.X)
+    X = data.X if scaler is None else _scaled(scaler, data.X)
     with _told_warnings(), _Progress(estimator, reason, quiet=arguments.quiet) as progress:
         search = _search(arguments, estimator, progress, data)
         search.fit(X, data.y, groups=data.groups)
@@ -377,11 +404,27 @@ def _are_classes(y: Any, labels: NDArray[Any]) -> bool:
     return whole and labels.size <= min(MAX_LABELS, len(y) / MIN_ROWS_PER_LABEL)
 
 
-def _scaler(arguments: argparse.Namespace, X: Matrix) -> StandardScaler | None:
+def _scaler(arguments: argparse.Namespace, X: Any) -> StandardScaler | None:
     if not arguments.standardize:
         return None
     # A sparse X would become dense, and without an intercept nothing could undo the centring.
-    return StandardScaler(with_mean=not sparse.issparse(X) and not arguments.no_intercept)
+    return StandardScaler(with_mean=not _is_sparse(X) and not arguments.no_intercept)
+
+
+def _scaled(scaler: StandardScaler, X: Any) -> Any:
+    """Return X scaled, after a pass over it."""
+    blocks = as_row_blocks(X)
+    if blocks is None:
+        return scaler.fit_transform(X)
+    for block in blocks.row_blocks():
+        scaler.partial_fit(block)
+    return MappedBlocks(blocks, scaler.transform, X.shape[1], X.dtype)
+
+
+def _is_sparse(X: Any) -> bool:
+    """Whether X is sparse, or its first block if it is in a file."""
+    blocks = as_row_blocks(X)
+    return sparse.issparse(X if blocks is None else next(iter(blocks.row_blocks())))
 
 
 def _unscale(model: Any, scaler: StandardScaler) -> None:
@@ -463,17 +506,20 @@ def _without_traceback(message: str) -> str:
     return head + calls.splitlines()[-1] if found else message
 
 
-def _report(search: ShineCV, arguments: argparse.Namespace, X: Matrix) -> None:
+def _report(search: ShineCV, arguments: argparse.Namespace, X: Any) -> None:
     ((name, value),) = search.best_params_.items()
     if arguments.quiet:
         print(f"{name}={np.asarray(value).tolist()!r}")
         return
-    kind = "sparse" if sparse.issparse(X) else "dense"
+    kind = "sparse" if _is_sparse(X) else "dense"
+    n_read = sum(record["bytes_read"] for record in search.history_)
     table = Table(show_header=False, highlight=False)
     table.add_row("data", escape(arguments.data))
     table.add_row("rows, columns", f"{X.shape[0]:,}, {X.shape[1]:,} ({kind})")
     for row in summary_rows(search):
         table.add_row(*map(escape, row), style="bold" if row[0].startswith(name) else None)
+    if n_read:
+        table.add_row("read from files", f"{n_read / 1e9:.3g} GB")
     for score in arguments.scoring or []:
         mean = search.cv_results_[f"mean_test_{score}"][search.best_index_]
         table.add_row(f"held-out {score}", f"{mean:.6g}")
@@ -538,15 +584,23 @@ def _load(
 ) -> Data:
     """Load data: to tune, by the arguments, or to predict, by the notes of a model."""
     target = getattr(arguments, "target", None)
+    in_file = getattr(arguments, "memory", None) is not None
+    if in_file:
+        check_can_stay(name)
+    if name.lower().endswith(".npy"):
+        return _load_arrays(name, arguments, notes, mapped=in_file)
     tabular = is_table(name) or (name == "-" and bool(target or (notes or {}).get("columns")))
     if tabular:
-        return _load_table(name, arguments, notes)
+        return _load_table(name, arguments, notes, in_file=in_file)
     if target is not None:
         raise ValueError("--target names a column of a table, and DATA is none: name it .csv.")
     if notes and notes.get("columns"):
         raise ValueError("MODEL was fitted on a table, and DATA is none.")
     groups = _groups(arguments)
     if name == "-" or Path(name).is_file():
+        if in_file:
+            X, y, zero_based = stored_svmlight(Path(name), _teller(arguments))
+            return Data(X, y, groups, {"zero_based": zero_based})
         source: Any = BytesIO(sys.stdin.buffer.read()) if name == "-" else name
         zero_based = (notes or {}).get("zero_based", "auto")
         X, y, zero_based = load_svmlight(source, zero_based=zero_based)
@@ -554,10 +608,45 @@ def _load(
     return Data(*load_dataset(name), groups)
 
 
-def _load_table(
-    name: str, arguments: argparse.Namespace | None, notes: Mapping[str, Any] | None
+def _teller(arguments: argparse.Namespace | None) -> Callable[[str], Any]:
+    """Return what tells the user of something that takes long."""
+    return (lambda _: None) if arguments is not None and arguments.quiet else _say
+
+
+def _load_arrays(
+    name: str,
+    arguments: argparse.Namespace | None,
+    notes: Mapping[str, Any] | None,
+    *,
+    mapped: bool,
 ) -> Data:
-    table = read_table(BytesIO(sys.stdin.buffer.read()) if name == "-" else name)
+    """Load an array of NumPy's and, to tune, another one with the labels."""
+    if notes is not None and notes.get("columns"):
+        raise ValueError("MODEL was fitted on a table, and DATA is none.")
+    X = load_array(name, mapped=mapped)
+    if X.ndim != 2:
+        raise ValueError(f"DATA must have two axes, rows and columns, but it has {X.ndim}.")
+    if arguments is None:
+        return Data(X, None)
+    if arguments.target is None:
+        raise ValueError("An array needs --target, a file with a label for each row (.npy).")
+    y = load_array(arguments.target, mapped=False)
+    if y.ndim != 1:
+        raise ValueError(f"--target must have a label for each row, but its shape is {y.shape}.")
+    return Data(X, _target(y), _groups(arguments))
+
+
+def _load_table(
+    name: str,
+    arguments: argparse.Namespace | None,
+    notes: Mapping[str, Any] | None,
+    *,
+    in_file: bool,
+) -> Data:
+    if in_file:
+        table: Any = ParquetColumns(name)
+    else:
+        table = read_table(BytesIO(sys.stdin.buffer.read()) if name == "-" else name)
     if notes is not None:
         if not notes.get("columns"):
             raise ValueError("MODEL was not fitted on a table, and DATA is one.")
@@ -569,15 +658,15 @@ def _load_table(
         raise ValueError(f"A table needs --target, the column to predict; it has {columns}.")
     y = _target(take_column(table, arguments.target, "--target"))
     groups = _groups(arguments, table)
-    encoder = TableEncoder.fit(table)
-    kept = {"columns": encoder.columns, "target": arguments.target}
-    return Data(encoder.transform(table), y, groups, kept)
+    encoder = table.encoder() if in_file else TableEncoder.fit(table)
+    X = TableBlocks(name, encoder, table.n_rows) if in_file else encoder.transform(table)
+    return Data(X, y, groups, {"columns": encoder.columns, "target": arguments.target})
 
 
 def _target(y: NDArray[Any]) -> NDArray[Any]:
     """Return a column as labels; raise if any is missing."""
     if y.dtype != object:
-        if np.isnan(y).any():
+        if y.dtype.kind == "f" and np.isnan(y).any():
             raise ValueError(f"The target has {np.isnan(y).sum():,} rows without a value.")
         return y
     missing = sum(v is None for v in y)

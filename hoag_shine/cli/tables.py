@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Self
@@ -74,7 +75,14 @@ def _by_pandas(source: Any, name: str) -> Table:
     table: Table = {}
     for column in frame.columns:
         values, kind = frame[column], frame[column].dtype
-        if pd.api.types.is_bool_dtype(kind) or pd.api.types.is_numeric_dtype(kind):
+        # With values missing, truth values are objects.
+        truth = (
+            pd.api.types.is_object_dtype(kind)
+            and pd.api.types.infer_dtype(values, skipna=True) == "boolean"
+        )
+        if truth:
+            values = values.astype("boolean")
+        if truth or pd.api.types.is_bool_dtype(kind) or pd.api.types.is_numeric_dtype(kind):
             table[str(column)] = values.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             table[str(column)] = _texts(str(column), values.astype(object).tolist())
@@ -95,6 +103,21 @@ def _by_polars(source: Any, name: str) -> Table:
         else:
             table[column.name] = _texts(column.name, column.to_list())
     return table
+
+
+def is_number(kind: Any) -> bool:
+    """Whether a type of pyarrow's is one of numbers or truth values."""
+    types = import_module("pyarrow").types
+    return bool(types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind))
+
+
+def arrow_column(name: str, values: Any) -> NDArray[Any]:
+    """Return a column of pyarrow's as :func:`read_table` does."""
+    if not is_number(values.type):
+        return _texts(name, values.to_pylist())
+    numbers = values.cast("float64", safe=False).fill_null(np.nan)
+    column: NDArray[Any] = numbers.to_numpy(zero_copy_only=False)
+    return column
 
 
 def _texts(name: str, values: Sequence[Any]) -> NDArray[Any]:
@@ -127,6 +150,8 @@ class TableEncoder:
     """
 
     def __init__(self, columns: Mapping[str, float | list[str]]) -> None:
+        if not columns:
+            raise ValueError("The table has no columns beside the target.")
         self.columns = dict(columns)
         self._numbers = [name for name, known in columns.items() if not isinstance(known, list)]
         self._texts = [name for name in columns if name not in self._numbers]
@@ -148,9 +173,12 @@ class TableEncoder:
                     raise ValueError(f"The column {name!r} has numbers that are not finite.")
                 fill = SimpleImputer(strategy="median", keep_empty_features=True)
                 columns[name] = float(fill.fit(values[:, None]).statistics_[0])
-        if not columns:
-            raise ValueError("The table has no columns beside the target.")
         return cls(columns)
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns of the matrix."""
+        return sum(len(known) if isinstance(known, list) else 1 for known in self.columns.values())
 
     def transform(self, table: Table) -> Any:
         """Return a matrix of shape (n_rows, n_columns): CSR if there is text, else dense.
@@ -181,7 +209,7 @@ def _category(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
-def take_column(table: Table, name: str, option: str) -> NDArray[Any]:
+def take_column(table: MutableMapping[str, NDArray[Any]], name: str, option: str) -> NDArray[Any]:
     """Remove a column from a table and return it."""
     if name not in table:
         raise ValueError(f"{option} {name!r} is none of the columns: {_some(list(table))}.")

@@ -6,6 +6,7 @@ if the Jacobian of f is block diagonal, with a block for each sample.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -96,7 +97,12 @@ def _weights(z: Tensor) -> Tensor:
 
 
 def _eager() -> AbstractContextManager[Any]:
-    """Return a context without compilation of f, which would cost more than the check."""
+    """Return a context without compilation of f, which would cost more than the check.
+
+    If PyTorch's compiler is not loaded, nothing is compiled, and loading it would take a second.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
     set_stance: Callable[..., AbstractContextManager[Any]] | None = getattr(
         torch.compiler, "set_stance", None
     )  # since 2.6

@@ -1,5 +1,7 @@
 """States whose rows interact: they are told, and solved as one problem."""
 
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -207,3 +209,18 @@ def test_leaves_of_any_shape_are_one_problem():
 def test_bad_batch_dims(batch_dims):
     with pytest.raises(ValueError, match="batch_dims must be 1"):
         DEQ(lambda z: z, batch_dims=batch_dims)
+
+
+def test_the_check_does_not_load_the_compiler():
+    """It would take a second, and 40 MiB."""
+    program = """if True:
+        import sys, torch
+        from hoag_shine.deq import fixed_point
+        x = torch.randn(3, 4)
+        loaded = set()
+        for check in (False, True):
+            fixed_point(lambda z: torch.tanh(z) / 2 + x, torch.zeros(3, 4), check_separable=check)
+            loaded.add("torch._dynamo" in sys.modules)
+        assert len(loaded) == 1
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
