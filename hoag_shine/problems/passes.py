@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..linalg import kernels
 from ..linalg.costs import WORKSPACE_NUMBERS
 from ..linalg.design import Block, Design, Matrix, Part, Strip, as_design, most_rows
+from ..linalg.threads import one_blas_thread
 from .pool import CALLER, Pool
 
 Vector = NDArray[np.float64]
@@ -100,8 +101,9 @@ class Passes:
 
         ``cost`` is its share of a pass.
         """
-        for blocks in self._together():
-            self._run(function, blocks)
+        with self._limited_blas():
+            for blocks in self._together():
+                self._run(function, blocks)
         self.n_spent += cost
 
     def add_up(self, function: OfBlock, G: Array, *, cost: float, squared: bool = False) -> Any:
@@ -114,11 +116,19 @@ class Passes:
         # It does not depend on the number of threads, since it decides how sums are rounded.
         own = self.most_threads > 1 and self.design.own_sums
         add = self._by_blocks if own else self._by_strips
-        for blocks in self._together():
-            for value in add(function, blocks, G, squared):
-                total = total + value
+        with self._limited_blas():
+            for blocks in self._together():
+                for value in add(function, blocks, G, squared):
+                    total = total + value
         self.n_spent += cost
         return total
+
+    def _limited_blas(self) -> AbstractContextManager[None]:
+        """Return a context in which BLAS has one thread, in passes that threads may share.
+
+        Also where there is only one: BLAS rounds differently with other numbers of threads.
+        """
+        return one_blas_thread() if self.most_threads > 1 else nullcontext()
 
     def _by_blocks(
         self, function: OfBlock, blocks: list[Block], G: Array, squared: bool

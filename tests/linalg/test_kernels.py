@@ -131,7 +131,10 @@ def test_marks_of_columns(seed, n, p):
         for c in np.flatnonzero(n_entries):
             column = dense[:, c]
             assert first[c] == column[np.flatnonzero(column)[0]]
-            np.testing.assert_allclose(marks[c], column @ random / first[c], rtol=1e-12)
+            # Terms may cancel: rounding goes by their sizes.
+            size = np.abs(column) @ random / abs(first[c])
+            off = np.abs(marks[c] - column @ random / first[c])
+            assert (off <= 1e-14 * n * size).all()
 
 
 @given(seeds, counts, sizes, st.integers(1, 3))
