@@ -1,5 +1,6 @@
 """What a search says of itself in a few lines."""
 
+import copy
 import pickle
 import re
 
@@ -60,6 +61,12 @@ def test_end_and_cost_are_those_of_the_attributes(ridge):
     assert iterations == ridge.n_iter_
     assert passes == pytest.approx(sum(r["data_passes"] for r in ridge.history_), rel=1e-3)
     assert seconds >= 0.9 * ridge.refit_time_
+
+
+def test_seconds_of_minutes_have_no_exponent(ridge):
+    slow = copy.copy(ridge)
+    slow.refit_time_ = 1234.0
+    assert re.search(r" \d+ s$", lines(slow)["cost"])
 
 
 def test_the_interval_of_C_is_in_its_own_units():

@@ -79,7 +79,8 @@ def _table(console: Console, compared: list[Any], losses: list[float]) -> Table:
     """Return the comparison, with bars where the terminal has the characters."""
     drawn = console.encoding.startswith("utf")
     headings = "", "alpha", "folds", "others", "seconds"
-    table = Table(*headings, *[""] * drawn, title="Squared error", title_justify="left")
+    title = "Mean squared error in the folds, and on the others" + " (bars)" * drawn
+    table = Table(*headings, *[""] * drawn, title=title, title_justify="left")
     for (name, found, loss, seconds, _), other in zip(compared, losses, strict=True):
         spent = "" if seconds is None else f"{seconds:.2f}"
         bar = [Bar(max(losses), 0.0, other, width=BAR_WIDTH, color=BAR_STYLE)] * drawn

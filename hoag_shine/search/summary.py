@@ -127,4 +127,5 @@ def _cost(search: Any) -> str:
     history = search.history_
     passes = sum(record["data_passes"] for record in history)
     seconds = sum(record["seconds"] for record in history) + getattr(search, "refit_time_", 0.0)
-    return f"{len(history)} iterations, {passes:.4g} passes over the data, {seconds:.2g} s"
+    spent = np.format_float_positional(seconds, precision=2, fractional=False, trim="-")
+    return f"{len(history)} iterations, {passes:.4g} passes over the data, {spent} s"
