@@ -23,7 +23,7 @@ from hoag_shine.datasets import data_home
 # problems each, always run. The number of chunks shares no factor with those of kinds of problems,
 # so that each chunk has many of them.
 N, CHUNKS = 505, 101
-ALWAYS = {"grid": 2, "fewer": 1, "outputs": 1, "certificate": 1, "independence": 1}
+ALWAYS = {"grid": 1, "fewer": 1, "outputs": 1, "certificate": 1, "independence": 1}
 # Where many penalties have many minima, each of them found by a descent from somewhere else.
 OTHER_MINIMA = {
     "fewer": {152, 155, 261},  # a coarser grouping is lower by 0.4 to 13 %
