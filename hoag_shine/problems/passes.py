@@ -171,8 +171,11 @@ class Passes:
             yield from ([block] for block in self.blocks())
             return
         blocks = list(self.blocks())
+        # What blocks leave until they are added up: an array over their rows and, where each has
+        # sums of its own, these.
         longest = max(block.rows.stop - block.rows.start for block in blocks)
-        most = max(self.pool.n, WORKSPACE_NUMBERS // (longest * self._n_columns))
+        rows = longest + self.n_variables * self.design.own_sums
+        most = max(self.pool.n, WORKSPACE_NUMBERS // (rows * self._n_columns))
         yield from (blocks[i : i + most] for i in range(0, len(blocks), most))
 
     def _run(self, function: Callable[..., T], items: Sequence[Any]) -> list[T]:
