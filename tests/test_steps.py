@@ -11,6 +11,7 @@ from hoag_shine import Outcome
 from hoag_shine.outer.steps import (
     Evaluation,
     adaptive,
+    certify,
     global_search,
     resolve_step,
     secant,
@@ -93,6 +94,38 @@ def best_of(evaluations):
 
 every_curve = pytest.mark.parametrize("name", CURVES)
 every_start = pytest.mark.parametrize("start", [-17.0, -5.0, 0.4, 3.0, 12.0])
+
+
+# --- the certificate ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0], ids=["weak penalties", "strong penalties"])
+@pytest.mark.parametrize("dip", [-7.0, -6.0, -5.0])
+@pytest.mark.parametrize("slope_error", [0.0, 1e-9])
+def test_a_plateau_may_hide_a_dip(side, dip, slope_error):
+    """The singular values are at 0: with its sigmoid S, the criterion is 2 + S^2 - 2 S S(dip)."""
+    depth = 1.0 / (1.0 + np.exp(-dip))
+
+    def at(t):
+        s = 1.0 / (1.0 + np.exp(-t))
+        return Evaluation(
+            theta=np.array([side * t]),
+            value=2.0 + s**2 - 2.0 * s * depth,
+            grad=np.array([side * 2.0 * s * (1.0 - s) * (s - depth)]),
+            error=0.0,
+            residual=0.0,
+            final=True,
+            tolerance=0.0,
+            grad_bound=slope_error,
+            exact=True,
+        )
+
+    ends = sorted([at(-9.0), at(-3.5)], key=lambda s: s.theta[0])
+    best = min(ends, key=lambda s: s.value)
+    assert best.theta[0] == -9.0 * side
+    hidden = best.value - at(dip).value
+    gain = certify(ends, best, LOWER, UPPER).gain
+    assert hidden <= gain <= 3.0 * hidden + 1e2 * slope_error
 
 
 # --- the secant rule ---------------------------------------------------------------------------

@@ -26,6 +26,9 @@ ESTIMATED_NEAR_DISTANCE = 2.0
 # Why: coefficients of ridge regression are sums of sigmoids of theta, which change no faster than
 # exp(theta), and the criterion is their square.
 CURVATURE_DECAY_RATE = 2.0
+# Distance in log penalty over which a slope is taken to grow exponentially, at most.
+# Why: exp(2 t) must be finite; by then, any slope has outgrown what doubles can tell.
+MAX_GROWTH = 50.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,11 @@ class Certificate:
     the criterion is convex in between, and no more than :math:`(|s| + e)^2 / 2 \kappa` if its
     curvature is at least :math:`\kappa`. ``gain`` is the smaller of the two. The curvature is taken
     between the result and an evaluation near it, with all errors against it; where errors are
-    certain, it is multiplied by :math:`e^{-2 t}` for an evaluation at a distance t. With several
-    hyperparameters, ``gain`` is the sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
+    certain, it is multiplied by :math:`e^{-2 t}` for an evaluation at a distance t. Where errors are
+    certain and the nearest evaluation is more than one unit away, the criterion may leave a plateau
+    in between: its slope at a distance t is then taken to be :math:`-a e^t + b e^{2 t}`, and
+    ``gain`` is no less than the depth of that dip. With several hyperparameters, ``gain`` is the
+    sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
     theta: Vector
@@ -185,7 +191,31 @@ def _in_one_dimension(
             curvature = seen_curvature(evaluations, best, side)
             curved = 0.5 * fall**2 / curvature if curvature > 0.0 else np.inf
             gain = max(gain, min(fall * float(width), curved))
+            if best.exact:
+                gain = max(gain, _unseen_dip(known, best, side, fall))
     return (start, end), gain
+
+
+def _unseen_dip(known: Sequence[Evaluation], best: Evaluation, side: float, fall: float) -> float:
+    """Return the depth of a dip between the best evaluation and a distant one next to it.
+
+    On a plateau, where the singular values are far, the terms of the criterion grow like exp(t) and
+    exp(2 t). Of a slope -a exp(t) + b exp(2 t), the values at both ends determine a and b.
+    """
+
+    def distance(other: Evaluation) -> float:
+        return side * float(other.theta[0] - best.theta[0])
+
+    told = [s for s in known if distance(s) > 0.0 and s.slope_error < np.inf]
+    beside = min(told, key=distance, default=None)
+    if beside is None or distance(beside) <= NEAR_DISTANCE:
+        return 0.0
+    rise = max(0.0, side * float(beside.grad[0]) + beside.slope_error)
+    grown = np.exp(min(distance(beside), MAX_GROWTH))
+    b = (rise + fall * grown) / (grown * (grown - 1.0))
+    a = fall + b
+    bottom = min(a / b, grown)  # exp(t) where the slope vanishes
+    return float(a * (bottom - 1.0) - 0.5 * b * (bottom**2 - 1.0))
 
 
 def _in_a_box(
