@@ -31,7 +31,15 @@ IS_PYTHON = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 unsigned: Any = int if IS_PYTHON else np.uint64
 
 # The files that the code of a loop depends on; numba looks at the file of the loop alone.
-_SOURCES = "costs.py", "half.py", "kernels.py", "pairs.py", "precision.py", "simd.py"
+_SOURCES = (
+    "costs.py",
+    "exponentials.py",
+    "half.py",
+    "kernels.py",
+    "pairs.py",
+    "precision.py",
+    "simd.py",
+)
 _SIZE = hashlib.sha256().digest_size
 
 # What has been warned of in this process.

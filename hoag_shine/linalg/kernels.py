@@ -23,6 +23,7 @@ import numpy as np
 from . import simd
 from .compiled import loop, unsigned
 from .costs import CORE_CACHE_NUMBERS
+from .exponentials import exp_of_negative, log1p_of_share
 
 SUMS = {"reassoc", "contract"}
 # Without reassociation: a sum over scattered entries would be vectorised by gathering them, which
@@ -360,16 +361,14 @@ def group_sums(group, x, y, z, sums):
         first = last
 
 
-@loop(fastmath=SUMS, error_model="numpy")
+@loop(fastmath=_CONTRACT, error_model="numpy")
 def logistic(y, z, value, gradient):
-    """Turn log(1 + e) and e, with e = exp(-abs(z)), into the logistic loss and its derivative.
-
-    All are of one shape, (n,): value is log(1 + e) on entry, gradient e.
-    """
+    """Logistic loss and its derivative in ``z``, sharing the exponentials; all of shape (n,)."""
     for i in range(z.size):
-        target, t, e = y[i], z[i], gradient[i]
+        target, t = y[i], z[i]
         positive = t >= 0.0
-        value[i] += (t if positive else 0.0) - target * t
+        e = exp_of_negative(-abs(t))
+        value[i] = (t if positive else 0.0) - target * t + log1p_of_share(e)
         # p - y = ((1 - y) p - y (1 - p)), with p = above / (1 + e) and 1 - p = below / (1 + e): the
         # difference itself would cancel where both are near one.
         above = 1.0 if positive else e
@@ -377,7 +376,7 @@ def logistic(y, z, value, gradient):
         gradient[i] = ((1.0 - target) * above - target * below) / (1.0 + e)
 
 
-@loop()
+@loop(fastmath=SUMS, error_model="numpy")
 def multinomial(y, z, value, gradient):
     """Softmax loss and its derivative in ``z``, sharing the exponentials.
 
@@ -385,18 +384,30 @@ def multinomial(y, z, value, gradient):
     one, ``value`` of shape (n, k).
     """
     n, m = y.shape
+    # log(sum exp z) = top + log(sum exp(z - top)), without overflow.
     for i in range(n):
         for p in range(value.shape[1]):
-            # log(sum exp z) = top + log(sum exp(z - top)), without overflow.
-            row, slope = z[i, p * m : (p + 1) * m], gradient[i, p * m : (p + 1) * m]
-            top = row.max()
-            total = 0.0
+            first = p * m
+            top = z[i, first]
+            for c in range(1, m):
+                top = max(top, z[i, first + c])
             fit = 0.0
             for c in range(m):
-                slope[c] = np.exp(row[c] - top)
-                total += slope[c]
+                below = z[i, first + c] - top
+                gradient[i, first + c] = below
                 # Measured from the top, so that a class of probability one costs exactly nothing.
-                fit += y[i, c] * (row[c] - top)
-            value[i, p] = np.log(total) - fit
+                fit += y[i, c] * below
+            value[i, p] = -fit
+    # All in one loop: rows are too short to be vectorised one by one.
+    every = gradient.reshape(-1)
+    for j in range(every.size):
+        every[j] = exp_of_negative(every[j])
+    for i in range(n):
+        for p in range(value.shape[1]):
+            first = p * m
+            total = 0.0
             for c in range(m):
-                slope[c] = slope[c] / total - y[i, c]
+                total += gradient[i, first + c]
+            value[i, p] += np.log(total)
+            for c in range(m):
+                gradient[i, first + c] = gradient[i, first + c] / total - y[i, c]

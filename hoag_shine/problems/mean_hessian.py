@@ -216,11 +216,12 @@ def _apart_from_shifts(solve: Solve, stiffness: Vector, n_outputs: int) -> Solve
     outputs have the same penalties, the Hessian does not mix them with changes whose sum is zero.
     """
     inverse = np.divide(1.0, stiffness, out=np.zeros_like(stiffness), where=stiffness > 0.0)
+    share = np.full(n_outputs, 1.0 / n_outputs)
 
     def solved(v: Vector) -> Vector:
         V = v.reshape(-1, n_outputs)
-        shift = V.mean(axis=1, keepdims=True)
-        x = solve(np.ravel(V - shift)).reshape(V.shape)
-        return np.ravel(x - x.mean(axis=1, keepdims=True) + shift * inverse[:, None])
+        shift = V @ share
+        x = solve(np.ravel(V - shift[:, None])).reshape(V.shape)
+        return np.ravel(x + (shift * inverse - x @ share)[:, None])
 
     return solved

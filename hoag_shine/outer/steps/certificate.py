@@ -79,11 +79,11 @@ class Certificate:
     the criterion is convex in between, and no more than :math:`(|s| + e)^2 / 2 \kappa` if its
     curvature is at least :math:`\kappa`. ``gain`` is the smaller of the two. The curvature is taken
     between the result and an evaluation near it, with all errors against it; where errors are
-    certain, it is multiplied by :math:`e^{-2 t}` for an evaluation at a distance t. Where errors are
-    certain and the nearest evaluation is more than one unit away, the criterion may leave a plateau
-    in between: its slope at a distance t is then taken to be :math:`-a e^t + b e^{2 t}`, and
-    ``gain`` is no less than the depth of that dip. With several hyperparameters, ``gain`` is the
-    sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
+    certain, it is multiplied by :math:`e^{-2 t}` for an evaluation at a distance t. Where errors
+    are certain and the nearest evaluation is more than one unit away, the criterion may leave a
+    plateau in between: its slope at a distance t is then taken to be :math:`-a e^t + b e^{2 t}`,
+    and ``gain`` is no less than the depth of that dip. With several hyperparameters, ``gain`` is
+    the sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
     theta: Vector

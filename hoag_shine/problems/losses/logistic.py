@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import expit
 
 from ...linalg import kernels
 from ...linalg.precision import SUM_ROUNDING
@@ -31,13 +31,9 @@ class LogisticLoss(Loss):
         return self.value_and_gradient(y, z)[1]
 
     def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
-        # The loss is log(1 + exp(-|z|)) + max(z, 0) - y z. numpy's exp and log1p are vectorised,
-        # those of compiled loops are not.
-        gradient = np.abs(z, order="C")
-        np.exp(np.negative(gradient, out=gradient), out=gradient)
-        value = np.log1p(gradient)
         targets = y if y.shape == z.shape else np.repeat(y, z.shape[1], axis=1)
-        kernels.logistic(*(a.ravel() for a in (targets, z, value, gradient)))
+        value, gradient = np.empty(z.shape), np.empty(z.shape)
+        kernels.logistic(*(a.ravel() for a in (targets, z)), value.ravel(), gradient.ravel())
         return value, gradient
 
     def hessian(self, y: Array, z: Array) -> Array:
@@ -127,7 +123,8 @@ class MultinomialLoss(Loss):
         return hessian * (1.0 - hessian)
 
     def inverse_link(self, z: Array) -> Array:
-        return np.asarray(softmax(z, axis=-1))
+        # The derivative in z where no class is the right one.
+        return self.gradient(np.zeros((len(z), z.shape[-1])), z)
 
 
 def _compiled(
