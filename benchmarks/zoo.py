@@ -5,6 +5,7 @@
     python benchmarks/zoo.py --jobs 1 -1 --json docs/figures/zoo.json
     python benchmarks/zoo.py --page docs/figures/zoo.json
     python benchmarks/zoo.py --quick
+    python benchmarks/zoo.py --only digits --rivals "LogisticRegressionCV, lbfgs, 20"
 
 Five folds. The *lead* is the time of a rival over that of ShineCV, final fits included. A rival is
 *honest* on a set where it ends within 0.1 % of the optimum of the converged criterion: the held-out
@@ -14,7 +15,8 @@ of a constant counts instead.
 All searches run in a process of their own, whose first, quick runs are not counted: they load
 modules and compiled code. First every rival runs once. It is stopped when it has taken longer than
 twice the fastest honest one, 60 times ShineCV, or ``--patience``. Then ShineCV and those that were
-fastest run in turn, and a lead is the median ratio. Times are in units, the best of 20 products
+fastest run in turn, and a lead is the median ratio. Rivals that are named run in turn all of them,
+and are stopped after ``--patience`` only. Times are in units, the best of 20 products
 X @ v plus X.T @ u by scipy or numpy, and in fits of scikit-learn at the best penalty.
 
 ``--page`` writes the table and the figure of the documentation from a file of ``--json``. A file
@@ -89,6 +91,7 @@ def parse_arguments():
     )
     parser.add_argument("--only", nargs="+", choices=BY_NAME, metavar="SET", help="these sets")
     parser.add_argument("--quick", action="store_true", help="three small sets, fewer rivals")
+    parser.add_argument("--rivals", nargs="+", metavar="NAME", help="these rivals")
     parser.add_argument("--repeats", type=int, default=5, help="runs in turn, at most")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1], help="cores, -1 for all")
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
@@ -123,21 +126,20 @@ def measure(args, child, each, jobs):
         raise RuntimeError(ours.note or f"ShineCV takes more than {args.patience:g} s")
     judge = Judge(each, args.seed, ours.theta)
     judge(ours)
-    skipped = SLOW_ON_SMALL if args.quick else ()
-    entries = [
-        Entry(name) for name in searches_of(each) if not any(part in name for part in skipped)
-    ]
+    entries = [Entry(name) for name in rivals_of(args, each)]
     for entry in entries:
         entry.note = absent(entry.name, judge.shape[1], judge.n_classes) or ""
         if entry.note:
             continue
-        seconds = allowed(ours, entries, args.patience)
+        seconds = args.patience if args.rivals else allowed(ours, entries, args.patience)
         if surely_slower(entry, entries, seconds):
             entry.stopped, entry.note = seconds, "not run: 20 values take as long"
         else:
             judge(first(run, entry, seconds))
     fit = Entry(FIT)
-    repeat(run, args, ours, [*fastest(entries), fit], np.exp(-judge.optimum["theta"]))
+    ended = [entry for entry in entries if entry.seconds is not None]
+    chosen = ended if args.rivals else fastest(entries)
+    repeat(run, args, ours, [*chosen, fit], np.exp(-judge.optimum["theta"]))
     optimum = judge.settle([ours, *entries])
     unit = child.run(unit_seconds, *setting[:2], seconds=args.patience)
     return {
@@ -155,6 +157,13 @@ def measure(args, child, each, jobs):
         "fit": asdict(fit),
         "rivals": [asdict(entry) for entry in entries],
     }
+
+
+def rivals_of(args, each):
+    """Return the names of the rivals that are to run on a set."""
+    skipped = SLOW_ON_SMALL if args.quick else ()
+    names = [name for name in searches_of(each) if not any(part in name for part in skipped)]
+    return [name for name in names if name in (args.rivals or names)]
 
 
 def first(run, entry, seconds):
@@ -238,18 +247,18 @@ def competition_table(record):
         caption=f"1 unit = {1e3 * record['unit']:.3g} ms; in parentheses: of a single run",
     )
     table.add_column("search")
-    for heading in ("log alpha", "excess", "ms", "times ShineCV", "MiB"):
+    for heading in ("log alpha", "loss", "excess", "ms", "times ShineCV", "MiB"):
         table.add_column(heading, justify="right")
     for entry in [record["ours"], *record["rivals"], record["fit"]]:
-        table.add_row(entry["name"], *cells(entry, record["ours"]))
+        table.add_row(entry["name"], *cells(entry, record["ours"], record["optimum"]["value"]))
     return table
 
 
-def cells(entry, ours):
+def cells(entry, ours, optimum):
     if entry["stopped"]:
-        return "", "", f"> {1e3 * entry['stopped']:,.0f}", entry["note"], ""
+        return "", "", "", f"> {1e3 * entry['stopped']:,.0f}", entry["note"], ""
     if entry["seconds"] is None and not entry["pairs"]:
-        return "", "", "", entry["note"], ""
+        return "", "", "", "", entry["note"], ""
     if entry["pairs"]:
         seconds = median(theirs for _, theirs in entry["pairs"])
         times = f"{median(theirs / own for own, theirs in entry['pairs']):.2f}"
@@ -259,6 +268,7 @@ def cells(entry, ours):
     theta, excess = entry["theta"], entry["excess"]
     return (
         "" if theta is None else f"{theta:.3f}",
+        "" if excess is None else f"{optimum * (1.0 + excess):.5g}",
         "" if excess is None else f"{excess:.1e}",
         f"{1e3 * seconds:,.1f}",
         times,
