@@ -411,3 +411,15 @@ def multinomial(y, z, value, gradient):
             value[i, p] += np.log(total)
             for c in range(m):
                 gradient[i, first + c] = gradient[i, first + c] / total - y[i, c]
+
+
+@loop(fastmath=SUMS)
+def multinomial_product(p, v, product):
+    """Softmax loss's second derivative, diag(p) - p p', times v; all of shape (n, m)."""
+    n, m = p.shape
+    for i in range(n):
+        mean = 0.0
+        for c in range(m):
+            mean += p[i, c] * v[i, c]
+        for c in range(m):
+            product[i, c] = p[i, c] * (v[i, c] - mean)

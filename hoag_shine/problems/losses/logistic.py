@@ -95,8 +95,10 @@ class MultinomialLoss(Loss):
         return self.inverse_link(z)
 
     def hessian_product(self, hessian: Array, v: Array) -> Array:
-        p = hessian
-        return np.asarray(p * (v - (p * v).sum(axis=-1, keepdims=True)))
+        p, v = np.broadcast_arrays(hessian, v)
+        product = np.empty(v.shape, np.result_type(p, v))
+        kernels.multinomial_product(_rows(p), _rows(v), _rows(product))
+        return product
 
     def hessian_product_sizes(self, hessian: Array, sizes: Array) -> Array:
         # Those of p_c v_c (1 - p_c), too, which is a difference.
@@ -134,6 +136,11 @@ def _compiled(
     value, gradient = np.empty(value_shape), np.empty(z.shape)
     kernel(*(a.reshape(len(z), -1) for a in (y, z, value, gradient)))
     return value, gradient
+
+
+def _rows(a: Array) -> Array:
+    """Return an array of two axes, the last of which is that of ``a``."""
+    return np.ascontiguousarray(a).reshape(-1, a.shape[-1])
 
 
 def _sigmoid_slope(z: Array) -> Array:
