@@ -5,9 +5,9 @@ import gzip
 import os
 import signal
 import sys
-from pathlib import Path
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
