@@ -10,12 +10,15 @@ from itertools import cycle
 import numpy as np
 
 from hoag_shine import InverseHessian
+from hoag_shine.problems.losses import LogisticLoss, MultinomialLoss
 from hoag_shine.problems.requests import Evaluate, HessianProduct
 
 from .problems import searched
 
 REPEATS = 20
 PAIRS = 30
+# Of the losses, as many as a block of rows of a search.
+ROWS, FOLDS = 2_000, 5
 
 
 def pass_of_one(data, unit_of):
@@ -64,6 +67,20 @@ def recursion(data, unit_of):
     return read / copied
 
 
+def loss_of_two_classes(data, unit_of):
+    """The logistic loss and its derivative, in nanoseconds an entry."""
+    rng = np.random.default_rng(0)
+    y, z = rng.integers(2, size=(ROWS, 1)).astype(float), rng.normal(size=(ROWS, FOLDS))
+    return 1e9 * best(lambda: LogisticLoss().value_and_gradient(y, z)) / z.size
+
+
+def loss_of_ten_classes(data, unit_of):
+    """The softmax loss and its derivative, in nanoseconds an entry."""
+    rng = np.random.default_rng(0)
+    y, z = np.eye(10)[rng.integers(10, size=ROWS)][:, None], rng.normal(size=(ROWS, FOLDS, 10))
+    return 1e9 * best(lambda: MultinomialLoss().value_and_gradient(y, z)) / z.size
+
+
 def elsewhere(n):
     """Return points that are never the last one, whose linear predictors would be known."""
     return cycle([some(n), 2.0 * some(n)])
@@ -88,5 +105,7 @@ KERNELS = {
     "value and gradient, one problem (units)": pass_of_one,
     "value and gradient, five folds (units)": pass_of_all,
     "three Hessian products in single precision, five folds (units)": hessian_products_of_all,
+    "loss of two classes, five folds (ns an entry)": loss_of_two_classes,
+    "loss of ten classes, five folds (ns an entry)": loss_of_ten_classes,
     "two-loop recursion (of the bandwidth of a copy)": recursion,
 }
