@@ -182,8 +182,12 @@ class MeanHessian:
         """
         m, rows = self._passes.n_outputs, self._passes.n_variables
         H = np.zeros((rows, m, rows, m))
+        Z = self._passes.predict(w[None])
+        hessian, mean = self._loss.hessian(self._y, Z), _mean(weight)
+        mean = mean.reshape(len(mean), -1)
         for d in range(m):  # the loss's second derivative times unit vector d is its column d
-            curvature = self._curvature(w, weight, np.eye(m)[d])
+            unit = np.broadcast_to(np.eye(m)[d], Z.shape)
+            curvature = self._loss.hessian_product(hessian, unit)[:, 0] * mean
             for c, block in enumerate(self._passes.grams(curvature[:, d:]), d):
                 H[:, c, :, d] = H[:, d, :, c] = block
         if self._passes.free is not None:
@@ -193,13 +197,6 @@ class MeanHessian:
             each = np.arange(rows)
             H[each, :, each, :] += centring[:, None, None]
         return cholesky_solver(H.reshape(rows * m, -1) + np.diag(h))
-
-    def _curvature(self, w: Vector, weight: Array, v: Vector) -> Array:
-        """Return each sample's second derivative at w times v, weighted by the mean over folds."""
-        Z = self._passes.predict(w[None])
-        product = self._loss.hessian_product(self._loss.hessian(self._y, Z), np.ones_like(Z) * v)
-        mean = _mean(weight)
-        return np.asarray(product[:, 0] * mean.reshape(len(mean), -1))
 
 
 def _mean(weight: Array) -> Array:
