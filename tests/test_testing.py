@@ -12,6 +12,7 @@ from sklearn.preprocessing import scale
 from hoag_shine import (
     L2,
     GeneralizedLinear,
+    HuberLoss,
     Hypergradient,
     LogisticLoss,
     Loss,
@@ -20,6 +21,7 @@ from hoag_shine import (
     ShineCV,
     SigmoidSquaredLoss,
     Solution,
+    SquaredHingeLoss,
     SquaredLoss,
     Status,
     fold_problems,
@@ -175,6 +177,10 @@ def test_broken_promises_of_a_loss_are_caught():
         check_loss(spoil(Wrong, shift_invariant=True)())
     with pytest.raises(AssertionError, match="promises to be quadratic"):
         check_loss(spoil(Wrong, quadratic=True)())
+    with pytest.raises(AssertionError, match=r"promises to be smooth, but .* jumps at z="):
+        check_loss(spoil(SquaredHingeLoss, smooth=True)())
+    with pytest.raises(AssertionError, match="promises to be smooth"):
+        check_loss(spoil(HuberLoss, smooth=True)())
 
     def without_the_coupling(self, hessian, v):
         return hessian * v

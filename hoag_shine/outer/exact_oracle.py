@@ -117,6 +117,7 @@ class ExactOracle(Oracle):
             used="newton",
             floor=NULL_VALUE_SHARE * self.problems.null_value,
             exact=True,
+            smooth=all(part.loss.smooth for part in self._parts),
             cheap=True,
             passes=self.n_passes,
         )

@@ -26,6 +26,12 @@ from .comparisons import (
 # Most outputs of a loss to check.
 # Why: by judgement; each costs its own differences, and more show nothing new.
 MAX_OUTPUTS = 1000
+# Halvings of a way along which a second derivative is looked at.
+# Why: as many as leave a distance that a float still tells from nothing.
+BISECTIONS = 40
+# Change of a second derivative over what is left of the way that counts as a jump, relative to it.
+# Why: by judgement; one that is continuous changes by less than a thousandth of that.
+LARGEST_JUMP = 1e-6
 
 
 def check_loss(
@@ -41,8 +47,9 @@ def check_loss(
 
     Shapes and types; values, derivatives and inverse link finite; the first derivative against
     differences of the value, the second against differences of the first; the promises
-    ``convex``, ``quadratic``, ``shift_invariant`` and ``target_range``; problems side by side that
-    do not see each other; arguments left as they were; a copy that equals the original.
+    ``convex``, ``smooth``, ``quadratic``, ``shift_invariant`` and ``target_range``; problems side
+    by side that do not see each other; arguments left as they were; a copy that equals the
+    original.
 
     Parameters
     ----------
@@ -193,6 +200,8 @@ def _check_loss_promises(loss: Loss, y: Array, z: Array, rng: Any) -> None:
         f"{loss!r} promises to be convex, but its second derivative is negative at z={z[i]}, "
         f"y={y[i[0], 0]}: {curvature[i]:g} along {v[i]}.",
     )
+    if loss.smooth:
+        _check_smooth(loss, y, z)
     if loss.shift_invariant:
         require_equal(
             f"gradient of {loss!r}, which promises shift_invariant, after a shift of z",
@@ -211,3 +220,27 @@ def _check_loss_promises(loss: Loss, y: Array, z: Array, rng: Any) -> None:
             1e-12,
             at_point(y=np.broadcast_to(y, z.shape), z=z),
         )
+
+
+def _check_smooth(loss: Loss, y: Array, z: Array) -> None:
+    """Look for a jump of the second derivative on each line from z to -z, by bisection."""
+
+    def second(point: Array) -> Array:
+        return loss.hessian_diagonal(loss.hessian(y, point))
+
+    def change(one: Array, other: Array) -> Array:
+        return np.asarray(np.abs(second(one) - second(other)).max(axis=-1, keepdims=True))
+
+    low, high = z, -z
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        first = change(low, middle) >= change(middle, high)
+        low, high = np.where(first, low, middle), np.where(first, middle, high)
+    sizes = np.abs(second(low)).max(axis=-1, keepdims=True)
+    jumps = (change(low, high) / np.maximum(sizes, 1.0))[..., 0]
+    i = np.unravel_index(np.argmax(jumps), jumps.shape)
+    require(
+        bool(jumps[i] <= LARGEST_JUMP),
+        f"{loss!r} promises to be smooth, but its second derivative jumps at z={low[i]}, "
+        f"y={y[i[0], 0]}: from {second(low)[i]} to {second(high)[i]}.",
+    )

@@ -114,6 +114,8 @@ class Evaluation:
     exact : bool
         Whether the inner problems are solved by factorised Hessians: ``error`` and ``grad_bound``
         are then certain.
+    smooth : bool
+        Whether the criterion has a second derivative everywhere.
     cheap : bool
         Whether evaluations cost so little that the whole range can be looked at.
     passes : float
@@ -139,6 +141,7 @@ class Evaluation:
     exhausted: bool = False
     floor: float = 0.0
     exact: bool = False
+    smooth: bool = True
     cheap: bool = False
     passes: float = 0.0
     parts: tuple[Evaluation, ...] = ()

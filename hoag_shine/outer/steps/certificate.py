@@ -79,11 +79,12 @@ class Certificate:
     the criterion is convex in between, and no more than :math:`(|s| + e)^2 / 2 \kappa` if its
     curvature is at least :math:`\kappa`. ``gain`` is the smaller of the two. The curvature is taken
     between the result and an evaluation near it, with all errors against it; where errors are
-    certain, it is multiplied by :math:`e^{-2 t}` for an evaluation at a distance t. Where errors
-    are certain and the nearest evaluation is more than one unit away, the criterion may leave a
-    plateau in between: its slope at a distance t is then taken to be :math:`-a e^t + b e^{2 t}`,
-    and ``gain`` is no less than the depth of that dip. With several hyperparameters, ``gain`` is
-    the sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
+    certain, it is multiplied by :math:`e^{-2 t}` for an evaluation at a distance t. Of a criterion
+    with kinks, whose loss is not ``smooth``, no curvature counts then. Where errors are certain and
+    the nearest evaluation is more than one unit away, the criterion may leave a plateau in between:
+    its slope at a distance t is then taken to be :math:`-a e^t + b e^{2 t}`, and ``gain`` is no
+    less than the depth of that dip. With several hyperparameters, ``gain`` is the sum of
+    :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
     theta: Vector
@@ -188,7 +189,7 @@ def _in_one_dimension(
     ):
         if fall > 0.0 and width > 0.0:
             # Convexity bounds the gain by fall * width, a curvature kappa by fall**2 / (2 kappa).
-            curvature = seen_curvature(evaluations, best, side)
+            curvature = seen_curvature(evaluations, best, side) if best.smooth else 0.0
             curved = 0.5 * fall**2 / curvature if curvature > 0.0 else np.inf
             gain = max(gain, min(fall * float(width), curved))
             if best.exact:

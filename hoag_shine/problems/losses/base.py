@@ -36,6 +36,9 @@ class Loss(ABC):
         The smallest and the largest target that the loss is made for.
     shift_invariant : bool
         Whether a constant that is added to all outputs of a sample changes nothing.
+    smooth : bool
+        Whether the second derivative is continuous. Where it jumps, the criterion has kinks, and no
+        curvature bounds what a search may still gain.
     quadratic : bool
         A promise that the loss is a quadratic form of y and z, as the squared error is. A few rows
         can then stand for many, see ``hoag_shine.problems.presolve.rows``.
@@ -48,6 +51,7 @@ class Loss(ABC):
     minimum: float = -np.inf
     target_range: tuple[float, float] = (-np.inf, np.inf)
     shift_invariant: ClassVar[bool] = False
+    smooth: ClassVar[bool] = True
     quadratic: ClassVar[bool] = False
     n_predictors: ClassVar[int] = 1
 

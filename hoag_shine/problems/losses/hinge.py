@@ -14,6 +14,7 @@ class SquaredHingeLoss(Loss):
     """
 
     convex = True
+    smooth = False
     minimum = 0.0
     target_range = (-1.0, 1.0)
 

@@ -47,6 +47,7 @@ class HuberLoss(Loss):
     """
 
     convex = True
+    smooth = False
     minimum = 0.0
     n_predictors = 2
 
