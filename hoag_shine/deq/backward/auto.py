@@ -94,7 +94,7 @@ def _first_direction(
     max_iter: int,
 ) -> tuple[ConjugateResiduals, Tensor]:
     """Return the solver with one estimate as its direction, and where that is the Jacobian-free."""
-    solver = ConjugateResiduals(grad)
+    solver = ConjugateResiduals(grad, max_iter)
     fell_back = torch.zeros_like(target, dtype=torch.bool)
     if inverse_jacobian.rank == 0:
         return solver, fell_back
@@ -107,7 +107,7 @@ def _first_direction(
     grad_image = linearisation.times(grad)
     # The smaller residual, NaN counting as the larger one.
     fell_back = unsolved & ~(_projection(image, grad) >= _projection(grad_image, grad))
-    solver = ConjugateResiduals(grad)
+    solver = ConjugateResiduals(grad, max_iter)
     solver.add(select_rows(fell_back, grad, shared), select_rows(fell_back, grad_image, image))
     return solver, fell_back
 
