@@ -293,7 +293,8 @@ def gradients(rows):
     """Return the cells on the gradients of a method."""
     columns = list(zip(*rows, strict=True))
     cosine, distance, products, seconds = map(statistics.median, columns)
-    lower, _, upper = statistics.quantiles(columns[0], n=4, method="inclusive")
+    cosines = columns[0] if len(rows) > 1 else 2 * columns[0]
+    lower, _, upper = statistics.quantiles(cosines, n=4, method="inclusive")
     quartiles = f"[{lower:.3f}, {upper:.3f}]"
     return f"{cosine:8.3f}{quartiles:>16}{distance:10.2g}{products:10.0f}{seconds:7.2f}"
 
@@ -304,7 +305,7 @@ def training(runs):
         return ""
     losses, seconds = zip(*runs, strict=True)
     spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
-    return f"{statistics.mean(losses):8.3f}{spread:8.3f}{statistics.mean(seconds):9.1f}"
+    return f"{statistics.mean(losses):8.3f}{spread:8.3f}{statistics.mean(seconds):9.2f}"
 
 
 if __name__ == "__main__":

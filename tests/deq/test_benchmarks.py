@@ -60,10 +60,13 @@ def test_layers(run):
     rows = [line for line in lines if line.startswith(tuple(methods))]
     assert len(rows) == 9
     for row in rows:
-        cosine, distance, products, seconds, loss = map(float, row[26:].split())
-        assert cosine > 0.9
+        cells = row[26:].replace("[", "").replace("]", "").replace(",", "").split()
+        cosine, lower, upper, distance, products, relative, loss, _, seconds = map(float, cells)
+        assert 0.9 < lower <= upper
+        assert cosine == pytest.approx((lower + upper) / 2, abs=0.1)
         assert distance < 0.2
         assert (products == 0) == row.startswith("shine")
+        assert relative > 0
         assert seconds > 0
         assert 0 < loss < 5
     assert all(float(row[26:].split()[0]) > 0.999 for row in rows if row.startswith("implicit"))
@@ -79,7 +82,8 @@ def test_accuracy_and_quality(run, tmp_path):
     train = ["train", "--output", str(tmp_path), *data, "--limit", "64", "--epochs", "1"]
     assert main([*train, "--no-tensorboard", "--device", "cpu"]) == 0
     samples = ["--samples", "4", "--max-iter", "5"]
-    lines = run("quality.py", "--run", str(tmp_path), *data, *samples)
+    lines = run("quality.py", "--run", str(tmp_path), str(tmp_path), *data, *samples)
+    assert "2 run(s)" in lines[0]
     assert sum("spectral radius" in line for line in lines) == 4
     cosines = [float(line[26:34]) for line in lines if line.startswith("shine, refine 5")]
     assert len(cosines) == 4
