@@ -1,6 +1,9 @@
 """The programs of benchmarks/deq run, at sizes at which they measure nothing."""
 
+import os
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,6 +91,21 @@ def test_accuracy_and_quality(run, tmp_path):
     cosines = [float(line[26:34]) for line in lines if line.startswith("shine, refine 5")]
     assert len(cosines) == 4
     assert all(0 < cosine <= 1 for cosine in cosines)
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="needs the program timeout")
+def test_the_script_for_a_gpu(tmp_path):
+    size = {"DEVICE": "cpu", "CONFIGS": "small", "BATCH": "2", "STEPS": "2"}
+    size |= {"TRAINED": "digits", "EPOCHS": "1", "LIMIT": "64"}
+    command = ["sh", str(FOLDER / "gpu.sh"), "sklearn:digits", str(tmp_path)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | size | {"PATH": path}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    assert "bf16" in (tmp_path / "costs.txt").read_text()
+    assert len((tmp_path / "accuracy.csv").read_text().splitlines()) == 1 + 3
+    logs = sorted(tmp_path.glob("*/log.csv"))
+    assert len(logs) == 3
+    assert all("seconds" in log.read_text().splitlines()[0] for log in logs)
 
 
 def test_the_experiments_of_the_paper(run, tmp_path):
