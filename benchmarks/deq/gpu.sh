@@ -9,7 +9,7 @@
 # 2. The tiny model trained on CIFAR-10 with three backward passes: test accuracy, and in the
 #    log.csv of each run the loss against seconds.
 #
-# Variables size it: DEVICE, CONFIGS, BATCH, STEPS, TRAINED, EPOCHS, LIMIT.
+# Variables size it: DEVICE, CONFIGS, BATCH, STEPS, ROUNDS, TRAINED, EPOCHS, LIMIT.
 set -e
 data=$1
 output=$2
@@ -18,7 +18,8 @@ device=${DEVICE:-cuda}
 mkdir -p "$output"
 
 timeout 240 python "$here/costs.py" --config ${CONFIGS:-cifar10-large cifar10-tiny} --amp no bf16 \
-    --batch "${BATCH:-128}" --steps "${STEPS:-18}" --device "$device" > "$output/costs.txt"
+    --batch "${BATCH:-128}" --steps "${STEPS:-18}" --rounds "${ROUNDS:-5}" \
+    --device "$device" > "$output/costs.txt"
 cat "$output/costs.txt"
 
 timeout 340 python "$here/paper.py" accuracy --data "$data" --output "$output" \
