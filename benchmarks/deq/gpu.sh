@@ -9,7 +9,8 @@
 # 2. The tiny model trained on CIFAR-10 with three backward passes: test accuracy, and in the
 #    log.csv of each run the loss against seconds.
 #
-# Variables size it: DEVICE, CONFIGS, BATCH, STEPS, ROUNDS, TRAINED, EPOCHS, LIMIT.
+# Variables size it: DEVICE, CONFIGS, BATCH, STEPS, ROUNDS, TRAINED, EPOCHS, LIMIT,
+# TEST_LIMIT.
 set -e
 data=$1
 output=$2
@@ -24,4 +25,5 @@ cat "$output/costs.txt"
 
 timeout 340 python "$here/paper.py" accuracy --data "$data" --output "$output" \
     --config "${TRAINED:-cifar10-tiny}" --epochs "${EPOCHS:-2}" --limit "${LIMIT:-50000}" \
+    --test-limit "${TEST_LIMIT:-10000}" \
     --methods full shine jacobian-free --seeds 1 --device "$device"

@@ -96,7 +96,7 @@ def test_accuracy_and_quality(run, tmp_path):
 @pytest.mark.skipif(shutil.which("timeout") is None, reason="needs the program timeout")
 def test_the_script_for_a_gpu(tmp_path):
     size = {"DEVICE": "cpu", "CONFIGS": "small", "BATCH": "2", "STEPS": "2", "ROUNDS": "1"}
-    size |= {"TRAINED": "digits", "EPOCHS": "1", "LIMIT": "64"}
+    size |= {"TRAINED": "digits", "EPOCHS": "1", "LIMIT": "64", "TEST_LIMIT": "8"}
     command = ["sh", str(FOLDER / "gpu.sh"), "sklearn:digits", str(tmp_path)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | size | {"PATH": path}
