@@ -13,8 +13,8 @@ from .conjugate_residuals import ConjugateResiduals
 
 # Residual of the adjoint, relative to the gradient, that is small enough.
 # Why: on three layers that contract, the gradient of the parameters then has a cosine of 0.999 or
-# more with the exact one, for 1.2 to 1.4 times the time of the cheapest method; with 0.5 the cosine
-# is 0.96 to 0.99, and with 0.02 hardly better.
+# more with the exact one, for 1.2 to 1.6 times the time of the cheapest method; with 0.5 the cosine
+# is 0.96 to 0.98, and with 0.02 hardly better.
 AUTO_TOL = 0.1
 # Most vector-Jacobian products.
 # Why: by judgement; a residual of 0.1 took 3 to 7 products on those layers.
