@@ -162,13 +162,14 @@ def accuracy(bench):
             )
     fig, ax = plt.subplots()
     print(f"{'':28}{'accuracy':>9}{'spread':>8}{'loss':>8}{'forward':>9}{'backward':>10} (ms)")
-    for method in table.values("method"):
+    for i, method in enumerate(table.values("method")):
         found, slow = (table.column(n, method=method) for n in ("accuracy", "backward ms"))
         others = [statistics.mean(table.column(n, method=method)) for n in ("loss", "forward ms")]
         spread = statistics.stdev(found) if len(found) > 1 else 0.0
         mean, cost = statistics.mean(found), statistics.median(slow)
         print(f"{method:28}{mean:9.4f}{spread:8.4f}{others[0]:8.3f}{others[1]:9.1f}{cost:10.1f}")
-        ax.errorbar(cost, mean, yerr=spread, marker="o", label=method)
+        marker = "os^"[i // 10 % 3]  # there are ten colours
+        ax.errorbar(cost, mean, yerr=spread, marker=marker, color=f"C{i % 10}", label=method)
     ax.set(xlabel="backward pass (ms a batch)", ylabel="test accuracy", xscale="log")
     return fig
 
@@ -275,10 +276,11 @@ def contractivity(bench):
         residual, radius, largest = (float(row[name]) for name in columns[3:])
         head = f"{row['method']:28}{row['seed']:>5}{row['step']:>8}"
         print(f"{head}{residual:10.1e}{radius:8.3f}{largest:9.3f}")
-    for method in table.values("method"):
+    for i, method in enumerate(table.values("method")):
         for seed in table.values("seed"):
             steps, radii = (table.column(n, method=method, seed=seed) for n in ("step", "radius"))
-            ax.plot(steps, radii, label=f"{method}, seed {seed}")
+            label = method if seed == table.rows[0]["seed"] else None  # a colour for all seeds
+            ax.plot(steps, radii, color=f"C{i}", label=label)
     ax.axhline(1, color="grey", linewidth=0.5)
     ax.set(xlabel="training step", ylabel="spectral radius (median)")
     return fig
