@@ -110,8 +110,10 @@ class Bench:
     def trainer(self, method, seed, **how):
         """Return a trainer, which has taken up what an earlier command left."""
         torch.manual_seed(seed)
+        steps = self.config.epochs * (len(self.train) // self.config.batch_size)
         recipe = Recipe(
             seed=seed,
+            log_every=max(steps // self.options.points, 1),
             device=self.options.device,
             augment=not self.options.no_augment,
             flip=not self.options.no_augment,
@@ -347,13 +349,18 @@ def main():
     parser.add_argument("--seeds", type=int, help="default: 10, or 2 with --quick")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--batches", type=int, default=5, help="that are timed or inverted")
-    parser.add_argument("--points", type=int, default=20, help="in training, for contractivity")
+    parser.add_argument(
+        "--points", type=int, default=20, help="in training, for logs and contractivity"
+    )
     parser.add_argument("--no-augment", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="the digits model, two epochs")
+    parser.add_argument(
+        "--quick", action="store_true", help="the digits model, two epochs, no augmentation"
+    )
     options = parser.parse_args()
     size = ("digits", 2, 2) if options.quick else ("cifar10-tiny", None, 10)
     names = ("config", "epochs", "seeds")
+    options.no_augment = options.no_augment or options.quick  # a mirrored 2 is no 2
     for name, value in zip(names, size, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, value)
