@@ -33,7 +33,7 @@ def run(monkeypatch, capsys):
 def test_costs(run):
     tiny = ["--config", "small", "--batch", "2", "--size", "8", "--steps", "2", "--rounds", "1"]
     lines = run("costs.py", *tiny, "--amp", "no", "bf16")
-    calls = {line[:28].strip(): line[28:].split()[1] for line in lines if "backward" in line}
+    calls = {line[:28].strip(): line[28:].split()[2] for line in lines if "backward" in line}
     assert calls["backward shine"] == "0"
     assert calls["backward shine, refine 5"] == "7"
     assert sum(line.startswith("broyden") for line in lines) == 2
