@@ -5,9 +5,9 @@
         --batch 128 --device cuda                                         a GPU
 
 Every round runs everything in turn; medians over the rounds are printed, in units of one call of f
-without a graph, and the distance of their quartiles as a share of the median. On a CPU the clock is the processor time of this process, so that other processes
-count less; on a GPU it is the device's own, and the peak of the memory beyond what the model and
-the images take is printed too.
+without a graph, and the distance of their quartiles as a share of the median. On a CPU the clock is
+the processor time of this process, so that other processes count less; on a GPU it is the device's
+own, and the peak of the memory beyond what the model and the images take is printed too.
 """
 
 import argparse
