@@ -369,9 +369,8 @@ def main():
         options.methods = few if options.experiment == "contractivity" else list(METHODS)
     torch.set_num_threads(1 if options.device == "cpu" else torch.get_num_threads())
     fig = EXPERIMENTS[options.experiment](Bench(options))
-    fig.axes[-1].legend(fontsize="x-small")
-    fig.tight_layout()
-    fig.savefig(options.output / f"{options.experiment}.png", dpi=150)
+    fig.axes[-1].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.01, 1))
+    fig.savefig(options.output / f"{options.experiment}.png", dpi=150, bbox_inches="tight")
 
 
 if __name__ == "__main__":
