@@ -5,9 +5,9 @@
         --batch 128 --device cuda                                         a GPU
 
 Every round runs everything in turn; medians over the rounds are printed, in units of one call of f
-without a graph. On a CPU the clock is the processor time of this process, so that other processes
-count less; on a GPU it is the device's own, and the peak of the memory beyond what the model and
-the images take is printed too.
+without a graph, and the distance of their quartiles as a share of the median. On a CPU the clock is
+the processor time of this process, so that other processes count less; on a GPU it is the device's
+own, and the peak of the memory beyond what the model and the images take is printed too.
 """
 
 import argparse
@@ -156,7 +156,7 @@ def report(rounds, title, options):
         f"\n{title}, batch {options.batch}, {options.steps} steps, {options.device}{threads}"
         f"{', channels last' * options.channels_last}; unit: one f, {1e3 * unit:.1f} ms"
     )
-    heads = ["units", "f or J^T", "overhead", "relative"]
+    heads = ["units", "spread", "f or J^T", "overhead", "relative"]
     heads += ["peak MiB"] * (options.device != "cpu")
     print(f"{'':28}" + "".join(f"{head:>10}" for head in heads))
     for name in rounds[0]:
@@ -167,8 +167,18 @@ def report(rounds, title, options):
         own = middle(lambda c, n=name: 1 - c[n].in_f / c[n].seconds)
         share = "" if is_backward else f"{own:.1%}"
         cost = rounds[0][name]
+        spread = f"{dispersion([costs[name].seconds for costs in rounds]):.1%}"
         peak = "" if options.device == "cpu" else f"{cost.peak:10.0f}"
-        print(f"{name:28}{units:10.1f}{cost.calls:10d}{share:>10}{ratio:10.2f}{peak}")
+        cells = f"{units:10.1f}{spread:>10}{cost.calls:10d}{share:>10}{ratio:10.2f}{peak}"
+        print(f"{name:28}{cells}")
+
+
+def dispersion(values):
+    """Return the distance of the quartiles over the median."""
+    if len(values) == 1:
+        return 0.0
+    lower, middle, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return (upper - lower) / middle
 
 
 def main():

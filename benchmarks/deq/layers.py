@@ -8,11 +8,12 @@ whose nodes are one problem. Each layer is trained with the implicit backward fi
 batches, the gradient of its parameters by every method is compared with that of the linear system
 solved to 1e-8 at the same z. Printed for every method are the median over batches and seeds of
 
-- the cosine with the solved gradient, and the distance to it over its length;
+- the cosine with the solved gradient, with its quartiles, and the distance to it over its length;
 - the products with the transposed Jacobian;
 - the processor time of forward and backward, over that with the Jacobian-free method;
 
-and the mean over seeds of the loss at the end of a training with that method.
+and, of a training with that method, the mean and the standard deviation over seeds of the loss at
+the end, and the mean of the seconds of processor time that it took.
 """
 
 import argparse
@@ -203,8 +204,9 @@ def layer(f, how):
 
 
 def train(task, how, steps, seed):
-    """Return a trained layer and the mean loss of the last tenth of its training."""
+    """Return a trained layer, the mean loss of the last tenth of its training, and its seconds."""
     torch.manual_seed(seed)
+    start = time.process_time()
     f = task.make()
     deq = layer(f, how)
     optimizer = torch.optim.Adam(f.parameters(), lr=3e-3)
@@ -217,7 +219,7 @@ def train(task, how, steps, seed):
         optimizer.step()
         losses.append(loss.item())
     last = losses[-max(steps // 10, 1) :]
-    return f, statistics.mean(last)
+    return f, statistics.mean(last), time.process_time() - start
 
 
 def gradient(task, f, how, rows):
@@ -272,25 +274,38 @@ def main():
 def report(name, options):
     task = Task(name, options.batch)
     rows = {method: [] for method in options.methods}
-    losses = {method: [] for method in options.methods}
+    trainings = {method: [] for method in options.methods}
     for seed in range(options.seeds):
-        f, _ = train(task, {"backward": "implicit"}, options.steps, seed)
+        f, *_ = train(task, {"backward": "implicit"}, options.steps, seed)
         for _, batch in zip(range(options.batches), task.batches(100 + seed), strict=False):
             for method, numbers in compare(task, f, options.methods, batch).items():
                 rows[method].append(numbers)
         for method in [] if options.no_training else options.methods:
-            losses[method].append(train(task, METHODS[method], options.steps, seed)[1])
+            trainings[method].append(train(task, METHODS[method], options.steps, seed)[1:])
     print(f"\n{name}, {options.seeds} seeds, {options.steps} steps", flush=True)
-    print(f"{'':26}{'cosine':>8}{'distance':>10}{'products':>10}{'time':>8}{'loss':>9}")
+    heads = f"{'cosine':>8}{'[quartiles]':>16}{'distance':>10}{'products':>10}{'time':>7}"
+    print(f"{'':26}{heads}{'loss':>8}{'spread':>8}{'seconds':>9}")
     for method in options.methods:
-        cosine, distance, products, seconds = (
-            statistics.median(column) for column in zip(*rows[method], strict=True)
-        )
-        loss = f"{statistics.mean(losses[method]):9.3f}" if losses[method] else ""
-        print(
-            f"{method:26}{cosine:8.3f}{distance:10.2g}{products:10.0f}{seconds:8.2f}{loss}",
-            flush=True,
-        )
+        print(f"{method:26}" + gradients(rows[method]) + training(trainings[method]), flush=True)
+
+
+def gradients(rows):
+    """Return the cells on the gradients of a method."""
+    columns = list(zip(*rows, strict=True))
+    cosine, distance, products, seconds = map(statistics.median, columns)
+    cosines = columns[0] if len(rows) > 1 else 2 * columns[0]
+    lower, _, upper = statistics.quantiles(cosines, n=4, method="inclusive")
+    quartiles = f"[{lower:.3f}, {upper:.3f}]"
+    return f"{cosine:8.3f}{quartiles:>16}{distance:10.2g}{products:10.0f}{seconds:7.2f}"
+
+
+def training(runs):
+    """Return the cells on the trainings by a method, if there were any."""
+    if not runs:
+        return ""
+    losses, seconds = zip(*runs, strict=True)
+    spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
+    return f"{statistics.mean(losses):8.3f}{spread:8.3f}{statistics.mean(seconds):9.2f}"
 
 
 if __name__ == "__main__":

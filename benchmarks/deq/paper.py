@@ -110,8 +110,10 @@ class Bench:
     def trainer(self, method, seed, **how):
         """Return a trainer, which has taken up what an earlier command left."""
         torch.manual_seed(seed)
+        steps = self.config.epochs * (len(self.train) // self.config.batch_size)
         recipe = Recipe(
             seed=seed,
+            log_every=max(steps // self.options.points, 1),
             device=self.options.device,
             augment=not self.options.no_augment,
             flip=not self.options.no_augment,
@@ -162,13 +164,14 @@ def accuracy(bench):
             )
     fig, ax = plt.subplots()
     print(f"{'':28}{'accuracy':>9}{'spread':>8}{'loss':>8}{'forward':>9}{'backward':>10} (ms)")
-    for method in table.values("method"):
+    for i, method in enumerate(table.values("method")):
         found, slow = (table.column(n, method=method) for n in ("accuracy", "backward ms"))
         others = [statistics.mean(table.column(n, method=method)) for n in ("loss", "forward ms")]
         spread = statistics.stdev(found) if len(found) > 1 else 0.0
         mean, cost = statistics.mean(found), statistics.median(slow)
         print(f"{method:28}{mean:9.4f}{spread:8.4f}{others[0]:8.3f}{others[1]:9.1f}{cost:10.1f}")
-        ax.errorbar(cost, mean, yerr=spread, marker="o", label=method)
+        marker = "os^"[i // 10 % 3]  # there are ten colours
+        ax.errorbar(cost, mean, yerr=spread, marker=marker, color=f"C{i % 10}", label=method)
     ax.set(xlabel="backward pass (ms a batch)", ylabel="test accuracy", xscale="log")
     return fig
 
@@ -275,10 +278,11 @@ def contractivity(bench):
         residual, radius, largest = (float(row[name]) for name in columns[3:])
         head = f"{row['method']:28}{row['seed']:>5}{row['step']:>8}"
         print(f"{head}{residual:10.1e}{radius:8.3f}{largest:9.3f}")
-    for method in table.values("method"):
+    for i, method in enumerate(table.values("method")):
         for seed in table.values("seed"):
             steps, radii = (table.column(n, method=method, seed=seed) for n in ("step", "radius"))
-            ax.plot(steps, radii, label=f"{method}, seed {seed}")
+            label = method if seed == table.rows[0]["seed"] else None  # a colour for all seeds
+            ax.plot(steps, radii, color=f"C{i}", label=label)
     ax.axhline(1, color="grey", linewidth=0.5)
     ax.set(xlabel="training step", ylabel="spectral radius (median)")
     return fig
@@ -345,13 +349,18 @@ def main():
     parser.add_argument("--seeds", type=int, help="default: 10, or 2 with --quick")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--batches", type=int, default=5, help="that are timed or inverted")
-    parser.add_argument("--points", type=int, default=20, help="in training, for contractivity")
+    parser.add_argument(
+        "--points", type=int, default=20, help="in training, for logs and contractivity"
+    )
     parser.add_argument("--no-augment", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="the digits model, two epochs")
+    parser.add_argument(
+        "--quick", action="store_true", help="the digits model, two epochs, no augmentation"
+    )
     options = parser.parse_args()
     size = ("digits", 2, 2) if options.quick else ("cifar10-tiny", None, 10)
     names = ("config", "epochs", "seeds")
+    options.no_augment = options.no_augment or options.quick  # a mirrored 2 is no 2
     for name, value in zip(names, size, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -360,9 +369,8 @@ def main():
         options.methods = few if options.experiment == "contractivity" else list(METHODS)
     torch.set_num_threads(1 if options.device == "cpu" else torch.get_num_threads())
     fig = EXPERIMENTS[options.experiment](Bench(options))
-    fig.axes[-1].legend(fontsize="x-small")
-    fig.tight_layout()
-    fig.savefig(options.output / f"{options.experiment}.png", dpi=150)
+    fig.axes[-1].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.01, 1))
+    fig.savefig(options.output / f"{options.experiment}.png", dpi=150, bbox_inches="tight")
 
 
 if __name__ == "__main__":

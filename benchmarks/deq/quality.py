@@ -1,11 +1,12 @@
 """How well each backward method estimates the implicit one, on a trained multiscale DEQ.
 
-    hoag-shine-deq train --config small --data DATA --output FOLDER
-    python benchmarks/deq/quality.py --run FOLDER --data DATA
+    hoag-shine-deq train --config small --data DATA --output FOLDER --seed 0
+    python benchmarks/deq/quality.py --run FOLDER [FOLDER ...] --data DATA
 
 For test images, every solver finds a z; there u solves (I - J^T) u = dL/dz by GMRES to 1e-6, and
-every estimate of u is compared with it, sample by sample, by the cosine and by the ratio of norms;
-medians and quartiles over the samples are printed.
+every estimate of u is compared with it, sample by sample, by the cosine and by the ratio of norms.
+Printed are medians and quartiles over the samples of all runs, and the smallest and the largest
+median cosine of a run.
 """
 
 import argparse
@@ -47,30 +48,36 @@ METHODS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True)
+    parser.add_argument("--run", nargs="+", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--max-iter", type=int)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    torch.manual_seed(0)
-    model, pixels, labels = load(options)
-    steps = options.max_iter or model.config.max_iter
-    print(f"{options.data}, {steps} solver steps, {options.samples} test images")
+    torch.set_num_threads(1 if options.device == "cpu" else torch.get_num_threads())
+    models = [load(run, options) for run in options.run]
+    steps = options.max_iter or models[0][0].config.max_iter
+    print(
+        f"{options.data}, {steps} solver steps, {options.samples} test images, {len(models)} run(s)"
+    )
     for name, (solver, aware) in FORWARDS.items():
-        rows, facts = {m: [] for m in METHODS}, []
-        for start in range(0, options.samples, options.batch):
-            part = slice(start, start + options.batch)
-            one = compare(model, pixels[part], labels[part], solver, aware, steps)
-            facts.append(one.pop("facts"))
-            for method, pair in one.items():
-                rows[method].append(pair)
-        report(name, {m: torch.cat(pairs, 1) for m, pairs in rows.items()}, torch.cat(facts, 1))
+        torch.manual_seed(0)
+        runs = [over_batches(*model, solver, aware, steps, options) for model in models]
+        report(name, runs)
 
 
-def load(options):
-    model, normalize = load_model(Path(options.run))
+def over_batches(model, pixels, labels, solver, aware, steps, options):
+    """Return what :func:`compare` finds, over all test images."""
+    found = []
+    for start in range(0, options.samples, options.batch):
+        part = slice(start, start + options.batch)
+        found.append(compare(model, pixels[part], labels[part], solver, aware, steps))
+    return {name: torch.cat([one[name] for one in found], 1) for name in found[0]}
+
+
+def load(run, options):
+    model, normalize = load_model(Path(run))
     model = model.to(options.device).eval().requires_grad_(False)
     test = load_images(options.data)[1].first(options.samples)
     return model, normalize(test.pixels).to(options.device), test.labels.to(options.device)
@@ -105,17 +112,26 @@ def against(u, exact):
     return torch.stack([cosine, u.norm(dim=1) / exact.norm(dim=1)])
 
 
-def report(name, rows, facts):
+def report(name, runs):
+    facts = torch.cat([run.pop("facts") for run in runs], 1)
     residual, solved, radius = facts.median(dim=1).values.tolist()
     print(
         f"\n{name}: residual of z {residual:.1e}, of the reference {solved:.1e}, spectral radius "
         f"{radius:.2f} (medians)"
     )
-    print(f"{'':26}{'cosine':>8} {'[quartiles]':>14} {'norm ratio':>12} {'[quartiles]':>14}")
+    print(
+        f"{'':26}{'cosine':>8} {'[quartiles]':>14} {'[runs]':>14} {'norm ratio':>12} "
+        f"{'[quartiles]':>14}"
+    )
     quarters = torch.tensor([0.25, 0.5, 0.75])
-    for method, values in rows.items():
-        (c1, c, c3), (r1, r, r3) = values.cpu().quantile(quarters, dim=1).T.tolist()
-        print(f"{method:26}{c:8.3f} [{c1:5.2f}, {c3:5.2f}] {r:12.3f} [{r1:5.2f}, {r3:5.2f}]")
+    for method in METHODS:
+        values = torch.cat([run[method] for run in runs], 1).cpu()
+        (c1, c, c3), (r1, r, r3) = values.quantile(quarters, dim=1).T.tolist()
+        medians = [run[method][0].median().item() for run in runs]
+        print(
+            f"{method:26}{c:8.3f} [{c1:5.2f}, {c3:5.2f}] [{min(medians):5.2f}, "
+            f"{max(medians):5.2f}] {r:12.3f} [{r1:5.2f}, {r3:5.2f}]"
+        )
 
 
 if __name__ == "__main__":

@@ -75,15 +75,21 @@ def convolution(batch):
     return Layer(Convolution(), (torch.zeros_like(x),), lambda: (x,))
 
 
-def multiscale(batch):
-    model = MDEQ(CONFIGS["cifar10-tiny"])
+def multiscale(batch, memory_format=torch.contiguous_format):
+    model = MDEQ(CONFIGS["cifar10-tiny"]).to(memory_format=memory_format)
+    images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=memory_format)
     with torch.no_grad():
-        z0, injection, _ = model.problem(torch.randn(batch, 3, 32, 32))
+        z0, injection, _ = model.problem(images)
     f = model.transform
     return Layer(f, z0, lambda: (injection, f.fix(z0)))
 
 
-LAYERS = {"mlp": (perceptron, 64), "conv": (convolution, 16), "mdeq": (multiscale, 8)}
+LAYERS = {
+    "mlp": (perceptron, 64),
+    "conv": (convolution, 16),
+    "mdeq": (multiscale, 8),
+    "mdeq-channels-last": (partial(multiscale, memory_format=torch.channels_last), 8),
+}
 
 
 @dataclass

@@ -156,9 +156,11 @@ class Layout:
                 f"{name} must keep the dtype of the state: leaf {i} has {leaf.dtype} where z0 has "
                 f"{self.leaf_dtype}. Cast inside f, or use autocast."
             )
-        if self.channels_last[i]:
-            leaf = leaf.movedim(1, -1)
-        row = leaf.reshape(self.batch, self._sizes[i])
+        if self._are_rows[i]:
+            row = leaf
+        else:
+            leaf = leaf.movedim(1, -1) if self.channels_last[i] else leaf
+            row = leaf.reshape(self.batch, self._sizes[i])
         return row if row.dtype == self.dtype else row.to(self.dtype)
 
     @cached_property
@@ -173,6 +175,11 @@ class Layout:
             and len(state) == len(self.shapes)
             and all(isinstance(leaf, Tensor) for leaf in state)
         )
+
+    @cached_property
+    def _are_rows(self) -> list[bool]:
+        """Whether a leaf is a matrix of shape (batch, n) as it is; a view of it would take time."""
+        return [self.batch_dims == 1 and len(shape) == 2 for shape in self.shapes]
 
     @cached_property
     def _sizes(self) -> list[int]:

@@ -1,6 +1,9 @@
 """The programs of benchmarks/deq run, at sizes at which they measure nothing."""
 
+import os
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +33,7 @@ def run(monkeypatch, capsys):
 def test_costs(run):
     tiny = ["--config", "small", "--batch", "2", "--size", "8", "--steps", "2", "--rounds", "1"]
     lines = run("costs.py", *tiny, "--amp", "no", "bf16")
-    calls = {line[:28].strip(): line[28:].split()[1] for line in lines if "backward" in line}
+    calls = {line[:28].strip(): line[28:].split()[2] for line in lines if "backward" in line}
     assert calls["backward shine"] == "0"
     assert calls["backward shine, refine 5"] == "7"
     assert sum(line.startswith("broyden") for line in lines) == 2
@@ -60,10 +63,13 @@ def test_layers(run):
     rows = [line for line in lines if line.startswith(tuple(methods))]
     assert len(rows) == 9
     for row in rows:
-        cosine, distance, products, seconds, loss = map(float, row[26:].split())
-        assert cosine > 0.9
+        cells = row[26:].replace("[", "").replace("]", "").replace(",", "").split()
+        cosine, lower, upper, distance, products, relative, loss, _, seconds = map(float, cells)
+        assert 0.9 < lower <= upper
+        assert cosine == pytest.approx((lower + upper) / 2, abs=0.1)
         assert distance < 0.2
         assert (products == 0) == row.startswith("shine")
+        assert relative > 0
         assert seconds > 0
         assert 0 < loss < 5
     assert all(float(row[26:].split()[0]) > 0.999 for row in rows if row.startswith("implicit"))
@@ -79,11 +85,27 @@ def test_accuracy_and_quality(run, tmp_path):
     train = ["train", "--output", str(tmp_path), *data, "--limit", "64", "--epochs", "1"]
     assert main([*train, "--no-tensorboard", "--device", "cpu"]) == 0
     samples = ["--samples", "4", "--max-iter", "5"]
-    lines = run("quality.py", "--run", str(tmp_path), *data, *samples)
+    lines = run("quality.py", "--run", str(tmp_path), str(tmp_path), *data, *samples)
+    assert "2 run(s)" in lines[0]
     assert sum("spectral radius" in line for line in lines) == 4
     cosines = [float(line[26:34]) for line in lines if line.startswith("shine, refine 5")]
     assert len(cosines) == 4
     assert all(0 < cosine <= 1 for cosine in cosines)
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="needs the program timeout")
+def test_the_script_for_a_gpu(tmp_path):
+    size = {"DEVICE": "cpu", "CONFIGS": "small", "BATCH": "2", "STEPS": "2", "ROUNDS": "1"}
+    size |= {"TRAINED": "digits", "EPOCHS": "1", "LIMIT": "64", "TEST_LIMIT": "8"}
+    command = ["sh", str(FOLDER / "gpu.sh"), "sklearn:digits", str(tmp_path)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | size | {"PATH": path}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    assert "bf16" in (tmp_path / "costs.txt").read_text()
+    assert len((tmp_path / "accuracy.csv").read_text().splitlines()) == 1 + 3
+    logs = sorted(tmp_path.glob("*/log.csv"))
+    assert len(logs) == 3
+    assert all("seconds" in log.read_text().splitlines()[0] for log in logs)
 
 
 def test_the_experiments_of_the_paper(run, tmp_path):

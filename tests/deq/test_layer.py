@@ -10,6 +10,8 @@ import pytest
 import torch
 from deq.problems import linear_problem, tanh_problem
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hoag_shine.deq import (
     DEQ,
@@ -26,6 +28,7 @@ from hoag_shine.deq import (
     with_refinement,
 )
 from hoag_shine.deq.backward import auto, implicit, phantom, shine, unrolled_phantom
+from hoag_shine.deq.backward.conjugate_residuals import ConjugateResiduals
 from hoag_shine.deq.solvers import adjoint_broyden, anderson, broyden, picard
 
 TIGHT = {"max_iter": 80, "tol": 1e-13}
@@ -214,6 +217,32 @@ def test_auto_does_not_depend_on_the_batch():
         part = slice(i, i + 1)
         alone, _, _ = x_gradient(f, x[part], grad[part], backward="auto", max_iter=6, tol=0)
         torch.testing.assert_close(alone, together[part])
+
+
+class Allocations(TorchDispatchMode):
+    """Counts the numbers that operations allocate."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **kwargs or {})
+        held = {x.untyped_storage().data_ptr() for x in tree_leaves(args) if torch.is_tensor(x)}
+        for x in tree_leaves(result):
+            if torch.is_tensor(x) and x.untyped_storage().data_ptr() not in held:
+                self.numbers += x.numel()
+        return result
+
+
+def test_a_direction_more_copies_no_earlier_one():
+    n = 1000
+    solver = ConjugateResiduals(torch.randn(2, n), capacity=20)
+    taken = []
+    for _ in range(20):
+        direction = torch.randn(2, n)
+        with Allocations() as allocations:
+            solver.add(direction, 2 * direction)
+        taken.append(allocations.numbers)
+    assert taken[-1] - taken[4] < 2 * n  # not even one vector for each sample
 
 
 def test_the_residual_of_every_method_can_be_measured():

@@ -1,11 +1,13 @@
 """Images that are read from a folder when they are needed."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from hoag_shine.deq.training import load_checkpoint, stream_images
+from hoag_shine.deq.training import load_checkpoint, stream_images, streaming
 from hoag_shine.deq.training.cli import main
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
@@ -38,6 +40,29 @@ def test_images_of_any_size_come_in_one(folder):
     assert (pixels.int() - expected).abs().max() < 12  # what is left of lossy formats
     few = train.first(6)
     assert few.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_beside_a_batch_no_more_than_the_next_is_in_memory(folder, monkeypatch):
+    read, images = streaming._read, []
+
+    def noted(*arguments):
+        image = read(*arguments).copy()
+        images.append(weakref.ref(image))
+        return image
+
+    def in_memory():
+        return sum(image() is not None for image in images)
+
+    monkeypatch.setattr(streaming, "_read", noted)
+    train, _ = stream_images(str(folder), 8, workers=1)
+    # A thread may still hold the image that it has read last.
+    assert all(in_memory() <= 4 + 1 for _ in train.batches(4))
+    assert len(images) == 36
+    options = {"augmented": True, "flip": True}
+    for seed in range(4):
+        train.training_pixels(torch.arange(4), seed, **options)
+        assert in_memory() <= 1
+        train.expect(torch.arange(4), seed + 1, **options)
 
 
 def test_parts_are_a_function_of_the_seed_whoever_reads_first(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..execution import in_torch_func
 from .base import ROUNDING_UNITS
 
 
@@ -26,6 +27,8 @@ class ConjugateResiduals:
     ----------
     target : Tensor of shape (batch, n)
         b.
+    capacity : int
+        Largest number of directions.
 
     Attributes
     ----------
@@ -42,22 +45,22 @@ class ConjugateResiduals:
     twice.
     """
 
-    def __init__(self, target: Tensor) -> None:
+    def __init__(self, target: Tensor, capacity: int) -> None:
         self.u = torch.zeros_like(target)
         self.residual = target
         self.failed = target.new_zeros(target.shape[0], dtype=torch.bool)
-        self._directions = target.new_zeros(target.shape[0], 0, target.shape[1])
-        self._images = self._directions
+        self._directions, self._images = _Rows(target, capacity), _Rows(target, capacity)
 
     def add(self, direction: Tensor, image: Tensor) -> None:
         """Add a direction p and its image A p, both of shape (batch, n)."""
         p, q = direction[:, None, :], image[:, None, :]
         length = torch.linalg.vector_norm(q, dim=2, keepdim=True)
-        for _ in range(2 if self._images.shape[1] else 0):
+        directions, images = self._directions.held, self._images.held
+        for _ in range(2 if images.shape[1] else 0):
             # q -= Q'Q q and p by the same coefficients, so that q stays A p.
-            coefficients = torch.bmm(q, self._images.mT)
-            q = torch.baddbmm(q, coefficients, self._images, alpha=-1)
-            p = torch.baddbmm(p, coefficients, self._directions, alpha=-1)
+            coefficients = torch.bmm(q, images.mT)
+            q = torch.baddbmm(q, coefficients, images, alpha=-1)
+            p = torch.baddbmm(p, coefficients, directions, alpha=-1)
         norm = torch.linalg.vector_norm(q, dim=2, keepdim=True)
         finite = torch.isfinite(norm)
         self.failed = self.failed | ~finite[:, 0, 0]
@@ -68,5 +71,29 @@ class ConjugateResiduals:
         step = torch.bmm(q, self.residual[:, :, None])
         self.u = torch.baddbmm(self.u[:, None, :], step, p).squeeze(1)
         self.residual = torch.baddbmm(self.residual[:, None, :], step, q, alpha=-1).squeeze(1)
-        self._directions = torch.cat([self._directions, p], dim=1)
-        self._images = torch.cat([self._images, q], dim=1)
+        self._directions.append(p)
+        self._images.append(q)
+
+
+class _Rows:
+    """Vectors for every sample in one allocation, to which no vector is copied twice.
+
+    Attributes
+    ----------
+    held : Tensor of shape (batch, k, n)
+        The vectors so far.
+    """
+
+    def __init__(self, like: Tensor, capacity: int) -> None:
+        # Not zeros: pages that are never written to take no memory.
+        self._buffer = like.new_empty(like.shape[0], capacity, like.shape[1])
+        self.held = self._buffer[:, :0]
+
+    def append(self, row: Tensor) -> None:
+        """Add a vector, of shape (batch, 1, n)."""
+        k = self.held.shape[1]
+        if in_torch_func():  # which differentiates no writing in place
+            self.held = torch.cat([self.held, row], dim=1)
+            return
+        self._buffer[:, k : k + 1] = row
+        self.held = self._buffer[:, : k + 1]

@@ -82,12 +82,12 @@ class _System:
     def solve(self, b: Tensor, *, transposed: bool) -> Tensor:
         """Return the solution for b of shape (batch, n), by conjugate residuals.
 
-        No operation works in place, so that ``torch.func`` can differentiate them. The directions
-        b, A b, A^2 b, ... span the Krylov space; GCR's own choice, the residual, breaks down where
-        a step leaves it unchanged.
+        Within ``torch.func`` no operation works in place, so that it can differentiate them. The
+        directions b, A b, A^2 b, ... span the Krylov space; GCR's own choice, the residual, breaks
+        down where a step leaves it unchanged.
         """
         product = self._transposed_product() if transposed else self._product()
-        solver = ConjugateResiduals(b)
+        solver = ConjugateResiduals(b, self.max_iter)
         direction = b
         for _ in range(self.max_iter):
             if self._is_solved(solver.residual, b):

@@ -110,7 +110,9 @@ class ImageStream:
         for i, part in enumerate(parts):
             current = following
             following = self._submit(parts[i + 1]) if i + 1 < len(parts) else []
-            yield self._collect(current), self.labels[part.start : part.stop]
+            pixels = self._collect(current)
+            del current  # the same images once more
+            yield pixels, self.labels[part.start : part.stop]
 
     @staticmethod
     def _crop(seed: int, augmented: bool, flip: bool) -> tuple[int | None, bool]:
