@@ -107,6 +107,7 @@ class Certificate:
     gain: float
     error: float
     seen: tuple
+    certain: bool = True
 
 
 def true_certificate(drawn, search):

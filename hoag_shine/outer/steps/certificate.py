@@ -17,11 +17,12 @@ Array = NDArray[np.float64]
 # Why: by judgement. Up to as many hyperparameters their Hessian is fitted; for more, a quasi-Newton
 # model with more pairs than this is rarely better.
 MAX_SECANTS = 30
-# Distance in log penalty within which an evaluation whose errors are estimates tells of the
-# curvature at the result; where errors are certain, it is NEAR_DISTANCE.
+# Distances in log penalty within which evaluations whose errors are estimates tell of the curvature
+# at the result, the second where there are none within the first; where errors are certain, it is
+# NEAR_DISTANCE.
 # Why: slopes must differ by more than their errors, which takes a longer way where these are
-# larger.
-ESTIMATED_NEAR_DISTANCE = 2.0
+# larger; but those of a9a, phishing and 20news show that two units away it is another curvature.
+ESTIMATED_NEAR_DISTANCES = (1.5, 2.0)
 # Largest rate, per unit of log penalty, at which the curvature of the criterion may die away.
 # Why: coefficients of ridge regression are sums of sigmoids of theta, which change no faster than
 # exp(theta), and the criterion is their square.
@@ -181,7 +182,7 @@ def _in_one_dimension(
     # An evaluation on a bound may be lower, by so little that it is not the result.
     known = [s for s in evaluations if start[0] <= s.theta[0] <= end[0] and np.isfinite(s.error)]
     lowest = min((s.value - s.error for s in known if s is not best), default=np.inf)
-    gain = max(0.0, best.value - lowest) if best.exact else 0.0
+    gain = max(0.0, best.value - lowest)
     # ``fall`` is the steepest slope downhill on a side that the errors allow, |s| + e.
     for side, fall, width in (
         (-1.0, slope + error, x - start[0]),
@@ -191,7 +192,7 @@ def _in_one_dimension(
             # Convexity bounds the gain by fall * width, a curvature kappa by fall**2 / (2 kappa).
             curvature = seen_curvature(evaluations, best, side) if best.smooth else 0.0
             curved = 0.5 * fall**2 / curvature if curvature > 0.0 else np.inf
-            gain = max(gain, min(fall * float(width), curved))
+            gain = max(gain, min(fall * float(width), float(curved)))
             if best.exact:
                 gain = max(gain, _unseen_dip(known, best, side, fall))
     return (start, end), gain
@@ -298,18 +299,30 @@ def seen_curvature(evaluations: Sequence[Evaluation], best: Evaluation, side: fl
 
     If evaluations are exact: the smallest on the side of that sign, since the curvature may fall
     towards a plateau, each reduced by what it may change over the distance. If errors are
-    estimates: the largest, with all errors against it.
+    estimates: the largest on each side, with all errors against it, and the smaller one of these,
+    from as near as there are any.
     """
-    x, reach = float(best.theta[0]), NEAR_DISTANCE if best.exact else ESTIMATED_NEAR_DISTANCE
-    found = []
+    if best.exact:
+        near = _near_curvatures(evaluations, best, side, NEAR_DISTANCE, CURVATURE_DECAY_RATE)
+        return max(0.0, min(near, default=0.0))
+    for reach in ESTIMATED_NEAR_DISTANCES:
+        sides = [_near_curvatures(evaluations, best, s, reach, 0.0) for s in (-1.0, 1.0)]
+        largest = [max(near, default=0.0) for near in sides]
+        if max(largest) > 0.0:
+            return float(min(k for k in largest if k > 0.0))
+    return 0.0
+
+
+def _near_curvatures(
+    evaluations: Sequence[Evaluation], best: Evaluation, side: float, reach: float, rate: float
+) -> list[float]:
+    """Return the curvatures on one side up to some distance, times exp(-rate distance)."""
+    x, found = float(best.theta[0]), []
     for other in evaluations:
         distance = float(other.theta[0]) - x
-        if 0.0 < (side * distance if best.exact else abs(distance)) <= reach:
-            change = np.exp(-CURVATURE_DECAY_RATE * abs(distance)) if best.exact else 1.0
-            found.append(change * _curvature(best, other, distance))
-    if not found:
-        return 0.0
-    return max(0.0, float(np.nanmin(found) if best.exact else np.nanmax(found)))
+        if 0.0 < side * distance <= reach:
+            found.append(np.exp(-rate * abs(distance)) * _curvature(best, other, distance))
+    return [k for k in found if not np.isnan(k)]
 
 
 def _curvature(best: Evaluation, other: Evaluation, distance: float) -> float:

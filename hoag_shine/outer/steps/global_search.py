@@ -112,16 +112,13 @@ def global_search(
         local = secant(lower_one.theta, lower, upper, tol, 0.5 * seen.step, seen.others(lower_one))
         yield from _noted(local, seen)
         yield from _make_certain(seen)
-    if seen.best.exact:
-        # A look may be lower by less than is worth another search: it is the result, all the same,
-        # but not for the sake of so little at a bound.
-        inside = [
-            s for s in seen.evaluations if (lower < s.theta).all() and (s.theta < upper).all()
-        ]
-        lowest = min(inside, key=pessimistic, default=seen.best)
-        if pessimistic(lowest) < pessimistic(seen.best):
-            seen.add((yield Ask(lowest.theta)))
-        yield from _make_certain(seen)  # looks may have seen less curvature than the search had
+    # A look may be lower by less than is worth another search: it is the result, all the same, but
+    # not for the sake of so little at a bound.
+    inside = [s for s in seen.evaluations if (lower < s.theta).all() and (s.theta < upper).all()]
+    lowest = min(inside, key=pessimistic, default=seen.best)
+    if pessimistic(lowest) < pessimistic(seen.best):
+        seen.add((yield Ask(lowest.theta)))
+    yield from _make_certain(seen)  # looks may have seen less curvature than the search had
     return seen.outcome()
 
 
@@ -289,6 +286,8 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     if not best.slope_error < np.inf:
         return None
     if not best.exact:
+        if certify(seen.evaluations, best, seen.lower, seen.upper).gain <= seen.negligible:
+            return None
         # The gain (|s| + e)**2 / (2 kappa) is negligible for this error e of the slope; 0.8 and not
         # 2, because the certificate's kappa is smaller than this estimate.
         curvature = _likely_curvature(seen.evaluations, best)
