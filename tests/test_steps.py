@@ -128,6 +128,53 @@ def test_a_plateau_may_hide_a_dip(side, dip, slope_error):
     assert hidden <= gain <= 3.0 * hidden + 1e2 * slope_error
 
 
+def estimated(t, value, slope, error=0.0):
+    """Return an evaluation whose errors are estimates."""
+    return Evaluation(
+        theta=np.array([t]),
+        value=value,
+        grad=np.array([slope]),
+        error=error,
+        residual=0.0,
+        final=True,
+        tolerance=0.0,
+        grad_error=1e-3,
+    )
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_by_estimates_the_smaller_curvature_of_both_sides_counts(side):
+    """That of exp(t) - t is less on the side where more can be gained."""
+    best, far, lower_side = (
+        estimated(side * t, np.exp(t) - t, side * np.expm1(t)) for t in (0.3, 1.5, -1.0)
+    )
+    evaluations = sorted([best, far, lower_side], key=lambda s: s.theta[0])
+    left = best.value - 1.0
+    assert left <= certify(evaluations, best, LOWER, UPPER).gain <= 2.0 * left
+
+
+def test_no_curvature_counts_where_the_criterion_has_kinks():
+    def at(t, value, slope, smooth):
+        known = {"residual": 0.0, "final": True, "tolerance": 0.0, "exact": True}
+        known |= {"error": 0.0, "grad_bound": 0.0, "smooth": smooth}
+        return Evaluation(theta=np.array([t]), value=value, grad=np.array([slope]), **known)
+
+    gains = []
+    for smooth in (True, False):
+        left, best = at(-0.5, 1.04, -0.1, smooth), at(0.0, 1.0, 1e-3, smooth)
+        gains.append(certify([left, best], best, LOWER, UPPER).gain)
+    assert gains[0] < 1e-4
+    assert gains[1] == pytest.approx(0.5 * 1e-3)
+
+
+def test_what_is_known_to_be_lower_can_be_gained():
+    """On a plateau of which the slope says little."""
+    best = estimated(0.0, 1.0, 1e-6)
+    lower = estimated(-2.0, 1.0 - 1e-2, 1e-6, error=1e-3)
+    above = estimated(0.5, 1.1, 0.4)
+    assert certify([lower, best, above], best, LOWER, UPPER).gain >= 1e-2
+
+
 # --- the secant rule ---------------------------------------------------------------------------
 
 
