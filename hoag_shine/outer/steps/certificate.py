@@ -81,11 +81,12 @@ class Certificate:
     curvature is at least :math:`\kappa`. ``gain`` is the smaller of the two. The curvature is taken
     between the result and an evaluation near it, with all errors against it; where errors are
     certain, it is multiplied by :math:`e^{-2 t}` for an evaluation at a distance t. Of a criterion
-    with kinks, whose loss is not ``smooth``, no curvature counts then. Where errors are certain and
-    the nearest evaluation is more than one unit away, the criterion may leave a plateau in between:
-    its slope at a distance t is then taken to be :math:`-a e^t + b e^{2 t}`, and ``gain`` is no
-    less than the depth of that dip. With several hyperparameters, ``gain`` is the sum of
-    :math:`(|s_j| + e)\,d_j` over the sides of the box.
+    with kinks, whose loss is not ``smooth``, no curvature counts then. Where the nearest evaluation
+    on a side is more than one unit away, the criterion may leave a plateau in between: unless
+    errors are estimates and evaluations nearer by tell of the curvature, its slope at a distance t
+    is then taken to be :math:`-a e^t + b e^{2 t}`, and ``gain`` is no less than the depth of that
+    dip. With several hyperparameters, ``gain`` is the sum of :math:`(|s_j| + e)\,d_j` over the
+    sides of the box.
     """
 
     theta: Vector
@@ -193,7 +194,7 @@ def _in_one_dimension(
             curvature = seen_curvature(evaluations, best, side) if best.smooth else 0.0
             curved = 0.5 * fall**2 / curvature if curvature > 0.0 else np.inf
             gain = max(gain, min(fall * float(width), float(curved)))
-            if best.exact:
+            if best.exact or not _both_sides(evaluations, best, ESTIMATED_NEAR_DISTANCES[0]):
                 gain = max(gain, _unseen_dip(known, best, side, fall))
     return (start, end), gain
 
@@ -303,14 +304,16 @@ def seen_curvature(evaluations: Sequence[Evaluation], best: Evaluation, side: fl
     from as near as there are any.
     """
     if best.exact:
-        near = _near_curvatures(evaluations, best, side, NEAR_DISTANCE, CURVATURE_DECAY_RATE)
-        return max(0.0, min(near, default=0.0))
-    for reach in ESTIMATED_NEAR_DISTANCES:
-        sides = [_near_curvatures(evaluations, best, s, reach, 0.0) for s in (-1.0, 1.0)]
-        largest = [max(near, default=0.0) for near in sides]
-        if max(largest) > 0.0:
-            return float(min(k for k in largest if k > 0.0))
-    return 0.0
+        found = _near_curvatures(evaluations, best, side, NEAR_DISTANCE, CURVATURE_DECAY_RATE)
+        return max(0.0, min(found, default=0.0))
+    near, far = (_both_sides(evaluations, best, reach) for reach in ESTIMATED_NEAR_DISTANCES)
+    return near or far
+
+
+def _both_sides(evaluations: Sequence[Evaluation], best: Evaluation, reach: float) -> float:
+    """Return the smaller of the largest curvatures of each side, of those that are certain."""
+    sides = [_near_curvatures(evaluations, best, side, reach, 0.0) for side in (-1.0, 1.0)]
+    return float(min((max(near) for near in sides if max(near, default=0.0) > 0.0), default=0.0))
 
 
 def _near_curvatures(
