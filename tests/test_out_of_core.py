@@ -159,8 +159,9 @@ def test_every_estimator(name, kind):
         "counts": np.round(np.exp(y)),
     }.get(name, y)
     X = X if kind == "dense" else sparse.csr_array(X)
-    # To where the ways that lead there do not matter.
-    memory, blocks = both(ShineCV(ESTIMATORS[name], tol=1e-3), X, Blocks(X, 60), y)
+    # To where the ways that lead there do not matter: in memory, kinks take other ones.
+    tol = 1e-4 if name == "huber" else 1e-3
+    memory, blocks = both(ShineCV(ESTIMATORS[name], tol=tol), X, Blocks(X, 60), y)
     assert memory.outcome_ is blocks.outcome_
     np.testing.assert_allclose(blocks.best_score_, memory.best_score_, rtol=1e-6)
     np.testing.assert_allclose(blocks.predict(X[:20]), memory.predict(X[:20]), rtol=1e-3)
