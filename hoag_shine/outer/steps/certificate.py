@@ -180,7 +180,7 @@ def _in_one_dimension(
     after = [s for s in evaluations if s.theta[0] > x and _falls_towards(s, best)]
     start = max((s.theta for s in before), key=lambda t: t[0], default=lower)
     end = min((s.theta for s in after), key=lambda t: t[0], default=upper)
-    # An evaluation on a bound may be lower, by so little that it is not the result.
+    # An evaluation may be lower by so little that it is not the result, as on a bound.
     known = [s for s in evaluations if start[0] <= s.theta[0] <= end[0] and np.isfinite(s.error)]
     lowest = min((s.value - s.error for s in known if s is not best), default=np.inf)
     gain = max(0.0, best.value - lowest)
