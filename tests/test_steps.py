@@ -1,5 +1,6 @@
 """The step rules on functions of which everything is known, with right and wrong answers."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -173,6 +174,13 @@ def test_what_is_known_to_be_lower_can_be_gained():
     lower = estimated(-2.0, 1.0 - 1e-2, 1e-6, error=1e-3)
     above = estimated(0.5, 1.1, 0.4)
     assert certify([lower, best, above], best, LOWER, UPPER).gain >= 1e-2
+
+
+def test_where_the_slope_is_not_known_anything_can_be_gained():
+    """Without arithmetic on infinities, which would warn."""
+    best = replace(estimated(0.0, 1.0, 1e-3), grad_error=np.inf)
+    far = estimated(3.0, 1.5, 0.4)
+    assert certify([best, far], best, LOWER, UPPER).gain == np.inf
 
 
 # --- the secant rule ---------------------------------------------------------------------------

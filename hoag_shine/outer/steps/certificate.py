@@ -211,8 +211,8 @@ def _unseen_dip(known: Sequence[Evaluation], best: Evaluation, side: float, fall
 
     told = [s for s in known if distance(s) > 0.0 and s.slope_error < np.inf]
     beside = min(told, key=distance, default=None)
-    if beside is None or distance(beside) <= NEAR_DISTANCE:
-        return 0.0
+    if beside is None or distance(beside) <= NEAR_DISTANCE or not fall < np.inf:
+        return 0.0  # an infinite fall leaves an infinite gain in any case
     rise = max(0.0, side * float(beside.grad[0]) + beside.slope_error)
     grown = np.exp(min(distance(beside), MAX_GROWTH))
     b = (rise + fall * grown) / (grown * (grown - 1.0))
