@@ -10,9 +10,13 @@ from draws import Drawn
 from scipy.optimize import minimize_scalar
 from sklearn.base import clone, is_classifier
 from sklearn.linear_model import HuberRegressor
-from sklearn.model_selection import cross_validate
+from sklearn.model_selection import StratifiedKFold, cross_validate
+from sklearn.svm import LinearSVC
 from supported import CASES
 from truth import Truth, check, summary
+from zoo import fit_squared_hinge
+
+from hoag_shine import ShineCV
 
 # Each chunk has one problem of every kind. All of them take minutes; every twentieth runs always,
 # and the first of these with what is quick, too.
@@ -41,6 +45,31 @@ def test_reported_values_are_true(chunk):
     verdicts = [check(seed) for seed in range(chunk * SIZE, (chunk + 1) * SIZE)]
     failed = [str(verdict) for verdict in verdicts if verdict.failures]
     assert not failed, "\n".join([summary(verdicts), *failed])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_errors_of_a_nearly_separable_squared_hinge_are_not_underestimated(seed):
+    """Its curvature jumps with each of the few rows that are left inside the margin."""
+    rng = np.random.default_rng(seed)
+    X = (rng.random((3_000, 100)) < 0.2).astype(float)
+    z = X @ rng.integers(-3, 4, 100).astype(float)
+    y = (z > np.median(z) + 0.5).astype(int)
+    folds = list(StratifiedKFold(shuffle=True, random_state=0).split(X, y))
+    search = ShineCV(LinearSVC(), cv=folds, refit=False).fit(X, y)
+    assert not search.certificate_.certain  # or nothing is estimated
+    A = np.where(y == 1, 1.0, -1.0)[:, None] * np.column_stack([X, np.ones(len(X))])
+    checked = 0
+    for record in search.history_:
+        if not 1e-8 < record["criterion"] < 2.5e-3:
+            continue
+        C, values = float(np.exp(-record["theta"][0])), []
+        for train, test in folds:
+            w, gap = fit_squared_hinge(np.zeros(A.shape[1]), A[train], C)
+            assert gap <= 1e-12
+            values.append(np.mean(np.maximum(1.0 - A[test] @ w, 0.0) ** 2))
+        assert abs(np.mean(values) - record["criterion"]) <= record["error"]
+        checked += 1
+    assert checked >= 5
 
 
 def as_drawn(case):

@@ -74,6 +74,7 @@ class InexactOracle(Oracle):
         self._along = np.ones_like(theta)  # the last hypergradient
         self._starts: list[Any] = [None] * len(problems)
         start = [np.zeros(problem.n_params) for problem in problems]
+        self._smooth = all(problem.smooth for problem in problems)
         self._estimates = [InverseHessian(w.size, memory) for w in start]
         self.restart(theta, start)
         self._scales = [float(np.linalg.norm(s.grad)) for s in self.solutions]
@@ -204,13 +205,35 @@ class InexactOracle(Oracle):
         # An adjoint from some iterations ago promises too small an error, since L-BFGS removes
         # first what its estimate knows. If even that is too large, it is too early for another
         # look.
-        if state.adjoints is not None and mean_size(state.weighted_residuals) > ask.accuracy:
+        if state.adjoints is not None and mean_size(self._likely_changes) > ask.accuracy:
             return False
         if state.fresh or ask.accuracy == ask.relative == np.inf:
             return True
         value = abs(float(np.mean(state.iterates.outer_values)))
-        value = max(value, NULL_VALUE_SHARE * self.problems.null_value)
+        value = max(value, self._floor)
         return mean_size(state.promised_changes) <= min(ask.accuracy, ask.relative * value)
+
+    @property
+    def _likely_changes(self) -> Vector:
+        """What solving exactly would change of each outer loss, by the last adjoints."""
+        state = self.state
+        return state.largest_changes if self._kinked else state.weighted_residuals
+
+    @property
+    def _kinked(self) -> bool:
+        """Whether second derivatives jump so much that adjoints tell only the size of errors.
+
+        That of a squared hinge jumps where a row reaches the margin. When the criterion is nearly
+        zero, few rows are inside of it, and each counts.
+        """
+        if self._smooth or self.state.adjoints is None:
+            return False
+        # The last values that are known: those of the present iterates would take half a pass.
+        return float(np.mean(self.state.adjoints.iterates.outer_values)) < self._floor
+
+    @property
+    def _floor(self) -> float:
+        return NULL_VALUE_SHARE * self.problems.null_value
 
     def _solve_adjoints(self, tol: float, accuracy: float) -> None:
         outer_grads = self.state.iterates.outer_grads
@@ -246,6 +269,10 @@ class InexactOracle(Oracle):
             changes, bound = self.state.weighted_residuals, None
         answers = self._answers
         values, error = self._corrected(changes, answers)
+        grad_error = float(np.mean([answer.error for answer in answers]))
+        if self._kinked:
+            error = max(error, mean_size(self._likely_changes))
+            grad_error += error  # over a unit of log penalty, a wrong value makes a wrong slope
         grad = self._hypergradient(answers)
         solved = all(s.status is not Status.NON_FINITE for s in self.solutions)
         if not (solved and np.isfinite(values).all() and np.isfinite(grad @ grad)):
@@ -262,14 +289,14 @@ class InexactOracle(Oracle):
             error=error,
             residual=max(answer.residual for answer in answers),
             prior=shrinkage,
-            grad_error=float(np.mean([answer.error for answer in answers])),
+            grad_error=grad_error,
             grad_bound=float(np.mean([a.bound for a in answers])) if bound is None else bound,
             grad_asked=accuracy,
             used=longest.used,
             n_steps=longest.n_steps,
             final=self._final,
             tolerance=self._tolerance,
-            floor=NULL_VALUE_SHARE * self.problems.null_value,
+            floor=self._floor,
             cheap=self.problems.work <= CHEAP_PASS_MULTIPLICATIONS,
             passes=self.n_passes,
         )

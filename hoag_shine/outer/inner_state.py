@@ -137,6 +137,25 @@ class InnerState:
         return -np.array([q @ s.grad for q, s in zip(weights, self.solutions, strict=True)])
 
     @property
+    def largest_changes(self) -> Vector:
+        r"""What solving exactly may change of each outer loss, whatever the direction of the error.
+
+        By Cauchy and Schwarz, :math:`|q^\top \nabla g|` is at most
+        :math:`\sqrt{\nabla f^\top H^{-1} \nabla f} \sqrt{\nabla g^\top H^{-1} \nabla g}`, where q
+        gives the first root and the solver's estimate of the inverse Hessian the second.
+        """
+        if self.adjoints is None:
+            return np.full(len(self.solutions), np.inf)
+        found = zip(
+            self.adjoints.weights,
+            self.adjoints.iterates.outer_grads,
+            self.solutions,
+            strict=True,
+        )
+        squares = [(q @ grad) * (s.grad @ (s.inverse_hessian @ s.grad)) for q, grad, s in found]
+        return np.sqrt(np.maximum(squares, 0.0))
+
+    @property
     def promised_changes(self) -> Vector:
         r"""The change of each outer loss along the solver's next step d: :math:`\nabla f^\top d`.
 

@@ -39,6 +39,8 @@ class Problem(ABC):
     convex : bool
         A promise that the Hessian of g in w is positive semidefinite, for every w and theta, and
         still is without ``penalty_hessian`` where there is one. Bounds on errors rest on it.
+    smooth : bool
+        Whether second derivatives are continuous. Estimates of errors take them for constant.
     n_summed : int
         Number of terms in the sum that is an entry of a Hessian product, such as samples; rounding
         grows with it.
@@ -52,6 +54,7 @@ class Problem(ABC):
     n_params: int
     n_hyperparameters: int
     convex: bool = False
+    smooth: bool = True
     n_summed: int = 1
     outer_minimum: float = -np.inf
     n_passes: float = 0.0

@@ -69,6 +69,7 @@ class LinearProblem(Problem):
         self.n_params = folds.n_params
         self.n_hyperparameters = folds.penalty.n_groups
         self.convex = folds.loss.convex and folds.penalty.convex
+        self.smooth = folds.loss.smooth
         self.n_summed = len(folds.y)
         self.outer_minimum = folds.loss.minimum
 
