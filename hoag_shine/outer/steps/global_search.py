@@ -11,6 +11,7 @@ import numpy as np
 from ..tolerances import NULL_VALUE_SHARE
 from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, ending, pessimistic
 from .certificate import Certificate, certify, seen_curvature
+from .evaluations import Evaluations
 from .secant import FIRST_STEP_LENGTH, FIRST_VALUE_ERROR, secant
 
 # Values of a grid over the range, a step of which is the widest gap between evaluations that is
@@ -108,7 +109,7 @@ def global_search(
         lower_one = yield from _look(seen, spent)
         if lower_one is None:
             break
-        seen.candidates.append(lower_one)
+        seen.add(lower_one)
         local = secant(lower_one.theta, lower, upper, tol, 0.5 * seen.step, seen.others(lower_one))
         yield from _noted(local, seen)
         yield from _make_certain(seen)
@@ -122,34 +123,24 @@ def global_search(
     return seen.outcome()
 
 
-class _Seen:
-    """The newest evaluation at each theta, and what they leave open.
+class _Seen(Evaluations):
+    """What a search in one hyperparameter has seen, and what that leaves open.
 
-    ``evaluations`` are sorted by theta; ``candidates`` are those of them that may be the result,
-    which looks are not.
+    ``evaluations`` are the newest, sorted by theta.
     """
 
     def __init__(self, lower: Vector, upper: Vector, tol: float, accuracy: float) -> None:
+        super().__init__()
         self.lower, self.upper = lower, upper
         self.tol, self.accuracy = tol, accuracy
         self.step = float(upper[0] - lower[0]) / (GRID_VALUES - 1)
         self.evaluations: list[Evaluation] = []
-        self.candidates: list[Evaluation] = []
         self.passes = 0.0
 
     def add(self, evaluation: Evaluation, *, look: bool = False) -> None:
-        """Put an evaluation in the place of an older one at the same theta."""
-        for evaluations in (self.evaluations, self.candidates):
-            evaluations[:] = [s for s in evaluations if _at(s) != _at(evaluation)]
-        self.evaluations.append(evaluation)
-        self.evaluations.sort(key=_at)
-        if not look:
-            self.candidates.append(evaluation)
+        super().add(evaluation, look=look)
+        self.evaluations = sorted(self.newest, key=_at)
         self.passes = evaluation.passes
-
-    @property
-    def best(self) -> Evaluation:
-        return min(self.candidates, key=pessimistic)
 
     @property
     def negligible(self) -> float:
@@ -210,7 +201,7 @@ class _Seen:
             return None
         # A local search seeks places with small slopes; only the slope of a look, whose place was
         # not chosen for it, says that no dip is near.
-        telling = [s for s in (left, right) if s not in self.candidates]
+        telling = [s for s in (left, right) if not self.may_be_result(s)]
         if telling and all(b - a <= GAP_SLACK_FACTOR * 2.0 * self._reach(s) for s in telling):
             return None
         if self.best in (left, right) and b - a > 2.0 * self.step:
@@ -233,7 +224,8 @@ class _Seen:
         room = abs(bound - _at(last))
         if room <= 0.0:
             return None
-        stride = self.step if last in self.candidates else max(self.step, 2.0 * self._reach(last))
+        chosen = self.may_be_result(last)
+        stride = self.step if chosen else max(self.step, 2.0 * self._reach(last))
         # No stretch is left that is shorter than half a step: the bound is looked at instead.
         if room < stride + 0.5 * self.step:
             return bound

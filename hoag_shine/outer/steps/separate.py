@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately, pessimistic
+from .base import Ask, Evaluation, Outcome, StepRule, Vector, accurately
+from .evaluations import Evaluations
 from .global_search import global_search
 from .secant import FIRST_STEP_LENGTH
 
@@ -39,7 +40,7 @@ def separate(
         for one, part in zip(each, evaluation.parts, strict=True):
             one.hear(part)
     share = tol**2 if accuracy is None else accuracy
-    asks = tuple(accurately(one.best, share) for one in each)
+    asks = tuple(accurately(one.heard.best, share) for one in each)
     yield Ask(np.concatenate([a.theta for a in asks]), parts=asks)
     outcomes = {one.outcome for one in each}
     return Outcome.UNCERTAIN if Outcome.UNCERTAIN in outcomes else Outcome.CONVERGED
@@ -51,27 +52,21 @@ class _One:
 
     rule: StepRule
     ask: Ask
-    evaluations: list[Evaluation]
+    heard: Evaluations
     outcome: Outcome | None = None
 
     @classmethod
     def begin(cls, *arguments: object) -> _One:
         rule: Generator[Ask, Evaluation, Outcome] = global_search(*arguments)  # type: ignore[arg-type]
-        return cls(rule, next(rule), [])
-
-    @property
-    def best(self) -> Evaluation:
-        return min(self.evaluations, key=pessimistic)
+        return cls(rule, next(rule), Evaluations())
 
     def hear(self, evaluation: Evaluation) -> None:
         """Give the search its evaluation, unless it has ended."""
         if self.outcome is not None:
             return
-        if not self.ask.look:
-            same = [s for s in self.evaluations if not np.array_equal(s.theta, evaluation.theta)]
-            self.evaluations = [*same, evaluation]
+        self.heard.add(evaluation, look=self.ask.look)
         try:
             self.ask = self.rule.send(evaluation)
         except StopIteration as stop:
             self.outcome = stop.value
-            self.ask = Ask(self.best.theta)
+            self.ask = Ask(self.heard.best.theta)

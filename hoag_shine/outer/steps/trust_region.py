@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...inner.inverse_hessian import InverseHessian
 from .base import Ask, Evaluation, Outcome, StepRule, Vector, ending, outward, pessimistic
 from .certificate import certify, likely_step
+from .evaluations import Evaluations
 from .global_search import global_search
 from .secant import FIRST_STEP_LENGTH
 
@@ -93,17 +94,13 @@ def trust_region(
         best = yield from search.merged(alone, first_step)
         if best is not alone:
             best = yield from search.one_by_one(best, first_step)
-        if search.lowest is not best:  # by less than counts, but it is the result
-            yield from search.by_model(search.lowest, first_step)
+        if search.best is not best:  # by less than counts, but it is the result
+            yield from search.by_model(search.best, first_step)
     return search.outcome()
 
 
-class _Several:
-    """What the stages of a search in several hyperparameters share.
-
-    ``evaluations`` holds the newest evaluation at each theta, by the bytes of theta; ``candidates``
-    those of them that may be the result, which looks are not.
-    """
+class _Several(Evaluations):
+    """The stages of a search in several hyperparameters, which share what they have seen."""
 
     def __init__(
         self,
@@ -114,38 +111,31 @@ class _Several:
         accuracy: float | None,
         looks: bool,
     ) -> None:
+        super().__init__()
         self.looks = looks
         self.lower, self.upper, self.tol, self.accuracy = lower, upper, tol, accuracy
-        self.evaluations: dict[bytes, Evaluation] = {}
-        self.candidates: dict[bytes, Evaluation] = {}
 
     def negligible(self, evaluation: Evaluation) -> float:
         share = min(self.tol**2, EXACT_GAIN_SHARE) if evaluation.exact else self.tol**2
         return share * evaluation.size
 
-    @property
-    def lowest(self) -> Evaluation:
-        return min(self.candidates.values(), key=pessimistic)
-
     def outcome(self) -> Outcome:
         """Return how the search ends: uncertain, if errors are known and more may be gained."""
-        best = self.lowest
+        best = self.best
         certain = self.gain(best) <= self.tol**2 * best.size or not (
             best.exact or best.slope_error < np.inf
         )
         return ending(best, self.lower, self.upper) if certain else Outcome.UNCERTAIN
 
     def ask(self, ask: Ask) -> Generator[Ask, Evaluation, Evaluation]:
+        """Ask, and remember the answer."""
         evaluation = yield ask
-        place = evaluation.theta.tobytes()
-        self.evaluations[place] = evaluation
-        if not ask.look or place in self.candidates:
-            self.candidates[place] = evaluation
+        self.add(evaluation, look=ask.look)
         return evaluation
 
     def gain(self, evaluation: Evaluation) -> float:
         """Return what can at most be gained around an evaluation, by its certificate."""
-        return certify(list(self.evaluations.values()), evaluation, self.lower, self.upper).gain
+        return certify(self.newest, evaluation, self.lower, self.upper).gain
 
     def on_line(
         self, base: Vector, direction: Vector, first_step: float, *, looks: bool | None = None
@@ -238,10 +228,7 @@ class _Several:
                     return evaluation
                 if self.gain(evaluation) <= self.negligible(evaluation):
                     return evaluation
-                better, polished = (
-                    likely_step(list(self.evaluations.values()), evaluation),
-                    polished + 1,
-                )
+                better, polished = likely_step(self.newest, evaluation), polished + 1
                 radius = max(radius, 2.0 * float(np.abs(better).max()))
                 step, slope = self._step(model, better, evaluation, radius)
                 gain, length = -0.5 * slope, float(np.abs(step).max())
