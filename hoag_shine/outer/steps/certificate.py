@@ -85,8 +85,10 @@ class Certificate:
     on a side is more than one unit away, the criterion may leave a plateau in between: unless
     errors are estimates and evaluations nearer by tell of the curvature, its slope at a distance t
     is then taken to be :math:`-a e^t + b e^{2 t}`, and ``gain`` is no less than the depth of that
-    dip. With several hyperparameters, ``gain`` is the sum of :math:`(|s_j| + e)\,d_j` over the
-    sides of the box.
+    dip. Nor is it less than the amount by which an evaluation in the interval is known to be lower
+    than the result, as one on a bound may be, or one by too little to be worth another search. With
+    several hyperparameters, ``gain`` is the sum of :math:`(|s_j| + e)\,d_j` over the sides of the
+    box.
     """
 
     theta: Vector
