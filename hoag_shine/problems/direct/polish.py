@@ -34,6 +34,24 @@ UNSOLVED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
+class Adjoint:
+    """The inverse Hessians of some folds times a load, and what is known of the error.
+
+    Attributes
+    ----------
+    state : State
+    residual : State
+        What is left of the load.
+    doubt : ndarray of shape (n_rows, n_folds, n_outputs)
+        What rounding may do to the equations that ``state`` solves, as slopes.
+    """
+
+    state: State
+    residual: State
+    doubt: Array
+
+
+@dataclass(frozen=True)
 class Polished:
     """A solution of some folds, and the Newton step from there.
 
@@ -117,8 +135,8 @@ class Polished:
             system, folds, linearised, state, Z, slopes, objective, force, step, dZ, decrement
         )
 
-    def adjoint(self, load: State, curvature: Array) -> tuple[State, State]:
-        """Return the inverse Hessian times a load, and the residual that is left of the load."""
+    def adjoint(self, load: State, U: Array, curvature: Array) -> Adjoint:
+        """Return the inverse Hessian times a load; the arguments are as in :meth:`errors`."""
         adjoint = self.linearised.solve(load)
         rest = self.system.remainder(load, adjoint, curvature)
         # The factor is that of the step before, which a few steps of iterative refinement make up
@@ -127,15 +145,15 @@ class Polished:
             more = self.linearised.solve(rest)
             adjoint = tuple(x + dx for x, dx in zip(adjoint, more, strict=True))
             rest = self.system.remainder(load, adjoint, curvature)
-        return adjoint, rest
+        return Adjoint(adjoint, rest, self._doubt(adjoint, U, curvature))
 
-    def adjoint_doubt(self, adjoint: State, U: Array, curvature: Array) -> Array:
+    def _doubt(self, adjoint: State, U: Array, curvature: Array) -> Array:
         """Bound what rounding may do to the terms of an adjoint's equations, as slopes.
 
         Linear predictors are known to the rounding of their terms. The slopes of the held-out
         losses, and the curvatures of the training losses, are those at some point in this range: of
         a hinge, it may hold the kink, and where a probability is one but for rounding, the
-        curvature has no digit. ``U`` and ``curvature`` are as in :meth:`errors`.
+        curvature has no digit.
         """
         system, folds = self.system, self.folds
         shift = SUM_ROUNDING * system.sizes(self.state)

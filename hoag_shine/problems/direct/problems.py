@@ -36,7 +36,7 @@ from .newton import (
     State,
     solve,
 )
-from .polish import Polished
+from .polish import Adjoint, Polished
 from .primal import Design, PrimalSystem
 
 Array = NDArray[np.float64]
@@ -463,11 +463,10 @@ class DirectProblems:
         ws = self._expanded(at.state, theta)
         values, U = folds.outer(at.Z)
         load, curvature = system.load(U), folds.curvature(at.Z)
-        adjoint, rest = at.adjoint(load, curvature)
-        doubt = at.adjoint_doubt(adjoint, U, curvature)
-        qs = self._expanded(adjoint, theta)
-        bounds = self._bounds(at, ws, qs, rest, doubt, system.reach(doubt, adjoint), theta)
-        errors = at.errors(values, U, load, adjoint, curvature)
+        adjoint = at.adjoint(load, U, curvature)
+        qs = self._expanded(adjoint.state, theta)
+        bounds = self._bounds(at, adjoint, ws, qs, theta)
+        errors = at.errors(values, U, load, adjoint.state, curvature)
         unknown = np.isinf(errors)
         return _Known(theta, at.state, at.tangent(curvature)), DirectSolution(
             ws=ws,
@@ -482,28 +481,16 @@ class DirectProblems:
         )
 
     def _bounds(
-        self,
-        at: Polished,
-        ws: Array,
-        qs: Array,
-        rest: State,
-        doubt: Array,
-        reach: Vector,
-        theta: Vector,
+        self, at: Polished, adjoint: Adjoint, ws: Array, qs: Array, theta: Vector
     ) -> Vector:
-        """Return bounds on the errors of the hypergradients at coefficients ws.
+        """Return bounds on the errors of the hypergradients.
 
         Parameters
         ----------
         at : Polished
+        adjoint : Adjoint
         ws, qs : ndarray of shape (n_folds, n_params)
-            The solutions and their adjoints.
-        rest : State
-            The residuals of the adjoints.
-        doubt : ndarray of shape (n_rows, n_folds, n_outputs)
-            What rounding may do to their equations, as slopes.
-        reach : ndarray of shape (n_folds,)
-            How far that moves the adjoints at most, in the norm of the penalty.
+            Coefficients of the solutions and of their adjoints.
         theta : ndarray of shape (n_hyperparameters,)
         """
         h, system = self.penalty.strength(theta), at.system
@@ -516,11 +503,12 @@ class DirectProblems:
         # The error follows from the residual by the factor, to the accuracy of the factor; where
         # that is singular, by the penalty alone, which H is at least: in its norm, the adjoint is
         # off by no more than the residual is long in the inverse of that norm.
-        bounds = BOUND_SAFETY_FACTOR * change(rest)
-        reach = reach + np.where(at.linearised.singular, system.length(rest), 0.0)
+        bounds = BOUND_SAFETY_FACTOR * change(adjoint.residual)
+        poor = np.where(at.linearised.singular, system.length(adjoint.residual), 0.0)
+        reach = system.reach(adjoint.doubt, adjoint.state) + poor
         # What rounding may do to the equations is bounded by the penalty, too, and along variables
         # without one by the factor.
-        for force in system.along_free(doubt):
+        for force in system.along_free(adjoint.doubt):
             bounds += BOUND_SAFETY_FACTOR * change(force)
         terms = np.abs(h * ws * qs).sum(axis=1)
         bounds += HYPERGRADIENT_ROUNDING * terms + np.sqrt((h * ws * ws).sum(axis=1)) * reach
