@@ -362,10 +362,13 @@ def group_sums(group, x, y, z, sums):
 
 
 @loop(fastmath=_CONTRACT, error_model="numpy")
-def logistic(y, z, value, gradient):
-    """Logistic loss and its derivative in ``z``, sharing the exponentials; all of shape (n,)."""
+def logistic(z, value, gradient):
+    """Logistic loss and its derivative in ``z``, sharing the exponentials; all of shape (n,).
+
+    ``gradient`` holds the targets when this begins.
+    """
     for i in range(z.size):
-        target, t = y[i], z[i]
+        target, t = gradient[i], z[i]
         positive = t >= 0.0
         e = exp_of_negative(-abs(t))
         value[i] = (t if positive else 0.0) - target * t + log1p_of_share(e)

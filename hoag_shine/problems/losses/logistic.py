@@ -31,9 +31,10 @@ class LogisticLoss(Loss):
         return self.value_and_gradient(y, z)[1]
 
     def value_and_gradient(self, y: Array, z: Array) -> tuple[Array, Array]:
-        targets = y if y.shape == z.shape else np.repeat(y, z.shape[1], axis=1)
-        value, gradient = np.empty(z.shape), np.empty(z.shape)
-        kernels.logistic(*(a.ravel() for a in (targets, z)), value.ravel(), gradient.ravel())
+        # The targets of all folds, which the kernel replaces by the derivatives.
+        targets = y.copy() if y.shape == z.shape else np.repeat(y, z.shape[1], axis=1)
+        value, gradient = np.empty(z.shape), targets.astype(np.float64, copy=False)
+        kernels.logistic(z.ravel(), value.ravel(), gradient.ravel())
         return value, gradient
 
     def hessian(self, y: Array, z: Array) -> Array:
