@@ -37,7 +37,7 @@ from scipy.linalg import LinAlgError
 
 from ..linalg import kernels
 from ..linalg.allocator import keep_freed_memory
-from ..linalg.design import MODERATE_SIZE, Block, Matrix, Part
+from ..linalg.design import MODERATE_SIZE, Block, Matrix, Part, most_rows
 from .base import Problem, ProblemSet
 from .by_fold import columns
 from .direct import DirectProblems, Sizes, affordable
@@ -212,10 +212,11 @@ class LinearProblems(ProblemSet):
 
     @cached_property
     def null_value(self) -> float:
-        y = self.y[self.held_out.rows]
-        return float(
-            (self.held_out.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum()
-        ) / len(self)
+        total = 0.0
+        for piece in self.held_out.pieces(most_rows(self.n_outputs), slice(0, len(self.y))):
+            y = self.y[piece.rows]
+            total += float((piece.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum())
+        return total / len(self)
 
     @overload
     def __getitem__(self, index: int) -> LinearProblem: ...
@@ -427,7 +428,8 @@ class LinearProblems(ProblemSet):
         values, grads = np.zeros(len(ws)), np.zeros((len(ws), self.n_params))
         with closing(self._passes.parts()) as parts:
             for part in parts:
-                for piece in held_out.pieces(HELD_OUT_BLOCKS * part.design.step, part.rows):
+                size = min(HELD_OUT_BLOCKS * part.design.step, most_rows(self.n_outputs))
+                for piece in held_out.pieces(size, part.rows):
                     self._add_held_out(piece, part, Z, values, grads)
         self._passes.n_spent += 0.5 * held_out.rows.size / len(self.y)
         if self._passes.free is not None:

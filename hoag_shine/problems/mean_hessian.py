@@ -148,11 +148,13 @@ class MeanHessian:
 
     def _diagonals(self, w: Vector, weight: Array) -> Array:
         """Return the samples' second derivatives by each output, (sample, output)."""
-        Z = self._passes.predict(w[None])
-        diagonal = self._loss.hessian_diagonal(self._loss.hessian(self._y, Z))[:, 0]
-        mean = _mean(weight)
-        # Where a loss is not convex, samples of opposite curvature would cancel.
-        return np.asarray(np.abs(diagonal * mean.reshape(len(mean), -1)))
+        found, mean = self._passes.predict(w[None])[:, 0], _mean(weight)
+        for rows in self._passes.portions():  # of the linear predictors, in their place
+            hessian = self._loss.hessian(self._y[rows], found[rows, None])
+            diagonal = self._loss.hessian_diagonal(hessian)[:, 0]
+            # Where a loss is not convex, samples of opposite curvature would cancel.
+            found[rows] = np.abs(diagonal * mean[rows].reshape(len(diagonal), -1))
+        return found
 
     def _among_free(self, block: Array, output: int) -> Array:
         """Return the block without the variables that are fixed at zero."""

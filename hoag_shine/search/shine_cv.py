@@ -494,6 +494,7 @@ class ShineCV(MetaEstimatorMixin, CallbackSupportMixin, BaseEstimator):
                     n_jobs=self.n_jobs,
                     callback=report,
                 )
+            del problems  # their linear predictors would stay in memory during the final fit
             found = known | self._results(result, report, interrupts)
         if refit is not None:
             with task.subtask("refit-with-best-params"):
