@@ -47,6 +47,17 @@ def minimum_of(name):
     return function(grid).min()
 
 
+def evaluated(theta, value, grad, error=0.0, **known):
+    """Return an evaluation, by default one that cannot become more accurate."""
+    return Evaluation(
+        theta=np.atleast_1d(np.asarray(theta, dtype=float)),
+        value=float(value),
+        grad=np.atleast_1d(np.asarray(grad, dtype=float)),
+        error=error,
+        **{"residual": 0.0, "final": True, "tolerance": 0.0} | known,
+    )
+
+
 def drive(
     rule,
     value,
@@ -67,16 +78,9 @@ def drive(
     while len(evaluations) < limit:
         assert (ask.theta >= lower).all()
         assert (ask.theta <= upper).all()
+        theta = ask.theta
         evaluations.append(
-            Evaluation(
-                theta=ask.theta,
-                value=float(value(ask.theta)),
-                grad=np.atleast_1d(np.asarray(grad(ask.theta), dtype=float)),
-                error=error(ask.theta),
-                residual=residual,
-                final=True,
-                tolerance=0.0,
-            )
+            evaluated(theta, value(theta), grad(theta), error(theta), residual=residual)
         )
         try:
             ask = generator.send(evaluations[-1])
@@ -109,17 +113,8 @@ def test_a_plateau_may_hide_a_dip(side, dip, slope_error):
 
     def at(t):
         s = 1.0 / (1.0 + np.exp(-t))
-        return Evaluation(
-            theta=np.array([side * t]),
-            value=2.0 + s**2 - 2.0 * s * depth,
-            grad=np.array([side * 2.0 * s * (1.0 - s) * (s - depth)]),
-            error=0.0,
-            residual=0.0,
-            final=True,
-            tolerance=0.0,
-            grad_bound=slope_error,
-            exact=True,
-        )
+        value, slope = 2.0 + s**2 - 2.0 * s * depth, 2.0 * s * (1.0 - s) * (s - depth)
+        return evaluated(side * t, value, side * slope, grad_bound=slope_error, exact=True)
 
     ends = sorted([at(-9.0), at(-3.5)], key=lambda s: s.theta[0])
     best = min(ends, key=lambda s: s.value)
@@ -131,16 +126,7 @@ def test_a_plateau_may_hide_a_dip(side, dip, slope_error):
 
 def estimated(t, value, slope, error=0.0):
     """Return an evaluation whose errors are estimates."""
-    return Evaluation(
-        theta=np.array([t]),
-        value=value,
-        grad=np.array([slope]),
-        error=error,
-        residual=0.0,
-        final=True,
-        tolerance=0.0,
-        grad_error=1e-3,
-    )
+    return evaluated(t, value, slope, error, grad_error=1e-3)
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
@@ -156,9 +142,7 @@ def test_by_estimates_the_smaller_curvature_of_both_sides_counts(side):
 
 def test_no_curvature_counts_where_the_criterion_has_kinks():
     def at(t, value, slope, smooth):
-        known = {"residual": 0.0, "final": True, "tolerance": 0.0, "exact": True}
-        known |= {"error": 0.0, "grad_bound": 0.0, "smooth": smooth}
-        return Evaluation(theta=np.array([t]), value=value, grad=np.array([slope]), **known)
+        return evaluated(t, value, slope, grad_bound=0.0, exact=True, smooth=smooth)
 
     gains = []
     for smooth in (True, False):
@@ -353,9 +337,9 @@ def conversation(final, error_of):
     while len(path) < 200:
         theta, error = ask.theta[0], error_of(ask)
         path.append((theta, error))
-        slope = np.array([grad(theta)])
+        known = {"final": final, "tolerance": 1.0}
         try:
-            ask = generator.send(Evaluation(ask.theta, value(theta), slope, error, 0.0, final, 1.0))
+            ask = generator.send(evaluated(theta, value(theta), grad(theta), error, **known))
         except StopIteration:
             return path
     raise AssertionError("the rule did not end")
@@ -396,7 +380,7 @@ def test_hoags_steps_are_those_of_its_formula():
     asked = [next(generator).theta]
     for tolerance in tolerances:
         t = asked[-1]
-        evaluation = Evaluation(t, value(t), grad(t), 0.0, 0.0, True, tolerance)
+        evaluation = evaluated(t, value(t), grad(t), tolerance=tolerance)
         asked.append(generator.send(evaluation).theta)
 
     t, L = start, np.linalg.norm(grad(start))
