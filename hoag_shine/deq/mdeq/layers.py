@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,8 +138,8 @@ class Bottleneck(nn.Module):
 class Head(nn.Module):
     """From the state at all resolutions to class scores.
 
-    Each resolution is widened, the finer ones are brought to the next coarser one and added to it,
-    and the mean over the pixels of the coarsest goes through a linear layer.
+    Each resolution is widened. From the finest to the coarsest, each is brought to the next coarser
+    one and added to it. The mean over the pixels of the coarsest goes through a linear layer.
     """
 
     def __init__(
@@ -182,9 +183,11 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
     In training, they still normalise by the statistics of the batch.
     """
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms: list[Any] = [
+        m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
     momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr,operator]
+    counts = [norm.num_batches_tracked.clone() for norm in norms]
     try:
         for norm in norms:
             norm.momentum = 0.0
@@ -193,7 +196,7 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
         for norm, momentum, count in zip(norms, momenta, counts, strict=True):
             norm.momentum = momentum
             with torch.no_grad():
-                norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr,operator]
+                norm.num_batches_tracked.copy_(count)
 
 
 def _conv_norm_relu(

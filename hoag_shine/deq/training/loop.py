@@ -1,8 +1,8 @@
 """The training loop of a multiscale DEQ.
 
 Invariant: a step depends on the weights, the state of the optimiser, the seed and the number of the
-step, and on nothing else. So a checkpoint needs no state of random generators, and a run that
-resumes from one continues as it would have gone on.
+step, and on nothing else. So a checkpoint needs no state of random generators, and a resumed run
+takes the same steps as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ NOT_CHECKED = (
     "eval_batch_size",
     "keep_best",
 )
-# Further options that may change: the length of the run, and again what does not change weights.
+# Options of config and layer that may change as well: the length of the run, and what does not
+# change the weights.
 MAY_CHANGE = {("config", "epochs"), ("layer", "check_every"), ("layer", "check_separable")}
-# Classes with the highest scores among which the right one has to be for ``test_top5``.
+# Number of highest scores among which the right class has to be to count in ``test_top5``.
 # Why: that of ImageNet's benchmark.
 TOP_CLASSES = 5
 # Momentum of SGD, which is Nesterov's.
@@ -240,12 +241,12 @@ def load_model(folder: Path, *, best: bool = False, **options: Any) -> tuple[MDE
 
 @contextmanager
 def _reading_run(folder: Path) -> Iterator[None]:
-    """Turn the errors of notes or tensors that are not those of a run into a ValueError."""
+    """Raise a ValueError in place of the errors of a checkpoint that no training run has made."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"the checkpoint in {folder} is not of a training run like this: "
+            f"the checkpoint in {folder} was not made by a training run of this package: "
             f"{type(error).__name__}: {error}."
         ) from error
 
@@ -508,7 +509,7 @@ class Trainer:
         for key in NOT_CHECKED:
             del recipe[key]
         return {
-            # With lists for tuples, as in JSON, to be compared with the notes of a checkpoint.
+            # Lists in place of tuples, as in JSON: this is compared with a checkpoint's notes.
             "config": {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()},
             "recipe": recipe,
             "layer": self.module.deq.described(),
@@ -545,9 +546,8 @@ class Log:
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(  # type: ignore[no-untyped-call]
-                str(self._tensorboard), purge_step=int(row["step"])
-            )
+            writer: Any = SummaryWriter
+            self._events = writer(str(self._tensorboard), purge_step=int(row["step"]))
         for name, value in row.items():
             if name not in ("step", "epoch"):
                 self._events.add_scalar(name, value, int(row["step"]))
