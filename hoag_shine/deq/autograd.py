@@ -76,7 +76,7 @@ class AdjointRule:
 
     @property
     def makes_products(self) -> bool:
-        """Whether vector-Jacobian products are to be expected."""
+        """Whether the adjoint takes vector-Jacobian products."""
         return self.measure or makes_products(self.method)
 
     def __call__(self, grad: Tensor, graph: Graph) -> Tensor:
@@ -130,12 +130,13 @@ class AdjointRule:
 class _ImplicitBackward(torch.autograd.Function):
     """Return z with the graph of f(z), and replace the gradient by the adjoint in backward.
 
-    A method that makes products with J^T uses the same graph for them; it costs memory, and the
-    evaluation of f, only once. If none are to be expected, the graph treats z as a constant, so
-    that the backward pass computes no derivative with respect to it.
+    A backward method that makes products with J^T makes them by this graph, so that f is evaluated
+    and its graph kept only once. For other methods the graph treats z as a constant, and the
+    backward pass computes no derivative with respect to z.
 
-    ``anchor`` is an empty sum with the graph of f(z). The adjoint depends on all that f(z) depends
-    on, and a second derivative has to reach :class:`_NoSecondDerivative` by that way.
+    ``anchor`` is the sum over no entries of f(z): zero, with the graph of f(z). The adjoint depends
+    on all that f(z) depends on; with ``anchor`` as its input, :class:`_NoSecondDerivative` is
+    reached by every second derivative.
     """
 
     @staticmethod

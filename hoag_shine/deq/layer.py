@@ -69,10 +69,9 @@ def fixed_point(
         Residual at which samples stop. With 0 all steps are taken, and the host never waits for
         the device.
     stop : {"relative", "absolute", "batch"}, default="relative"
-        The residual that is compared with ``tol``: the norm of z - f(z) over that of f(z), the norm
-        of z - f(z), or its norm over the whole batch, all samples of which then stop at one step.
-        A norm of f(z) that has grown since the start counts only as far as the residual has
-        fallen, so that iterates that grow without bound do not converge.
+        The residual that is compared with ``tol``: the norm of z - f(z) over that of f(z); the norm
+        of z - f(z); or its norm over the whole batch, so that all samples stop at the same step.
+        Iterates that grow without bound do not count as converged; see :class:`Stopping`.
     divergence : float, default=1000
         A sample whose residual grows by this factor stops, and is marked as diverged.
     check_every : int, optional
@@ -246,7 +245,7 @@ class DEQ(nn.Module):
     ) -> tuple[State, Info]:
         """Return the fixed point and its diagnostics; see :func:`fixed_point`.
 
-        ``max_iter``, ``tol``, ``measure`` and ``indexing`` override the layer's for this call.
+        In this call, ``max_iter``, ``tol``, ``measure`` and ``indexing`` replace the layer's.
         """
         options = self._train_options if self.training else self._eval_options
         given = {"max_iter": max_iter, "tol": tol, "measure": measure, "indexing": indexing}

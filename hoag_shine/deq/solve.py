@@ -36,7 +36,7 @@ def solve(
 ) -> tuple[State, Info]:
     """Return the fixed point and what is known of it; see :func:`fixed_point`."""
     if torch.compiler.is_dynamo_compiling():
-        # One graph break here, in place of many inside. f may be compiled by itself.
+        # One graph break here is cheaper than many inside. f may still be compiled by itself.
         outside = torch.compiler.disable(solve)  # type: ignore[no-untyped-call]
         result: tuple[State, Info] = outside(options, f, z0, inputs, outer_grad)
         return result

@@ -1,9 +1,9 @@
 """Tensors that are computed or drawn once per solve: normalised weights and dropout masks.
 
-A solver calls f tens of times, and the backward pass calls it again. All these calls have to be of
-the same function, or there is no fixed point: an ordinary dropout draws a new mask in each call,
-and a spectral normalisation in training changes its weight in each. And a weight that is normalised
-anew in each call costs time.
+A solver calls f tens of times, and the backward pass calls it again. There is a fixed point only if
+f stays the same function: an ordinary dropout would draw a new mask in each call, and a spectral
+normalisation in training would change its weight. To normalise a weight in each call would also
+take time.
 
 Invariant: within a solve and its backward pass, a key stands for one tensor. The cache belongs to
 the :class:`~hoag_shine.deq.FlatMap` of the solve, which makes it the current one of its thread
@@ -71,8 +71,8 @@ def cached(key: Any, compute: Callable[[], Tensor]) -> Tensor:
 class VariationalDropout(nn.Module):
     """Dropout with one mask for all calls in a solve and in its backward pass.
 
-    Within a solve, all uses of one module on tensors of one shape share a mask. Outside solves it
-    is an ordinary dropout.
+    Within a solve, a module applies the same mask to all tensors of the same shape. Outside solves
+    it is an ordinary dropout.
 
     Parameters
     ----------

@@ -165,7 +165,7 @@ class Layout:
 
     @cached_property
     def _is_flat_tuple(self) -> bool:
-        """Whether the state is a tuple of tensors, which are flattened by a shorter way."""
+        """Whether the state is a tuple of tensors, which takes less work to flatten."""
         structure = self.structure
         return type(structure) is tuple and all(isinstance(part, int) for part in structure)
 
@@ -178,7 +178,7 @@ class Layout:
 
     @cached_property
     def _are_rows(self) -> list[bool]:
-        """Whether a leaf is a matrix of shape (batch, n) as it is; a view of it would take time."""
+        """Whether each leaf has the shape (batch, n) already, so that no view needs to be made."""
         return [self.batch_dims == 1 and len(shape) == 2 for shape in self.shapes]
 
     @cached_property
@@ -195,8 +195,8 @@ class Layout:
 class FlatMap:
     """The function f on matrices of shape (batch, n), as solvers see it.
 
-    f runs under the autocast that was active when the FlatMap was created: the solvers' own
-    arithmetic runs without autocast, and backward passes run after the caller has left it.
+    f runs under the autocast that was active when the FlatMap was created. The solvers' own
+    arithmetic runs without it, and by the time of a backward pass the caller has left it.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ class FlatMap:
     Attributes
     ----------
     precision : torch.dtype
-        The lower precision of the state's and the autocast's.
+        That of the state or that of autocast, whichever is lower.
     differentiated : bool
         Whether gradients were recorded at creation, so that a backward pass may follow.
     n_evals : int
@@ -275,7 +275,7 @@ class FlatMap:
         return graph.value.detach(), vjp
 
     def graph(self, z: Tensor) -> Graph:
-        """Return the graph of f at z, in which the derivative with respect to z goes no further."""
+        """Return the graph of f at z, which ends at z: nothing that z came from gets a gradient."""
         point: Tensor = _EndOfGraph.apply(z.detach().requires_grad_())  # type: ignore[no-untyped-call]
         return Graph(point, self(point))
 
@@ -309,7 +309,7 @@ class Graph:
     Attributes
     ----------
     point, value : Tensor of shape (batch, n)
-        z and f(z). Without a derivative with respect to z, ``point`` does not require gradients.
+        z and f(z). If no derivative with respect to z is wanted, ``point`` requires no gradients.
     """
 
     point: Tensor
@@ -347,7 +347,7 @@ class Graph:
 
 
 class _EndOfGraph(torch.autograd.Function):
-    """The identity, whose gradient goes no further."""
+    """The identity, beyond which no gradient is propagated."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
@@ -369,8 +369,8 @@ def _current_autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
     if not torch.is_autocast_enabled(device):
         return nullcontext
     dtype = torch.get_autocast_dtype(device)
-    # Without autocast's cache: weights that the solver's calls cast have no graph, but would be
-    # used in the call that needs one.
+    # Without autocast's cache. The solver's calls would fill it with cast weights that have no
+    # graph, and the call that needs a graph would use them.
     return lambda: torch.autocast(device, dtype=dtype, cache_enabled=False)
 
 

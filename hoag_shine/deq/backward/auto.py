@@ -80,8 +80,8 @@ def auto(
         solver.add(direction, linearisation.times(direction))
     u = select_rows(solver.failed, torch.full_like(grad, torch.nan), solver.u)
     if torch.finfo(linearisation.precision).eps > torch.finfo(torch.float32).eps:
-        # In low precision, rounding makes products far from linear, and the residual that the
-        # recursion keeps is not that of u.
+        # In half precision, rounded products are far from linear in their argument, so that the
+        # residual that the recursion keeps is not that of u.
         return Adjoint(u, linearisation.measured(u, grad).residual, fell_back)
     return Adjoint(u, relative_norm(solver.residual, grad), fell_back)
 
@@ -93,7 +93,7 @@ def _first_direction(
     target: Tensor,
     max_iter: int,
 ) -> tuple[ConjugateResiduals, Tensor]:
-    """Return the solver with one estimate as its direction, and where that is the Jacobian-free."""
+    """Return the solver after its first direction, if any, and the samples that fell back."""
     solver = ConjugateResiduals(grad, max_iter)
     fell_back = torch.zeros_like(target, dtype=torch.bool)
     if inverse_jacobian.rank == 0:
@@ -129,5 +129,5 @@ def _unsolved(solver: ConjugateResiduals, target: Tensor) -> Tensor:
 
 
 def _any(samples: Tensor) -> bool:
-    """Whether there is such a sample, as far as the host can know."""
+    """Whether any sample is marked; true where the host cannot read that."""
     return not can_read_values(samples) or bool(samples.any())

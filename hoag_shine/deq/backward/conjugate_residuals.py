@@ -76,7 +76,7 @@ class ConjugateResiduals:
 
 
 class _Rows:
-    """Vectors for every sample in one allocation, to which no vector is copied twice.
+    """Vectors of every sample, in memory that is allocated once for all that may be added.
 
     Attributes
     ----------

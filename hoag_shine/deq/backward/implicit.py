@@ -37,7 +37,7 @@ def implicit(
         Not used.
     grad : Tensor of shape (batch, n)
     solver : {"gmres", "broyden", "anderson", "picard"}, default="gmres"
-        After as many products, no other one has a smaller residual than GMRES.
+        Of these, GMRES has the smallest residual after any number of products.
     max_iter : int, default=30
         Largest number of iterations.
     tol : float, default=1e-6
@@ -65,8 +65,8 @@ def implicit(
     solution = SOLVERS[solver](affine, grad, Stopping(max_iter=max_iter, tol=tol))
     same_step = solution.n_steps == solution.n_steps[:1]
     if reads_are_free(same_step) and bool(same_step.all()):
-        # The results of all samples are from one evaluation, in which the residual is the true one
-        # even if J couples them.
+        # All samples ended at the same step, so that their residuals are those of one evaluation
+        # of the affine map. They are true even if J couples the samples.
         return checked_adjoint(
             solution.z, norm_ratio(solution.residual, torch.linalg.vector_norm(grad, dim=1))
         )

@@ -26,8 +26,8 @@ def unrolled(f: FlatMap, z0: Tensor, stopping: Stopping) -> tuple[Tensor, Soluti
     z : Tensor of shape (batch, n)
         With its graph.
     solution : Solution
-        Diagnostics of the last iterate but one, of which z is the image, since f is not evaluated
-        at z. Its ``iterates`` have their graphs.
+        Diagnostics of the last iterate at which f was evaluated, whose image is z. Its
+        ``iterates`` have their graphs.
     """
     monitor = Monitor(z0, replace(stopping, tol=0.0, indexing=()))
     iterates = [z0]

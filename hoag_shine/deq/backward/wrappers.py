@@ -22,7 +22,7 @@ MAX_RESIDUAL = 1.0
 # Largest ratio of the norms of estimate and gradient.
 # Why: the value of the SHINE paper for CIFAR-10.
 MAX_NORM_RATIO = 1.3
-# The same, for samples whose forward pass has not converged.
+# Largest such ratio for samples whose forward pass has not converged.
 # Why: 5 = 1 / (1 - 0.8) is the largest ratio if no eigenvalue of a symmetric J exceeds 0.8.
 MAX_NORM_RATIO_UNCONVERGED = 5.0
 
@@ -65,9 +65,9 @@ def with_fallback(
         samples for which its norm is larger than that of :math:`\nabla L`, the residual of u = 0.
         ``"norm-ratio"`` is the paper's test and needs no product: it rejects samples for which the
         norm of u is more than ``threshold`` times that of :math:`\nabla L`.
-        ``"auto"`` is the test of norms as a safeguard: only for samples whose forward pass has not
-        converged, and only for methods that use the solver's estimate of the inverse, which may be
-        far too large there. With ``tol=0`` no sample counts as converged.
+        ``"auto"`` applies ``"norm-ratio"`` only where the solver's estimate of the inverse may be
+        far too large: to samples whose forward pass has not converged, of methods that use this
+        estimate. With ``tol=0`` no sample counts as converged.
     threshold : float, optional
         Largest ratio that passes. By default 1 for ``"residual"``; 1.3 for ``"norm-ratio"``, the
         paper's value for CIFAR-10; and 5 for ``"auto"``, which no ratio exceeds if J is symmetric

@@ -24,11 +24,11 @@ class MDEQConfig:
     downsamplings : {0, 1, 2}
         Number of strided convolutions before the first resolution.
     expansion : int
-        Channels within a residual block, as a multiple of those of its input.
+        Channels inside a residual block, as a multiple of its input's channels.
     groups : int
         Groups of the group normalisations.
     dropout : float
-        Probability of a zero in the variational dropout, whose mask is that of the whole solve.
+        Probability of a zero in the variational dropout, whose mask is drawn once per solve.
     post_affine : bool
         Whether the last group normalisation has weights and biases.
     max_iter : int

@@ -169,7 +169,7 @@ class MDEQ(nn.Module):
         Parameters
         ----------
         images : Tensor of shape (batch, in_channels, height, width)
-            Height and width must be divisible by 2 to the number of times that they are halved.
+            If they are halved k times, height and width must be divisible by :math:`2^k`.
         unroll : int, default=0
             If positive, take this number of steps of f from zero, recorded by autograd, instead of
             solving, as in the pretraining phase.

@@ -1,4 +1,4 @@
-"""The interface of forward solvers: when they stop, what they return, and who watches iterates.
+"""The interface of forward solvers: when they stop, what they return, and what watches iterates.
 
 Solvers compute steps. A :class:`Monitor` does all that they share: it measures the residual of each
 iterate, stops samples that have converged or diverged, and keeps the best iterate of each.
@@ -57,14 +57,15 @@ class Stopping:
         no sample stops early, and the host never waits for the device.
     mode : {"relative", "absolute", "batch"}
         The residual that is compared with ``tol``: :math:`\|z - f(z)\| / \|f(z)\|`,
-        :math:`\|z - f(z)\|`, or the norm of z - f(z) over the whole batch, all samples of which
-        then stop at one step, as in published code. A batch with a sample that is not finite does
+        :math:`\|z - f(z)\|`, or the norm of z - f(z) over the whole batch, so that all samples
+        stop at the same step, as in published code. A batch with a sample that is not finite does
         not converge.
 
-        If :math:`\|f(z)\|` is more than twice its scale at the start,
-        :math:`\max(\|z_0\|, \|f(z_0)\|)`, its growth counts only as far as :math:`\|z - f(z)\|`
-        has fallen. Otherwise :math:`f(z) = z + 1` would converge: for large z its relative residual
-        is small, and for very large z the 1 is lost in rounding.
+        Iterates that grow without bound must not count as converged: those of :math:`f(z) = z + 1`
+        have a small relative residual once z is large, and for very large z the 1 is lost in
+        rounding. So if :math:`\|f(z)\|` is more than twice
+        :math:`F_0 = \max(\|z_0\|, \|f(z_0)\|)`, it is taken to be no more than
+        :math:`F_0 \|z_0 - f(z_0)\| / \|z - f(z)\|`.
     divergence : float
         A sample has diverged when :math:`\|z - f(z)\|` exceeds this many times its first value.
     check_every : int, optional
@@ -208,8 +209,8 @@ class Monitor:
         self.was_active = self.active
         self._best = z0
         self._smallest = z0.new_full((z0.shape[0],), torch.inf)
-        # One entry for each iterate. If f is small, these operations are a large share of the time:
-        # what can be computed at the end is.
+        # One entry for each iterate. If f is small, these operations take a large share of the
+        # time, so that whatever can wait is computed at the end.
         self._trace: list[Tensor] = []
         self._norms: list[tuple[Tensor, Tensor]] = []
         self._active_at: list[Tensor] = []
@@ -305,7 +306,7 @@ class Monitor:
 
     @property
     def _tol(self) -> float:
-        """The tolerance, negative if there is none, so that a residual of 0 is not within it."""
+        """The tolerance; negative if it is 0, which no residual is then within."""
         return self.stopping.tol if self.stopping.tol > 0 else -1.0
 
     def _criterion(self, residual: Tensor, relative: Tensor, scale: Tensor) -> Tensor:

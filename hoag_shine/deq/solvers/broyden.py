@@ -43,7 +43,7 @@ def broyden(
     Returns
     -------
     solution : Solution
-        Its inverse Jacobian fulfils the secant equation of the last step before z.
+        Its inverse Jacobian fulfils the secant equation of the step that led to z.
 
     Notes
     -----
@@ -95,13 +95,14 @@ class _Steps:
     """The steps since a restart, and the matrix M that they determine.
 
     Invariant: the first ``held`` rows are the steps s_0, ..., s_{held-1}, the last of which is the
-    next to be taken, and ``middle`` holds M for the updates so far, one less. ``start`` is the
+    next to be taken. ``middle`` holds M for the ``held`` - 1 updates so far, and ``start`` is the
     number of steps before the restart.
     """
 
     def __init__(self, z0: Tensor, memory: int, damping: float, start: int = 0) -> None:
         batch, n = z0.shape
-        # An update takes two steps. One more row is for the residual that comes when all are full.
+        # Each update needs two neighbouring steps, so that there is a step more than updates. One
+        # more row holds the residual that comes when all of these are used.
         self.rows = z0.new_empty(batch, memory + 2, n)
         self.middle = z0.new_zeros(batch, memory, memory)
         self.damping = damping

@@ -126,7 +126,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     -----
     UserWarning
         For each checkpoint that is skipped, because it is damaged or of a later version of the
-        format; and if the one that is read is of the first version, which had no checksum of notes.
+        format; and for one of the first version, in which notes had no checksum.
     """
     steps = _steps(folder)
     for step in steps:
@@ -195,7 +195,7 @@ def _check_record(record: dict[str, Any]) -> None:
 
 
 def _as_json(notes: Mapping[str, Any]) -> Any:
-    """Return notes in JSON's types, as they will be read, since the checksum is of those."""
+    """Return notes in JSON's types: the checksum has to be that of the notes as they are read."""
     try:
         return json.loads(json.dumps(dict(notes)))
     except RecursionError:
@@ -215,7 +215,7 @@ def _warn_of_first_version(path: Path) -> None:
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the state of each parameter, named by its index; that of Adam and SGD is tensors."""
+    """Return the state of each parameter, named by its index; Adam and SGD keep tensors only."""
     state = optimizer.state_dict()["state"]
     return {
         f"{OPTIMIZER}{index}.{name}": value

@@ -195,7 +195,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--backward-steps",
         type=int,
         metavar="STEPS",
-        help="steps of phantom gradients (default: 5), or most products of auto (10) and implicit",
+        help="steps of phantom gradients (default: 5), or the largest number of products of auto "
+        "(10) and implicit (30)",
     )
     parser.add_argument(
         "--damping", type=float, help="damping of phantom gradients' steps (default: 0.5)"
@@ -228,7 +229,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop",
         choices=["relative", "absolute", "batch"],
-        help="the residual that --tol is for; instead of the config's",
+        help="the residual that is compared with --tol; instead of the config's",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights, order and augmentation (default: 0)"
@@ -255,10 +256,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=500,
         metavar="STEPS",
-        help="save every so often, and at the end of each epoch (default: 500)",
+        help="steps between two checkpoints; one is also saved after each epoch (default: 500)",
     )
     parser.add_argument(
-        "--log-every", type=int, default=20, metavar="STEPS", help="write to log.csv (default: 20)"
+        "--log-every",
+        type=int,
+        default=20,
+        metavar="STEPS",
+        help="steps between two rows of log.csv (default: 20)",
     )
     parser.add_argument(
         "--no-tensorboard", action="store_true", help="write no event files for TensorBoard"

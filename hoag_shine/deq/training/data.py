@@ -206,7 +206,7 @@ def augment(pixels: Tensor, *, flip: bool) -> Tensor:
 
 
 def seed_of(*parts: int) -> int:
-    """Return a seed from some numbers; those of different numbers are unrelated."""
+    """Return a seed made from some numbers; other numbers give an unrelated one."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

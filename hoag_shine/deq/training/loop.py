@@ -246,7 +246,7 @@ def _reading_run(folder: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"the checkpoint in {folder} was not made by a training run of this package: "
+            f"the checkpoint in {folder} is not of a training run of this package: "
             f"{type(error).__name__}: {error}."
         ) from error
 
