@@ -14,7 +14,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import PolynomialFeatures, scale
 from sklearn.svm import LinearSVC
 
-# Every so many problems, one is of the kinds below.
+# One of this number of problems is of the kinds below.
 EVERY = 4
 
 

@@ -29,8 +29,8 @@ OTHER_MINIMA = {
     "fewer": {152, 155, 261},  # a coarser grouping is lower by 0.4 to 13 %
     "independence": {221, 413},  # another start, or other units, end 1 to 2 % lower
 }
-# Of so many problems of a chunk of five, the exact values may be unknown: one in thirteen is drawn
-# so that no solver in double precision finds them, and the search says so.
+# Problems of a chunk of five whose exact values may be unknown: one in thirteen is drawn so that no
+# solver in double precision finds them, and the search says so.
 MOST_UNDECIDED = 2
 
 

@@ -49,7 +49,7 @@ Rows = NDArray[np.intp]
 
 
 def most_rows(n_columns: int) -> int:
-    """Return how many rows a block may have for a product of so many columns."""
+    """Return how many rows a block may have for a product of ``n_columns`` columns."""
     return max(64, MAX_BLOCK_NUMBERS // n_columns)
 
 
@@ -244,7 +244,7 @@ class Block(NamedTuple):
     own: slice
 
     def pieces(self, n_rows: int) -> Iterator[Block]:
-        """Split the block into blocks of at most so many rows."""
+        """Split the block into blocks of at most ``n_rows`` rows."""
         for first in range(self.own.start, self.own.stop, n_rows):
             last, moved = min(first + n_rows, self.own.stop), self.rows.start - self.own.start
             yield Block(slice(first + moved, last + moved), self.design, slice(first, last))

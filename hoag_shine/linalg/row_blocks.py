@@ -322,7 +322,7 @@ def _numbers(dtype: Any) -> np.dtype[Any]:
 
 
 def _edges(indptr: NDArray[np.int64], n_entries: int) -> list[int]:
-    """Return where blocks of rows begin and end, each of at most so many entries, or of a row."""
+    """Return where blocks of rows begin and end, each of at most ``n_entries``, or of one row."""
     edges, n_rows = [0], len(indptr) - 1
     # Rows without entries take memory, too: that of their numbers in indptr.
     places = indptr + np.arange(n_rows + 1)

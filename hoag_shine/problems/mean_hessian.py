@@ -71,7 +71,7 @@ class MeanHessian:
         return self._loss.couples and small and self._affords(m * (m + 1) // 2)
 
     def _affords(self, n_blocks: int) -> bool:
-        """Whether so many blocks are cheap to make and to keep."""
+        """Whether ``n_blocks`` blocks are cheap to make and to keep."""
         design, m, order = self._passes.design, self._passes.n_outputs, self._passes.n_variables
         most = max(MAX_GRAM_PRODUCTS * m, QUICK_GRAM_MULTIPLICATIONS / design.n_stored)
         small = order <= MAX_FACTORISED_ORDER and n_blocks * order**2 <= WORKSPACE_NUMBERS
