@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...linalg.precision import SMALLEST_NORMAL, SUM_ROUNDING
 from .dual import DualSystem
-from .newton import TARGET_DECREMENT, UNMOVED_GRADIENT_SHARE, Folds, Solved, State
+from .newton import TARGET_DECREMENT, UNMOVED_GRADIENT_SHARE, Folds, Solved, State, weighted
 from .primal import PrimalSystem
 
 Array = NDArray[np.float64]
@@ -44,11 +44,14 @@ class Adjoint:
         What is left of the load.
     doubt : ndarray of shape (n_rows, n_folds, n_outputs)
         What rounding may do to the equations that ``state`` solves, as slopes.
+    reach : ndarray of shape (n_folds,)
+        Bounds of the norm, in the inverse of the Hessian, of what ``doubt`` does to the equations.
     """
 
     state: State
     residual: State
     doubt: Array
+    reach: Vector
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,14 @@ class Polished:
             more = self.linearised.solve(rest)
             adjoint = tuple(x + dx for x, dx in zip(adjoint, more, strict=True))
             rest = self.system.remainder(load, adjoint, curvature)
-        return Adjoint(adjoint, rest, self._doubt(adjoint, U, curvature))
+        doubt, least = self._doubt(adjoint, U, curvature)
+        return Adjoint(adjoint, rest, doubt, self._reach(adjoint, doubt, least))
 
-    def _doubt(self, adjoint: State, U: Array, curvature: Array) -> Array:
+    def _doubt(self, adjoint: State, U: Array, curvature: Array) -> tuple[Array, Array]:
         """Bound what rounding may do to the terms of an adjoint's equations, as slopes.
+
+        Also return the least weighted curvature that rounding allows for each slope, zero if
+        outputs are coupled.
 
         Linear predictors are known to the rounding of their terms. The slopes of the held-out
         losses, and the curvatures of the training losses, are those at some point in this range: of
@@ -161,10 +168,27 @@ class Polished:
         size = SUM_ROUNDING * (np.abs(v) + system.sizes(adjoint))
         doubt = SUM_ROUNDING * np.abs(U) + folds.curved_sizes(curvature, size)
         curved = folds.curved(curvature, v)
+        least = np.zeros_like(U) if folds.loss.couples else curvature
         for Z in (self.Z + shift, self.Z - shift):
+            around = folds.curvature(Z)
             doubt += np.abs(folds.outer(Z)[1] - U)
-            doubt += np.abs(folds.curved(folds.curvature(Z), v) - curved)
-        return np.where(np.isfinite(doubt), doubt, np.inf)
+            doubt += np.abs(folds.curved(around, v) - curved)
+            if not folds.loss.couples:
+                least = np.minimum(least, around)
+        return np.where(np.isfinite(doubt), doubt, np.inf), weighted(folds.weight, least)
+
+    def _reach(self, adjoint: State, doubt: Array, least: Array) -> Vector:
+        r"""Bound the norm of what slopes u do to the equations, in the inverse of the Hessian.
+
+        The Hessian is at least the penalty. It is also at least :math:`\Phi^\top D \Phi`, so that
+        the norm of :math:`\Phi^\top u` is at most the root of :math:`\sum_i u_i^2 / D_i`. Where a
+        penalty is so weak that the data are interpolated, that is less by far.
+        """
+        curved = least > 0.0
+        by_data = np.divide(doubt, np.sqrt(least, where=curved, out=np.ones_like(doubt)))
+        by_data = np.sqrt(np.einsum("nkm,nkm->k", *2 * (np.where(curved, by_data, 0.0),)))
+        by_data += self.system.reach(np.where(curved, 0.0, doubt), adjoint)
+        return np.fmin(by_data, self.system.reach(doubt, adjoint))
 
     def errors(
         self, values: Vector, U: Array, load: State, adjoint: State, curvature: Array

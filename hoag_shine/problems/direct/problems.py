@@ -508,9 +508,8 @@ class DirectProblems:
         # off by no more than the residual is long in the inverse of that norm.
         bounds = BOUND_SAFETY_FACTOR * change(adjoint.residual)
         poor = np.where(at.linearised.singular, system.length(adjoint.residual), 0.0)
-        reach = system.reach(adjoint.doubt, adjoint.state) + poor
-        # What rounding may do to the equations is bounded by the penalty, too, and along variables
-        # without one by the factor.
+        reach = adjoint.reach + poor
+        # Along variables without a penalty, what rounding may do is bounded by the factor.
         for force in system.along_free(adjoint.doubt):
             bounds += BOUND_SAFETY_FACTOR * change(force)
         terms = np.abs(h * ws * qs).sum(axis=1)
