@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -198,6 +199,17 @@ def test_a_search_with_weights(client):
     passes = sum(record["data_passes"] for record in dist.history_)
     assert 0 < sent < 2 * passes * 2 * 5 * 8 * 3 * (X.shape[1] + 1)
     assert all(record["bytes_sent"] == 0 for record in memory.history_)
+
+
+def test_progress_tells_passes_and_bytes(either, capsys):
+    X, y = breast_cancer()
+    told = "sent" if either else "read"
+    search = ShineCV(LogisticRegression(), verbose=1).fit(chunked(X, 100), y)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(re.search(rf"[\d.]+ data passes, [\d.]+ [kM]B {told}, [\d.]+ s$", s) for s in lines)
+    moved = sum(record[f"bytes_{told}"] for record in search.history_)
+    ((number, unit),) = re.findall(rf", ([\d.]+) ([kM]B) {told}, ", str(search.summary()))
+    np.testing.assert_allclose(float(number) * {"kB": 1e3, "MB": 1e6}[unit], moved, rtol=5e-3)
 
 
 @pytest.mark.parametrize("with_client", [False, True])
