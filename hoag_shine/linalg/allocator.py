@@ -6,9 +6,11 @@ import ctypes
 import os
 from functools import cache
 
-# Parameters of mallopt(3), by their numbers in malloc.h, and what the GNU C library ends at when it
-# learns from what is freed: 32 MiB, the most that it takes, and twice as much.
+# Parameters of mallopt(3), by their numbers in malloc.h.
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+# Bytes of the largest array that the GNU C library keeps when it is freed; it keeps twice as much
+# of free memory in all.
+# Why: mallopt(3): the limit is 32 MiB, and where the library learns, it ends at these two.
 LARGEST_KEPT_BYTES = 1 << 25
 
 
