@@ -42,8 +42,15 @@ def small_blocks(monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def workers_by_forks():
-    """Have workers be forks of a process that has imported what they need: that takes seconds."""
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+    """Have workers be forks of a process that has imported what they need: that takes seconds.
+
+    A local cluster gives up a worker that is being started 15 seconds after it was lost before.
+    """
+    options = {
+        "distributed.worker.multiprocessing-method": "forkserver",
+        "distributed.deploy.lost-worker-timeout": "1h",
+    }
+    with dask.config.set(options):
         modules = ["distributed", "dask.array", "dask.dataframe", "hoag_shine.problems.clusters"]
         get_mp_context().set_forkserver_preload(modules)  # beside those that Dask names
         yield
