@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -41,8 +42,15 @@ def small_blocks(monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def workers_by_forks():
-    """Have workers be forks of a process that has imported what they need: that takes seconds."""
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+    """Have workers be forks of a process that has imported what they need: that takes seconds.
+
+    A local cluster gives up a worker that is being started 15 seconds after it was lost before.
+    """
+    options = {
+        "distributed.worker.multiprocessing-method": "forkserver",
+        "distributed.deploy.lost-worker-timeout": "1h",
+    }
+    with dask.config.set(options):
         modules = ["distributed", "dask.array", "dask.dataframe", "hoag_shine.problems.clusters"]
         get_mp_context().set_forkserver_preload(modules)  # beside those that Dask names
         yield
@@ -198,6 +206,17 @@ def test_a_search_with_weights(client):
     passes = sum(record["data_passes"] for record in dist.history_)
     assert 0 < sent < 2 * passes * 2 * 5 * 8 * 3 * (X.shape[1] + 1)
     assert all(record["bytes_sent"] == 0 for record in memory.history_)
+
+
+def test_progress_tells_passes_and_bytes(either, capsys):
+    X, y = breast_cancer()
+    told = "sent" if either else "read"
+    search = ShineCV(LogisticRegression(), verbose=1).fit(chunked(X, 100), y)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(re.search(rf"[\d.]+ data passes, [\d.]+ [kM]B {told}, [\d.]+ s$", s) for s in lines)
+    moved = sum(record[f"bytes_{told}"] for record in search.history_)
+    ((number, unit),) = re.findall(rf", ([\d.]+) ([kM]B) {told}, ", str(search.summary()))
+    np.testing.assert_allclose(float(number) * {"kB": 1e3, "MB": 1e6}[unit], moved, rtol=5e-3)
 
 
 @pytest.mark.parametrize("with_client", [False, True])
@@ -384,8 +403,9 @@ def test_workers_that_are_killed_at_any_moment(client, monkeypatch):
     monkeypatch.setattr(clusters, "SECONDS_FOR_NEW_WORKER", 0.5)
     X, y = breast_cancer()
     search, n_killed = ShineCV(LogisticRegression(), hypergradient="cg", tol=1e-2), 0
-    began = time.monotonic()
     undisturbed = clone(search).fit(chunked(X, 80), y)
+    began = time.monotonic()  # of a search for which all has been imported
+    clone(search).fit(chunked(X, 80), y)
     seconds = time.monotonic() - began
     for share in np.random.default_rng(0).random(20):
         timer = threading.Timer(share * seconds, kill_a_worker, [client])

@@ -29,7 +29,11 @@ print(anew, new_pages(), grown)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc is tuned")
-def test_memory_of_vectors_is_not_fetched_anew():
+@pytest.mark.parametrize("by_dask", [False, True])
+def test_memory_of_vectors_is_not_fetched_anew(by_dask, monkeypatch):
+    """Nor in a worker of Dask, which is told to give back what is freed."""
+    if by_dask:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
     anew, again, grown = map(int, in_a_process(FAULTS))
     assert again < 0.1 * anew
     assert grown < 1024  # KiB

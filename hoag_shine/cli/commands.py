@@ -512,14 +512,11 @@ def _report(search: ShineCV, arguments: argparse.Namespace, X: Any) -> None:
         print(f"{name}={np.asarray(value).tolist()!r}")
         return
     kind = "sparse" if _is_sparse(X) else "dense"
-    n_read = sum(record["bytes_read"] for record in search.history_)
     table = Table(show_header=False, highlight=False)
     table.add_row("data", escape(arguments.data))
     table.add_row("rows, columns", f"{X.shape[0]:,}, {X.shape[1]:,} ({kind})")
     for row in summary_rows(search):
         table.add_row(*map(escape, row), style="bold" if row[0].startswith(name) else None)
-    if n_read:
-        table.add_row("read from files", f"{n_read / 1e9:.3g} GB")
     for score in arguments.scoring or []:
         mean = search.cv_results_[f"mean_test_{score}"][search.best_index_]
         table.add_row(f"held-out {score}", f"{mean:.6g}")

@@ -122,8 +122,9 @@ class ClusterMatrix(PartedMatrix):
 
     def call(self, key: str, method: str, args: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call a method of what each shard holds by a key; return the answers in order."""
-        own = dict(zip(self._shards, args, strict=True))
-        return self._ask_all(lambda shard: shard.actor.call(key, method, *own[shard]), key)
+        questions = [Question(key, method, own) for own in args]
+        own = dict(zip(self._shards, questions, strict=True))
+        return self._ask_all(lambda shard: shard.actor.call(own[shard]), key)
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -352,6 +353,18 @@ class Held:
         self.key, self.make, self.args = key, make, args
 
 
+class Question(NamedTuple):
+    """A call of a method of what a shard holds by a key.
+
+    Dask pickles it as a whole; it would take arguments, tuples and dicts apart and serialise all
+    that is in them one by one.
+    """
+
+    key: str
+    method: str
+    args: tuple[Any, ...]
+
+
 class _LostError(Exception):
     """The worker of a shard is lost."""
 
@@ -474,10 +487,10 @@ class HeldRows:
         self._held = {k: held for k, held in self._held.items() if k in known}
         self._held[key] = make(self._matrix, *args)
 
-    def call(self, key: str, method: str, *args: Any) -> Any:
+    def call(self, question: Question) -> Any:
         """Call a method of what was made."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # checked by the driver
-            return getattr(self._held[key], method)(*args)
+            return getattr(self._held[question.key], question.method)(*question.args)
 
 
 def _counted_moments(X: PartedMatrix) -> tuple[int, Vector, Vector]:

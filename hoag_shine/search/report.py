@@ -14,6 +14,7 @@ from .callbacks import Task
 from .folds import DesignGroup, FoldedData
 from .refit import fitted_model
 from .scoring import Scores
+from .summary import bytes_moved
 
 
 class Report:
@@ -99,5 +100,6 @@ class Report:
         return (
             f"[ShineCV] iteration {record['iteration']}: {name}={spread}, "
             f"{scored}={-record['criterion']:.6g} (+- {record['error']:.1g}), "
-            f"{record['data_passes']:g} data passes, {record['seconds']:.2f} s"
+            f"{record['data_passes']:g} data passes{bytes_moved([record])}, "
+            f"{record['seconds']:.2f} s"
         )

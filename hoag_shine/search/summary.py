@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklearn.svm import LinearSVC
 from ..estimators.registry import as_model
 from ..outer.history import standard_error
 from ..outer.steps import Outcome
+from ..utils.text import bytes_text
 from .pipelines import PipelineParts
 
 LOSS_NAMES: dict[type, str] = {
@@ -128,4 +130,11 @@ def _cost(search: Any) -> str:
     passes = sum(record["data_passes"] for record in history)
     seconds = sum(record["seconds"] for record in history) + getattr(search, "refit_time_", 0.0)
     spent = np.format_float_positional(seconds, precision=2, fractional=False, trim="-")
-    return f"{len(history)} iterations, {passes:.4g} passes over the data, {spent} s"
+    moved = bytes_moved(history)
+    return f"{len(history)} iterations, {passes:.4g} passes over the data{moved}, {spent} s"
+
+
+def bytes_moved(history: Sequence[Mapping[str, Any]]) -> str:
+    """Say how much was read that is not in memory, and sent on a cluster: ``, 2.53 GB read``."""
+    totals = {verb: sum(record[f"bytes_{verb}"] for record in history) for verb in ("read", "sent")}
+    return "".join(f", {bytes_text(n)} {verb}" for verb, n in totals.items() if n)
