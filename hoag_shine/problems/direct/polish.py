@@ -188,7 +188,7 @@ class Polished:
         by_data = np.divide(doubt, np.sqrt(least, where=curved, out=np.ones_like(doubt)))
         by_data = np.sqrt(np.einsum("nkm,nkm->k", *2 * (np.where(curved, by_data, 0.0),)))
         by_data += self.system.reach(np.where(curved, 0.0, doubt), adjoint)
-        return np.fmin(by_data, self.system.reach(doubt, adjoint))
+        return np.asarray(np.fmin(by_data, self.system.reach(doubt, adjoint)))
 
     def errors(
         self, values: Vector, U: Array, load: State, adjoint: State, curvature: Array
