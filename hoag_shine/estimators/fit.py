@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from ..inner import Solution, Status, minimize_lbfgs
-from ..inner.factorised import first_solution
+from ..inner.factorised import only_solution
 from ..linalg.clusters import ClusterMatrix
 from ..linalg.streams import PartedMatrix
 from ..problems.base import Problem
@@ -133,7 +133,7 @@ def fit(
     direct = getattr(problem, "direct", None)
     if direct is not None:
         try:
-            solution = first_solution(direct, theta, max_iter)
+            solution = only_solution(direct, theta, start, max_iter)
         except FloatingPointError:
             _check_finite(finite=False)
     else:

@@ -18,8 +18,12 @@ from .inverse_hessian import _Operator
 Vector = NDArray[np.float64]
 
 
-def first_solution(part: DirectProblems, theta: Vector, max_iter: int) -> Solution:
-    """Return the solution of the first of some problems."""
+def only_solution(
+    part: DirectProblems, theta: Vector, start: Vector | None, max_iter: int
+) -> Solution:
+    """Return the solution of a single problem, from some variables on if they are given."""
+    if start is not None:
+        part.start([start])
     with one_blas_thread():
         solved = part.solve(theta, max_iter=min(max_iter, MAX_NEWTON_STEPS))
     return factorised_solution(part, solved, 0, theta)
