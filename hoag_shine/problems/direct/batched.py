@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, lapack
 
+from ...linalg import stacks
+
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# Largest order at which numpy's loop over a stack of matrices is used; beyond, LAPACK is called for
-# each matrix.
-# Why: below it numpy's loop was the faster one; LAPACK's calls have a price of their own.
-MAX_STACKED_ORDER = 48
+# Largest order up to which compiled loops factorise the matrices; beyond, LAPACK does, one by one.
+# Why: LAPACK's factorisation became the faster one at about this order, on an AMD EPYC.
+MAX_STACKED_ORDER = 64
 # Squared pivot, of a matrix with a unit diagonal, below which the matrix is singular as far as
 # double precision can tell.
 # Why: elimination rounds each pivot by about its order times 1.1e-16: 1e-13 at order 1000.
@@ -64,21 +64,19 @@ class Factorised:
         np.einsum("bii->bi", S)[~positive] = 1.0
         self._matrix = S
         stacked = S.shape[1] <= MAX_STACKED_ORDER
-        factors = [] if stacked else [_Factor.of(one) for one in S]
-        self.smallest = (
-            _smallest_pivots(S) if stacked else np.array([one.smallest for one in factors])
-        )
+        self._factors: _Stacked | _OneByOne = _Stacked(S) if stacked else _OneByOne(S)
+        self.smallest = self._factors.smallest
         self.singular = ~(self.smallest > SMALLEST_PIVOT)
         self.incomplete = self.singular | ~positive.all(axis=1)
-        self._solve = self._stacked() if stacked else self._one_by_one(factors)
+        self._inverses = {b: _pseudo_inverse(S[b]) for b in np.flatnonzero(self.singular)}
 
     def __call__(self, rhs: Array) -> Array:
         """Return the solutions for right-hand sides of shape (n_matrices, d, n_sides)."""
         scaled = self._scale[:, :, None] * rhs
-        x = self._solve(scaled)
-        # One step of iterative refinement: as accurate as if the matrix had been factorised
-        # without error (Higham, Accuracy and Stability of Numerical Algorithms, chapter 12).
-        x += self._solve(scaled - self._matrix @ x)
+        x = self._factors.solve(scaled)
+        for b, inverse in self._inverses.items():
+            x[b] = inverse @ scaled[b]
+            x[b] += inverse @ (scaled[b] - self._matrix[b] @ x[b])
         return np.asarray(self._scale[:, :, None] * x)
 
     def ignored(self, force: Array, load: Array, penalty: Array) -> Vector:
@@ -107,19 +105,40 @@ class Factorised:
             hidden[b] = float((sizes[known].sum(axis=1) / least[known]).sum())
         return hidden
 
-    def _stacked(self) -> Callable[[Array], Array]:
-        inverse = np.empty_like(self._matrix)
-        regular = ~self.singular
-        inverse[regular] = np.linalg.inv(self._matrix[regular])
-        for b in np.flatnonzero(self.singular):
-            inverse[b] = _pseudo_inverse(self._matrix[b])
-        return lambda rhs: inverse @ rhs
 
-    def _one_by_one(self, factors: Sequence[_Factor]) -> Callable[[Array], Array]:
-        solvers: list[Callable[[Array], Array]] = []
-        for S, factor, singular in zip(self._matrix, factors, self.singular, strict=True):
-            solvers.append(_product(_pseudo_inverse(S)) if singular else factor.solve)
-        return lambda rhs: np.stack([solve(r) for solve, r in zip(solvers, rhs, strict=True)])
+class _Stacked:
+    """The Cholesky factors of a stack of matrices with unit diagonals, by compiled loops."""
+
+    def __init__(self, S: Array) -> None:
+        self._matrix, self._factor = S, np.empty_like(S)
+        self.smallest = np.empty(len(S))
+        stacks.factorise(S, self._factor, self.smallest)
+
+    def solve(self, rhs: Array) -> Array:
+        """Return the solutions, refined once; what they are of singular matrices has no meaning."""
+        sides = np.ascontiguousarray(rhs.swapaxes(1, 2))
+        x = np.empty_like(sides)
+        stacks.solve(self._matrix, self._factor, sides, x, np.empty(rhs.shape[1]))
+        return x.swapaxes(1, 2)
+
+
+class _OneByOne:
+    """The Cholesky factors of matrices with unit diagonals, each by LAPACK."""
+
+    def __init__(self, S: Array) -> None:
+        self._matrix, self._factors = S, [_Factor.of(one) for one in S]
+        self.smallest = np.array([one.smallest for one in self._factors])
+
+    def solve(self, rhs: Array) -> Array:
+        """Return the solutions, refined once; what they are of singular matrices has no meaning."""
+        x = self._once(rhs)
+        # One step of iterative refinement: as accurate as if the matrix had been factorised
+        # without error (Higham, Accuracy and Stability of Numerical Algorithms, chapter 12).
+        x += self._once(rhs - self._matrix @ x)
+        return x
+
+    def _once(self, rhs: Array) -> Array:
+        return np.stack([one.solve(r) for one, r in zip(self._factors, rhs, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -158,20 +177,6 @@ class _Factor:
         if self.coupled.size:
             x[self.coupled] = lapack.dpotrs(self.lower, rhs[self.coupled], lower=True)[0]
         return x
-
-
-def _product(A: Array) -> Callable[[Array], Array]:
-    return lambda v: A @ v
-
-
-def _smallest_pivots(S: Array) -> Vector:
-    """Return the smallest squared pivot of each matrix, zero where one is not positive."""
-    try:
-        return np.asarray(np.einsum("bii->bi", np.linalg.cholesky(S)).min(axis=1, initial=1.0) ** 2)
-    except LinAlgError:
-        if len(S) == 1:
-            return np.zeros(1)
-        return np.concatenate([_smallest_pivots(S[b : b + 1]) for b in range(len(S))])
 
 
 def _split(S: Array) -> tuple[Vector, Array, NDArray[np.bool_]]:

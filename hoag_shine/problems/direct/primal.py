@@ -11,19 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...linalg.costs import WORKSPACE_NUMBERS
+from ...linalg import stacks
 from ...linalg.precision import SUM_ROUNDING
 from .batched import Factorised
 from .newton import Folds, State, weighted
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
+
+# Most columns of which compiled loops make Gram matrices; beyond, BLAS does.
+# Why: BLAS became as fast at about as many, on an AMD EPYC.
+MAX_TILED_COLUMNS = 96
 
 
 class Design:
@@ -75,25 +78,27 @@ class Design:
         return G
 
     @cached_property
-    def _pairs(self) -> tuple[Array, NDArray[np.intp]] | None:
-        """The products of two columns, and where those of all pairs are among them.
+    def sizes(self) -> Array:
+        """The absolute values of the rows."""
+        return np.asarray(np.abs(self.rows))
 
-        They are kept where they fit into memory: Gram matrices of all folds are then one product
-        of matrices.
-        """
+    @cached_property
+    def _columns(self) -> Array:
+        """The columns, each contiguous, and columns of zeros up to whole tiles."""
         n, d = self.rows.shape
-        if n * d * (d + 1) // 2 > WORKSPACE_NUMBERS:
-            return None
-        i, j = np.array(list(combinations_with_replacement(range(d), 2))).T
-        place = np.empty((d, d), dtype=np.intp)
-        place[i, j] = place[j, i] = np.arange(i.size)
-        return self.rows[:, i] * self.rows[:, j], place
+        columns = np.zeros((-(-d // stacks.TILE_COLUMNS) * stacks.TILE_COLUMNS, n))
+        columns[:d] = self.rows.T
+        return columns
 
     def gram(self, weight: Array) -> Array:
         """Return Phi' diag(u) Phi for each column u of weights of shape (n_rows, k)."""
-        if self._pairs is not None:
-            products, place = self._pairs
-            return np.asarray((weight.T @ products)[:, place])
+        d, k = self.rows.shape[1], weight.shape[1]
+        if d <= MAX_TILED_COLUMNS:
+            padded = len(self._columns)
+            products = np.zeros((k, padded, padded))
+            room = np.empty((padded, stacks.GRAM_BLOCK))
+            stacks.gram(self._columns, np.ascontiguousarray(weight.T), room, products)
+            return products[:, :d, :d]
         if weight.min(initial=0.0) < 0.0:
             return np.stack([(self.rows.T * u) @ self.rows for u in weight.T])
         roots = [self.rows.T * np.sqrt(u) for u in weight.T]
@@ -173,7 +178,7 @@ class PrimalSystem:
         step.
         """
         free = self.active & (self.penalty == 0.0)
-        terms = self._sums(np.abs(self.design.rows), np.abs(slopes)).swapaxes(0, 1)
+        terms = self._sums(self.design.sizes, np.abs(slopes)).swapaxes(0, 1)
         return largest_share(np.abs(rest[0]) * free, terms)
 
     @staticmethod
@@ -194,16 +199,16 @@ class PrimalSystem:
     def sizes(self, state: State) -> Array:
         """Return the sums of the sizes of the terms of :meth:`predict`."""
         columns = np.abs(state[0]).swapaxes(0, 1).reshape(self.penalty.shape[0], -1)
-        return np.asarray((np.abs(self.design.rows) @ columns).reshape(-1, *self._shape))
+        return np.asarray((self.design.sizes @ columns).reshape(-1, *self._shape))
 
     def reach(self, slopes: Array, state: State) -> Vector:
         """Bound :meth:`length` of what changes of slopes and rounding do to a force."""
-        terms = self._sums(np.abs(self.design.rows), slopes).swapaxes(0, 1)
+        terms = self._sums(self.design.sizes, slopes).swapaxes(0, 1)
         return self.length((terms + SUM_ROUNDING * np.abs(self._stretched(state[0])),))
 
     def along_free(self, slopes: Array) -> Iterator[State]:
         """Return a force for each coefficient without a penalty: what slopes may add to its own."""
-        terms = self._sums(np.abs(self.design.rows), slopes).swapaxes(0, 1)
+        terms = self._sums(self.design.sizes, slopes).swapaxes(0, 1)
         for j, c in np.argwhere(self.active & (self.penalty == 0.0)):
             force = np.zeros_like(terms)
             force[:, j, c] = terms[:, j, c]
@@ -214,7 +219,7 @@ class PrimalSystem:
 
         Linear predictors are rounded, too, which changes the slopes by curvature times rounding.
         """
-        (W,), rows = state, np.abs(self.design.rows)
+        (W,), rows = state, self.design.sizes
         curvature = self.folds.curvature(self.predict(state))
         moved = self.folds.curved_sizes(curvature, self.sizes(state))
         terms = self._sums(rows, np.abs(slopes) + moved).swapaxes(0, 1)
