@@ -11,7 +11,7 @@ TABLE = ROOT / "docs" / "policy_constants.py"
 pytestmark = pytest.mark.skipif(not TABLE.is_file(), reason="the documentation is not here")
 # Labels, exit codes, and facts of number formats and processors, which nobody chooses.
 FACTS = {"UNPENALISED", "FIXED", "STDERR", "LINE_BYTES", "LARGEST_EXPONENT"}
-FACTS |= {"_SPARE", "_SHIFT", "_ONE_SIGN", "_ROUNDER", "_LOWEST"}
+FACTS |= {"_SPARE", "_SHIFT", "_ONE_SIGN", "_ROUNDER"}
 
 
 @pytest.fixture(scope="module")

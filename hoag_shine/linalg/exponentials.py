@@ -21,8 +21,9 @@ LOG_2_HIGH, LOG_2_LOW = float.fromhex("0x1.62e42fefa38p-1"), 5.497923018708371e-
 _LOG2_E, _LOG_2, _SQRT_2 = 1.0 / math.log(2.0), math.log(2.0), math.sqrt(2.0)
 # Adding it rounds a number below 2^51 in size to an integer, which then is in the last bits.
 _ROUNDER = 1.5 * 2.0**52
-# Below it, exp is not a normal number.
-_LOWEST = -708.0
+# Size of a negative number beyond which its exponential counts as that of this one.
+# Why: exp(-708.4) is the smallest normal number.
+LARGEST_DECAY = 708.0
 # Coefficients of exp, up to where terms of (log(2) / 2)^j are lost in rounding.
 _EXP = tuple(1.0 / math.factorial(j) for j in range(13, -1, -1))
 # Those of atanh(s) / s in s^2, likewise for s up to 3 - sqrt(8).
@@ -48,7 +49,7 @@ def exp_of_negative(x):  # type: ignore[no-untyped-def]
 
     exp(x) is 2^k exp(r), where k is the integer next to x / log 2, and r = x - k log 2.
     """
-    x = _LOWEST if x < _LOWEST else x
+    x = -LARGEST_DECAY if x < -LARGEST_DECAY else x
     rounded = x * _LOG2_E + _ROUNDER
     k = rounded - _ROUNDER
     r = (x - k * LOG_2_HIGH) - k * LOG_2_LOW

@@ -23,7 +23,7 @@ import numpy as np
 from . import simd
 from .compiled import loop, unsigned
 from .costs import CORE_CACHE_NUMBERS
-from .exponentials import exp_of_negative, log1p_of_share
+from .exponentials import LARGEST_DECAY, exp_of_negative, log1p_of_share
 
 SUMS = {"reassoc", "contract"}
 # Without reassociation: a sum over scattered entries would be vectorised by gathering them, which
@@ -348,7 +348,8 @@ def add_scaled(scale, v, product):
 def group_sums(group, x, y, z, sums):
     """Add the products of three vectors to ``sums``, those of entry j to that of its group.
 
-    Entries of a negative group are left out.
+    For each row of ``y``, ``z`` and ``sums``, with one ``x``. Entries of a negative group are left
+    out.
     """
     first = 0
     while first < group.size:
@@ -357,7 +358,9 @@ def group_sums(group, x, y, z, sums):
         while last < group.size and group[last] == group[first]:
             last += 1
         if group[first] >= 0:
-            sums[group[first]] += weighted_dot(x[first:last], y[first:last], z[first:last])
+            for i in range(len(y)):
+                own = y[i, first:last], z[i, first:last]
+                sums[i, group[first]] += weighted_dot(x[first:last], *own)
         first = last
 
 
@@ -377,6 +380,16 @@ def logistic(z, value, gradient):
         above = 1.0 if positive else e
         below = e if positive else 1.0
         gradient[i] = ((1.0 - target) * above - target * below) / (1.0 + e)
+
+
+@loop(fastmath=_CONTRACT, error_model="numpy")
+def sigmoid_slope(z, slope):
+    """Write the derivative of the sigmoid at z, which does not cancel; both of shape (n,)."""
+    for i in range(z.size):
+        # p (1 - p) would lose 1 - p where p is near one.
+        e = exp_of_negative(-abs(z[i]))
+        below = e / ((1.0 + e) * (1.0 + e))
+        slope[i] = 0.0 if abs(z[i]) > LARGEST_DECAY else below
 
 
 @loop(fastmath=SUMS, error_model="numpy")

@@ -172,17 +172,17 @@ def test_packed_rows_come_back(seed, n, k, m):
         np.testing.assert_array_equal(back, V)
 
 
-@given(seeds, st.integers(0, 60), sizes)
-def test_sums_of_groups(seed, n, n_groups):
+@given(seeds, st.integers(0, 60), sizes, st.integers(0, 3))
+def test_sums_of_groups(seed, n, n_groups, n_rows):
     rng = np.random.default_rng(seed)
     group = rng.integers(-2, n_groups, n)
     if seed % 2:
         group = np.sort(group)
-    x, y, z = rng.normal(size=(3, n))
-    with guarded(np.zeros(n_groups)) as sums:
+    x, (y, z) = rng.normal(size=n), rng.normal(size=(2, n_rows, n))
+    with guarded(np.zeros((n_rows, n_groups))) as sums:
         kernels.group_sums(group, x, y, z, sums)
-        expected = [(x * y * z)[group == g].sum() for g in range(n_groups)]
-        np.testing.assert_allclose(sums, expected, rtol=1e-10, atol=1e-12)
+        expected = [(x * y * z)[:, group == g].sum(axis=1) for g in range(n_groups)]
+        np.testing.assert_allclose(sums.T, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

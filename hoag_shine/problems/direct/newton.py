@@ -14,6 +14,7 @@ the units of the variables, which the norm of a gradient does.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
@@ -36,6 +37,11 @@ MAX_NEWTON_STEPS = 100
 # next to nothing.
 # Why: Newton's method squares the decrement, and 1e-20 is below all that is asked for.
 NEAR_DECREMENT = 1e-10
+# Decrements as shares of the last one, both with new factors. Newton's method squares the share by
+# each step, and steps with an old factor leave the share that the first one with it would leave.
+# With the first, the factor is good enough for the last digits; with the second, the next one is.
+# Why: an adjoint is refined three times, and a factor that leaves 1e-8 leaves 1e-16 of it then.
+LAST_FACTOR_SHARE, LAST_STEP_SHARE = 1e-4, 1e-2
 # That of a solution without any error that can be measured.
 # Why: decrements are squares, and 1e-13 is the rounding of a gradient.
 TARGET_DECREMENT = 1e-26
@@ -130,13 +136,25 @@ class Folds:
         """Return some of the folds, for their training losses."""
         return Folds(self.y, self.loss, self.weight[:, chosen], self.held_out)
 
+    @cached_property
+    def null_losses(self) -> Vector:
+        """Each fold's training loss at linear predictors of zero."""
+        n, k = self.weight.shape[:2]
+        return self.training(np.zeros((n, k, self.y.shape[2])))[0]
+
+    @cached_property
+    def _judged(self) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array]:
+        """The held-out rows, their folds, weights and targets."""
+        held = self.held_out
+        rows, folds = held.rows.astype(np.intp), held.folds.astype(np.intp)
+        return rows, folds, held.weight[:, None], self.y[rows]
+
     def outer(self, Z: Array) -> tuple[Vector, Array]:
         """Return each fold's held-out loss, and its derivatives at the linear predictors."""
-        rows, folds = (a.astype(np.intp) for a in (self.held_out.rows, self.held_out.folds))
+        rows, folds, weight, y = self._judged
         if not rows.size:
             return np.zeros(len(self)), np.zeros_like(Z)
-        weight = self.held_out.weight[:, None]
-        loss, slope = self.loss.value_and_gradient(self.y[rows], Z[rows, folds][:, None])
+        loss, slope = self.loss.value_and_gradient(y, Z[rows, folds][:, None])
         values = np.bincount(folds, (weight * loss).sum(axis=(1, 2)), len(self)).astype(np.float64)
         U = np.zeros_like(Z)
         U[rows, folds] = (weight * slope)[:, 0]
@@ -232,9 +250,11 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
     state : State
     max_iter : int
     target : float
-        Decrement at which to end; a solve also ends where rounding permits no smaller one.
+        Decrement at which to end; a solve also ends where rounding permits no smaller one, and,
+        unless nothing but rounding is wanted, where the last factor or one at the end has only the
+        last digits left to do.
     """
-    k = len(folds)
+    k, loose = len(folds), target > TARGET_DECREMENT
     point, damping = _Point.at(system, folds, state), np.zeros(k)
     linearised, fresh = system.linearise(point.Z, damping), True
     last, progress = np.full(k, np.inf), _Progress(k)
@@ -255,6 +275,9 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
             last = np.full(k, np.inf)
             continue
         done = (decrement <= target) | (slow & (decrement <= ROUNDING_DECREMENT))
+        near = loose and fresh
+        if near:
+            done |= _fallen(decrement, last, LAST_FACTOR_SHARE)
         done &= damping == 0.0
         stuck = _stuck(system, folds, point, linearised, force, step, done)
         done &= ~stuck
@@ -267,12 +290,21 @@ def solve(system: System, folds: Folds, state: State, max_iter: int, target: flo
         point = (
             _Point.at(system, folds, state) if moved is None else moved.where(done, point, state)
         )
+        ends = near and (done | _fallen(decrement, last, LAST_STEP_SHARE)).all()
         last, fresh = decrement, False
+        if ends and not damping.any():
+            n_iter += 1
+            break
         if damping.any() or not ((decrement <= FROZEN_DECREMENT) | done).all():
             linearised, fresh = system.linearise(point.Z, damping), True
     decrement = np.where((damping == 0.0) & np.isfinite(decrement), decrement, np.inf)
     fresh = fresh and not damping.any()
     return Solved(point.state, point.Z, linearised, fresh, decrement, n_iter)
+
+
+def _fallen(decrement: Vector, last: Vector, share: float) -> NDArray[np.bool_]:
+    """Return which decrements are at most a share of the last ones, where these are known."""
+    return np.isfinite(last) & (decrement <= share * last)
 
 
 @dataclass(frozen=True)

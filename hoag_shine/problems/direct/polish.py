@@ -253,7 +253,7 @@ class Polished:
         """Return which folds are, for all that is known, far from their solutions."""
         folds, objective = self.folds, self.objective
         # All is relative to the objective, which must not be larger than without coefficients.
-        highest = (1.0 + UNSOLVED_DECREMENT) * folds.training(np.zeros_like(self.Z))[0]
+        highest = (1.0 + UNSOLVED_DECREMENT) * folds.null_losses
         return (
             ~(self.decrement <= UNSOLVED_DECREMENT)
             | ~(gap <= UNSOLVED_DECREMENT)

@@ -177,9 +177,10 @@ class PrimalSystem:
         As a share of the sum of the sizes of the gradient's terms; ``rest`` is the residual of the
         step.
         """
-        free = self.active & (self.penalty == 0.0)
-        terms = self._sums(self.design.sizes, np.abs(slopes)).swapaxes(0, 1)
-        return largest_share(np.abs(rest[0]) * free, terms)
+        columns, has = self._free
+        # Where there is no gradient, what a step leaves is its own rounding.
+        left = np.minimum(np.abs(rest[0][:, columns]), np.abs(force[0][:, columns]))
+        return largest_share(left * has, self._free_terms(np.abs(slopes)))
 
     @staticmethod
     def _sums(rows: Array, slopes: Array) -> Array:
@@ -208,11 +209,23 @@ class PrimalSystem:
 
     def along_free(self, slopes: Array) -> Iterator[State]:
         """Return a force for each coefficient without a penalty: what slopes may add to its own."""
-        terms = self._sums(self.design.sizes, slopes).swapaxes(0, 1)
-        for j, c in np.argwhere(self.active & (self.penalty == 0.0)):
-            force = np.zeros_like(terms)
-            force[:, j, c] = terms[:, j, c]
+        (columns, has), terms = self._free, self._free_terms(slopes)
+        for i, c in np.argwhere(has):
+            (force,) = self.zero()
+            force[:, columns[i], c] = terms[:, i, c]
             yield (force,)
+
+    @cached_property
+    def _free(self) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """The columns of coefficients without a penalty, and which outputs of these have one."""
+        free = self.active & (self.penalty == 0.0)
+        columns = np.flatnonzero(free.any(axis=1))
+        return columns, free[columns]
+
+    def _free_terms(self, slopes: Array) -> Array:
+        """Return the sums of the sizes of the gradients' terms of these coefficients."""
+        columns, has = self._free
+        return self._sums(self.design.sizes[:, columns], slopes).swapaxes(0, 1) * has
 
     def significant(self, force: State, state: State, slopes: Array) -> State:
         """Return a force, reduced by what may be rounding of the terms that it is the sum of.
@@ -265,12 +278,16 @@ class PrimalSystem:
         (d, m), k = self.penalty.shape, len(self.folds)
         loss, weight = self.folds.loss, self.folds.weight
         curvature = self.folds.curvature(Z)
-        H: Any = np.empty((k, d, m, d, m))
+        places = [(b, c) for c in range(m) for b in range(c, m)]
+        columns: list[Array] = []
         for c in range(m):
             unit = np.broadcast_to(np.eye(m)[c], Z.shape)
             column = weighted(weight, loss.hessian_product(curvature, unit) + added * unit)
-            for b in range(c, m):
-                H[:, :, b, :, c] = H[:, :, c, :, b] = self.design.gram(column[:, :, b])
+            columns += (column[:, :, b] for b in range(c, m))
+        H: Any = np.empty((k, d, m, d, m))
+        blocks = self.design.gram(np.concatenate(columns, axis=1)).reshape(-1, k, d, d)
+        for block, (b, c) in zip(blocks, places, strict=True):
+            H[:, :, b, :, c] = H[:, :, c, :, b] = block
         if self.centring is not None:
             rows = np.arange(d)
             H[:, rows, :, rows, :] += self.centring[:, :, None, None]
@@ -287,7 +304,9 @@ class PrimalSystem:
             return full.reshape(k, d, m)
 
         diagonals = np.tile(self.penalty.ravel()[kept], (k, 1))
-        return _Primal(Factorised(H[:, kept[:, None], kept]), pack, unpack, diagonals, k)
+        if kept.size < d * m:
+            H = H[:, kept[:, None], kept]
+        return _Primal(Factorised(H), pack, unpack, diagonals, k)
 
 
 class _Primal:

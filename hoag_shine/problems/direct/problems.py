@@ -411,7 +411,16 @@ class DirectProblems:
             state, n_iter = solved.state, n_iter + solved.n_iter
         return state, n_iter
 
+    @cached_property
+    def _all_folds(self) -> Folds:
+        return self._some_folds(slice(0, self.n_folds))
+
     def _folds(self, chunk: slice) -> Folds:
+        """Return some folds; all of them are remembered, where they are solved together."""
+        every = len(range(self.n_folds)[chunk]) == self.n_folds
+        return self._all_folds if every else self._some_folds(chunk)
+
+    def _some_folds(self, chunk: slice) -> Folds:
         weight = self._weight[chunk]
         held_out = self._held_out.by(range(self.n_folds)[chunk], self.n_folds)
         weight = weight.reshape(*weight.shape[:2], -1)
@@ -460,7 +469,7 @@ class DirectProblems:
             system,
             folds,
             solved,
-            lambda state: self._predicted(self._expanded(state, theta), system, state),
+            lambda state: self._predicted(system, state, theta),
             corrections,
         )
         ws = self._expanded(at.state, theta)
@@ -556,7 +565,7 @@ class DirectProblems:
 
     def _cross(self, ws: Array, theta: Vector, qs: Array) -> Array:
         """Return each fold's hypergradient for adjoints ``qs``."""
-        return -np.stack([self.penalty.cross_vjp(w, theta, q) for w, q in zip(ws, qs, strict=True)])
+        return -self.penalty.cross_vjps(ws, theta, qs)
 
     def _expanded(self, state: State, theta: Vector) -> Array:
         """Return the coefficients of a state, of shape (n_folds, n_params)."""
@@ -567,9 +576,11 @@ class DirectProblems:
             W = self._kernels.expand(state, theta)
         return np.ascontiguousarray(W.reshape(len(W), -1))
 
-    def _predicted(self, ws: Array, system: PrimalSystem | DualSystem, state: State) -> Array:
-        """Return the linear predictors of coefficients: products with X and not with a kernel."""
-        return system.predict(state) if self._kernels is None else self._kernels.predict(ws)
+    def _predicted(self, system: PrimalSystem | DualSystem, state: State, theta: Vector) -> Array:
+        """Return the linear predictors of a state: products with X and not with a kernel."""
+        if self._kernels is None:
+            return system.predict(state)
+        return self._kernels.predict(self._expanded(state, theta))
 
 
 def prefers_dual(n_train: int, groups: NDArray[np.intp]) -> bool:

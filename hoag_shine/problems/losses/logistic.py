@@ -146,6 +146,6 @@ def _rows(a: Array) -> Array:
 
 def _sigmoid_slope(z: Array) -> Array:
     """Return the derivative of the sigmoid, without cancellation where it is small."""
-    # e / (1 + e)**2 with e = exp(-|z|); p (1 - p) would lose 1 - p where p is near one.
-    e = np.exp(-np.abs(z))
-    return np.asarray(e / (1.0 + e) ** 2)
+    slope = np.empty(z.shape)
+    kernels.sigmoid_slope(z.ravel(), slope.ravel())
+    return slope

@@ -11,6 +11,7 @@ from .base import Penalty
 from .l2 import L2
 
 Vector = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 
 class GroupedPenalty:
@@ -91,6 +92,10 @@ class GroupedPenalty:
     def cross_vjp(self, w: Vector, theta: Vector, q: Vector) -> Vector:
         r"""Return :math:`(\partial^2 g / \partial\theta \partial w)^\top q`, one per group."""
         # d2g / dtheta_g dw_j = c_j exp(theta_g) phi'(w_j) for the variables j of group g.
-        sums = np.zeros(self.n_groups)
-        kernels.group_sums(self.groups, self.strength(theta), self.shape.gradient(w), q, sums)
+        return np.asarray(self.cross_vjps(w[None], theta, q[None])[0])
+
+    def cross_vjps(self, ws: Array, theta: Vector, qs: Array) -> Array:
+        """Return :meth:`cross_vjp` of each row of ``ws`` and ``qs``, shape (n_rows, n_groups)."""
+        sums = np.zeros((len(ws), self.n_groups))
+        kernels.group_sums(self.groups, self.strength(theta), self.shape.gradient(ws), qs, sums)
         return sums
