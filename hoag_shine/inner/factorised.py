@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,34 @@ def only_solution(
     with one_blas_thread():
         solved = part.solve(theta, max_iter=min(max_iter, MAX_NEWTON_STEPS))
     return factorised_solution(part, solved, 0, theta)
+
+
+class FactorisedSolutions(Sequence[Solution]):
+    """The Newton solutions of all problems, each made when it is asked for.
+
+    Few are: of thousands of folds, one for each row that is left out, most searches ask for none.
+    """
+
+    def __init__(
+        self, parts: Sequence[DirectProblems], solved: Sequence[DirectSolution], theta: Vector
+    ) -> None:
+        self._parts, self._solved, self._theta = parts, solved, theta
+
+    @overload
+    def __getitem__(self, k: int) -> Solution: ...
+    @overload
+    def __getitem__(self, k: slice) -> Sequence[Solution]: ...
+    def __getitem__(self, k: int | slice) -> Solution | Sequence[Solution]:
+        if isinstance(k, slice):
+            return [self[i] for i in range(len(self))[k]]
+        i, own = 0, range(len(self))[k]
+        while own >= self._parts[i].n_folds:
+            own -= self._parts[i].n_folds
+            i += 1
+        return factorised_solution(self._parts[i], self._solved[i], own, self._theta)
+
+    def __len__(self) -> int:
+        return sum(part.n_folds for part in self._parts)
 
 
 def factorised_solution(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..inner import Solution
-from ..inner.factorised import factorised_solution
+from ..inner.factorised import FactorisedSolutions
 from ..linalg.threads import one_blas_thread
 from ..problems.base import ProblemSet
 from ..problems.direct import DirectProblems
@@ -52,7 +52,7 @@ class ExactOracle(Oracle):
         self.n_iter = 0
         self.n_hvp = 0
         self._in_vain = 0
-        self.solutions: list[Solution] = []
+        self.solutions: Sequence[Solution] = []
         self.fold_values = np.full(len(problems), np.nan)
         self._parts = parts
         self._shrinkage = shrinkage
@@ -91,11 +91,7 @@ class ExactOracle(Oracle):
         n_iter = max(s.n_iter for s in solved)
         self.n_iter += n_iter
         self._in_vain += n_iter * any(not np.isfinite(s.errors).all() for s in solved)
-        self.solutions = [
-            factorised_solution(part, s, k, theta)
-            for part, s in zip(self._parts, solved, strict=True)
-            for k in range(part.n_folds)
-        ]
+        self.solutions = FactorisedSolutions(self._parts, solved, theta)
         self.fold_values = np.concatenate([s.values for s in solved])
         grad = np.concatenate([s.hypergradients for s in solved]).mean(axis=0)
         if not (np.isfinite(self.fold_values).all() and np.isfinite(grad).all()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -99,7 +99,7 @@ class History:
 
     def __init__(self, oracle: Oracle, accuracy: float, exact: Oracle | None = None) -> None:
         self.records: list[Record] = []
-        self.solutions: list[Solution] = []
+        self.solutions: Sequence[Solution] = []
         self.unsolved = False
         self.chosen: int | None = None
         self._solved_index = 0  # the record that ``solutions`` belong to
@@ -212,7 +212,7 @@ class History:
         its error leaves open which of the two is lower. This ends since no record is solved twice.
         """
         exact = None if self.oracle is self._exact else self._exact
-        solved: dict[int, list[Solution]] = {}
+        solved: dict[int, Sequence[Solution]] = {}
         while (index := self._doubtful(solved)) is not None:
             if self._solved_index != index or self._short(index):
                 self._go_to(index)

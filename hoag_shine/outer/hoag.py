@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,7 +71,7 @@ MAX_EVALUATIONS_AT_THETA = 30
 # Why: at some 1e10 a second and about ten steps at each of a dozen thetas, a search takes minutes.
 SLOW_STEP_MULTIPLICATIONS = 1e11
 SELECTIONS = ("min", "one-se")
-Callback = Callable[[dict[str, Any], list[Solution]], Any]
+Callback = Callable[[dict[str, Any], Sequence[Solution]], Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class HoagResult:
         Logarithms of the best hyperparameters seen, or of those that ``selection`` prefers.
     value : float
         Criterion there: the mean outer loss.
-    solutions : list of Solution
+    solutions : sequence of Solution
         The inner solutions there, one for each problem.
     history : list of dict
         One record for each outer iteration, see :func:`hoag`.
@@ -98,7 +98,7 @@ class HoagResult:
 
     theta: Vector
     value: float
-    solutions: list[Solution]
+    solutions: Sequence[Solution]
     history: list[dict[str, Any]]
     best_index: int
     outcome: Outcome
@@ -389,7 +389,7 @@ class _Run:
             return False
         last = len(self.history.records) - 1
         record = self.history.records[last].as_dict(last)
-        return bool(self.callback(record, _unwritable(self.oracle.solutions)))
+        return bool(self.callback(record, _Unwritable(self.oracle.solutions)))
 
     def ended(self, outcome: Outcome) -> Outcome:
         """Return the outcome of a complete search: whether its best evaluation is on a bound."""
@@ -521,9 +521,24 @@ def _start(theta: ArrayLike | None, lower: Vector, upper: Vector) -> Vector:
     return np.clip(start, lower, upper)
 
 
-def _unwritable(solutions: Sequence[Solution]) -> list[Solution]:
-    """Return solutions with arrays that a callback cannot write into."""
-    return [replace(s, w=_read_only(s.w), grad=_read_only(s.grad)) for s in solutions]
+class _Unwritable(Sequence[Solution]):
+    """Solutions with arrays that a callback cannot write into."""
+
+    def __init__(self, solutions: Sequence[Solution]) -> None:
+        self._solutions = solutions
+
+    @overload
+    def __getitem__(self, k: int) -> Solution: ...
+    @overload
+    def __getitem__(self, k: slice) -> Sequence[Solution]: ...
+    def __getitem__(self, k: int | slice) -> Solution | Sequence[Solution]:
+        if isinstance(k, slice):
+            return [self[i] for i in range(len(self))[k]]
+        solution = self._solutions[k]
+        return replace(solution, w=_read_only(solution.w), grad=_read_only(solution.grad))
+
+    def __len__(self) -> int:
+        return len(self._solutions)
 
 
 def _read_only(vector: Vector) -> Vector:

@@ -32,7 +32,7 @@ class Oracle(ABC):
     ----------
     theta : ndarray of shape (n_hyperparameters,)
         At which the inner problems are solved at present.
-    solutions : list of Solution
+    solutions : sequence of Solution
         Of the inner problems there.
     fold_values : ndarray of shape (n_problems,)
         Each problem's part of the criterion at the last evaluation.
@@ -41,7 +41,7 @@ class Oracle(ABC):
     """
 
     theta: Vector
-    solutions: list[Solution]
+    solutions: Sequence[Solution]
     fold_values: Vector
     n_iter: int
     n_hvp: int

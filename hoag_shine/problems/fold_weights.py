@@ -34,7 +34,8 @@ class FoldWeights:
 
     def __getitem__(self, folds: slice) -> Array:
         """Return the weights of some folds, of shape (n_rows, k) or (n_rows, k, n_outputs)."""
-        return np.stack([self._of_fold(k) for k in range(self._n_folds)[folds]], axis=1)
+        weights = np.stack([self._of_fold(k) for k in range(self._n_folds)[folds]])
+        return np.ascontiguousarray(weights.swapaxes(0, 1))  # many times faster than axis=1
 
     @cached_property
     def n_train(self) -> int:

@@ -92,6 +92,20 @@ class Splits(Sequence[tuple[Rows, Rows]]):
     def __len__(self) -> int:
         return len(self._splits)
 
+    def times_drawn(self, k: int) -> Vector:
+        """Return how often each row is among the training rows of a fold."""
+        train, test = self._splits[k]
+        if train is not None:
+            return np.bincount(train, minlength=self._n_rows).astype(np.float64)
+        times = np.ones(self._n_rows)
+        times[test] = 0.0
+        return times
+
+    @property
+    def tests(self) -> list[Rows]:
+        """The held-out rows of each fold."""
+        return [test for _, test in self._splits]
+
     def _rest(self, test: Rows) -> Rows:
         kept = np.ones(self._n_rows, dtype=bool)
         kept[test] = False
@@ -164,6 +178,8 @@ class DesignGroup:
 
     def by_classes(self) -> list[DesignGroup]:
         """Split the group into runs of folds that lack the same classes, each without these."""
+        if not self.model.classifier:
+            return [self]
         lacking = [tuple(self.model.lacking(self.y[t], self.weight[t])) for t, _ in self.splits]
         if not any(lacking):
             return [self]
@@ -337,7 +353,7 @@ class FoldedData:
     @property
     def design_of_fold(self) -> list[DesignGroup]:
         """For each fold the group that it belongs to."""
-        return [design for design in self.designs for _ in design.splits]
+        return [design for design in self.designs for _ in range(len(design.splits))]
 
     @property
     def local_splits(self) -> Sequence[tuple[Rows, Rows]]:
@@ -523,9 +539,10 @@ class FoldedData:
         """Return the (train, test) rows of every fold, after checking that each can be used."""
         n_samples = len(self.codes)
         splitter = self._splitter(cv, random_state)
+        every = np.arange(n_samples, dtype=_index_type(n_samples))
         splits = Splits(
             (
-                (_rows(train, n_samples), _rows(test, n_samples))
+                (_rows(train, every), _rows(test, every))
                 for train, test in map(_pair, splitter.split(self.X, self.y, **params))
             ),
             n_samples,
@@ -554,11 +571,14 @@ class FoldedData:
 
     def _lack(self, k: int, train: Rows, test: Rows) -> Lack | None:
         """Return what a fold lacks, or None, after checking that it has rows."""
-        if not self.weight[train].any():
+        weight = self.weight[train]
+        if not weight.any():
             raise ValueError(_unusable(k, "its training rows have no weight"))
         if not self.weight[test].any():
             raise ValueError(_unusable(k, "its held-out rows are empty or have no weight"))
-        classes = self.model.lacking(self.codes[train], self.weight[train])
+        if not self.model.classifier:
+            return None
+        classes = self.model.lacking(self.codes[train], weight)
         if not classes.size:
             return None
         lost = np.isin(self.codes[test], classes)
@@ -653,16 +673,15 @@ def _check_same_columns(parts: Sequence[DesignGroup]) -> None:
         )
 
 
-def _rows(part: Any, n_samples: int) -> Rows:
-    """Return the rows of one part of a fold, which may be indices or a mask."""
+def _rows(part: Any, every: Rows) -> Rows:
+    """Return the rows of one part of a fold, which may be indices or a mask, given all rows."""
     part = np.asarray(part)
     try:
-        everything = np.arange(n_samples, dtype=_index_type(n_samples))
-        rows = everything[part if part.size else part.astype(np.intp)]
+        rows = every[part if part.size else part.astype(np.intp)]
     except IndexError as error:
         raise ValueError(
             "cv must give the rows of a fold as indices or masks that fit the "
-            f"{n_samples} samples, got {part!r}: {error}."
+            f"{every.size} samples, got {part!r}: {error}."
         ) from error
     return np.asarray(rows)
 
@@ -683,7 +702,7 @@ def training_weights(design: DesignGroup) -> FoldWeights:
 
     def of_fold(k: int) -> Array:
         # A row that was drawn several times, as by a bootstrap, counts several times.
-        drawn = np.bincount(design.splits[k][0], minlength=len(design.y)).astype(np.float64)
+        drawn = design.splits.times_drawn(k)
         return design.model.training_weight(design.y, drawn, design.weight)
 
     return FoldWeights(len(design.splits), of_fold)
@@ -691,15 +710,15 @@ def training_weights(design: DesignGroup) -> FoldWeights:
 
 def held_out_rows(design: DesignGroup) -> HeldOut:
     """Return the rows that the folds hold out, with their weights in the outer losses."""
-    rows, folds, weight = [], [], []
-    for k, (_, test) in enumerate(design.splits):
-        own, drawn = np.unique(test, return_counts=True)
-        total = drawn * design.weight[own]
-        used = total > 0.0
-        rows.append(own[used])
-        folds.append(np.full(int(used.sum()), k))
-        weight.append(total[used] / (total.sum() * design.model.n_averaged))
-    return HeldOut.listed(*(np.concatenate(a) for a in (rows, folds, weight)))
+    tests, n = design.splits.tests, len(design.y)
+    of_test = np.repeat(np.arange(len(tests)), [test.size for test in tests])
+    # A pair of fold and row as one number; a row may be drawn several times.
+    places, drawn = np.unique(of_test * n + np.concatenate(tests), return_counts=True)
+    folds, rows = np.divmod(places, n)
+    total = drawn * design.weight[rows]
+    folds, rows, total = (a[total > 0.0] for a in (folds, rows, total))
+    mass = np.bincount(folds, total)[folds] * design.model.n_averaged
+    return HeldOut.listed(rows, folds, total / mass)
 
 
 def _design_problems(design: DesignGroup) -> LinearProblems:

@@ -30,7 +30,7 @@ from sklearn.linear_model import (
     TweedieRegressor,
 )
 from sklearn.metrics import mean_poisson_deviance
-from sklearn.model_selection import KFold, LeaveOneOut, StratifiedKFold
+from sklearn.model_selection import KFold, LeaveOneOut, StratifiedKFold, cross_val_score
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.svm import LinearSVC
 from supported import (
@@ -619,3 +619,14 @@ def test_diagonal_matrices_are_solved(order):
     rhs = np.ones((2, order, 1))
     solved = Factorised(diagonals[:, :, None] * np.eye(order))(rhs)
     np.testing.assert_allclose(solved[:, :, 0], 1.0 / diagonals, rtol=1e-14)
+
+
+def test_a_row_that_outweighs_all_others_may_be_left_out():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 3))
+    X[4] *= 1e7  # the other rows are rounding in a sum of squares with this one
+    y = X @ [1.0, 2.0, 3.0] + rng.normal(size=30)
+    search = ShineCV(Ridge(fit_intercept=False), cv=LeaveOneOut()).fit(X, y)
+    own = Ridge(search.alpha_, fit_intercept=False, solver="svd")
+    scores = cross_val_score(own, X, y, cv=LeaveOneOut(), scoring="neg_mean_squared_error")
+    assert search.best_score_ == pytest.approx(scores.mean(), rel=1e-6)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ...linalg.costs import WORKSPACE_NUMBERS
 from ...linalg.precision import EPSILON
 from ..fold_weights import FoldWeights
 from ..held_out import HeldOut
@@ -50,7 +51,7 @@ class LeastSquares:
         self._rows, self._y = design.rows, y
         # The loss is the squared error and not half of it: hence the factor 2 in G and b.
         parts = [
-            (2.0 * design.gram(S), 2.0 * self._moments(S), S.T @ (y * y).sum(axis=1))
+            (2.0 * _grams(design, S), 2.0 * self._moments(S), S.T @ (y * y).sum(axis=1))
             for S in map(weight.__getitem__, chunks)
         ]
         self._G, self._b, self._c = (np.concatenate(a) for a in zip(*parts, strict=True))
@@ -62,7 +63,7 @@ class LeastSquares:
 
     def _moments(self, S: Array) -> Array:
         """Return b of the folds with these weights, (fold, column, output)."""
-        return np.stack([self._rows.T @ (S[:, k, None] * self._y) for k in range(S.shape[1])])
+        return np.stack([S.T @ (self._rows * y[:, None]) for y in self._y.T], axis=2)
 
     def inner(self, W: Array, h: Array) -> tuple[Vector, Array]:
         """Return the folds' inner objectives and their gradients."""
@@ -127,6 +128,31 @@ class LeastSquares:
         terms = np.abs(slope) * (np.abs(z) + np.abs(y))
         value = self._sums @ (v * (z - y) ** 2)
         return value, self._sums @ terms, np.asarray(self._sums @ (slope[:, None] * held.X))
+
+
+def _grams(design: Design, S: Array) -> Array:
+    """Return Phi' diag(u) Phi for each column u of S.
+
+    Where folds lack few rows, as one each, theirs are taken off the matrix of all rows, as long as
+    that loses no more than a bit.
+    """
+    most = S.max(axis=1)
+    lacking = most - S.T
+    folds, rows = np.divmod(np.flatnonzero(lacking != 0.0), len(S))
+    X, d = design.rows[rows], design.rows.shape[1]
+    if rows.size > len(S) or rows.size * d * d > WORKSPACE_NUMBERS or not rows.size:
+        return design.gram(S)
+    whole = design.gram(most[:, None])[0]
+    lost = np.zeros((S.shape[1], d, d))
+    some, first = np.unique(folds, return_index=True)
+    products = (lacking[folds, rows][:, None] * X)[:, :, None] * X[:, None, :]
+    lost[some] = np.add.reduceat(products, first)
+    G = whole - lost
+    kept, before = np.einsum("kii->ki", G), np.diagonal(whole)
+    little = np.flatnonzero((kept < 0.5 * before).any(axis=1))
+    if little.size:
+        G[little] = design.gram(S[:, little])
+    return np.asarray(G)
 
 
 class _HeldOutRows(NamedTuple):
