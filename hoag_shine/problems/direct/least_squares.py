@@ -88,9 +88,10 @@ class LeastSquares:
         W, Q = np.empty_like(self._b), np.empty_like(self._b)
         values, errors, doubts = np.zeros((3, len(W)))
         # Outputs under the same penalties share a factor.
-        _, first, place = np.unique(h, axis=1, return_index=True, return_inverse=True)
-        factors = [self._factorised(h[:, c]) for c in first]
-        for c, factor in enumerate(factors[i] for i in place.ravel()):
+        penalties = [own.tobytes() for own in h.T]
+        places = {own: c for c, own in enumerate(penalties)}
+        factors = {own: self._factorised(h[:, c]) for own, c in places.items()}
+        for c, factor in enumerate(map(factors.__getitem__, penalties)):
             W[:, :, c] = factor(self._b[:, :, c, None])[:, :, 0]
             value, terms, load = self._outer(W[:, :, c], c)
             Q[:, :, c] = factor(load[:, :, None])[:, :, 0]
