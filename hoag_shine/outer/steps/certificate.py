@@ -86,8 +86,8 @@ class Certificate:
     errors are estimates and evaluations nearer by tell of the curvature, its slope at a distance t
     is then taken to be :math:`-a e^t + b e^{2 t}`, and ``gain`` is no less than the depth of that
     dip. Nor is it less than the amount by which an evaluation in the interval is known to be lower
-    than the result, as one on a bound may be, or one by too little to be worth another search. With
-    several hyperparameters, ``gain`` is the sum of :math:`(|s_j| + e)\,d_j` over the sides of the
+    than the result, as one on a bound may be, or one by too little to be worth another search. It
+    is infinite where a direct solve in the interval has failed. With several hyperparameters, it is the sum of :math:`(|s_j| + e)\,d_j` over the sides of the
     box.
     """
 
@@ -183,9 +183,11 @@ def _in_one_dimension(
     start = max((s.theta for s in before), key=lambda t: t[0], default=lower)
     end = min((s.theta for s in after), key=lambda t: t[0], default=upper)
     # An evaluation may be lower by so little that it is not the result, as on a bound.
-    known = [s for s in evaluations if start[0] <= s.theta[0] <= end[0] and np.isfinite(s.error)]
+    inside = [s for s in evaluations if start[0] <= s.theta[0] <= end[0]]
+    known = [s for s in inside if np.isfinite(s.error)]
     lowest = min((s.value - s.error for s in known if s is not best), default=np.inf)
-    gain = max(0.0, best.value - lowest)
+    # Where a direct solve has failed, the criterion is not known, and may be anything.
+    gain = np.inf if best.exact and len(known) < len(inside) else max(0.0, best.value - lowest)
     # ``fall`` is the steepest slope downhill on a side that the errors allow, |s| + e.
     for side, fall, width in (
         (-1.0, slope + error, x - start[0]),
