@@ -167,7 +167,7 @@ def test_where_the_slope_is_not_known_anything_can_be_gained():
     assert certify([best, far], best, LOWER, UPPER).gain == np.inf
 
 
-@pytest.mark.parametrize("t, inside", [(-1.0, True), (4.0, False)], ids=["inside", "outside"])
+@pytest.mark.parametrize(("t", "inside"), [(-1.0, True), (4.0, False)])
 def test_where_a_solve_has_failed_anything_can_be_gained(t, inside):
     """The interval is from the lower bound to 2, where the criterion rises."""
     best = evaluated(0.0, 1.0, -1e-4, grad_bound=1e-6, exact=True)

@@ -87,8 +87,8 @@ class Certificate:
     is then taken to be :math:`-a e^t + b e^{2 t}`, and ``gain`` is no less than the depth of that
     dip. Nor is it less than the amount by which an evaluation in the interval is known to be lower
     than the result, as one on a bound may be, or one by too little to be worth another search. It
-    is infinite where a direct solve in the interval has failed. With several hyperparameters, it is the sum of :math:`(|s_j| + e)\,d_j` over the sides of the
-    box.
+    is infinite where a direct solve in the interval has failed. With several hyperparameters, it is
+    the sum of :math:`(|s_j| + e)\,d_j` over the sides of the box.
     """
 
     theta: Vector
