@@ -189,6 +189,18 @@ def test_single_precision_does_as_long_as_nothing_more_is_asked(layout):
         start = answer.state
 
 
+@pytest.mark.parametrize("share", [0.3, 0.1, 0.03, 0.01, 1e-3, 1e-6])
+def test_what_is_asked_is_reached_whatever_the_number_of_rows(share):
+    """Of many rows, sums in single precision may be rounded by more than is asked for."""
+    problem, theta = make_case("logistic").problems[0], np.full(1, -2.0)
+    problem.n_summed = 400_000_000
+    solution, outer_grad = solved(problem, theta)
+    accuracy = share * float(np.linalg.norm(exact_hypergradient(problem, theta, solution.w)))
+    first = ask(auto, problem, theta, solution, outer_grad, accuracy=np.inf)
+    answer = ask(auto, problem, theta, solution, outer_grad, accuracy=accuracy, start=first.state)
+    assert answer.error <= accuracy
+
+
 @pytest.mark.parametrize("unit", [1e-60, 1e-25, 1e25, 1e60])
 def test_numbers_beyond_the_range_of_single_precision_are_not_lost(unit):
     """The unit of the columns, and of the penalty with them, changes no hypergradient."""

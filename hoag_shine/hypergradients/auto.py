@@ -22,7 +22,7 @@ MAX_CG_STEPS = 200
 # Error that must be allowed for products to be made in single precision, as a share of the sum of
 # the sizes of the hypergradient's terms (which cancel near a minimum, so that their sum says
 # nothing of their sizes).
-# Why: it is a thousand times what rounding to float32 does to them.
+# Why: it is a thousand times what rounding to float32 does to them, up to MEASURED_TERMS of them.
 SINGLE_PRECISION_SHARE = 1e-3
 # Terms of a sum up to which the errors of Hessian products were measured.
 # Why: the rows of 20news. With more of them, the rounding that is allowed for grows in proportion,
@@ -77,7 +77,8 @@ def auto(adjoint: AdjointProblem) -> Solver[Hypergradient]:
     last = start if isinstance(start, _State) else None
     # Single precision where its rounding is far below the error that is allowed, by the size that
     # the terms of the hypergradient had the last time.
-    single = accuracy >= SINGLE_PRECISION_SHARE * (np.inf if last is None else last.size)
+    size = np.inf if last is None else last.size
+    single = accuracy >= SINGLE_PRECISION_SHARE * _rounding_growth(adjoint.problem) * size
     if last is not None and last.belongs_to(theta, solution.w) and single >= last.single:
         state = last  # the same systems, asked for more accurately
     else:
@@ -136,7 +137,7 @@ def _begin(adjoint: AdjointProblem, along: Vector, single: bool) -> Solver[_Stat
     penalty = problem.penalty_hessian(theta) if problem.convex else None
     preconditioner = Preconditioner(estimate.diagonal, penalty, free, columns, idle)
     precision = float(np.finfo(np.float32 if single else np.float64).eps)
-    precision *= max(1.0, problem.n_summed / MEASURED_TERMS)
+    precision *= _rounding_growth(problem)
     systems = [
         LinearSystem(side, guess, product, preconditioner, precision)
         for side, guess, product in zip(sides, guesses, products[: len(guesses)], strict=True)
@@ -152,6 +153,11 @@ def _begin(adjoint: AdjointProblem, along: Vector, single: bool) -> Solver[_Stat
         plain = -problem.cross_vjp(w, theta, guesses[0])
         state.changes = (float(np.linalg.norm(corrected - plain)),) * 2
     return state
+
+
+def _rounding_growth(problem: Problem) -> float:
+    """Return how many times more rounding is allowed for than in sums of few terms."""
+    return max(1.0, problem.n_summed / MEASURED_TERMS)
 
 
 def _cross(problem: Problem, theta: Vector, w: Vector, along: Vector) -> Vector | None:
