@@ -1,6 +1,7 @@
 """The outer loop on bilevel problems whose solution is known, and in bad company."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from sklearn.preprocessing import scale
 
 from hoag_shine import Hypergradient, Outcome, ProblemSet, Status, fold_problems, hoag
 from hoag_shine.hypergradients import METHODS
+from hoag_shine.outer.inner_state import InnerState
 
 SCHEDULES = {
     "quadratic": lambda k: 0.1 / k**2,
@@ -650,3 +652,12 @@ def test_an_inner_solver_that_gets_nowhere_ends(n_iter):
     with pytest.warns(ConvergenceWarning, match="inner problems are not solved"):
         result = hoag(problems, inner_solver=idle, max_inner_iter=5)
     assert sum(record["inner_iterations"] for record in result.history) <= 4 * 5
+
+
+def test_a_change_that_is_not_a_number_is_infinite():
+    """A maximum of errors would pass over it."""
+    iterates = SimpleNamespace(outer_grads=[np.ones(2), np.full(2, np.nan)])
+    solution = SimpleNamespace(grad=np.ones(2), inverse_hessian=np.eye(2))
+    adjoints = SimpleNamespace(weights=[np.ones(2)] * 2, iterates=iterates)
+    state = InnerState(np.zeros(1), SimpleNamespace(solutions=[solution] * 2), adjoints=adjoints)
+    np.testing.assert_allclose(state.largest_changes, [2.0, np.inf])

@@ -185,8 +185,11 @@ def _polish(model, X, y):
     return all(gap <= MAX_GAP for _, gap in ends)
 
 
-def fit_squared_hinge(w, A, C):
-    """Minimise |w|^2 / 2 + C sum (1 - Aw)_+^2, and return its duality gap over the objective."""
+def fit_squared_hinge(w, A, C, most=MAX_GAP):
+    """Minimise |w|^2 / 2 + C sum (1 - Aw)_+^2, and return its duality gap over the objective.
+
+    ``most`` is the gap to end at.
+    """
 
     def at(w):
         slack = np.maximum(1.0 - A @ w, 0.0)
@@ -196,7 +199,7 @@ def fit_squared_hinge(w, A, C):
     value, grad, tight = at(w)
     for _ in range(MAX_STEPS):
         # With the dual variables 2 C slack, the gap is half the squared norm of the gradient.
-        if 0.5 * grad @ grad <= MAX_GAP * value:
+        if 0.5 * grad @ grad <= most * value:
             break
         step = np.linalg.solve(np.eye(w.size) + 2.0 * C * tight.T @ tight, grad)
         tries = (w - t * step for t in 0.5 ** np.arange(20))

@@ -271,7 +271,7 @@ class InexactOracle(Oracle):
         values, error = self._corrected(changes, answers)
         grad_error = float(np.mean([answer.error for answer in answers]))
         if self._kinked:
-            error = max(error, mean_size(self._likely_changes))
+            error = max(error, mean_size(self.state.largest_changes))
             grad_error += error  # over a unit of log penalty, a wrong value makes a wrong slope
         grad = self._hypergradient(answers)
         solved = all(s.status is not Status.NON_FINITE for s in self.solutions)

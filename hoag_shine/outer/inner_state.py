@@ -142,7 +142,8 @@ class InnerState:
 
         By Cauchy and Schwarz, :math:`|q^\top \nabla g|` is at most
         :math:`\sqrt{\nabla f^\top H^{-1} \nabla f} \sqrt{\nabla g^\top H^{-1} \nabla g}`, where q
-        gives the first root and the solver's estimate of the inverse Hessian the second.
+        gives the first root and the solver's estimate of the inverse Hessian the second. What is
+        not a number is infinite: a maximum would pass over it.
         """
         if self.adjoints is None:
             return np.full(len(self.solutions), np.inf)
@@ -153,7 +154,7 @@ class InnerState:
             strict=True,
         )
         squares = [(q @ grad) * (s.grad @ (s.inverse_hessian @ s.grad)) for q, grad, s in found]
-        return np.sqrt(np.maximum(squares, 0.0))
+        return np.sqrt(np.where(np.isnan(squares), np.inf, np.maximum(squares, 0.0)))
 
     @property
     def promised_changes(self) -> Vector:
