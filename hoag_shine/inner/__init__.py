@@ -7,7 +7,7 @@ Wherever the name of a solver is accepted, a solver of your own can be passed: a
 from __future__ import annotations
 
 from ..utils.validation import shown
-from .base import InnerSolver, Probe, Solution, Status, begin, rest
+from .base import InnerSolver, LazySolutions, Probe, Solution, Status, begin, rest
 from .inverse_hessian import MOST_PAIRS, InverseHessian
 from .lbfgs import lbfgs, quasi_newton_step
 from .minimize import minimize_lbfgs
@@ -17,6 +17,7 @@ __all__ = [
     "SOLVERS",
     "InnerSolver",
     "InverseHessian",
+    "LazySolutions",
     "Probe",
     "Solution",
     "Status",

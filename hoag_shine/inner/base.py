@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,22 @@ class Solution:
     def converged(self) -> bool:
         """Whether the gradient norm is within the tolerance."""
         return self.status is Status.CONVERGED
+
+
+class LazySolutions(Sequence[Solution]):
+    """Solutions that are made when they are asked for; a subclass says how many, and makes one."""
+
+    @abstractmethod
+    def _made(self, k: int) -> Solution:
+        """Return the solution of problem k, counted from zero."""
+
+    @overload
+    def __getitem__(self, k: int) -> Solution: ...
+    @overload
+    def __getitem__(self, k: slice) -> Sequence[Solution]: ...
+    def __getitem__(self, k: int | slice) -> Solution | Sequence[Solution]:
+        places = range(len(self))[k]
+        return self._made(places) if isinstance(places, int) else [self._made(i) for i in places]
 
 
 class InnerSolver(Protocol):

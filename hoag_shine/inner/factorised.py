@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Self, overload
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..linalg.threads import one_blas_thread
 from ..problems.direct import DirectProblems, DirectSolution
 from ..problems.direct.newton import MAX_NEWTON_STEPS
-from .base import Solution, Status
+from .base import LazySolutions, Solution, Status
 from .inverse_hessian import _Operator
 
 Vector = NDArray[np.float64]
@@ -29,7 +29,7 @@ def only_solution(
     return factorised_solution(part, solved, 0, theta)
 
 
-class FactorisedSolutions(Sequence[Solution]):
+class FactorisedSolutions(LazySolutions):
     """The Newton solutions of all problems, each made when it is asked for.
 
     Few are: of thousands of folds, one for each row that is left out, most searches ask for none.
@@ -40,14 +40,8 @@ class FactorisedSolutions(Sequence[Solution]):
     ) -> None:
         self._parts, self._solved, self._theta = parts, solved, theta
 
-    @overload
-    def __getitem__(self, k: int) -> Solution: ...
-    @overload
-    def __getitem__(self, k: slice) -> Sequence[Solution]: ...
-    def __getitem__(self, k: int | slice) -> Solution | Sequence[Solution]:
-        if isinstance(k, slice):
-            return [self[i] for i in range(len(self))[k]]
-        i, own = 0, range(len(self))[k]
+    def _made(self, k: int) -> Solution:
+        i, own = 0, k
         while own >= self._parts[i].n_folds:
             own -= self._parts[i].n_folds
             i += 1

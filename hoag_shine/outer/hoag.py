@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from ..hypergradients import Method, MethodName, auto, resolve_method
-from ..inner import MOST_PAIRS, InnerSolver, Solution, lbfgs, resolve_inner_solver
+from ..inner import MOST_PAIRS, InnerSolver, LazySolutions, Solution, lbfgs, resolve_inner_solver
 from ..linalg.costs import LONG_VECTOR_NUMBERS
 from ..problems.base import JoinedProblems, Problem, ProblemSet
 from ..problems.direct import DirectProblems
@@ -521,19 +521,13 @@ def _start(theta: ArrayLike | None, lower: Vector, upper: Vector) -> Vector:
     return np.clip(start, lower, upper)
 
 
-class _Unwritable(Sequence[Solution]):
+class _Unwritable(LazySolutions):
     """Solutions with arrays that a callback cannot write into."""
 
     def __init__(self, solutions: Sequence[Solution]) -> None:
         self._solutions = solutions
 
-    @overload
-    def __getitem__(self, k: int) -> Solution: ...
-    @overload
-    def __getitem__(self, k: slice) -> Sequence[Solution]: ...
-    def __getitem__(self, k: int | slice) -> Solution | Sequence[Solution]:
-        if isinstance(k, slice):
-            return [self[i] for i in range(len(self))[k]]
+    def _made(self, k: int) -> Solution:
         solution = self._solutions[k]
         return replace(solution, w=_read_only(solution.w), grad=_read_only(solution.grad))
 
