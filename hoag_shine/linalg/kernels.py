@@ -431,11 +431,15 @@ def multinomial(y, z, value, gradient):
 
 @loop(fastmath=SUMS)
 def multinomial_product(p, v, product):
-    """Softmax loss's second derivative, diag(p) - p p', times v; all of shape (n, m)."""
-    n, m = p.shape
+    """Softmax loss's second derivative, diag(p) - p p', times several v.
+
+    ``p`` is of shape (n, m), ``v`` and ``product`` of shape (n, k, m).
+    """
+    n, k, m = v.shape
     for i in range(n):
-        mean = 0.0
-        for c in range(m):
-            mean += p[i, c] * v[i, c]
-        for c in range(m):
-            product[i, c] = p[i, c] * (v[i, c] - mean)
+        for j in range(k):
+            mean = 0.0
+            for c in range(m):
+                mean += p[i, c] * v[i, j, c]
+            for c in range(m):
+                product[i, j, c] = p[i, c] * (v[i, j, c] - mean)

@@ -209,7 +209,8 @@ class History:
         """Solve accurately at the best theta, so that its criterion can be relied on.
 
         If another theta looks better then, it is solved accurately in turn; so is the start, if
-        its error leaves open which of the two is lower. This ends since no record is solved twice.
+        the error of its newest evaluation leaves open which of the two is lower. This ends since
+        no record is solved twice.
         """
         exact = None if self.oracle is self._exact else self._exact
         solved: dict[int, Sequence[Solution]] = {}
@@ -292,13 +293,14 @@ class History:
 
     def _doubtful(self, solved: Container[int]) -> int | None:
         """Return the record that is to be solved accurately next."""
-        best, start = self.best, self.records[0].evaluation
         if self.best_index not in solved:
             return self.best_index
+        first = self._candidates().get(self.records[0].evaluation.theta.tobytes(), 0)
+        best, start = self.best, self.records[first].evaluation
         # Errors are estimates: they may be wrong by a factor.
         behind = best.value + 2.0 * best.error - (start.value - 2.0 * start.error)
         open_question = behind > self._accuracy * best.size
-        return 0 if open_question and 0 not in solved else None
+        return first if open_question and first not in solved else None
 
 
 def standard_error(values: Vector) -> float:

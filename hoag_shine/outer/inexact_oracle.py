@@ -113,8 +113,10 @@ class InexactOracle(Oracle):
             evaluation = self._evaluation(LINEAR_SYSTEM_RESIDUAL, ask.grad_accuracy)
             if self.n_iter >= last and not evaluation.final:
                 return replace(evaluation, final=True, exhausted=True)
-            if evaluation.error <= ask.accuracy or evaluation.final or self.late:
+            allowed = ask.allowed(evaluation.size)
+            if evaluation.error <= allowed or evaluation.final or self.late:
                 return evaluation
+            self._iterate(SMALLEST_TOLERANCE, 1)
 
     def _move(self, theta: Vector) -> None:
         r"""Go to another theta with the same solutions.
@@ -210,8 +212,7 @@ class InexactOracle(Oracle):
         if state.fresh or ask.accuracy == ask.relative == np.inf:
             return True
         value = abs(float(np.mean(state.iterates.outer_values)))
-        value = max(value, self._floor)
-        return mean_size(state.promised_changes) <= min(ask.accuracy, ask.relative * value)
+        return mean_size(state.promised_changes) <= ask.allowed(max(value, self._floor))
 
     @property
     def _likely_changes(self) -> Vector:

@@ -374,24 +374,36 @@ class LinearProblems(ProblemSet):
             own[len(v) :] = 0.0
         # X'(s * l''(z) * (X v)), with the second derivatives l'' at each fold's own w.
         self._predictors.find_curvatures({k: request.w for k, request in requests.items()})
-        W = self._passes.pack(V.reshape(-1, self.n_params), dtype)
-        n_columns = V.shape[0] * V.shape[1]
+        n_columns, n_forward = V.shape[0] * V.shape[1], self._n_seen_by_features(V)
+        forward, constant = np.split(V, [n_forward], axis=1)
+        W = self._passes.pack(forward.reshape(-1, self.n_params), dtype)
+        constant = self._passes.free_part(constant)[:, :, -self.n_outputs :]
         G = self._passes.zeros(n_columns, dtype)
 
         def multiply(block: Block) -> tuple[float, Array]:
-            Z = self._passes.forward(block, W, n_columns)
-            Z = Z.reshape(len(Z), *V.shape[:2], self.n_outputs)
+            Z = self._passes.forward(block, W, len(V) * n_forward)
+            Z = Z.reshape(len(Z), len(V), n_forward, self.n_outputs)
+            if constant.size:
+                shape = (len(Z), *constant.shape)
+                Z = np.concatenate([Z, np.broadcast_to(constant, shape)], axis=2)
             D = self._predictors.curvatures(folds, block.rows).astype(dtype, copy=False)
             weight = self._columns(self.train_weight[block.rows], folds)
-            weight = weight.astype(dtype, copy=False)
-            # The vectors of each fold one by one: numpy is slow at inner loops over few numbers.
-            for c in range(V.shape[1]):
-                product = self.loss.hessian_product(D, Z[:, :, c])
-                np.multiply(product, weight, out=Z[:, :, c])
-            return 0.0, Z
+            products = self.loss.hessian_products(D, Z)
+            products *= weight.astype(dtype, copy=False)[:, :, None]
+            return 0.0, products
 
         self._passes.add_up(multiply, G, cost=1.0)
         return self._passes.unpack(G, n_columns).reshape(V.shape)
+
+    def _n_seen_by_features(self, V: Array) -> int:
+        """Return how many of each fold's vectors have to be multiplied by X.
+
+        Those after them have nothing but intercepts, which are their linear predictors.
+        """
+        if not self._passes.fit_intercept:
+            return V.shape[1]
+        seen = np.flatnonzero(V[:, :, : -self.n_outputs].any(axis=(0, 2)))
+        return int(seen.max(initial=0)) + 1
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
         return list(self.outer_at(dict(enumerate(ws))).values())
@@ -523,9 +535,10 @@ class LinearProblems(ProblemSet):
         """Add A v, A being fold k's Hessian of penalty and centring; return v'A v."""
         total = float(kernels.add_scaled(h, v, product))
         if self._centring is not None:
-            sums = v.reshape(-1, self.n_outputs).sum(axis=1)
-            pull = self._centring[:, k] * sums
-            product += np.repeat(pull, self.n_outputs)
+            rows = self._centred_rows
+            sums = v.reshape(-1, self.n_outputs)[rows].sum(axis=1)
+            pull = self._centring[rows, k] * sums
+            product.reshape(-1, self.n_outputs)[rows] += pull[:, None]
             total += float(pull @ sums)
         return total
 
@@ -534,6 +547,10 @@ class LinearProblems(ProblemSet):
         """Which rows of W need the centring term: those in which nothing else sees a constant."""
         free = np.all(self.penalty.groups.reshape(-1, self.n_outputs) < 0, axis=1)
         return np.asarray(free & self.loss.shift_invariant)
+
+    @cached_property
+    def _centred_rows(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self._uncoupled_rows)
 
     @cached_property
     def _centring(self) -> Array | None:

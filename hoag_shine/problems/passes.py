@@ -263,8 +263,12 @@ class Passes:
     def pack(self, V: Array, dtype: Any = np.float64) -> Array:
         """Return the rows of V as columns, without the variables fixed at zero."""
         W = self._buffer("variables", len(V), dtype)
-        kernels.pack(V if self.free is None else V * self.free, self.n_outputs, W)
+        kernels.pack(self.free_part(V), self.n_outputs, W)
         return W
+
+    def free_part(self, V: Array) -> Array:
+        """Return vectors without the variables fixed at zero."""
+        return V if self.free is None else V * self.free
 
     def unpack(self, G: Array, n_folds: int) -> Array:
         """Return the columns of G as rows, without the variables fixed at zero."""

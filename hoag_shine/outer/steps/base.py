@@ -74,6 +74,10 @@ class Ask(NamedTuple):
     look: bool = False
     parts: tuple[Ask, ...] = ()
 
+    def allowed(self, size: float) -> float:
+        """Return the error that is allowed of a criterion of this size."""
+        return min(self.accuracy, np.inf if self.relative == np.inf else self.relative * size)
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:

@@ -84,6 +84,17 @@ class Loss(ABC):
         """Return the second derivative times ``v``, of z's shape, given :meth:`hessian`."""
         return hessian * v
 
+    def hessian_products(self, hessian: Array, vs: Array) -> Array:
+        """Return the second derivative times several vectors, of shape (n, k, n_vectors, m).
+
+        Worth overriding where all of them share work.
+        """
+        products = np.empty_like(vs)
+        # One by one: numpy is slow at inner loops over few numbers.
+        for j in range(vs.shape[2]):
+            products[:, :, j] = self.hessian_product(hessian, vs[:, :, j])
+        return products
+
     def hessian_product_sizes(self, hessian: Array, sizes: Array) -> Array:
         """Return the sums of the sizes of the terms of :meth:`hessian_product`, of z's shape.
 

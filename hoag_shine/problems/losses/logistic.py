@@ -97,9 +97,15 @@ class MultinomialLoss(Loss):
 
     def hessian_product(self, hessian: Array, v: Array) -> Array:
         p, v = np.broadcast_arrays(hessian, v)
-        product = np.empty(v.shape, np.result_type(p, v))
-        kernels.multinomial_product(_rows(p), _rows(v), _rows(product))
-        return product
+        return self.hessian_products(p, v[..., None, :])[..., 0, :]
+
+    def hessian_products(self, hessian: Array, vs: Array) -> Array:
+        products = np.empty(vs.shape, np.result_type(hessian, vs))
+        own = np.ascontiguousarray(hessian).reshape(-1, vs.shape[-1])
+        several = (len(own), *vs.shape[-2:])
+        vs = np.ascontiguousarray(vs).reshape(several)
+        kernels.multinomial_product(own, vs, products.reshape(several))
+        return products
 
     def hessian_product_sizes(self, hessian: Array, sizes: Array) -> Array:
         # Those of p_c v_c (1 - p_c), too, which is a difference.
@@ -137,11 +143,6 @@ def _compiled(
     value, gradient = np.empty(value_shape), np.empty(z.shape)
     kernel(*(a.reshape(len(z), -1) for a in (y, z, value, gradient)))
     return value, gradient
-
-
-def _rows(a: Array) -> Array:
-    """Return an array of two axes, the last of which is that of ``a``."""
-    return np.ascontiguousarray(a).reshape(-1, a.shape[-1])
 
 
 def _sigmoid_slope(z: Array) -> Array:
