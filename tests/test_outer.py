@@ -21,7 +21,13 @@ from sklearn.preprocessing import scale
 
 from hoag_shine import Hypergradient, Outcome, ProblemSet, Status, fold_problems, hoag
 from hoag_shine.hypergradients import METHODS
+from hoag_shine.inner import lbfgs
+from hoag_shine.outer.inexact_oracle import InexactOracle
 from hoag_shine.outer.inner_state import InnerState
+from hoag_shine.outer.steps.base import Ask
+from hoag_shine.problems.linear import LinearProblems
+from hoag_shine.problems.losses import LogisticLoss
+from hoag_shine.problems.penalties import GroupedPenalty
 
 SCHEDULES = {
     "quadratic": lambda k: 0.1 / k**2,
@@ -215,6 +221,49 @@ def test_what_one_iteration_leaves_to_the_next_saves_passes():
 
 
 # --- tolerances --------------------------------------------------------------------------------
+
+
+def sparse_oracle(theta):
+    """Return an oracle of three folds with thousands of columns, which no factor is made of."""
+    rng, (n, p) = np.random.default_rng(0), (2000, 5000)
+    X = sparse.random_array((n, p), density=0.05, rng=rng, format="csr")
+    score = X @ rng.normal(size=p)
+    y = (score - score.mean() + rng.logistic(size=n) > 0.0).astype(np.float64)
+    held_out = (np.arange(n)[:, None] % 3 == np.arange(3)).astype(np.float64)
+    groups = np.append(np.zeros(p, int), -1)
+    problems = LinearProblems(
+        X,
+        y,
+        LogisticLoss(),
+        GroupedPenalty(groups),
+        1.0 - held_out,
+        held_out / held_out.sum(axis=0),
+        fit_intercept=True,
+    )
+    return InexactOracle(problems, lbfgs, METHODS["auto"], np.array([theta]), 30, 1000, 0.0, map)
+
+
+@pytest.mark.parametrize("relative", [0.05, 0.01])
+@pytest.mark.parametrize("theta", [-6.0, -3.0, 0.0, 3.0])
+def test_an_evaluation_is_as_accurate_as_asked_relative_to_its_value(theta, relative):
+    evaluation = sparse_oracle(theta).evaluate(Ask(np.array([theta]), relative=relative))
+    assert evaluation.error <= relative * evaluation.value
+
+
+def test_inner_gradients_count_in_the_smaller_of_two_norms():
+    """Euclid's, relative to the start, and one that tells the share of the objective's fall."""
+    theta, tolerance = np.zeros(1), 0.04
+    oracle = sparse_oracle(0.0)
+    at_start = oracle.solutions
+    oracle.evaluate(Ask(theta, relative=0.05))
+    evaluation = oracle.evaluate(Ask(theta, tolerance=tolerance))
+    reached = oracle.solutions
+    oracle.evaluate(Ask(theta, tolerance=1e-10))
+    triples = list(zip(at_start, reached, oracle.solutions, strict=True))
+    euclid = max(np.linalg.norm(b.grad) / np.linalg.norm(a.grad) for a, b, _ in triples)
+    left = max((b.value - c.value) / (a.value - c.value) for a, b, c in triples)
+    assert evaluation.tolerance <= tolerance < euclid
+    assert np.sqrt(left) <= 3.0 * tolerance  # L-BFGS knows a part of the inverse Hessian
 
 
 @every_schedule

@@ -78,6 +78,7 @@ class InexactOracle(Oracle):
         self._estimates = [InverseHessian(w.size, memory) for w in start]
         self.restart(theta, start)
         self._scales = [float(np.linalg.norm(s.grad)) for s in self.solutions]
+        self._first_values = np.array([s.value for s in self.solutions])
 
     @property
     def theta(self) -> Vector:  # type: ignore[override]
@@ -110,7 +111,7 @@ class InexactOracle(Oracle):
                 self._iterate(SMALLEST_TOLERANCE, min(step, last - self.n_iter))
                 if self._final or self.late:
                     break
-            evaluation = self._evaluation(LINEAR_SYSTEM_RESIDUAL, ask.grad_accuracy)
+            evaluation = self._evaluation(LINEAR_SYSTEM_RESIDUAL, ask.grad_accuracy, ask.tolerance)
             if self.n_iter >= last and not evaluation.final:
                 return replace(evaluation, final=True, exhausted=True)
             allowed = ask.allowed(evaluation.size)
@@ -187,13 +188,27 @@ class InexactOracle(Oracle):
     def _final(self) -> bool:
         return all(s.status is not Status.MAX_ITER for s in self.solutions)
 
+    def _tolerance(self, asked: float) -> float:
+        r"""Return the largest norm of an inner gradient, relative to the start.
+
+        That is Euclid's norm, which depends on the units of the variables. Where it is larger than
+        ``asked``, the norm in the inverse Hessian counts, too, which does not: half of its square,
+        :math:`\nabla g^\top H^{-1} \nabla g / 2`, is how far the objective is above its minimum.
+        """
+        norms = [float(np.linalg.norm(s.grad)) for s in self.solutions]
+        euclid = max(n / (scale or 1.0) for n, scale in zip(norms, self._scales, strict=True))
+        return euclid if euclid <= asked else min(euclid, self._share_left)
+
     @property
-    def _tolerance(self) -> float:
-        """The largest inner gradient norm, relative to that at the start."""
-        return max(
-            float(np.linalg.norm(s.grad)) / (scale or 1.0)
-            for s, scale in zip(self.solutions, self._scales, strict=True)
-        )
+    def _share_left(self) -> float:
+        """The root of the largest share of an inner objective's fall that may still be to come."""
+        if any(problem.penalty_hessian(self.theta) is None for problem in self.problems):
+            return np.inf  # the values at the start may have been those of another objective
+        steps = zip(self.solutions, self.state.next_steps, strict=True)
+        left = np.array([-0.5 * (s.grad @ step) for s, step in steps])
+        fallen = self._first_values - [s.value for s in self.solutions]
+        known = (left >= 0.0) & (fallen > 0.0)
+        return float(np.sqrt((left / fallen).max())) if known.all() else np.inf
 
     def _accurate(self, ask: Ask) -> bool:
         """Whether the solutions seem to be as accurate as asked for.
@@ -202,7 +217,7 @@ class InexactOracle(Oracle):
         the next step (half a pass), and, in :meth:`_evaluation`, a new adjoint.
         """
         state = self.state
-        if state.arrived or self._tolerance > ask.tolerance:
+        if state.arrived or self._tolerance(ask.tolerance) > ask.tolerance:
             return False
         # An adjoint from some iterations ago promises too small an error, since L-BFGS removes
         # first what its estimate knows. If even that is too large, it is too early for another
@@ -258,8 +273,12 @@ class InexactOracle(Oracle):
         self.n_hvp += max(answer.n_hvp for answer in answers)
         self.state = self.state.with_adjoints(answers)
 
-    def _evaluation(self, tol: float, accuracy: float) -> Evaluation:
-        """Return the evaluation of the state, with new adjoints unless the old ones are enough."""
+    def _evaluation(self, tol: float, accuracy: float, tolerance: float = np.inf) -> Evaluation:
+        """Return the evaluation of the state, with new adjoints unless the old ones are enough.
+
+        The arguments are what is asked of the adjoints' residuals, of the hypergradient and of the
+        inner gradients.
+        """
         adjoints = self.state.adjoints
         # Where only the value has to be better, the hypergradient of some iterations ago is enough.
         enough = adjoints is not None and adjoints.known and accuracy == np.inf
@@ -296,7 +315,7 @@ class InexactOracle(Oracle):
             used=longest.used,
             n_steps=longest.n_steps,
             final=self._final,
-            tolerance=self._tolerance,
+            tolerance=self._tolerance(tolerance),
             floor=self._floor,
             cheap=self.problems.work <= CHEAP_PASS_MULTIPLICATIONS,
             passes=self.n_passes,

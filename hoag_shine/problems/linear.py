@@ -401,7 +401,7 @@ class LinearProblems(ProblemSet):
         Those after them have nothing but intercepts, which are their linear predictors.
         """
         if not self._passes.fit_intercept:
-            return V.shape[1]
+            return int(V.shape[1])
         seen = np.flatnonzero(V[:, :, : -self.n_outputs].any(axis=(0, 2)))
         return int(seen.max(initial=0)) + 1
 

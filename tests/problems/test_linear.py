@@ -165,6 +165,23 @@ def test_what_is_said_of_a_line_is_used_only_where_both_points_are_known(layout)
         np.testing.assert_allclose(answers[k][1], grad, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("single", [True, False])
+@every_layout
+@every_kind
+def test_vectors_of_intercepts_alone_join_others(kind, layout, single):
+    """Their linear predictors are known without a product with X; the result is the same."""
+    case = make_case(kind, layout)
+    ws, v, theta = points(case)
+    unit = np.zeros_like(v)
+    unit[-1] = 1.0
+    stacks = {0: [v, unit], 1: [unit, v], 2: [2.0 * v, -v, 3.0 * unit]}
+    requests = {k: HessianProduct(ws[k], np.stack(own), single) for k, own in stacks.items()}
+    for k, products in case.problems.answer(requests, theta).items():
+        expected = np.stack(stacks[k]) @ case.folds[k].hessian(ws[k], theta)
+        atol = (1e-5 if single else 1e-10) * np.abs(expected).max()
+        np.testing.assert_allclose(products, expected, rtol=0, atol=atol)
+
+
 @every_kind
 @every_layout
 def test_products_in_single_precision(kind, layout):

@@ -167,6 +167,13 @@ def test_every_fold_is_the_problem_of_its_own_rows(layout, weighted, fit_interce
     ws, v, theta = points(problems)
     values = problems.answer({k: Evaluate(w) for k, w in enumerate(ws)}, theta)
     products = problems.answer({k: HessianProduct(w, v) for k, w in enumerate(ws)}, theta)
+    m = problems.n_outputs
+    units = np.zeros((m, v.size))
+    units[:, -m:] = np.eye(m)  # of intercepts, where there are any
+    several = {k: HessianProduct(w, np.vstack([v, units])) for k, w in enumerate(ws)}
+    for k, found in problems.answer(several, theta).items():
+        each = [problems[k].hessp(ws[k], theta)(e) for e in units]
+        np.testing.assert_allclose(found, [products[k], *each], rtol=1e-9, atol=1e-10)
     for k, (reference, w) in enumerate(zip(references, ws, strict=True)):
         value, grad = values[k]
         np.testing.assert_allclose(value, reference.value(w, theta), rtol=1e-12)

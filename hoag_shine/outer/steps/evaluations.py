@@ -15,11 +15,13 @@ class Evaluations:
     def __init__(self) -> None:
         self._newest: dict[bytes, Evaluation] = {}
         self._candidates: set[bytes] = set()
+        self._best: Evaluation | None = None  # once it is asked for
 
     def add(self, evaluation: Evaluation, *, look: bool = False) -> None:
         """Put an evaluation in the place of an older one at the same theta."""
         place = _place(evaluation.theta)
         self._newest[place] = evaluation
+        self._best = None
         if not look:
             self._candidates.add(place)
 
@@ -31,8 +33,10 @@ class Evaluations:
     @property
     def best(self) -> Evaluation:
         """The candidate that is lowest with its error added."""
-        candidates = (s for place, s in self._newest.items() if place in self._candidates)
-        return min(candidates, key=pessimistic)
+        if self._best is None:
+            candidates = (s for place, s in self._newest.items() if place in self._candidates)
+            self._best = min(candidates, key=pessimistic)
+        return self._best
 
     def may_be_result(self, evaluation: Evaluation) -> bool:
         """Whether an evaluation is at the theta of a candidate."""

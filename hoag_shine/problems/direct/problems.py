@@ -159,13 +159,12 @@ class _Known:
     def towards(self, theta: Vector, *, dual: bool) -> list[State]:
         """Return guesses of the solutions at another theta.
 
-        The same solutions; along the tangent, the whole way and half of it; and with more columns
-        than rows, the same coefficients.
+        The same solutions; those along the tangent; and with more columns than rows, the same
+        coefficients.
         """
         change = float(np.mean(theta - self.theta))
-        pairs = list(zip(self.state, self.tangent, strict=True))
-        starts: list[State] = [self.state]
-        starts += [tuple(x + t * dx for x, dx in pairs) for t in (0.5 * change, change)]
+        pairs = zip(self.state, self.tangent, strict=True)
+        starts: list[State] = [self.state, tuple(x + change * dx for x, dx in pairs)]
         if dual:
             # Where penalties are weak, the coefficients hardly change with them, and the variables
             # of the samples change in proportion.
