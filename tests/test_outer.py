@@ -250,9 +250,9 @@ def test_an_evaluation_is_as_accurate_as_asked_relative_to_its_value(theta, rela
     assert evaluation.error <= relative * evaluation.value
 
 
-def test_inner_gradients_count_in_the_smaller_of_two_norms():
-    """Euclid's, relative to the start, and one that tells the share of the objective's fall."""
-    theta, tolerance = np.zeros(1), 0.04
+def test_what_is_left_of_the_fall_counts_where_norms_of_gradients_do_not_fall():
+    """Euclid's norms depend on units, and bounce along directions that hardly matter."""
+    theta, tolerance = np.zeros(1), 3e-4
     oracle = sparse_oracle(0.0)
     at_start = oracle.solutions
     oracle.evaluate(Ask(theta, relative=0.05))
@@ -263,7 +263,7 @@ def test_inner_gradients_count_in_the_smaller_of_two_norms():
     euclid = max(np.linalg.norm(b.grad) / np.linalg.norm(a.grad) for a, b, _ in triples)
     left = max((b.value - c.value) / (a.value - c.value) for a, b, c in triples)
     assert evaluation.tolerance <= tolerance < euclid
-    assert np.sqrt(left) <= 3.0 * tolerance  # L-BFGS knows a part of the inverse Hessian
+    assert left <= 0.1 * tolerance  # L-BFGS takes it for up to ten times too little
 
 
 @every_schedule
