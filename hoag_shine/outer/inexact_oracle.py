@@ -37,10 +37,15 @@ CHEAP_PASS_MULTIPLICATIONS = 1e6
 # hypergradient, unless there is a schedule.
 # Why: by judgement; a hundredth of what a step rule takes for reliable, and of what a step needs.
 LINEAR_SYSTEM_RESIDUAL = 1e-4
-# Relative norm of an inner gradient that counts as much as what is left of its objective's fall.
-# Why: results ask for norms of ten times their accuracy, and L-BFGS takes what is left for up to
-# ten times too little: a tenth of the accuracy is asked of that.
-LEFT_FALL_FACTOR = 100.0
+# Relative norm of an inner gradient that counts as much as an error of second order, relative to
+# the criterion.
+# Why: results ask for norms of ten times their accuracy, and L-BFGS takes errors of second order
+# for up to ten times too small: a tenth of the accuracy is asked of these.
+SECOND_ORDER_FACTOR = 100.0
+# Fall of the criterion, as a share of it, that is reckoned with at least.
+# Why: by judgement. Where features hardly tell anything, the inner objectives fall further than the
+# criterion, but by little.
+SMALLEST_FALL = 0.1
 
 
 class InexactOracle(Oracle):
@@ -196,19 +201,19 @@ class InexactOracle(Oracle):
         """Return how far inner gradients are from zero: the largest norm, relative to the start.
 
         That is Euclid's norm, which depends on the units of the variables. Where it is larger than
-        ``asked``, what is left of the objectives' fall counts, too, which does not.
+        ``asked``, what the gradients are worth in the criterion counts, too, which does not.
         """
         norms = [float(np.linalg.norm(s.grad)) for s in self.solutions]
         euclid = max(n / (scale or 1.0) for n, scale in zip(norms, self._scales, strict=True))
-        return euclid if euclid <= asked else min(euclid, LEFT_FALL_FACTOR * self._left_fall)
+        return euclid if euclid <= asked else min(euclid, SECOND_ORDER_FACTOR * self._second_order)
 
     @property
-    def _left_fall(self) -> float:
-        r"""The largest share of an inner objective's fall that is still to come.
+    def _second_order(self) -> float:
+        r"""What the adjoints do not correct in the criterion, relative to it; infinite if unknown.
 
-        What is left is :math:`\nabla g^\top H^{-1} \nabla g / 2`. The adjoint corrects the outer
-        losses for errors of first order, those of second order are about as large a share of their
-        own fall.
+        An inner objective is above its minimum by :math:`\nabla g^\top H^{-1} \nabla g / 2`, which
+        is of second order in the error of w. As a share of all that it has fallen, that is about
+        the share of the criterion's own fall that errors of second order are worth.
         """
         quadratic = all(p.penalty_hessian(self.theta) is not None for p in self.problems)
         if not (quadratic and all(map(vouched, self._answers))):
@@ -217,8 +222,12 @@ class InexactOracle(Oracle):
         steps = zip(self.solutions, self.state.next_steps, strict=True)
         left = np.array([-0.5 * (s.grad @ step) for s, step in steps])
         fallen = self._first_values - [s.value for s in self.solutions]
-        known = (left >= 0.0) & (fallen > 0.0)
-        return float((left / fallen).max()) if known.all() else np.inf
+        # The last value that is known: that of the present iterates would take half a pass.
+        value = float(np.mean(self.fold_values))
+        if not ((left >= 0.0) & (fallen > 0.0)).all() or np.isnan(value):
+            return np.inf
+        fall = abs(self.problems.null_value - value) / max(abs(value), self._floor)
+        return float((left / fallen).max()) * max(fall, SMALLEST_FALL)
 
     def _accurate(self, ask: Ask) -> bool:
         """Whether the solutions seem to be as accurate as asked for.
