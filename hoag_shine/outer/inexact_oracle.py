@@ -53,8 +53,8 @@ class InexactOracle(Oracle):
 
     Kept from one theta to the next: the solutions, the pairs of L-BFGS, and the states of the
     hypergradient method. ``state`` holds all that belongs to the present theta and is replaced as a
-    whole; ``_along`` is the last hypergradient and ``_scales`` are the norms of the inner gradients
-    at the very start, which tolerances are relative to.
+    whole; ``_along`` is the last hypergradient; ``_scales`` and ``_first_values`` are the norms of
+    the inner gradients and the inner objectives at the very start.
     """
 
     def __init__(

@@ -59,8 +59,8 @@ class Ask(NamedTuple):
     """A request for an evaluation at ``theta`` whose criterion is known to about ``accuracy``.
 
     ``relative`` is the same relative to the criterion, for use where that is not known yet.
-    ``tolerance`` is what the norms of the inner gradients must fall to in any case, relative to the
-    start. ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
+    ``tolerance`` is what the inner gradients must fall to in any case, see
+    :class:`Evaluation`. ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
     ``look`` says that the evaluation only explores another part of the range: it is not a candidate
     for the result unless it is asked for again. Where each hyperparameter has problems of its own,
     ``parts`` are the requests for these.
@@ -98,7 +98,9 @@ class Evaluation:
     final : bool
         Whether the inner solves cannot become more accurate.
     tolerance : float
-        Largest norm of an inner gradient, relative to that at the start.
+        Largest norm of an inner gradient, relative to that at the start. Where that is more than
+        was asked, it is a hundred times what errors of second order are worth in the criterion,
+        relative to it, if that is less.
     prior : float
         What shrinkage adds to the criterion at this theta.
     grad_error : float
