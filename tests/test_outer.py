@@ -14,12 +14,21 @@ from helpers import (
 )
 from scipy import sparse
 from scipy.optimize import minimize_scalar
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import scale
 
-from hoag_shine import Hypergradient, Outcome, ProblemSet, Status, fold_problems, hoag
+from hoag_shine import (
+    Hypergradient,
+    Outcome,
+    ProblemSet,
+    ShineCV,
+    Status,
+    fold_problems,
+    hoag,
+)
 from hoag_shine.hypergradients import METHODS
 from hoag_shine.inner import lbfgs
 from hoag_shine.outer.inexact_oracle import InexactOracle
@@ -595,6 +604,15 @@ def test_the_history_tells_what_was_done_and_what_it_cost(hypergradient):
     spent = sum(record["data_passes"] for record in result.history)
     # All but what was read before the first iteration could begin.
     assert case.problems.n_passes - 3 <= before + spent <= case.problems.n_passes
+
+
+def test_records_at_a_theta_say_what_was_found_most_accurately():
+    """A search on digits comes back to its start, and knows it a thousand times better then."""
+    X, y = load_digits(return_X_y=True)
+    history = ShineCV(LogisticRegression(), cv=StratifiedKFold(5)).fit(scale(X), y).history_
+    at_start = [r for r in history if r["theta"] == history[0]["theta"]]
+    assert len(at_start) > 1
+    assert len({(r["criterion"], r["error"]) for r in at_start}) == 1
 
 
 def test_theta_is_left_as_it_was():

@@ -224,6 +224,7 @@ class History:
                 self._settle(index, exact)
             solved[index] = self.solutions
         self.solutions, self._solved_index = solved[self.best_index], self.best_index
+        self._renew()
         if exact is not None:
             self._measure_errors(solved, exact)
         # A problem that its solver has given up is as unsolved as one that it had no time for.
@@ -254,6 +255,16 @@ class History:
             costs=self._charged(record.costs),
         )
         self._keep_solutions(index)
+
+    def _renew(self) -> None:
+        """Let earlier records at a theta say what a later evaluation has found more accurately."""
+        newest = self._candidates()
+        for index, record in enumerate(self.records):
+            latest = self.records[newest.get(record.evaluation.theta.tobytes(), index)]
+            if latest.evaluation.error < record.evaluation.error:
+                self.records[index] = replace(
+                    record, evaluation=latest.evaluation, fold_values=latest.fold_values
+                )
 
     def _settle(self, index: int, exact: Oracle) -> None:
         """Take value and solutions from the exact oracle, and leave the method's derivative."""

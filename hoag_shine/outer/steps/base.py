@@ -59,10 +59,10 @@ class Ask(NamedTuple):
     """A request for an evaluation at ``theta`` whose criterion is known to about ``accuracy``.
 
     ``relative`` is the same relative to the criterion, for use where that is not known yet.
-    ``tolerance`` is what the inner gradients must fall to in any case, see
-    :class:`Evaluation`. ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference.
-    ``look`` says that the evaluation only explores another part of the range: it is not a candidate
-    for the result unless it is asked for again. Where each hyperparameter has problems of its own,
+    ``tolerance`` is what the inner gradients must fall to in any case, see :class:`Evaluation`.
+    ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference. ``look``
+    says that the evaluation only explores another part of the range: it is not a candidate for the
+    result unless it is asked for again. Where each hyperparameter has problems of its own,
     ``parts`` are the requests for these.
     """
 
