@@ -49,6 +49,12 @@ MAX_STEP_MULTIPLICATIONS = 4e8
 # Multiplications for the Hessians of all folds, likewise.
 # Why: of taller data than this, the folds' mean Hessian, one for all of them, serves as well.
 MAX_HESSIAN_MULTIPLICATIONS = 2e7
+# Numbers in an array over rows, outputs and folds up to which folds of a smooth loss that is not
+# quadratic are solved directly, if they have more rows than columns.
+# Why: bounds of errors and refinements go through such arrays some hundred times at each theta,
+# which took 0.5 us a number. On an Intel Xeon, an iterative solver took as long with 2e4 (two
+# classes, 8 to 40 columns) and a third of the time with 5e4 (10,000 rows, 20 columns).
+MAX_DIRECT_NUMBERS = 2.5e4
 # Newton steps at a theta, for a loss that is not quadratic; one that is takes a single step.
 # Why: searches on breast_cancer, wine and diabetes, with five losses, took 3 in the median and 8 at
 # the ninth decile.
@@ -590,8 +596,9 @@ def prefers_dual(n_train: int, groups: NDArray[np.intp]) -> bool:
 def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> bool:
     """Whether all folds are to be solved directly.
 
-    That takes a convex loss, a quadratic penalty, and small matrices; with more columns than rows,
-    also a penalty that is a product of one of the columns and one of the outputs. Folds by the
+    That takes a convex loss, a quadratic penalty, small matrices, and few rows where a loss takes
+    several steps; with more columns than rows, also a penalty that is a product of one of the
+    columns and one of the outputs. Folds by the
     hundreds are solved directly even where that takes long: iterative solvers, which solve all
     folds together, would not fit into memory.
     """
@@ -612,6 +619,9 @@ def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> boo
     if order > MAX_FACTORISED_ORDER:
         return False
     many = n_folds > MAX_ITERATED_FOLDS or n * n_folds * n_outputs > MAX_KEPT_NUMBERS
+    several_steps = loss.smooth and not loss.quadratic and not dual and n_folds > 1
+    if several_steps and not many and n * n_folds * n_outputs > MAX_DIRECT_NUMBERS:
+        return False
     matrices = n_folds * (1 if loss.couples else n_outputs)
     factors = matrices * order**3 / 3.0
     pairs = blocks * (blocks + 1) // 2 if loss.couples else n_outputs
