@@ -126,6 +126,7 @@ class InexactOracle(Oracle):
             allowed = ask.allowed(evaluation.size)
             if evaluation.error <= allowed or evaluation.final or self.late:
                 return evaluation
+            # What was known before the evaluation may still look accurate enough.
             self._iterate(SMALLEST_TOLERANCE, 1)
 
     def _move(self, theta: Vector) -> None:
@@ -200,8 +201,9 @@ class InexactOracle(Oracle):
     def _tolerance(self, asked: float) -> float:
         """Return how far inner gradients are from zero: the largest norm, relative to the start.
 
-        That is Euclid's norm, which depends on the units of the variables. Where it is larger than
-        ``asked``, what the gradients are worth in the criterion counts, too, which does not.
+        That is Euclid's norm, which depends on the units of the variables. What the gradients are
+        worth in the criterion does not, and counts instead where Euclid's norm is larger than
+        ``asked`` and larger than that.
         """
         norms = [float(np.linalg.norm(s.grad)) for s in self.solutions]
         euclid = max(n / (scale or 1.0) for n, scale in zip(norms, self._scales, strict=True))
@@ -226,7 +228,10 @@ class InexactOracle(Oracle):
         value = float(np.mean(self.fold_values))
         if not ((left >= 0.0) & (fallen > 0.0)).all() or np.isnan(value):
             return np.inf
-        fall = abs(self.problems.null_value - value) / max(abs(value), self._floor)
+        size = max(abs(value), self._floor)
+        if not size > 0.0:
+            return np.inf  # nothing is small beside a criterion of zero
+        fall = abs(self.problems.null_value - value) / size
         return float((left / fallen).max()) * max(fall, SMALLEST_FALL)
 
     def _accurate(self, ask: Ask) -> bool:

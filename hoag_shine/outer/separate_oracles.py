@@ -133,7 +133,7 @@ class SeparateOracles(Oracle):
         """Return an evaluation of one hyperparameter: the last one, if it is accurate enough."""
         last = self._parts[j]
         if last is not None and scheduled is None and np.array_equal(last.theta, ask.theta):
-            accurate = last.error <= ask.accuracy and last.tolerance <= ask.tolerance
+            accurate = last.error <= ask.allowed(last.size) and last.tolerance <= ask.tolerance
             if last.final or (accurate and not last.improvable(ask.grad_accuracy)):
                 return last
         oracle = self.oracles[j]

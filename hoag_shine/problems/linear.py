@@ -400,10 +400,13 @@ class LinearProblems(ProblemSet):
 
         Those after them have nothing but intercepts, which are their linear predictors.
         """
-        if not self._passes.fit_intercept:
-            return int(V.shape[1])
-        seen = np.flatnonzero(V[:, :, : -self.n_outputs].any(axis=(0, 2)))
-        return int(seen.max(initial=0)) + 1
+        n_vectors = int(V.shape[1])
+        if self._passes.fit_intercept:
+            features = V[:, :, : -self.n_outputs]
+            # From the last one on, fold by fold: most often, one look at a vector is enough.
+            while n_vectors > 1 and not any(own.any() for own in features[:, n_vectors - 1]):
+                n_vectors -= 1
+        return n_vectors
 
     def outer_values_and_grads(self, ws: Sequence[Vector]) -> list[tuple[float, Vector]]:
         return list(self.outer_at(dict(enumerate(ws))).values())

@@ -598,9 +598,8 @@ def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> boo
 
     That takes a convex loss, a quadratic penalty, small matrices, and few rows where a loss takes
     several steps; with more columns than rows, also a penalty that is a product of one of the
-    columns and one of the outputs. Folds by the
-    hundreds are solved directly even where that takes long: iterative solvers, which solve all
-    folds together, would not fit into memory.
+    columns and one of the outputs. Folds by the hundreds are solved directly even where that takes
+    long: iterative solvers, which solve all folds together, would not fit into memory.
     """
     n_folds, n_outputs, n_train, fit_intercept = sizes
     groups = penalty.groups.reshape(-1, n_outputs)
@@ -618,9 +617,10 @@ def affordable(X: Any, loss: Loss, penalty: GroupedPenalty, sizes: Sizes) -> boo
     order = (n if dual else p + int(fit_intercept)) * blocks
     if order > MAX_FACTORISED_ORDER:
         return False
-    many = n_folds > MAX_ITERATED_FOLDS or n * n_folds * n_outputs > MAX_KEPT_NUMBERS
+    numbers = n * n_folds * n_outputs
+    many = n_folds > MAX_ITERATED_FOLDS or numbers > MAX_KEPT_NUMBERS
     several_steps = loss.smooth and not loss.quadratic and not dual and n_folds > 1
-    if several_steps and not many and n * n_folds * n_outputs > MAX_DIRECT_NUMBERS:
+    if several_steps and not many and numbers > MAX_DIRECT_NUMBERS:
         return False
     matrices = n_folds * (1 if loss.couples else n_outputs)
     factors = matrices * order**3 / 3.0
