@@ -100,9 +100,12 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
 def csr_rmatmul(data, indices, starts, ends, U, G, p):
     """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`."""
     k, p, ones, far = unsigned(U.shape[1]), unsigned(p), len(G) > p, G.size > CORE_CACHE_NUMBERS
-    end, lanes = unsigned(len(indices)) - _1, simd.lanes(G)
-    for i in range(unsigned(len(U))):
+    n, lanes = unsigned(len(U)), simd.lanes(G)
+    for i in range(n):
         first, last = starts[i], ends[i]
+        # A strip must not touch columns that another thread writes to: it goes on in its next row.
+        following = min(i + _1, n - _1)
+        after, end = starts[following], ends[following]
         if k == _1:
             u = U[i, _0]
             if u != 0.0:
@@ -118,7 +121,7 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
             high = simd.load_first(U, i, c + lanes, k - c - lanes)
             for j in range(first, last):
                 if far:
-                    ahead = indices[min(j + _ENTRIES_AHEAD, end)]
+                    ahead = indices[_ahead(j, last, after, end)]
                     simd.prefetch(G, ahead, c)
                     simd.prefetch(G, ahead, c + lanes)
                 _add(data[j], low, G, indices[j], c)
@@ -131,7 +134,7 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
             low = simd.load_first(U, i, c, k - c)
             for j in range(first, last):
                 if far:
-                    simd.prefetch(G, indices[min(j + _ENTRIES_AHEAD, end)], c)
+                    simd.prefetch(G, indices[_ahead(j, last, after, end)], c)
                 _add(data[j], low, G, indices[j], c)
             if ones:
                 _add(1.0, low, G, p, c)
@@ -166,6 +169,15 @@ def csr_add_each(data, indices, starts, ends, U, to, G, p):
                 own[indices[j], o] += data[j] * u
             if ones:
                 own[p, o] += u
+
+
+@loop()
+def _ahead(j, last, after, end):
+    """Return which entry to prefetch at entry j of a row, given the end of this and the next row."""
+    ahead = j + _ENTRIES_AHEAD
+    if ahead < last:
+        return ahead
+    return min(after + (ahead - last), end - _1) if after < end else j
 
 
 @loop(fastmath=_CONTRACT)
