@@ -38,9 +38,9 @@ KINDS = {
     "products X.T @ U": [
         "linalg/kernels.py:csr_rmatmul",
         "linalg/kernels.py:dense_rmatmul",
-        "linalg/kernels.py:csr_add_each",
+        "linalg/kernels.py:csr_add_rows",
         "linalg/design.py:add_rmatmul",
-        "linalg/design.py:add_each",
+        "linalg/design.py:add_rows",
     ],
     "two-loop recursion": ["linalg/pairs.py:_two_loop"],
     "losses": [

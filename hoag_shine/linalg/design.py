@@ -158,12 +158,8 @@ class Design(Matrix):
         """Split the columns into at most n strips of about as many entries; None is all of them."""
         return [None]
 
-    def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
-        """Add row i of U times row ``rows[i]`` of X to ``G[to[i]]``, for each i; rows ascend.
-
-        G is of shape (k, n_columns or one more, m), U of shape (n, m). No row is for the same
-        matrix twice.
-        """
+    def add_rows(self, rows: Rows, U: Array, G: Array) -> None:
+        """Add ``X[rows].T @ U`` to G, of shape (n_columns or one more, m); rows ascend."""
         raise NotImplementedError
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
@@ -286,18 +282,16 @@ class DenseDesign(Design):
         if len(G) > p:
             G[p, :k] += np.ones(len(U)) @ U  # BLAS sums columns faster than numpy
 
-    def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
-        k, _, m = G.shape
-        # A product with all rows is faster than a copy of some.
-        product, end = self.zeros(G.shape[1], k * m), int(rows[-1]) + 1
-        step = min(self.step, most_rows(k * m))
-        for first in range(int(rows[0]), end, step):
-            last = min(first + step, end)
-            own = slice(*np.searchsorted(rows, (first, last)))
-            spread = np.zeros((last - first, k, m))
-            spread[rows[own] - first, to[own]] = U[own]
-            self.add_rmatmul(slice(first, last), spread.reshape(-1, k * m), product)
-        G += product[:, : k * m].reshape(-1, k, m).transpose(1, 0, 2)
+    def add_rows(self, rows: Rows, U: Array, G: Array) -> None:
+        if U.shape[1] == 1 and self._X.flags.c_contiguous:
+            kernels.dense_add_rows(self._X, unsigned(rows), U[:, 0], G[:, 0])
+            return
+        p = self.shape[1]
+        for first in range(0, len(rows), self.step):
+            some = slice(first, first + self.step)
+            G[:p] += self._X[rows[some]].astype(G.dtype, copy=False).T @ U[some]
+        if len(G) > p:
+            G[p] += np.ones(len(U)) @ U
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         X = self._X[block].astype(np.float64, copy=False)
@@ -382,8 +376,8 @@ class CSRDesign(Design):
         kernels.csr_ends(indices, indptr, unsigned(columns), ends)
         return list(ends)
 
-    def add_each(self, rows: Rows, U: Array, to: Rows, G: Array) -> None:
-        kernels.csr_add_each(*self._rows(rows), U, unsigned(to), G, self.shape[1])
+    def add_rows(self, rows: Rows, U: Array, G: Array) -> None:
+        kernels.csr_add_rows(*self._rows(rows), U, G, self.shape[1])
 
     def add_gram(self, block: slice, u: Vector, G: Array) -> None:
         data, indices, indptr = self._csr

@@ -155,25 +155,46 @@ def csr_ends(indices, indptr, columns, ends):
 
 
 @loop(fastmath=_CONTRACT)
-def csr_add_each(data, indices, starts, ends, U, to, G, p):
-    """Add the outer product of row i of X and row i of U to ``G[to[i]]``, for each i.
+def csr_add_rows(data, indices, starts, ends, U, G, p):
+    """Add ``X.T @ U`` to ``G`` for the rows of X that begin and end at some entries.
 
-    U is of shape (n_rows, m), G of shape (k, p, m), or (k, p + 1, m) for a column of ones.
+    U is of shape (n_rows, m), G of shape (p, m), or (p + 1, m) for a column of ones.
     """
-    p, ones = unsigned(p), G.shape[1] > p
+    p, m, ones = unsigned(p), unsigned(U.shape[1]), len(G) > p
     for i in range(unsigned(len(U))):
-        own, first, last = G[to[i]], starts[i], ends[i]
-        for o in range(unsigned(U.shape[1])):
-            u = U[i, o]
-            for j in range(first, last):
-                own[indices[j], o] += data[j] * u
-            if ones:
-                own[p, o] += u
+        if m == _1:
+            u = U[i, _0]
+            for j in range(starts[i], ends[i]):
+                G[indices[j], _0] += data[j] * u
+        else:
+            for j in range(starts[i], ends[i]):
+                for o in range(m):
+                    G[indices[j], o] += data[j] * U[i, o]
+        if ones:
+            for o in range(m):
+                G[p, o] += U[i, o]
+
+
+@loop(fastmath=_CONTRACT)
+def dense_add_rows(X, rows, u, g):
+    """Add ``X[rows].T @ u`` to ``g``, of shape (p,), or (p + 1,) for a column of ones."""
+    n, p, ones = unsigned(len(rows)), unsigned(X.shape[1]), len(g) > X.shape[1]
+    for i in range(_0, n, _4):
+        # After the last row, that row again, without a weight.
+        a, b = min(i + _1, n - _1), min(i + _2, n - _1)
+        c = min(i + _3, n - _1)
+        at_i, at_a = u[i], u[a] if i + _1 < n else 0.0
+        at_b, at_c = u[b] if i + _2 < n else 0.0, u[c] if i + _3 < n else 0.0
+        x_i, x_a, x_b, x_c = X[rows[i]], X[rows[a]], X[rows[b]], X[rows[c]]
+        for j in range(p):
+            g[j] += x_i[j] * at_i + x_a[j] * at_a + (x_b[j] * at_b + x_c[j] * at_c)
+        if ones:
+            g[p] += at_i + at_a + (at_b + at_c)
 
 
 @loop()
 def _ahead(j, last, after, end):
-    """Return which entry to prefetch at entry j of a row, given the end of this and the next row."""
+    """Return which entry to prefetch at entry j of a row; ``after`` to ``end`` is the next row."""
     ahead = j + _ENTRIES_AHEAD
     if ahead < last:
         return ahead

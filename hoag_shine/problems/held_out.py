@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ Indices = NDArray[Any]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Rows that folds hold out, in the order of the rows.
+    """Rows that folds hold out, fold by fold, those of a fold in their order.
 
     Attributes
     ----------
@@ -38,18 +38,20 @@ class HeldOut:
         weight = test_weight.reshape(n * n_folds, -1)
         # By one index into the flat array: numpy takes much longer to find two.
         places = np.flatnonzero(weight.any(axis=1) if weight.shape[1] > 1 else weight != 0.0)
-        rows, folds = np.divmod(places, n_folds)
-        rows, folds = rows.astype(np.min_scalar_type(n)), folds.astype(np.min_scalar_type(n_folds))
-        return cls(rows, folds, weight[places])
+        return cls._sorted(*np.divmod(places, n_folds), weight[places])
 
     @classmethod
     def listed(cls, rows: Indices, folds: Indices, weight: Array) -> Self:
         """Sort a list of rows, folds and weights, all of shape (n,); no pair occurs twice."""
-        order = np.lexsort((folds, rows))  # by rows, and by folds within a row
+        return cls._sorted(rows, folds, weight[:, None])
+
+    @classmethod
+    def _sorted(cls, rows: Indices, folds: Indices, weight: Array) -> Self:
+        order = np.lexsort((rows, folds))
         rows, folds = (
             a[order].astype(np.min_scalar_type(int(a.max(initial=0)) + 1)) for a in (rows, folds)
         )
-        return cls(rows, folds, weight[order, None])
+        return cls(rows, folds, weight[order])
 
     def dense(self, n_rows: int, n_folds: int) -> Array:
         """Return the weights as an array of shape (n_rows, n_folds), for rows of one weight."""
@@ -61,26 +63,41 @@ class HeldOut:
         """Return the part of some folds, which are then numbered by their places here."""
         if list(folds) == list(range(n_folds)):
             return self
-        place = np.full(n_folds, -1)
-        place[folds] = np.arange(len(folds))
-        kept = place[self.folds] >= 0
-        return self._taken(kept, place[self.folds[kept]])
+        every = self._slices(n_folds)
+        return self._joined([every[k] for k in folds])
+
+    def by_fold(self, n_folds: int) -> list[Self]:
+        """Return the part of each fold."""
+        return [self._part(own) for own in self._slices(n_folds)]
 
     def among(self, rows: slice) -> Self:
         """Return the part of consecutive rows, which are then numbered from zero."""
-        part = slice(*np.searchsorted(self.rows, [rows.start, rows.stop]))
-        own = (self.rows[part] - self.rows.dtype.type(rows.start)).astype(self.rows.dtype)
-        return type(self)(own, self.folds[part], self.weight[part])
+        if rows.start == 0 and rows.stop > self.rows.max(initial=0):
+            return self
+        parts = []
+        for own in self._slices(int(self.folds.max(initial=0)) + 1):
+            first, last = np.searchsorted(self.rows[own], [rows.start, rows.stop])
+            parts.append(slice(own.start + first, own.start + last))
+        part = self._joined(parts)
+        return replace(part, rows=part.rows - self.rows.dtype.type(rows.start))
 
-    def pieces(self, size: int, among: slice) -> list[Self]:
-        """Return portions of consecutive rows, each from at most ``size`` of the rows ``among``."""
-        # Rows ascend, so that a piece is a slice of the list.
-        last = min(int(self.rows.max(initial=0)) + 1, among.stop)
-        edges = np.append(np.arange(among.start, last, size), last)
-        ends = np.searchsorted(self.rows, edges)
-        parts = [slice(i, j) for i, j in pairwise(ends) if i < j]
-        return [self._taken(part, self.folds[part]) for part in parts]
+    def pieces(self, size: int) -> list[Self]:
+        """Return portions of at most ``size`` listed rows, with indices of one type."""
+        ends = [*range(0, self.rows.size, size), self.rows.size]
+        parts = [self._part(slice(i, j)) for i, j in pairwise(ends)]
+        return [replace(part, rows=part.rows.astype(np.intp, copy=False)) for part in parts]
 
-    def _taken(self, part: Any, folds: Indices) -> Self:
-        rows, folds = (a.astype(np.intp, copy=False) for a in (self.rows[part], folds))
-        return type(self)(rows, folds, self.weight[part])
+    def _slices(self, n_folds: int) -> list[slice]:
+        """Return where each fold's rows are listed."""
+        ends = np.searchsorted(self.folds, np.arange(n_folds + 1))
+        return [slice(i, j) for i, j in pairwise(ends)]
+
+    def _part(self, own: slice) -> Self:
+        return type(self)(self.rows[own], self.folds[own], self.weight[own])
+
+    def _joined(self, parts: Sequence[slice]) -> Self:
+        """Return some parts of the list, each of one fold, numbered by their places here."""
+        chosen = np.concatenate([np.arange(p.start, p.stop) for p in parts] or [np.empty(0, int)])
+        places = np.repeat(np.arange(len(parts)), [p.stop - p.start for p in parts])
+        folds = places.astype(np.min_scalar_type(len(parts)))
+        return type(self)(self.rows[chosen], folds, self.weight[chosen])

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, overload
 
 import numpy as np
@@ -54,10 +54,6 @@ from .requests import Evaluate, HessianProduct, Request
 
 Vector = NDArray[np.float64]
 Array = NDArray[np.float64]
-
-# Blocks of rows whose held-out losses are computed together.
-# Why: by judgement: of a block, each fold holds out few rows, and a call has a price of its own.
-HELD_OUT_BLOCKS = 16
 
 
 class LinearProblem(Problem):
@@ -213,7 +209,7 @@ class LinearProblems(ProblemSet):
     @cached_property
     def null_value(self) -> float:
         total = 0.0
-        for piece in self.held_out.pieces(most_rows(self.n_outputs), slice(0, len(self.y))):
+        for piece in self.held_out.pieces(most_rows(self.n_outputs)):
             y = self.y[piece.rows]
             total += float((piece.weight[:, None] * self.loss.value(y, np.zeros_like(y))).sum())
         return total / len(self)
@@ -443,9 +439,9 @@ class LinearProblems(ProblemSet):
         values, grads = np.zeros(len(ws)), np.zeros((len(ws), self.n_params))
         with closing(self._passes.parts()) as parts:
             for part in parts:
-                size = min(HELD_OUT_BLOCKS * part.design.step, most_rows(self.n_outputs))
-                for piece in held_out.pieces(size, part.rows):
-                    self._add_held_out(piece, part, Z, values, grads)
+                own = held_out.among(part.rows).by_fold(len(ws))
+                add = partial(self._add_held_out, part, Z, values, grads)
+                self._passes.run(add, list(enumerate(own)))
         self._passes.n_spent += 0.5 * held_out.rows.size / len(self.y)
         if self._passes.free is not None:
             grads *= self._passes.free
@@ -514,17 +510,18 @@ class LinearProblems(ProblemSet):
         return np.asarray(sums.reshape(loss.shape[1], -1).sum(axis=1)), slope * weight
 
     def _add_held_out(
-        self, held_out: HeldOut, part: Part, Z: Array, values: Array, grads: Array
+        self, part: Part, Z: Array, values: Array, grads: Array, of_fold: tuple[int, HeldOut]
     ) -> None:
-        """Add the losses of a part's rows that folds hold out to ``values``, and gradients."""
-        rows, folds, weight = held_out.rows, held_out.folds, held_out.weight[:, None]
-        # The predictors of each listed row in its own fold, by one index into (sample, fold).
-        own = Z.reshape(-1, self.n_outputs)[rows * Z.shape[1] + folds]
-        loss, slope = self.loss.value_and_gradient(self.y[rows], own[:, None])
-        losses = (weight * loss)[:, 0]
-        values += np.bincount(folds, sum(losses.T), len(values))  # sums by fold
-        G = grads.reshape(len(grads), -1, self.n_outputs)
-        part.design.add_each(rows - part.rows.start, (slope * weight)[:, 0], folds, G)
+        """Add the losses of a part's rows that a fold holds out to ``values``, and gradients."""
+        c, held_out = of_fold
+        G = grads[c].reshape(-1, self.n_outputs)
+        for piece in held_out.pieces(min(part.design.step, most_rows(self.n_outputs))):
+            weight, rows = piece.weight[:, None], piece.rows + part.rows.start
+            # The predictors, by one index into (sample, fold).
+            own = Z.reshape(-1, self.n_outputs)[rows * Z.shape[1] + c]
+            loss, slope = self.loss.value_and_gradient(self.y[rows], own[:, None])
+            values[c] += (weight * loss).sum()
+            part.design.add_rows(piece.rows, (slope * weight)[:, 0], G)
 
     def _add_penalty(self, k: int, w: Vector, theta: Vector, grad: Vector) -> float:
         """Add the gradient of fold k's penalty and centring; return their value."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,9 @@ OfBlock = Callable[[Block], tuple[Any, Array]]
 # Multiplications of a product forwards from which on threads share a pass.
 # Why: they take some milliseconds, and to hand work to threads takes some tenths of one.
 SHARED_MULTIPLICATIONS = 1e7
+# Most groups of blocks with sums of their own.
+# Why: by judgement: 16 threads share them evenly, and to add them up takes next to no time.
+MAX_GROUPS = 32
 
 
 class Passes:
@@ -115,11 +119,10 @@ class Passes:
         total: Any = 0.0
         # It does not depend on the number of threads, since it decides how sums are rounded.
         own = self.most_threads > 1 and self.design.own_sums
-        add = self._by_blocks if own else self._by_strips
+        add = self._by_groups if own else self._by_strips
         with self._limited_blas():
-            for blocks in self._together():
-                for value in add(function, blocks, G, squared):
-                    total = total + value
+            for value in add(function, G, squared):
+                total = total + value
         self.n_spent += cost
         return total
 
@@ -130,39 +133,50 @@ class Passes:
         """
         return one_blas_thread() if self.most_threads > 1 else nullcontext()
 
-    def _by_blocks(
-        self, function: OfBlock, blocks: list[Block], G: Array, squared: bool
-    ) -> list[Any]:
-        """Add the transposed product of each block, made by itself."""
+    def _by_groups(self, function: OfBlock, G: Array, squared: bool) -> Iterator[Any]:
+        """Add transposed products, of which each group of blocks has a sum of its own."""
 
-        def own(block: Block) -> tuple[Any, Array]:
-            value, U = function(block)
-            product = self.design.zeros(len(G), G.shape[1], G.dtype)
-            self.add_backward(block, U, product, squared=squared)
-            return value, product
+        def own(blocks: list[Block]) -> tuple[list[Any], Array]:
+            values, product = [], self.design.zeros(len(G), G.shape[1], G.dtype)
+            for block in blocks:
+                value, U = function(block)
+                self.add_backward(block, U, product, squared=squared)
+                values.append(value)
+            return values, product
 
-        values, products = zip(*self._run(own, blocks), strict=True)
-        for product in products:
-            G += product
-        return list(values)
+        for groups in self._at_a_time(self._groups, self.n_variables * self._n_columns):
+            for values, product in self._run(own, groups):
+                G += product
+                yield from values
 
-    def _by_strips(
-        self, function: OfBlock, blocks: list[Block], G: Array, squared: bool
-    ) -> list[Any]:
+    def _by_strips(self, function: OfBlock, G: Array, squared: bool) -> Iterator[Any]:
         """Add transposed products, the columns of X of one thread beside those of another.
 
         Each adds one block after the other, so that all sums are made in the order of the rows.
         """
-        values, Us = zip(*self._run(function, blocks), strict=True)
+        for blocks in self._together():
+            values, Us = zip(*self._run(function, blocks), strict=True)
+            self._add_strips(blocks, Us, G, squared)
+            yield from values
 
+    def _add_strips(
+        self, blocks: Sequence[Block], Us: Sequence[Array], G: Array, squared: bool
+    ) -> None:
         def add(strip: Strip | None) -> None:
             for block, U in zip(blocks, Us, strict=True):
                 self.add_backward(block, U, G, strip, squared=squared)
 
         self._run(add, blocks[0].design.strips(self.pool.n if len(blocks) > 1 else 1))
-        return list(values)
 
-    def _together(self) -> Iterator[list[Block]]:
+    @property
+    def _groups(self) -> list[list[Block]]:
+        """Groups of neighbouring blocks, however many threads there are."""
+        blocks = list(self.blocks())
+        n = min(len(blocks), MAX_GROUPS)
+        ends = [i * len(blocks) // n for i in range(n + 1)]
+        return [blocks[i:j] for i, j in pairwise(ends)]
+
+    def _together(self) -> Iterator[Sequence[Block]]:
         """Return the blocks in the order of the rows, as many at a time as threads may share.
 
         One thread takes a block at a time, which is in the cache when it is multiplied backwards.
@@ -171,17 +185,23 @@ class Passes:
             yield from ([block] for block in self.blocks())
             return
         blocks = list(self.blocks())
-        # What blocks leave until they are added up: an array over their rows and, where each has
-        # sums of its own, these.
+        # What blocks leave until they are added up is an array over their rows.
         longest = max(block.rows.stop - block.rows.start for block in blocks)
-        rows = longest + self.n_variables * self.design.own_sums
-        most = max(self.pool.n, WORKSPACE_NUMBERS // (rows * self._n_columns))
-        yield from (blocks[i : i + most] for i in range(0, len(blocks), most))
+        yield from self._at_a_time(blocks, longest * self._n_columns)
+
+    def _at_a_time(self, items: Sequence[T], numbers: int) -> Iterator[Sequence[T]]:
+        """Return items, as many at a time as threads may share; each leaves an array."""
+        most = 1 if self.pool.n == 1 else max(self.pool.n, WORKSPACE_NUMBERS // numbers)
+        yield from (items[i : i + most] for i in range(0, len(items), most))
+
+    def run(self, function: Callable[..., T], items: Sequence[Any]) -> list[T]:
+        """Call a function for some items, by threads if these share passes."""
+        with self._limited_blas():
+            return self._run(function, items)
 
     def _run(self, function: Callable[..., T], items: Sequence[Any]) -> list[T]:
-        """Call a function for some items, by threads if there are several."""
-        if len(items) == 1:
-            return [function(items[0])]
+        if len(items) == 1 or self.most_threads == 1:
+            return list(map(function, items))
         settings = np.geterr()  # threads do not inherit them
 
         def call(item: Any) -> T:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -211,15 +212,30 @@ class Threads:
         items = list(zip(*sequences, strict=True))
         if self._pool is None or len(items) == 1 or getattr(_local, "in_pool", False):
             return [function(*each) for each in items]
+        answers: list[Any] = [None] * len(items)
+        left = deque(enumerate(items))
+
+        def work() -> None:
+            # One thread after the other takes what is left: short calls cost no hand-over each.
+            while left:
+                try:
+                    place, each = left.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                answers[place] = function(*each)
+
         with self._interrupts.held():
-            calls = [self._pool.submit(function, *each) for each in items]
+            calls = [self._pool.submit(work) for _ in range(min(self._n, len(items)))]
             while _running(calls) and not self._enough:
                 pass
             self._left = self._enough
         if self._left:
+            left.clear()
             self._interrupts.check()
         self._left = False
-        return [call.result() for call in calls]
+        for call in calls:
+            call.result()
+        return answers
 
     @property
     def _enough(self) -> bool:

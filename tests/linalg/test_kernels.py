@@ -93,17 +93,20 @@ def test_dense_products(seed, n, p, k, ones, dtype, order):
         np.testing.assert_allclose(G[:, :k], start[:, :k] + full.T @ U, **close(dtype))
 
 
-@given(seeds, counts, sizes, sizes, sizes, st.booleans())
-def test_each_row_goes_to_its_own_sum(seed, n, p, m, k, ones):
+@given(seeds, counts, sizes, sizes, st.booleans())
+def test_products_of_some_rows(seed, n, p, m, ones):
     rng = np.random.default_rng(seed)
-    X, U, to = drawn_matrix(rng, n, p), rng.normal(size=(n, m)), rng.integers(0, k, n)
-    full = np.hstack([X.toarray(), np.ones((n, int(ones)))])
-    expected = np.zeros((k, p + ones, m))
-    for i in range(n):
-        expected[to[i]] += np.outer(full[i], U[i])
-    with guarded(np.zeros_like(expected)) as G:
-        kernels.csr_add_each(*rows_of(X), U, unsigned(to), G, p)
+    X = drawn_matrix(rng, n, p)
+    rows = np.flatnonzero(rng.random(n) < 0.5)
+    U, start = rng.normal(size=(len(rows), m)), rng.normal(size=(p + ones, m))
+    expected = start + np.hstack([X.toarray(), np.ones((n, int(ones)))])[rows].T @ U
+    with guarded(start) as G:
+        data, indices, starts, ends = rows_of(X)
+        kernels.csr_add_rows(data, indices, starts[rows], ends[rows], U, G, p)
         np.testing.assert_allclose(G, expected, rtol=1e-12, atol=1e-12)
+    with guarded(start[:, 0]) as g:
+        kernels.dense_add_rows(X.toarray(), unsigned(rows), U[:, 0], g)
+        np.testing.assert_allclose(g, expected[:, 0], rtol=1e-12, atol=1e-12)
 
 
 @given(seeds, counts, sizes)
