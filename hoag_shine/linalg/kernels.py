@@ -32,6 +32,7 @@ _CONTRACT = {"contract"}
 
 # A signed and an unsigned integer make a float in numba.
 _0, _1, _2, _3, _4 = (unsigned(i) for i in range(5))
+_8, _16 = unsigned(8), unsigned(16)
 
 # Entries of X by which the rows of G are fetched ahead, where G does not fit into a core's own
 # cache. The columns of X say which rows, so that no processor can guess them. Rows of W are only
@@ -106,6 +107,10 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
         # A strip must not touch columns that another thread writes to: it goes on in its next row.
         following = min(i + _1, n - _1)
         after, end = starts[following], ends[following]
+        for j in range(after, end, _8):
+            simd.prefetch_entry(data, j)
+        for j in range(after, end, _16):
+            simd.prefetch_entry(indices, j)
         if k == _1:
             u = U[i, _0]
             if u != 0.0:
@@ -270,11 +275,14 @@ def dense_rmatmul(X, U, G):
 
 
 @loop()
-def pack(V, m, W):
-    """Write row c of ``V``, a matrix of m columns in C order, to the c-th m columns of W."""
-    m = unsigned(m)
-    for first in range(_0, unsigned(len(W)), _TILE_ROWS):
-        rows = range(first, min(first + _TILE_ROWS, unsigned(len(W))))
+def pack(V, m, W, start, stop):
+    """Write row c of ``V``, a matrix of m columns in C order, to the c-th m columns of W.
+
+    Only the rows of these matrices from ``start`` to ``stop`` are written.
+    """
+    m, stop = unsigned(m), unsigned(stop)
+    for first in range(unsigned(start), stop, _TILE_ROWS):
+        rows = range(first, min(first + _TILE_ROWS, stop))
         for c in range(unsigned(len(V))):
             v = V[c]
             for o in range(m):
@@ -283,11 +291,11 @@ def pack(V, m, W):
 
 
 @loop()
-def unpack(W, m, V):
+def unpack(W, m, V, start, stop):
     """Write columns of W to rows of V, the inverse of :func:`pack`."""
-    m = unsigned(m)
-    for first in range(_0, unsigned(len(W)), _TILE_ROWS):
-        rows = range(first, min(first + _TILE_ROWS, unsigned(len(W))))
+    m, stop = unsigned(m), unsigned(stop)
+    for first in range(unsigned(start), stop, _TILE_ROWS):
+        rows = range(first, min(first + _TILE_ROWS, stop))
         for c in range(unsigned(len(V))):
             v = V[c]
             for o in range(m):

@@ -159,15 +159,23 @@ def prefetch(typingctx: Any, A: Any, i: Any, c: Any) -> Any:
     """Have the line of the cache with ``A[i, c]`` read from memory, and do not wait for it."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        pointer = builder.bitcast(_pointer(context, builder, signature, args), byte)
-        to_read, every_level, data = 0, 3, 1
-        builder.call(function, [pointer, *map(number, (to_read, every_level, data))])
+        _read_line(builder, _pointer(context, builder, signature, args))
         return context.get_dummy_value()
 
     return (types.void(A, *_PLACE), codegen) if _is_matrix(A) else None
+
+
+@primitive(lambda a, i: None)
+def prefetch_entry(typingctx: Any, a: Any, i: Any) -> Any:
+    """Have the line of the cache with ``a[i]`` of an array of one axis read likewise."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        _read_line(builder, builder.gep(data, [args[1]]))
+        return context.get_dummy_value()
+
+    one_axis = isinstance(a, types.Array) and (a.ndim, a.layout) == (1, "C")
+    return (types.void(a, types.uint64), codegen) if one_axis else None
 
 
 @primitive(lambda a, x, y: x.dtype.type(a) * x + y)
@@ -207,6 +215,16 @@ def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     width = builder.extract_value(A.shape, 1)
     place = builder.add(builder.mul(args[1], width), args[2])
     return builder.bitcast(builder.gep(A.data, [place]), _vector_of(kind).llvm.as_pointer())
+
+
+def _read_line(builder: Any, pointer: Any) -> None:
+    """Call the processor's prefetch instruction, into every level of the cache."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    to_read, every_level, data = 0, 3, 1
+    options = map(number, (to_read, every_level, data))
+    builder.call(function, [builder.bitcast(pointer, byte), *options])
 
 
 def _masked(builder: Any, name: str, vector: Any, answer: Any, *args: Any) -> Any:

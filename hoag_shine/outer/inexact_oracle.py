@@ -159,10 +159,9 @@ class InexactOracle(Oracle):
         diagonals: Sequence[Vector | None] = [None] * len(ws)
         if any(solver is None for solver in solvers) or self.n_iter == 0:
             diagonals = self.problems.data_diagonals(ws)
-        for problem, estimate, diagonal, solver in zip(
-            self.problems, self._estimates, diagonals, solvers, strict=True
-        ):
-            estimate.set_penalty(problem.penalty_hessian(theta), diagonal, solver)
+        moves = [estimate.set_penalty for estimate in self._estimates]
+        hessians = [problem.penalty_hessian(theta) for problem in self.problems]
+        list(self.map(lambda move, *to: move(*to), moves, hessians, diagonals, solvers))
 
     def _iterate(self, tolerance: float, max_iter: int) -> None:
         """Bring the inner problems nearer to their solutions.

@@ -35,23 +35,15 @@ class HeldOut:
     def of(cls, test_weight: Array) -> Self:
         """List the weights that are not zero, given all, (n_rows, n_folds[, n_outputs])."""
         n, n_folds = test_weight.shape[:2]
-        weight = test_weight.reshape(n * n_folds, -1)
+        weight = np.moveaxis(test_weight, 1, 0).reshape(n_folds * n, -1)
         # By one index into the flat array: numpy takes much longer to find two.
         places = np.flatnonzero(weight.any(axis=1) if weight.shape[1] > 1 else weight != 0.0)
-        return cls._sorted(*np.divmod(places, n_folds), weight[places])
+        return cls.listed(places % n, places // n, weight[places])
 
     @classmethod
     def listed(cls, rows: Indices, folds: Indices, weight: Array) -> Self:
-        """Sort a list of rows, folds and weights, all of shape (n,); no pair occurs twice."""
-        return cls._sorted(rows, folds, weight[:, None])
-
-    @classmethod
-    def _sorted(cls, rows: Indices, folds: Indices, weight: Array) -> Self:
-        order = np.lexsort((rows, folds))
-        rows, folds = (
-            a[order].astype(np.min_scalar_type(int(a.max(initial=0)) + 1)) for a in (rows, folds)
-        )
-        return cls(rows, folds, weight[order])
+        """Return the list with indices of the smallest types; it is in that order already."""
+        return cls(_smallest(rows), _smallest(folds), weight)
 
     def dense(self, n_rows: int, n_folds: int) -> Array:
         """Return the weights as an array of shape (n_rows, n_folds), for rows of one weight."""
@@ -101,3 +93,7 @@ class HeldOut:
         places = np.repeat(np.arange(len(parts)), [p.stop - p.start for p in parts])
         folds = places.astype(np.min_scalar_type(len(parts)))
         return type(self)(self.rows[chosen], folds, self.weight[chosen])
+
+
+def _smallest(a: Indices) -> Indices:
+    return a.astype(np.min_scalar_type(int(a.max(initial=0)) + 1))

@@ -298,11 +298,16 @@ class LinearProblems(ProblemSet):
         if not requests:
             return {}
         values, grads = self.losses(requests)
-        answers = {}
-        for c, (k, request) in enumerate(requests.items()):
-            penalty = self._add_penalty(k, request.w, theta, grads[c])
-            answers[k] = float(values[c]) + penalty, grads[c]
-        return answers
+
+        def add_penalty(c: int) -> float:
+            return self._add_penalty(folds[c], requests[folds[c]].w, theta, grads[c])
+
+        folds = list(requests)
+        penalties = self._passes.each_vector(add_penalty, range(len(folds)))
+        return {
+            k: (float(value) + penalty, grad)
+            for k, value, penalty, grad in zip(folds, values, penalties, grads, strict=True)
+        }
 
     def losses(self, requests: Mapping[int, Evaluate]) -> tuple[Array, Array]:
         """Return the folds' training losses, (fold,), and their gradients, (fold, variable).

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..linalg import kernels
-from ..linalg.costs import WORKSPACE_NUMBERS
+from ..linalg.costs import LONG_VECTOR_NUMBERS, WORKSPACE_NUMBERS
 from ..linalg.design import Block, Design, Matrix, Part, Strip, as_design, most_rows
 from ..linalg.threads import one_blas_thread
 from .pool import CALLER, Pool
@@ -144,7 +144,8 @@ class Passes:
                 values.append(value)
             return values, product
 
-        for groups in self._at_a_time(self._groups, self.n_variables * self._n_columns):
+        groups_of_blocks = self._groups(MAX_GROUPS)
+        for groups in self._at_a_time(groups_of_blocks, self.n_variables * self._n_columns):
             for values, product in self._run(own, groups):
                 G += product
                 yield from values
@@ -168,11 +169,10 @@ class Passes:
 
         self._run(add, blocks[0].design.strips(self.pool.n if len(blocks) > 1 else 1))
 
-    @property
-    def _groups(self) -> list[list[Block]]:
-        """Groups of neighbouring blocks, however many threads there are."""
+    def _groups(self, most: int) -> list[list[Block]]:
+        """Return groups of neighbouring blocks, however many threads there are."""
         blocks = list(self.blocks())
-        n = min(len(blocks), MAX_GROUPS)
+        n = min(len(blocks), most)
         ends = [i * len(blocks) // n for i in range(n + 1)]
         return [blocks[i:j] for i, j in pairwise(ends)]
 
@@ -261,29 +261,51 @@ class Passes:
         p, m = self.n_features, U.shape[1]
         if not m:
             return np.empty((0, self.n_variables, self.n_variables))
-        H, G = np.zeros((m, self.n_variables, self.n_variables)), np.zeros((m, p, p))
+        H = np.zeros((m, self.n_variables, self.n_variables))
         columns = self.design.zeros(p, m)
-        for block in self.blocks():
-            own = U[block.rows]
-            for u, lower in zip(own.T, G, strict=True):
-                block.design.add_gram(block.own, u, lower)
-            if self.fit_intercept:
-                block.design.add_rmatmul(block.own, own, columns)
+        with self._limited_blas():
+            for lower, product in self._gram_sums(U):
+                for own, sums in zip(H, lower, strict=True):
+                    own[:p, :p] += sums
+                columns += product
         self.n_spent += 0.5
-        for own, lower in zip(H, G, strict=True):
+        for own in H:
             # CSR designs add the lower triangle alone.
-            own[:p, :p] = np.tril(lower) + np.tril(lower, -1).T
+            own[:p, :p] = np.tril(own[:p, :p]) + np.tril(own[:p, :p], -1).T
         if self.fit_intercept:
             H[:, p, :p] = H[:, :p, p] = columns[:, :m].T
             H[:, p, p] = U.sum(axis=0)
         return H
+
+    def _gram_sums(self, U: Array) -> Iterator[tuple[Array, Array]]:
+        """Return the products of groups of rows with X, of which the first are lower triangles."""
+        p, m = self.n_features, U.shape[1]
+
+        def sums(blocks: Iterable[Block]) -> tuple[Array, Array]:
+            G, columns = np.zeros((m, p, p)), self.design.zeros(p, m)
+            for block in blocks:
+                own = U[block.rows]
+                for u, lower in zip(own.T, G, strict=True):
+                    block.design.add_gram(block.own, u, lower)
+                if self.fit_intercept:
+                    block.design.add_rmatmul(block.own, own, columns)
+            return G, columns
+
+        if self.most_threads == 1:
+            yield sums(self.blocks())
+            return
+        # However many threads there are: the numbers of groups decide how sums are rounded.
+        n = int(np.clip(WORKSPACE_NUMBERS // (m * p * p), 1, MAX_GROUPS))
+        for groups in self._at_a_time(self._groups(n), m * p * p):
+            yield from self._run(sums, groups)
 
     # --- the arrays of several folds --------------------------------------------------------------
 
     def pack(self, V: Array, dtype: Any = np.float64) -> Array:
         """Return the rows of V as columns, without the variables fixed at zero."""
         W = self._buffer("variables", len(V), dtype)
-        kernels.pack(self.free_part(V), self.n_outputs, W)
+        V = self.free_part(V)
+        self._by_variables(lambda own: kernels.pack(V, self.n_outputs, W, own.start, own.stop))
         return W
 
     def free_part(self, V: Array) -> Array:
@@ -293,7 +315,7 @@ class Passes:
     def unpack(self, G: Array, n_folds: int) -> Array:
         """Return the columns of G as rows, without the variables fixed at zero."""
         V = np.empty((n_folds, self.n_variables * self.n_outputs))
-        kernels.unpack(G, self.n_outputs, V)
+        self._by_variables(lambda own: kernels.unpack(G, self.n_outputs, V, own.start, own.stop))
         if self.free is not None:
             V *= self.free
         return V
@@ -301,8 +323,20 @@ class Passes:
     def zeros(self, n_folds: int, dtype: Any = np.float64) -> Array:
         """Return columns of zeros to which transposed products are added."""
         G = self._buffer("transposed product", n_folds, dtype)
-        G.fill(0.0)
+        self._by_variables(lambda own: G[own].fill(0.0))
         return G
+
+    def each_vector(self, function: Callable[..., T], items: Sequence[Any]) -> list[T]:
+        """Call a function for vectors of all variables, by threads if the vectors are long."""
+        long = self.n_variables * self.n_outputs >= LONG_VECTOR_NUMBERS
+        return self._run(function, items) if long else list(map(function, items))
+
+    def _by_variables(self, function: Callable[[slice], None]) -> None:
+        """Call a function for portions of the rows of columns, one for each thread."""
+        ends = [self.n_variables * i // self.pool.n for i in range(self.pool.n + 1)]
+        long = self.n_variables * self.n_outputs >= LONG_VECTOR_NUMBERS
+        whole = [slice(0, self.n_variables)]
+        self._run(function, [slice(i, j) for i, j in pairwise(ends)] if long else whole)
 
     def stack(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return memory for vectors of all variables."""

@@ -718,7 +718,7 @@ def held_out_rows(design: DesignGroup) -> HeldOut:
     total = drawn * design.weight[rows]
     folds, rows, total = (a[total > 0.0] for a in (folds, rows, total))
     mass = np.bincount(folds, total)[folds] * design.model.n_averaged
-    return HeldOut.listed(rows, folds, total / mass)
+    return HeldOut.listed(rows, folds, (total / mass)[:, None])
 
 
 def _design_problems(design: DesignGroup) -> LinearProblems:

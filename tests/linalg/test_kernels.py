@@ -165,13 +165,18 @@ def test_columns_are_taken_by_kind(seed, n, p, n_kinds):
             assert (np.diff(own.astype(int)) >= 0).all()
 
 
-@given(seeds, st.integers(1, 100), sizes, sizes)
-def test_packed_rows_come_back(seed, n, k, m):
-    V = np.random.default_rng(seed).normal(size=(k, n * m))
+@given(seeds, st.integers(1, 100), st.integers(0, 100), sizes, sizes)
+def test_packed_rows_come_back(seed, n, cut, k, m):
+    V, cut = np.random.default_rng(seed).normal(size=(k, n * m)), min(cut, n)
+    packed = V.reshape(k, n, m).swapaxes(0, 1).reshape(n, k * m)
     with guarded(np.zeros((n, k * m))) as W, guarded(np.zeros_like(V)) as back:
-        kernels.pack(V, m, W)
-        np.testing.assert_array_equal(W, V.reshape(k, n, m).swapaxes(0, 1).reshape(n, k * m))
-        kernels.unpack(W, m, back)
+        kernels.pack(V, m, W, cut, n)
+        np.testing.assert_array_equal(W[:cut], 0.0)
+        np.testing.assert_array_equal(W[cut:], packed[cut:])
+        kernels.pack(V, m, W, 0, cut)
+        np.testing.assert_array_equal(W, packed)
+        kernels.unpack(W, m, back, 0, cut)
+        kernels.unpack(W, m, back, cut, n)
         np.testing.assert_array_equal(back, V)
 
 
