@@ -7,8 +7,8 @@
 Sets of the zoo, five folds, ``ShineCV(LogisticRegression(), n_jobs=n).fit``, refit included, with
 one thread of BLAS in each thread of ours. Searches with different n run in turn, after one that is
 not counted, and *gain* is the median of the ratios to one thread. *Machine* is how many times the
-passes of one process are made in the same time by n processes side by side, at most n: some
-machines' second core adds little. *Share* is gain over machine. *Predicted* is
+passes of one process are made in the same time by n processes side by side, at most n, in turns
+with one alone: some machines' second core adds little. *Share* is gain over machine. *Predicted* is
 1 / (1 - p + p / n) for p, the share of the time of one thread that is spent in passes (Amdahl's
 law); it counts neither what threads cost nor what they gain between passes.
 
@@ -38,8 +38,8 @@ from hoag_shine.problems.passes import Passes
 
 SETS = ["20news", "imdb", "mnist-10000", "100000x20", "100000x100", "20000x512x200"]
 QUICK = ["a9a", "10000x100"]
-# Seconds in which processes side by side make as many passes as they can.
-SECONDS_OF_PASSES = 3.0
+# Seconds in which processes side by side make as many passes as they can, and how often.
+TURN_SECONDS, TURNS = 1.0, 7
 
 
 def main():
@@ -147,25 +147,34 @@ def share_of_passes(data):
 
 
 def gain_of_processes(name, n):
-    """Return how many passes n processes make side by side, in units of what one makes."""
+    """Return how many passes n processes make side by side, in units of what one makes.
+
+    One alone and all of them take turns, since the speed of a machine may change.
+    """
     if n == 1:
         return 1.0
-    return min(float(n), passes_in_processes(name, n) / passes_in_processes(name, 1))
-
-
-def passes_in_processes(name, n):
     context = multiprocessing.get_context("spawn")
-    start, counts = context.Barrier(n), context.Queue()
-    processes = [context.Process(target=count_passes, args=(name, start, counts)) for _ in range(n)]
-    for process in processes:
-        process.start()
-    total = sum(counts.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return total
+    pipes = [context.Pipe() for _ in range(n)]
+    for _, theirs in pipes:
+        context.Process(target=count_passes, args=(name, theirs), daemon=True).start()
+    ours = [pipe for pipe, _ in pipes]
+    passes_of(ours, 0.0)  # they are ready
+    gains = [
+        passes_of(ours, TURN_SECONDS) / passes_of(ours[:1], TURN_SECONDS) for _ in range(TURNS)
+    ]
+    for pipe in ours:
+        pipe.send(None)
+    return min(float(n), median(gains))
 
 
-def count_passes(name, start, counts):
+def passes_of(pipes, seconds):
+    """Return how many passes some processes make in some seconds, together."""
+    for pipe in pipes:
+        pipe.send(seconds)
+    return sum(pipe.recv() for pipe in pipes)
+
+
+def count_passes(name, pipe):
     with threadpool_limits(1):
         data = BY_NAME[name].data(0)
         problems = fold_problems(LogisticRegression(), data["X"], data["y"], cv=data["cv"])
@@ -177,12 +186,12 @@ def count_passes(name, start, counts):
             problems.data_diagonals(list(ws))
 
         once()
-        start.wait()
-        end, n_passes = time.perf_counter() + SECONDS_OF_PASSES, 0
-        while time.perf_counter() < end:
-            once()
-            n_passes += 1
-        counts.put(n_passes)
+        while (seconds := pipe.recv()) is not None:
+            begin, n_passes = time.perf_counter(), 0
+            while time.perf_counter() < begin + seconds:
+                once()
+                n_passes += 1
+            pipe.send(n_passes / (time.perf_counter() - begin))
 
 
 def shown(value):

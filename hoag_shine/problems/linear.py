@@ -299,15 +299,11 @@ class LinearProblems(ProblemSet):
             return {}
         values, grads = self.losses(requests)
 
-        def add_penalty(c: int) -> float:
-            return self._add_penalty(folds[c], requests[folds[c]].w, theta, grads[c])
+        def add_penalty(k: int, value: float, grad: Vector) -> tuple[float, Vector]:
+            return float(value) + self._add_penalty(k, requests[k].w, theta, grad), grad
 
-        folds = list(requests)
-        penalties = self._passes.each_vector(add_penalty, range(len(folds)))
-        return {
-            k: (float(value) + penalty, grad)
-            for k, value, penalty, grad in zip(folds, values, penalties, grads, strict=True)
-        }
+        answers = self._passes.each_vector(add_penalty, requests, values, grads)
+        return dict(zip(requests, answers, strict=True))
 
     def losses(self, requests: Mapping[int, Evaluate]) -> tuple[Array, Array]:
         """Return the folds' training losses, (fold,), and their gradients, (fold, variable).
@@ -342,13 +338,16 @@ class LinearProblems(ProblemSet):
         if not requests:
             return {}
         (products,) = self.loss_products(requests)
-        answers = {}
-        for (k, request), own in zip(requests.items(), products, strict=True):
-            h, v = self.penalty.hessian(request.w, theta), np.atleast_2d(request.v)
-            for row, product in zip(v, own, strict=False):
+
+        def add_penalty(k: int, own: Array) -> Array:
+            w, v = requests[k].w, requests[k].v
+            h = self.penalty.hessian(w, theta)
+            for row, product in zip(np.atleast_2d(v), own, strict=False):
                 self._add_quadratic(k, h, row, product)
-            answers[k] = own[: len(v)].reshape(request.v.shape)
-        return answers
+            return own[: len(np.atleast_2d(v))].reshape(v.shape)
+
+        answers = self._passes.each_vector(add_penalty, requests, products)
+        return dict(zip(requests, answers, strict=True))
 
     def loss_products(self, requests: Mapping[int, HessianProduct]) -> tuple[Array]:
         """Return the products with the Hessians of the training losses, (fold, vector, variable).

@@ -326,17 +326,23 @@ class Passes:
         self._by_variables(lambda own: G[own].fill(0.0))
         return G
 
-    def each_vector(self, function: Callable[..., T], items: Sequence[Any]) -> list[T]:
+    def each_vector(self, function: Callable[..., T], *sequences: Iterable[Any]) -> list[T]:
         """Call a function for vectors of all variables, by threads if the vectors are long."""
-        long = self.n_variables * self.n_outputs >= LONG_VECTOR_NUMBERS
-        return self._run(function, items) if long else list(map(function, items))
+        items = list(zip(*sequences, strict=True))
+        if self._long:
+            return self._run(lambda item: function(*item), items)
+        return [function(*item) for item in items]
+
+    @property
+    def _long(self) -> bool:
+        """Whether vectors of all variables are long."""
+        return bool(self.n_variables * self.n_outputs >= LONG_VECTOR_NUMBERS)
 
     def _by_variables(self, function: Callable[[slice], None]) -> None:
         """Call a function for portions of the rows of columns, one for each thread."""
         ends = [self.n_variables * i // self.pool.n for i in range(self.pool.n + 1)]
-        long = self.n_variables * self.n_outputs >= LONG_VECTOR_NUMBERS
-        whole = [slice(0, self.n_variables)]
-        self._run(function, [slice(i, j) for i, j in pairwise(ends)] if long else whole)
+        parts = [slice(i, j) for i, j in pairwise(ends)]
+        self._run(function, parts if self._long else [slice(0, self.n_variables)])
 
     def stack(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return memory for vectors of all variables."""
