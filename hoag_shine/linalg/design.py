@@ -352,7 +352,8 @@ class CSRDesign(Design):
             data, indices = np.square(data[first:last], dtype=np.float64), indices[first:last]
             starts, ends = starts - starts[0], ends - starts[0]
         U = np.ascontiguousarray(U, G.dtype)
-        kernels.csr_rmatmul(data, indices, starts, ends, U, G, p)
+        apart = None if strip is None else True
+        kernels.csr_rmatmul(data, indices, starts, ends, U, G, p, apart)
 
     def strips(self, n: int) -> Sequence[Strip | None]:
         if n == 1:

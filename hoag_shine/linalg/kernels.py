@@ -98,19 +98,20 @@ def csr_matmul(data, indices, starts, ends, W, p, Z):
 
 
 @loop(fastmath=_CONTRACT)
-def csr_rmatmul(data, indices, starts, ends, U, G, p):
-    """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`."""
+def csr_rmatmul(data, indices, starts, ends, U, G, p, apart):
+    """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`.
+
+    ``apart`` is None where rows follow each other in memory, and True where they do not, as in
+    strips of columns. It is None and not False so that numba compiles one loop for each.
+    """
     k, p, ones, far = unsigned(U.shape[1]), unsigned(p), len(G) > p, G.size > CORE_CACHE_NUMBERS
-    n, lanes = unsigned(len(U)), simd.lanes(G)
+    n, final, lanes = unsigned(len(U)), unsigned(len(indices)) - _1, simd.lanes(G)
     for i in range(n):
         first, last = starts[i], ends[i]
-        # A strip must not touch columns that another thread writes to: it goes on in its next row.
-        following = min(i + _1, n - _1)
-        after, end = starts[following], ends[following]
-        for j in range(after, end, _8):
-            simd.prefetch_entry(data, j)
-        for j in range(after, end, _16):
-            simd.prefetch_entry(indices, j)
+        if apart is not None:
+            final = last - _1  # other threads write to other columns
+            following = min(i + _1, n - _1)
+            _prefetch_entries(data, indices, starts[following], ends[following])
         if k == _1:
             u = U[i, _0]
             if u != 0.0:
@@ -126,7 +127,7 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
             high = simd.load_first(U, i, c + lanes, k - c - lanes)
             for j in range(first, last):
                 if far:
-                    ahead = indices[_ahead(j, last, after, end)]
+                    ahead = indices[min(j + _ENTRIES_AHEAD, final)]
                     simd.prefetch(G, ahead, c)
                     simd.prefetch(G, ahead, c + lanes)
                 _add(data[j], low, G, indices[j], c)
@@ -139,10 +140,30 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p):
             low = simd.load_first(U, i, c, k - c)
             for j in range(first, last):
                 if far:
-                    simd.prefetch(G, indices[_ahead(j, last, after, end)], c)
+                    simd.prefetch(G, indices[min(j + _ENTRIES_AHEAD, final)], c)
                 _add(data[j], low, G, indices[j], c)
             if ones:
                 _add(1.0, low, G, p, c)
+        if apart is not None:
+            _prefetch_rows(G, indices, starts[following], ends[following], k, far)
+
+
+@loop()
+def _prefetch_entries(data, indices, first, last):
+    """Have entries that no processor foresees read from memory."""
+    for j in range(first, last, _8):
+        simd.prefetch_entry(data, j)
+    for j in range(first, last, _16):
+        simd.prefetch_entry(indices, j)
+
+
+@loop()
+def _prefetch_rows(G, indices, first, last, k, far):
+    """Have the rows of G of the first entries read from memory, if they are ``far``."""
+    last = min(first + _ENTRIES_AHEAD, last) if far else first
+    for j in range(first, last):
+        for c in range(_0, k, simd.lanes(G)):
+            simd.prefetch(G, indices[j], c)
 
 
 @loop()
@@ -195,15 +216,6 @@ def dense_add_rows(X, rows, u, g):
             g[j] += x_i[j] * at_i + x_a[j] * at_a + (x_b[j] * at_b + x_c[j] * at_c)
         if ones:
             g[p] += at_i + at_a + (at_b + at_c)
-
-
-@loop()
-def _ahead(j, last, after, end):
-    """Return which entry to prefetch at entry j of a row; ``after`` to ``end`` is the next row."""
-    ahead = j + _ENTRIES_AHEAD
-    if ahead < last:
-        return ahead
-    return min(after + (ahead - last), end - _1) if after < end else j
 
 
 @loop(fastmath=_CONTRACT)

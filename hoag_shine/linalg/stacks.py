@@ -8,77 +8,101 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compiled import loop
+from . import simd
+from .compiled import loop, unsigned
 from .kernels import SUMS
 
-# Rows of the tiles of matrices that are summed at a time, and their columns.
-# Why: eight sums and what they are made of are as many vectors as most processors have registers
-# for.
-_TILE_ROWS, TILE_COLUMNS = 2, 4
+# Rows of the tiles of matrices that are summed at a time; a tile has one vector of columns.
+# Why: so many sums of products are under way at a time that none waits for the one before.
+TILE_ROWS = 8
 # Samples whose weighted values are kept at a time.
-# Why: with some tens of variables, they fit into the first-level cache, or nearly so.
-GRAM_BLOCK = 256
+# Why: with some tens of variables, they fit into the first-level cache, beside the samples.
+GRAM_BLOCK = 64
+
+_0, _1, _block, _tile = unsigned(0), unsigned(1), unsigned(GRAM_BLOCK), unsigned(TILE_ROWS)
+_2, _3, _4, _5, _6, _7 = (unsigned(i) for i in range(2, 8))
 
 
-@loop(fastmath=SUMS, error_model="numpy")
-def gram(columns, weight, scaled, product):
+@loop()
+def gram(rows, weight, scaled, product):
     """Write X' diag(u) X for every row u of ``weight`` to ``product``.
 
     Parameters
     ----------
-    columns : ndarray of shape (d, n)
-        The columns of X; d is a multiple of ``TILE_COLUMNS``.
+    rows : ndarray of shape (n, d)
+        X, with columns of zeros up to a multiple of ``TILE_ROWS``, which is one of a vector.
     weight : ndarray of shape (k, n)
-    scaled : ndarray of shape (d, GRAM_BLOCK)
+    scaled : ndarray of shape (GRAM_BLOCK, d)
         Room for weighted values.
     product : ndarray of shape (k, d, d)
         Zero at first.
     """
-    d, n = columns.shape
-    for c in range(len(weight)):
-        for first in range(0, n, GRAM_BLOCK):
-            last = min(first + GRAM_BLOCK, n)
-            for j in range(d):
-                _multiply(weight[c, first:last], columns[j, first:last], scaled[j])
-            for j in range(0, d, _TILE_ROWS):
-                for l in range(0, j + _TILE_ROWS, TILE_COLUMNS):
-                    _add_tile(scaled, columns, first, last, j, l, product[c])
+    n, d, lanes = unsigned(len(rows)), unsigned(rows.shape[1]), simd.lanes(rows)
+    for c in range(unsigned(len(weight))):
+        G = product[c]
+        for first in range(_0, n, _block):
+            size = min(_block, n - first)
+            for i in range(size):
+                for j in range(d):
+                    scaled[i, j] = weight[c, first + i] * rows[first + i, j]
+            for l in range(_0, d, lanes):
+                for j in range(l - l % _tile, d, _tile):
+                    _add_tile(scaled, rows, first, size, j, l, G)
         for j in range(d):
             for l in range(j):
-                product[c, l, j] = product[c, j, l]
+                G[l, j] = G[j, l]
 
 
-@loop(fastmath=SUMS)
-def _multiply(u, x, product):
-    for i in range(u.size):
-        product[i] = u[i] * x[i]
+@loop()
+def _add_tile(scaled, rows, first, size, j, l, G):
+    """Add the products of columns j to j + 7 of ``scaled`` and a vector of columns of a block."""
+    s, t = simd.load(G, j, l), simd.load(G, j + _1, l)
+    u, v = simd.load(G, j + _2, l), simd.load(G, j + _3, l)
+    w, x = simd.load(G, j + _4, l), simd.load(G, j + _5, l)
+    y, z = simd.load(G, j + _6, l), simd.load(G, j + _7, l)
+    for i in range(size):
+        own = simd.load(rows, first + i, l)
+        s = simd.multiply_add(scaled[i, j], own, s)
+        t = simd.multiply_add(scaled[i, j + _1], own, t)
+        u = simd.multiply_add(scaled[i, j + _2], own, u)
+        v = simd.multiply_add(scaled[i, j + _3], own, v)
+        w = simd.multiply_add(scaled[i, j + _4], own, w)
+        x = simd.multiply_add(scaled[i, j + _5], own, x)
+        y = simd.multiply_add(scaled[i, j + _6], own, y)
+        z = simd.multiply_add(scaled[i, j + _7], own, z)
+    simd.store(G, j, l, s)
+    simd.store(G, j + _1, l, t)
+    simd.store(G, j + _2, l, u)
+    simd.store(G, j + _3, l, v)
+    simd.store(G, j + _4, l, w)
+    simd.store(G, j + _5, l, x)
+    simd.store(G, j + _6, l, y)
+    simd.store(G, j + _7, l, z)
 
 
-@loop(fastmath=SUMS)
-def _add_tile(left, right, first, last, j, l, product):
-    """Add the products of rows j, j + 1 of ``left`` and rows l to l + 3 of a part of ``right``."""
-    a, b = left[j, : last - first], left[j + 1, : last - first]
-    p, q = right[l, first:last], right[l + 1, first:last]
-    r, s = right[l + 2, first:last], right[l + 3, first:last]
-    ap = aq = ar = as_ = bp = bq = br = bs = 0.0
-    for i in range(p.size):
-        ap += a[i] * p[i]
-        aq += a[i] * q[i]
-        ar += a[i] * r[i]
-        as_ += a[i] * s[i]
-        bp += b[i] * p[i]
-        bq += b[i] * q[i]
-        br += b[i] * r[i]
-        bs += b[i] * s[i]
-    above, below = product[j], product[j + 1]
-    above[l] += ap
-    above[l + 1] += aq
-    above[l + 2] += ar
-    above[l + 3] += as_
-    below[l] += bp
-    below[l + 1] += bq
-    below[l + 2] += br
-    below[l + 3] += bs
+@loop()
+def scale(H, root, S):
+    """Write matrices with their diagonals scaled to one to ``S``; return whether all is finite.
+
+    Parameters
+    ----------
+    H, S : ndarray of shape (n_matrices, d, d)
+    root : ndarray of shape (n_matrices, d)
+        Gets one over the root of each diagonal element; zero where that is not positive.
+    """
+    check = 0.0
+    for b in range(len(H)):
+        d = len(H[b])
+        for i in range(d):
+            pivot = H[b, i, i]
+            root[b, i] = 1.0 / np.sqrt(pivot) if pivot > 0.0 else 0.0
+        for i in range(d):
+            for j in range(d):
+                check += 0.0 * H[b, i, j]  # NaN if that is not finite
+                S[b, i, j] = H[b, i, j] * root[b, i] * root[b, j]
+            if root[b, i] == 0.0:
+                S[b, i, i] = 1.0
+    return check == 0.0
 
 
 @loop(fastmath=SUMS, error_model="numpy")

@@ -60,8 +60,8 @@ def padded(k):
     return 1 if k == 1 else -(-k // 16) * 16
 
 
-@given(seeds, counts, sizes, counts, st.booleans(), dtypes)
-def test_csr_products(seed, n, p, k, ones, dtype):
+@given(seeds, counts, sizes, counts, st.booleans(), dtypes, st.sampled_from([None, True]))
+def test_csr_products(seed, n, p, k, ones, dtype, apart):
     rng = np.random.default_rng(seed)
     X = drawn_matrix(rng, n, p)
     W = rng.normal(size=(p + ones, padded(k))).astype(dtype)
@@ -72,7 +72,7 @@ def test_csr_products(seed, n, p, k, ones, dtype):
         np.testing.assert_allclose(Z, full @ W[:, :k], **close(dtype))
     start = rng.normal(size=W.shape).astype(dtype)
     with guarded(start) as G:
-        kernels.csr_rmatmul(*rows_of(X), U, G, p)
+        kernels.csr_rmatmul(*rows_of(X), U, G, p, apart)
         np.testing.assert_allclose(G[:, :k], start[:, :k] + full.T @ U, **close(dtype))
         np.testing.assert_array_equal(G[:, k:], start[:, k:])
 

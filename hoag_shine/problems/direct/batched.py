@@ -53,21 +53,16 @@ class Factorised:
     """
 
     def __init__(self, H: Array) -> None:
-        if not np.isfinite(H).all():
-            raise FloatingPointError("The Hessian of an inner problem is not finite.")
-        diagonal = np.einsum("bii->bi", H)
-        positive = diagonal > 0.0
+        S, self._scale = np.empty_like(H, order="C"), np.empty((len(H), H.shape[1]))
         # A variable without data or penalty has neither curvature nor gradient; it does not move.
-        self._scale = np.where(positive, 1.0 / np.sqrt(np.where(positive, diagonal, 1.0)), 0.0)
-        S = H * self._scale[:, :, None]
-        S *= self._scale[:, None, :]
-        np.einsum("bii->bi", S)[~positive] = 1.0
+        if not stacks.scale(H, self._scale, S):
+            raise FloatingPointError("The Hessian of an inner problem is not finite.")
         self._matrix = S
         stacked = S.shape[1] <= MAX_STACKED_ORDER
         self._factors: _Stacked | _OneByOne = _Stacked(S) if stacked else _OneByOne(S)
         self.smallest = self._factors.smallest
         self.singular = ~(self.smallest > SMALLEST_PIVOT)
-        self.incomplete = self.singular | ~positive.all(axis=1)
+        self.incomplete = self.singular | ~self._scale.all(axis=1)
         self._inverses = {b: _pseudo_inverse(S[b]) for b in np.flatnonzero(self.singular)}
 
     def __call__(self, rhs: Array) -> Array:

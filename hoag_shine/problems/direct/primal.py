@@ -83,21 +83,19 @@ class Design:
         return np.asarray(np.abs(self.rows))
 
     @cached_property
-    def _columns(self) -> Array:
-        """The columns, each contiguous, and columns of zeros up to whole tiles."""
-        n, d = self.rows.shape
-        columns = np.zeros((-(-d // stacks.TILE_COLUMNS) * stacks.TILE_COLUMNS, n))
-        columns[:d] = self.rows.T
-        return columns
+    def _padded(self) -> Array:
+        """The rows, with columns of zeros up to whole tiles."""
+        d = self.rows.shape[1]
+        return np.pad(self.rows, ((0, 0), (0, -d % stacks.TILE_ROWS)))
 
     def gram(self, weight: Array) -> Array:
         """Return Phi' diag(u) Phi for each column u of weights of shape (n_rows, k)."""
         d, k = self.rows.shape[1], weight.shape[1]
         if d <= MAX_TILED_COLUMNS:
-            padded = len(self._columns)
+            padded = self._padded.shape[1]
             products = np.zeros((k, padded, padded))
-            room = np.empty((padded, stacks.GRAM_BLOCK))
-            stacks.gram(self._columns, np.ascontiguousarray(weight.T), room, products)
+            room = np.empty((stacks.GRAM_BLOCK, padded))
+            stacks.gram(self._padded, np.ascontiguousarray(weight.T), room, products)
             return products[:, :d, :d]
         if weight.min(initial=0.0) < 0.0:
             return np.stack([(self.rows.T * u) @ self.rows for u in weight.T])
