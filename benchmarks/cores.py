@@ -3,6 +3,8 @@
     python benchmarks/cores.py
     python benchmarks/cores.py --only 20news 100000x100 --jobs 1 2 4 8 --repeats 7
     python benchmarks/cores.py --quick
+    python benchmarks/cores.py --json docs/figures/cores.json
+    python benchmarks/cores.py --page docs/figures/cores.json
 
 Sets of the zoo, five folds, ``ShineCV(LogisticRegression(), n_jobs=n).fit``, refit included, with
 one thread of BLAS in each thread of ours. Searches with different n run in turn, after one that is
@@ -27,6 +29,7 @@ from statistics import median
 
 import numpy as np
 from benchmark_utils.measuring import environment
+from benchmark_utils.zoo_page import list_table
 from benchmark_utils.zoo_sets import BY_NAME
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +41,8 @@ from hoag_shine.problems.passes import Passes
 
 SETS = ["20news", "imdb", "mnist-10000", "100000x20", "100000x100", "20000x512x200"]
 QUICK = ["a9a", "10000x100"]
+HEADINGS = ("set", "n_jobs", "seconds", "gain", "machine", "share", "predicted", "same bits")
+FIELDS = [heading.replace(" ", "_") for heading in HEADINGS]
 # Seconds in which processes side by side make as many passes as they can, and how often.
 TURN_SECONDS, TURNS = 1.0, 7
 
@@ -46,22 +51,28 @@ def main():
     args = parse_arguments()
     warnings.simplefilter("ignore")
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table("set", "n_jobs", "seconds", "gain", "machine", "share", "predicted", "same bits")
-    records = []
+    if args.page:
+        write_page(json.loads(args.page.read_text()), args.page.parent)
+        return
+    kept = args.json and args.json.exists()
+    records = json.loads(args.json.read_text())["records"] if kept else []
+    found = []
     for name in args.only or (QUICK if args.quick else SETS):
         try:
             data = BY_NAME[name].data(0)
         except OSError as error:
             console.print(f"{name} is left out: {error}")
             continue
-        for record in measure(name, data, args.jobs, args.repeats):
-            records.append(record)
-            table.add_row(*map(shown, record.values()))
+        found += measure(name, data, args.jobs, args.repeats)
+        records = [*(each for each in records if each["set"] != name), *found[-len(args.jobs) :]]
+        if args.json:
+            args.json.write_text(json.dumps({"records": records, **environment(folds=5)}, indent=1))
+    table = Table(*HEADINGS)
+    for record in found:
+        table.add_row(*row(record))
     console.print(table)
     console.print(environment(folds=5))
-    if args.json:
-        args.json.write_text(json.dumps({"records": records, **environment(folds=5)}, indent=1))
-    if not all(record["same_bits"] for record in records):
+    if not all(record["same_bits"] for record in found):
         sys.exit("searches with different n_jobs differ")
 
 
@@ -76,13 +87,15 @@ def parse_arguments():
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
-    parser.add_argument("--json", type=Path, help="write the records to this file")
-    return parser.parse_args()
+    parser.add_argument("--json", type=Path, help="where results are kept")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the page of these results")
+    args = parser.parse_args()
+    args.jobs = sorted({1, *args.jobs})
+    return args
 
 
 def measure(name, data, jobs, repeats):
-    """Yield a record for each number of threads."""
-    jobs = sorted({1, *jobs})
+    """Return a record for each number of threads."""
     searches, seconds = {}, {n: [] for n in jobs}
     with threadpool_limits(1):
         fit(data, 1)  # loads compiled code
@@ -91,20 +104,30 @@ def measure(name, data, jobs, repeats):
                 begin = time.perf_counter()
                 searches[n] = fit(data, n)
                 seconds[n].append(time.perf_counter() - begin)
-        share = share_of_passes(data)
+        in_passes = share_of_passes(data)
+    records = []
     for n in jobs:
         gain = median(one / own for one, own in zip(seconds[1], seconds[n], strict=True))
         machine = gain_of_processes(name, n)
-        yield {
-            "set": name,
-            "n_jobs": n,
-            "seconds": median(seconds[n]),
-            "gain": gain,
-            "machine": machine,
-            "share": gain / machine,
-            "predicted": 1.0 / (1.0 - share + share / n),
-            "same_bits": same_bits(searches[1], searches[n]),
-        }
+        records.append(
+            {
+                "set": name,
+                "n_jobs": n,
+                "seconds": median(seconds[n]),
+                "gain": gain,
+                "machine": machine,
+                "share": gain / machine,
+                "in_passes": in_passes,
+                "predicted": predicted(in_passes, n),
+                "same_bits": same_bits(searches[1], searches[n]),
+            }
+        )
+    return records
+
+
+def predicted(share, n):
+    """Return the gain of n threads by Amdahl's law, for the share that they can divide."""
+    return 1.0 / (1.0 - share + share / n)
 
 
 def fit(data, n_jobs):
@@ -194,8 +217,43 @@ def count_passes(name, pipe):
             pipe.send(n_passes / (time.perf_counter() - begin))
 
 
+def row(record):
+    return [shown(record[name]) for name in FIELDS]
+
+
 def shown(value):
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def write_page(found, folder):
+    """Write ``cores.inc`` and ``cores.png`` for the documentation."""
+    machine = f"Measured on {found['processor']}, {found['cores']} cores."
+    table = list_table([HEADINGS, *map(row, found["records"])])
+    parts = [".. Written by benchmarks/cores.py --page.", machine, table]
+    (folder / "cores.inc").write_text("\n\n".join(parts) + "\n")
+    draw(found["records"]).savefig(folder / "cores.png", dpi=150, metadata={})
+
+
+def draw(records):
+    """Draw what is predicted for up to 16 threads as lines, and what was measured as points."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    ax = figure.subplots()
+    threads = np.arange(1, 17)
+    for place, name in enumerate(dict.fromkeys(record["set"] for record in records)):
+        own, colour = [record for record in records if record["set"] == name], f"C{place}"
+        ax.plot(threads, predicted(own[0]["in_passes"], threads), color=colour, label=name)
+        measured = [(record["n_jobs"], record["gain"]) for record in own]
+        ax.plot(*zip(*measured, strict=True), "o", color=colour)
+    ax.set(xscale="log", yscale="log", xlabel="threads", ylabel="gain over one thread")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    ax.set_xticks([1, 2, 4, 8, 16])
+    ax.set_yticks([1, 2, 4, 8])
+    ax.legend()
+    return figure
 
 
 if __name__ == "__main__":
