@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class Record:
             "method": e.used,
             "residual": e.residual,
             "inner_tolerance": e.tolerance,
-            **asdict(self.costs),
+            **vars(self.costs),
             "look": self.look,
         }
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -26,6 +27,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..hypergradients import Method, MethodName, auto, resolve_method
 from ..inner import MOST_PAIRS, InnerSolver, LazySolutions, Solution, lbfgs, resolve_inner_solver
 from ..linalg.costs import LONG_VECTOR_NUMBERS
+from ..linalg.threads import one_blas_thread
 from ..problems.base import JoinedProblems, Problem, ProblemSet
 from ..problems.direct import DirectProblems
 from ..problems.pool import shared_passes
@@ -282,7 +284,9 @@ def hoag(
         history = History(oracle, accuracy, exact)
         run = _Run(oracle, history, lower, upper, callback)
         try:
-            outcome = run.follow(rule, max_iter, schedule)
+            # Small problems ask for one thread at each evaluation: once for all takes less time.
+            with nullcontext() if exact is None else one_blas_thread():
+                outcome = run.follow(rule, max_iter, schedule)
             if not oracle.late:
                 history.polish()
                 outcome = run.ended(outcome)
