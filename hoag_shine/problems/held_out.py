@@ -71,7 +71,8 @@ class HeldOut:
             first, last = np.searchsorted(self.rows[own], [rows.start, rows.stop])
             parts.append(slice(own.start + first, own.start + last))
         part = self._joined(parts)
-        return replace(part, rows=part.rows - self.rows.dtype.type(rows.start))
+        # The smallest type of these rows need not hold the number of the first one of all.
+        return replace(part, rows=_smallest(part.rows.astype(np.intp) - rows.start))
 
     def pieces(self, size: int) -> list[Self]:
         """Return portions of at most ``size`` listed rows, with indices of one type."""

@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import label_binarize
 
 from hoag_shine.problems import linear
+from hoag_shine.problems.held_out import HeldOut
 from hoag_shine.problems.linear import LinearProblems
 from hoag_shine.problems.losses import LogisticLoss, MultinomialLoss, SquaredLoss
 from hoag_shine.problems.penalties import GroupedPenalty
@@ -56,3 +57,14 @@ def test_a_row_may_be_held_out_by_several_folds_or_none(kind, layout, asked, pie
         np.testing.assert_allclose(value, (own * loss.value(y[:, None], z)).sum(), rtol=1e-12)
         G = A.T @ (own * loss.gradient(y[:, None], z))[:, 0]
         np.testing.assert_allclose(grad, G.ravel(), rtol=1e-10, atol=1e-12 * np.abs(G).max())
+
+
+@pytest.mark.parametrize("last", [200, 1000])
+@pytest.mark.parametrize("rows", [slice(0, 100), slice(50, 250), slice(190, 300), slice(300, 900)])
+def test_the_part_of_consecutive_rows(last, rows):
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((1000, N_FOLDS)) < 0.3, rng.random((1000, N_FOLDS)), 0.0)
+    weight[last:] = 0.0  # the rows that are held out may all come before these
+    part = HeldOut.of(weight).among(rows)
+    n = rows.stop - rows.start
+    np.testing.assert_array_equal(part.dense(n, N_FOLDS), weight[rows])
