@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from hoag_shine import GeneralizedLinear, Outcome, ShineCV, TweedieLoss, fold_problems, hoag
+from hoag_shine.utils.interrupts import Deferred, Threads
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a signal to oneself is POSIX")
 
@@ -305,3 +307,25 @@ def test_a_scorer_may_write_into_the_model():
     plain = ShineCV(LogisticRegression(), cv=3).fit(X, y)
     spoiled = ShineCV(LogisticRegression(), cv=3, scoring=spoil, refit="neg_criterion").fit(X, y)
     assert spoiled.best_params_ == plain.best_params_
+
+
+def test_a_second_interrupt_drops_what_waits_for_threads():
+    started = []
+
+    def call(i):
+        started.append(i)
+        for _ in range(2 if i == 0 else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+        time.sleep(0.05)
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Deferred() as interrupts,
+        Threads(2, 200, interrupts) as threads,
+    ):
+        threads.run(call, range(200))
+    time.sleep(0.3)  # the calls that run come to their end
+    n_started = len(started)
+    time.sleep(0.3)
+    assert len(started) == n_started < 200

@@ -224,14 +224,17 @@ class Threads:
                     return
                 answers[place] = function(*each)
 
-        with self._interrupts.held():
-            calls = [self._pool.submit(work) for _ in range(min(self._n, len(items)))]
-            while _running(calls) and not self._enough:
-                pass
-            self._left = self._enough
-        if self._left:
-            left.clear()
-            self._interrupts.check()
+        try:
+            with self._interrupts.held():
+                calls = [self._pool.submit(work) for _ in range(min(self._n, len(items)))]
+                while _running(calls) and not self._enough:
+                    pass
+                self._left = self._enough
+            if self._left:
+                self._interrupts.check()
+        except BaseException:
+            left.clear()  # nobody wants it any more
+            raise
         self._left = False
         for call in calls:
             call.result()
