@@ -56,7 +56,7 @@ def main():
         write_page(json.loads(args.page.read_text()), args.page.parent)
         return
     kept = args.json and args.json.exists()
-    records = json.loads(args.json.read_text())["records"] if kept else []
+    records = json.loads(args.json.read_text()) if kept else []
     found = []
     for name in args.only or (QUICK if args.quick else SETS):
         try:
@@ -64,10 +64,11 @@ def main():
         except OSError as error:
             console.print(f"{name} is left out: {error}")
             continue
-        found += measure(name, data, args.jobs, args.repeats)
-        records = [*(each for each in records if each["set"] != name), *found[-len(args.jobs) :]]
+        own = measure(name, data, args.jobs, args.repeats)
+        found += own
+        records = [*(each for each in records if each["set"] != name), *own]
         if args.json:
-            args.json.write_text(json.dumps({"records": records, **environment(folds=5)}, indent=1))
+            args.json.write_text(json.dumps(records, indent=1))
     table = Table(*HEADINGS)
     for record in found:
         table.add_row(*row(record))
@@ -121,6 +122,7 @@ def measure(name, data, jobs, repeats):
                 "shared": shared,
                 "predicted": predicted(shared, n),
                 "same_bits": same_bits(searches[1], searches[n]),
+                "environment": environment(folds=5),
             }
         )
     return records
@@ -145,16 +147,18 @@ def same_bits(one, other):
 
 def shared_share(data):
     """Return the share of the time of a search on one thread in what several would divide."""
-    spent, depth = 0.0, 0
+    spent, depth = 0.0, 0  # depth: how many of these methods are running, one within the other
     methods = [(Passes, name) for name in ("add_up", "each", "each_vector", "grams", "run")]
     methods = {place: getattr(*place) for place in [*methods, (Threads, "map")]}
 
     def timed(method):
-        def call(*args, **options):
+        def call(self, *args, **options):
             nonlocal spent, depth
+            if isinstance(self, Passes) and self.most_threads == 1:
+                return method(self, *args, **options)
             begin, depth = time.perf_counter(), depth + 1
             try:
-                return method(*args, **options)
+                return method(self, *args, **options)
             finally:
                 depth -= 1
                 spent += 0.0 if depth else time.perf_counter() - begin
@@ -228,13 +232,18 @@ def shown(value):
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def write_page(found, folder):
+def write_page(records, folder):
     """Write ``cores.inc`` and ``cores.png`` for the documentation."""
-    machine = f"Measured on {found['processor']}, {found['cores']} cores."
-    table = list_table([HEADINGS, *map(row, found["records"])])
-    parts = [".. Written by benchmarks/cores.py --page.", machine, table]
+    environments = [record["environment"] for record in records]
+    machines = dict.fromkeys(f"{each['processor']}, {each['cores']} cores" for each in environments)
+    table = list_table([HEADINGS, *map(row, records)])
+    parts = [
+        ".. Written by benchmarks/cores.py --page.",
+        f"Measured on {'; '.join(machines)}.",
+        table,
+    ]
     (folder / "cores.inc").write_text("\n\n".join(parts) + "\n")
-    draw(found["records"]).savefig(folder / "cores.png", dpi=150, metadata={})
+    draw(records).savefig(folder / "cores.png", dpi=150, metadata={})
 
 
 def draw(records):

@@ -102,7 +102,7 @@ def csr_rmatmul(data, indices, starts, ends, U, G, p, apart):
     """Add ``X.T @ U`` to ``G``; U is of shape (n_rows, k), and G as W in :func:`csr_matmul`.
 
     ``apart`` is None where rows follow each other in memory, and True where they do not, as in
-    strips of columns. It is None and not False so that numba compiles one loop for each.
+    strips of columns: numba compiles a loop for each of the two, and leaves branches on None out.
     """
     k, p, ones, far = unsigned(U.shape[1]), unsigned(p), len(G) > p, G.size > CORE_CACHE_NUMBERS
     n, final, lanes = unsigned(len(U)), unsigned(len(indices)) - _1, simd.lanes(G)
@@ -188,7 +188,7 @@ def csr_add_rows(data, indices, starts, ends, U, G, p):
     """
     p, m, ones = unsigned(p), unsigned(U.shape[1]), len(G) > p
     for i in range(unsigned(len(U))):
-        if m == _1:
+        if m == _1:  # a loop over a single number takes twice as long
             u = U[i, _0]
             for j in range(starts[i], ends[i]):
                 G[indices[j], _0] += data[j] * u

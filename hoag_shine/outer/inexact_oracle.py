@@ -159,9 +159,9 @@ class InexactOracle(Oracle):
         diagonals: Sequence[Vector | None] = [None] * len(ws)
         if any(solver is None for solver in solvers) or self.n_iter == 0:
             diagonals = self.problems.data_diagonals(ws)
-        moves = [estimate.set_penalty for estimate in self._estimates]
         hessians = [problem.penalty_hessian(theta) for problem in self.problems]
-        list(self.map(lambda move, *to: move(*to), moves, hessians, diagonals, solvers))
+        moves = self.map(InverseHessian.set_penalty, self._estimates, hessians, diagonals, solvers)
+        list(moves)  # a map may be lazy
 
     def _iterate(self, tolerance: float, max_iter: int) -> None:
         """Bring the inner problems nearer to their solutions.

@@ -217,10 +217,10 @@ class Threads:
 
         def work() -> None:
             # One thread after the other takes what is left: short calls cost no hand-over each.
-            while left:
+            while True:
                 try:
                     place, each = left.popleft()
-                except IndexError:  # another thread was faster
+                except IndexError:  # nothing is left
                     return
                 answers[place] = function(*each)
 
