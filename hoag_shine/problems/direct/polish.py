@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -210,32 +211,53 @@ class Polished:
             Second derivatives of the losses, at Z.
         """
         system, linearised = self.system, self.linearised
+        missed = self.missed(curvature)
         changes = np.abs(np.einsum("nkm,nkm->k", U, self.dZ))
         errors = changes + SUM_ROUNDING * np.abs(values) + linearised.ignored(self.force, load)
         # A factor that leaves more than a share of what it should have solved is not relied on.
         # Then, too, the penalty alone bounds the error: in its norm, no solution is farther away
         # than the gradient is long in the inverse of that norm.
-        missed = system.remainder(self.force, self.step, curvature)
         again = system.predict(linearised.solve(missed))
         left = np.abs(np.einsum("nkm,nkm->k", U, again))
         poor = linearised.singular | ~(
             left <= UNSOLVED_SHARE * changes + SUM_ROUNDING * np.abs(values)
         )
         errors += np.where(poor, left + system.length(self.force) * system.length(load), 0.0)
-        gap = self._gap(self.force)
-        if not (gap <= UNSOLVED_DECREMENT).all():
+        small = self._gap <= UNSOLVED_DECREMENT
+        if not small.all():
             # Where rounding explains the gradient, it is known what that may do.
-            certain = self._gap(system.significant(self.force, self.state, self.slopes))
-            rounding = self._rounding(U, adjoint, curvature)
-            errors += np.where(gap <= UNSOLVED_DECREMENT, 0.0, rounding)
-            gap = certain
-        unknown = self._unsolved(gap) | ~np.isfinite(errors)
-        # Coefficients without penalty and without curvature do not move, though their gradient may
-        # not be zero. Such a gradient makes the error unknown.
-        unknown |= system.unmoved(missed, self.force, self.slopes) > UNMOVED_GRADIENT_SHARE
-        return np.where(unknown, np.inf, errors)
+            errors += np.where(small, 0.0, self._rounding(U, adjoint, curvature))
+        return np.where(self.unsolved(missed) | ~np.isfinite(errors), np.inf, errors)
 
-    def _gap(self, force: State) -> Vector:
+    def missed(self, curvature: Array) -> State:
+        """Return what the step leaves of Newton's equations."""
+        return self.system.remainder(self.force, self.step, curvature)
+
+    def unsolved(self, missed: State) -> NDArray[np.bool_]:
+        """Return which folds are, for all that is known, far from their solutions.
+
+        ``missed`` is what :meth:`missed` returns.
+        """
+        gap = self._gap
+        if not (gap <= UNSOLVED_DECREMENT).all():
+            gap = self._gap_by(self.system.significant(self.force, self.state, self.slopes))
+        # All is relative to the objective, which must not be larger than without coefficients.
+        highest = (1.0 + UNSOLVED_DECREMENT) * self.folds.null_losses
+        far = (
+            ~(self.decrement <= UNSOLVED_DECREMENT)
+            | ~(gap <= UNSOLVED_DECREMENT)
+            | ~(self.objective <= highest + SMALLEST_NORMAL)
+        )
+        # Coefficients without penalty and without curvature do not move, though their gradient may
+        # not be zero: nothing is known then.
+        unmoved = self.system.unmoved(missed, self.force, self.slopes)
+        return far | (unmoved > UNMOVED_GRADIENT_SHARE)
+
+    @cached_property
+    def _gap(self) -> Vector:
+        return self._gap_by(self.force)
+
+    def _gap_by(self, force: State) -> Vector:
         """Bound how far the objectives are above their minima, in units of themselves.
 
         A step does not say how far away a solution is that it does not lead to. The objective is
@@ -251,17 +273,6 @@ class Polished:
         moved = self.folds.curved_sizes(curvature, sizes) + SUM_ROUNDING * np.abs(self.slopes)
         along = np.einsum("nkm,nkm->k", np.abs(system.predict(adjoint)), moved)
         return np.asarray(along + np.einsum("nkm,nkm->k", np.abs(U), sizes))
-
-    def _unsolved(self, gap: Vector) -> NDArray[np.bool_]:
-        """Return which folds are, for all that is known, far from their solutions."""
-        folds, objective = self.folds, self.objective
-        # All is relative to the objective, which must not be larger than without coefficients.
-        highest = (1.0 + UNSOLVED_DECREMENT) * folds.null_losses
-        return (
-            ~(self.decrement <= UNSOLVED_DECREMENT)
-            | ~(gap <= UNSOLVED_DECREMENT)
-            | ~(objective <= highest + SMALLEST_NORMAL)
-        )
 
     def tangent(self, curvature: Array) -> State:
         """Return the solution's derivative where all log penalties change alike."""

@@ -477,25 +477,41 @@ class DirectProblems:
             lambda state: self._predicted(system, state, theta),
             corrections,
         )
-        ws = self._expanded(at.state, theta)
-        values, U = folds.outer(at.Z)
-        load, curvature = system.load(U), folds.curvature(at.Z)
-        adjoint = at.adjoint(load, U, curvature)
-        qs = self._expanded(adjoint.state, theta)
-        bounds = self._bounds(at, adjoint, ws, qs, theta)
-        errors = at.errors(values, U, load, adjoint.state, curvature)
+        ws, curvature = self._expanded(at.state, theta), folds.curvature(at.Z)
+        judged = self._judged if folds.held_out.rows.size else self._fitted
+        values, errors, hypergradients, bounds = judged(at, curvature, ws, theta)
         unknown = np.isinf(errors)
         return _Known(theta, at.state, at.tangent(curvature)), DirectSolution(
             ws=ws,
             values=values,
             errors=errors,
-            hypergradients=self._cross(ws, theta, qs),
+            hypergradients=hypergradients,
             bounds=np.where(unknown, np.inf, bounds),
             converged=(at.decrement <= ROUNDING_DECREMENT) & ~unknown,
             inner_values=at.objective,
             grads=self._gradients(at.slopes, ws, self.penalty.strength(theta), folds),
             n_iter=solved.n_iter,
         )
+
+    def _judged(
+        self, at: Polished, curvature: Array, ws: Array, theta: Vector
+    ) -> tuple[Vector, Vector, Array, Vector]:
+        """Return held-out losses, their errors, hypergradients, and bounds of their errors."""
+        values, U = at.folds.outer(at.Z)
+        load = at.system.load(U)
+        adjoint = at.adjoint(load, U, curvature)
+        qs = self._expanded(adjoint.state, theta)
+        errors = at.errors(values, U, load, adjoint.state, curvature)
+        bounds = self._bounds(at, adjoint, ws, qs, theta)
+        return values, errors, self._cross(ws, theta, qs), bounds
+
+    def _fitted(
+        self, at: Polished, curvature: Array, ws: Array, theta: Vector
+    ) -> tuple[Vector, Vector, Array, Vector]:
+        """Return the same of a fit that nothing is held out of: zero, or unknown."""
+        errors = np.where(at.unsolved(at.missed(curvature)), np.inf, 0.0)
+        none = np.zeros(len(ws))
+        return none, errors, np.zeros((len(ws), theta.size)), none
 
     def _bounds(
         self, at: Polished, adjoint: Adjoint, ws: Array, qs: Array, theta: Vector
