@@ -16,10 +16,11 @@ import warnings
 warnings.simplefilter("always")
 import numpy as np
 from hoag_shine.linalg import kernels
-ones = np.ones(4)
-print(kernels.weighted_dot(ones, ones, np.arange(4.0)), kernels.range_of_sizes(3.0 * ones))
+ones, sizes = np.ones((1, 4)), np.zeros(4)
+kernels.dense_column_sizes(3.0 * ones, sizes)
+print(kernels.weighted_dot(ones[0], ones[0], np.arange(4.0)), sizes)
 """
-ANSWER = "6.0 (3.0, 3.0)\n"
+ANSWER = "6.0 [3. 3. 3. 3.]\n"
 
 FIT = """
 import warnings

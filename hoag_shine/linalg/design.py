@@ -33,8 +33,8 @@ BLOCK_BYTES = 1 << 21
 # Why: a pass over 20,000 rows with 200 classes and five folds makes several such arrays at a time,
 # of which each would take 160 MB; at 8 MiB they are no more than the cache holds.
 MAX_BLOCK_NUMBERS = 1 << 20
-# Products in single precision are made of entries of X of at most this size, and at least its
-# inverse; of vectors whose norm is between the squares of these.
+# Products in single precision are made of columns of X whose largest entries are of at most this
+# size, and at least its inverse; of vectors whose norm is between the squares of these.
 # Why: float32 holds sizes from 1e-38 to 3e38. A product of an entry, a weight and a vector's entry,
 # each within these limits, is between 1e-24 and 1e24, and its sums stay in the range, too.
 MODERATE_SIZE = 1e6
@@ -102,14 +102,18 @@ class Matrix:
     @cached_property
     def single(self) -> Any:
         """The dtype of products where single precision is enough: float32, if X fits its range."""
-        # Twice as many columns fit into a line of the cache. Numbers out of range would be lost.
-        smallest, largest = self.range_of_sizes
+        # Twice as many columns fit into a line of the cache. A column out of range would be lost;
+        # an entry that is small beside others of its column adds nothing to what they make of it.
+        smallest, largest = self.range_of_columns
         moderate = smallest >= 1.0 / MODERATE_SIZE and largest <= MODERATE_SIZE
         return np.float32 if moderate else np.float64
 
     @property
-    def range_of_sizes(self) -> tuple[float, float]:
-        """The smallest magnitude of an entry that is not zero, and the largest."""
+    def range_of_columns(self) -> tuple[float, float]:
+        """The columns' largest magnitudes: the smallest of these that is not zero, and the largest.
+
+        Infinity and zero if there is none.
+        """
         raise NotImplementedError
 
     @property
@@ -167,13 +171,12 @@ class Design(Matrix):
         raise NotImplementedError
 
     @property
-    def range_of_sizes(self) -> tuple[float, float]:
-        smallest, largest = kernels.range_of_sizes(self._entries)
-        return float(smallest), float(largest)
+    def range_of_columns(self) -> tuple[float, float]:
+        sizes = self._column_sizes()
+        return float(sizes[sizes > 0.0].min(initial=np.inf)), float(sizes.max(initial=0.0))
 
-    @property
-    def _entries(self) -> NDArray[Any]:
-        """The entries of X, in any order."""
+    def _column_sizes(self) -> Vector:
+        """Return the largest magnitude in each column."""
         raise NotImplementedError
 
 
@@ -302,9 +305,13 @@ class DenseDesign(Design):
         root = X.T * np.sqrt(u)
         G += root @ root.T
 
-    @property
-    def _entries(self) -> NDArray[Any]:
-        return self._X.ravel(order="K")
+    def _column_sizes(self) -> Vector:
+        if self._X.flags.c_contiguous:
+            sizes = np.zeros(self.shape[1])
+            kernels.dense_column_sizes(self._X, sizes)
+            return sizes
+        highest, lowest = self._X.max(axis=0, initial=0.0), self._X.min(axis=0, initial=0.0)
+        return np.asarray(np.maximum(highest, -lowest), dtype=np.float64)
 
     @property
     def gram_cost(self) -> float:
@@ -384,9 +391,10 @@ class CSRDesign(Design):
         data, indices, indptr = self._csr
         kernels.csr_add_gram(data, indices, indptr[block.start : block.stop + 1], u, G)
 
-    @property
-    def _entries(self) -> NDArray[Any]:
-        return self._csr[0]
+    def _column_sizes(self) -> Vector:
+        sizes = np.zeros(self.shape[1])
+        kernels.csr_column_sizes(*self._csr[:2], sizes)
+        return sizes
 
     def _rows(
         self, rows: slice | Rows

@@ -225,14 +225,18 @@ def _add(x, vector, A, i, c):
 
 
 @loop(fastmath={"nnan", "nsz"})
-def range_of_sizes(data):
-    """Return the smallest magnitude of an array's numbers that are not zero, and the largest."""
-    smallest, largest = np.inf, 0.0
-    for i in range(data.size):
-        size = np.float64(abs(data[i]))
-        smallest = min(smallest, size if size > 0.0 else np.inf)
-        largest = max(largest, size)
-    return smallest, largest
+def dense_column_sizes(X, sizes):
+    """Raise ``sizes``, of shape (p,), to the largest magnitude in each column of a dense X."""
+    for i in range(unsigned(len(X))):
+        for j in range(unsigned(X.shape[1])):
+            sizes[j] = max(sizes[j], np.float64(abs(X[i, j])))
+
+
+@loop(fastmath={"nnan", "nsz"})
+def csr_column_sizes(data, indices, sizes):
+    """Do the same for a CSR matrix."""
+    for j in range(unsigned(len(data))):
+        sizes[indices[j]] = max(sizes[indices[j]], np.float64(abs(data[j])))
 
 
 @loop(fastmath=_CONTRACT)

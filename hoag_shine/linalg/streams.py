@@ -37,7 +37,7 @@ class PartedMatrix(Matrix):
         super().__init__(shape, facts.n_bytes, facts.n_stored)
 
     @property
-    def range_of_sizes(self) -> tuple[float, float]:
+    def range_of_columns(self) -> tuple[float, float]:
         return self._facts.smallest, self._facts.largest
 
     @property
@@ -179,7 +179,7 @@ class Facts(NamedTuple):
         design: Design = part.design
         cost = design.gram_cost * design.n_stored
         return self.with_facts(
-            Facts(design.n_bytes, design.n_stored, cost, *design.range_of_sizes, design.is_sparse)
+            Facts(design.n_bytes, design.n_stored, cost, *design.range_of_columns, design.is_sparse)
         )
 
     def with_facts(self, other: Facts) -> Facts:

@@ -194,10 +194,14 @@ def test_sums_of_groups(seed, n, n_groups, n_rows):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("numbers", [[], [0.0], [-3.0, 0.0, 0.5], [np.inf, -1e-30]])
-def test_sizes_that_are_not_zero(numbers, dtype):
-    data = np.array(numbers, dtype)
-    sizes = np.abs(data[data != 0.0]).astype(np.float64)
-    smallest, largest = kernels.range_of_sizes(data)
-    assert smallest == sizes.min(initial=np.inf)
-    assert largest == sizes.max(initial=0.0)
+@pytest.mark.parametrize("numbers", [[[0.0, 0.0]], [[-3.0, 0.0], [0.5, -1e-30]], [[np.inf, 1.0]]])
+def test_sizes_of_columns(numbers, dtype):
+    X = np.array(numbers, dtype)
+    expected = np.abs(X.astype(np.float64)).max(axis=0)
+    with guarded(np.zeros(2)) as sizes:
+        kernels.dense_column_sizes(X, sizes)
+        np.testing.assert_array_equal(sizes, expected)
+    data, indices, _ = entries(sparse.csr_array(X))
+    with guarded(np.zeros(2)) as sizes:
+        kernels.csr_column_sizes(data, indices, sizes)
+        np.testing.assert_array_equal(sizes, expected)

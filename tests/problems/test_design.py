@@ -68,10 +68,11 @@ def test_dense_products_are_those_of_numpy(layout, stored, computed, k, ones):
         np.testing.assert_allclose(G[:, :k], expected, rtol=0, atol=20 * n * rounding)
 
 
-@pytest.mark.parametrize("kind", [np.array, sparse.csr_array])
-def test_single_precision_is_for_entries_of_moderate_size(kind):
-    X = np.array([[0.0, 1.0], [-3.0, 1e5]])
-    assert as_design(kind(X)).single == np.float32
+@pytest.mark.parametrize("kind", [np.array, np.asfortranarray, sparse.csr_array])
+def test_single_precision_is_for_columns_of_moderate_size(kind):
+    # An entry that is small beside another one of its column makes no difference.
+    for X in ([[0.0, 1.0], [-3.0, 1e5]], [[0.0, 1e-9], [-3.0, 1e5]], [[0.0, 0.0], [2.0, 0.0]]):
+        assert as_design(kind(X)).single == np.float32
     for extreme in (1e9, -1e9, 1e-9):
         assert as_design(kind([[0.0, 1.0], [extreme, 2.0]])).single == np.float64
 
