@@ -17,14 +17,12 @@ from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import scale
 
 from hoag_shine import (
     Hypergradient,
     Outcome,
     ProblemSet,
-    ShineCV,
     Status,
     fold_problems,
     hoag,
@@ -619,12 +617,39 @@ def test_the_history_tells_what_was_done_and_what_it_cost(hypergradient):
 
 
 def test_records_at_a_theta_say_what_was_found_most_accurately():
-    """A search on digits comes back to its start, and knows it hundreds of times better then."""
+    def there_and_back(theta, *arguments, **options):
+        rough = yield Ask(theta, relative=0.1)
+        yield Ask(theta + 1.0, relative=0.1)
+        accurate = yield Ask(theta, 1e-9, grad_accuracy=1e-9)
+        assert accurate.error < 0.1 * rough.error
+        return Outcome.CONVERGED
+
     X, y = load_digits(return_X_y=True)
-    history = ShineCV(LogisticRegression(), cv=StratifiedKFold(5)).fit(scale(X), y).history_
-    at_start = [r for r in history if r["theta"] == history[0]["theta"]]
-    assert len(at_start) > 1
-    assert len({(r["criterion"], r["error"]) for r in at_start}) == 1
+    problems = fold_problems(LogisticRegression(), scale(X), y, cv=3)
+    history = hoag(problems, step=there_and_back).history
+    first, last = (history[i] for i in (0, 2))
+    assert first["theta"] == last["theta"] != history[1]["theta"]
+    assert (first["criterion"], first["error"]) == (last["criterion"], last["error"])
+
+
+@pytest.mark.parametrize("share", [1e-2, 1e-3])
+def test_errors_of_folds_that_cancel_are_not_claimed_to_be_small(share):
+    """The folds' corrections have both signs; their sum is small by chance, and no error is."""
+    X, y = load_digits(return_X_y=True)
+    ratios = []
+
+    def roughly_and_accurately(theta, *arguments, **options):
+        rough = []
+        for place in (0.0, -2.0, -0.6, -0.4, 1.0, 3.0):
+            rough.append((yield Ask(theta + place, relative=share)))
+        for evaluation in rough:
+            accurate = yield Ask(evaluation.theta, 1e-8)
+            ratios.append(abs(evaluation.value - accurate.value) / evaluation.error)
+        return Outcome.CONVERGED
+
+    problems = fold_problems(LogisticRegression(), scale(X), y, cv=5)
+    hoag(problems, step=roughly_and_accurately)
+    assert max(ratios) < 5.0  # an estimate, which had been off by 11 to 14 times
 
 
 def test_theta_is_left_as_it_was():

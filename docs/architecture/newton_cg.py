@@ -13,14 +13,16 @@ def newton_cg(start, *, tol, max_iter, **hints):
     while np.linalg.norm(grad) > tol and n_iter < max_iter:
         step, residual = np.zeros_like(w), -grad
         direction = residual
-        while np.linalg.norm(residual) > min(0.1, np.linalg.norm(grad)) * np.linalg.norm(grad):
+        for _ in range(w.size):
+            if np.linalg.norm(residual) <= min(0.1, np.linalg.norm(grad)) * np.linalg.norm(grad):
+                break
             product = yield HessianProduct(w, direction)
             energy = residual @ residual
             length = energy / (direction @ product)
             step, residual = step + length * direction, residual - length * product
             direction = residual + (residual @ residual) / energy * direction
         before, last, value = value, grad, np.inf
-        while not value <= before:
+        while not value <= before + 1e-12 * abs(before):  # a sum is known to its rounding
             value, grad = yield Evaluate(w + step)
             moved, step = step, step / 2.0
         start.inverse_hessian.append(moved, grad - last)

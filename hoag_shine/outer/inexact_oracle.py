@@ -206,11 +206,21 @@ class InexactOracle(Oracle):
         """
         norms = [float(np.linalg.norm(s.grad)) for s in self.solutions]
         euclid = max(n / (scale or 1.0) for n, scale in zip(norms, self._scales, strict=True))
-        return euclid if euclid <= asked else min(euclid, SECOND_ORDER_FACTOR * self._second_order)
+        if euclid <= asked:
+            return euclid
+        # The last value that is known: that of the present iterates would take half a pass.
+        value = float(np.mean(self.fold_values))
+        size = self._size(value)
+        # Nothing is small beside a criterion of zero.
+        share = self._second_order(value) / size if size > 0.0 else np.inf
+        return min(euclid, SECOND_ORDER_FACTOR * share)
 
-    @property
-    def _second_order(self) -> float:
-        r"""What the adjoints do not correct in the criterion, relative to it; infinite if unknown.
+    def _size(self, value: float) -> float:
+        """Return what errors of a criterion of this value are relative to."""
+        return max(abs(value), self._floor)
+
+    def _second_order(self, value: float) -> float:
+        r"""Return what the adjoints do not correct in a criterion; infinity if unknown.
 
         An inner objective is above its minimum by :math:`\nabla g^\top H^{-1} \nabla g / 2`, which
         is of second order in the error of w. As a share of all that it has fallen, that is about
@@ -223,15 +233,10 @@ class InexactOracle(Oracle):
         steps = zip(self.solutions, self.state.next_steps, strict=True)
         left = np.array([-0.5 * (s.grad @ step) for s, step in steps])
         fallen = self._first_values - [s.value for s in self.solutions]
-        # The last value that is known: that of the present iterates would take half a pass.
-        value = float(np.mean(self.fold_values))
         if not ((left >= 0.0) & (fallen > 0.0)).all() or np.isnan(value):
             return np.inf
-        size = max(abs(value), self._floor)
-        if not size > 0.0:
-            return np.inf  # nothing is small beside a criterion of zero
-        fall = abs(self.problems.null_value - value) / size
-        return float((left / fallen).max()) * max(fall, SMALLEST_FALL)
+        fall = max(abs(self.problems.null_value - value), SMALLEST_FALL * self._size(value))
+        return float((left / fallen).max()) * fall
 
     def _accurate(self, ask: Ask) -> bool:
         """Whether the solutions seem to be as accurate as asked for.
@@ -249,8 +254,8 @@ class InexactOracle(Oracle):
             return False
         if state.fresh or ask.accuracy == ask.relative == np.inf:
             return True
-        value = abs(float(np.mean(state.iterates.outer_values)))
-        return mean_size(state.promised_changes) <= ask.allowed(max(value, self._floor))
+        value = float(np.mean(state.iterates.outer_values))
+        return mean_size(state.promised_changes) <= ask.allowed(self._size(value))
 
     @property
     def _likely_changes(self) -> Vector:
@@ -352,17 +357,18 @@ class InexactOracle(Oracle):
         """Return the outer losses, corrected for their inner errors, and the error of their mean.
 
         ``changes`` are what solving exactly would change of each. They are added where the adjoint
-        can be relied on, and they are the error in any case: the correction may be wrong by as
-        much.
+        can be relied on, and their mean size is an error in any case: the correction may be wrong
+        by as much, and changes that cancel say nothing of errors that need not. Where that is known
+        to be more, the error is what changes of second order are worth.
         """
         values = self.state.iterates.outer_values
         corrected = values + changes
         possible = corrected >= [problem.outer_minimum for problem in self.problems]
-        # A change to below the minimum of a loss is impossible: the adjoint is wrong there, and all
-        # that is left of it is the size of the changes, whatever their signs.
-        error = abs(float(changes.mean())) if possible.all() else mean_size(changes)
+        # A change to below the minimum of a loss is impossible: the adjoint is wrong there.
         believed = possible & np.array([vouched(answer) for answer in answers])
-        return np.where(believed, corrected, values), error
+        values = np.where(believed, corrected, values)
+        second = self._second_order(float(values.mean()))
+        return values, max(mean_size(changes), second if second < np.inf else 0.0)
 
     def _hypergradient(self, answers: Sequence[Hypergradient]) -> Vector:
         """Return minus the mean over the problems of the cross derivative times q."""

@@ -114,10 +114,10 @@ def global_search(
         yield from _noted(local, seen)
         yield from _make_certain(seen)
     # A look may be lower by less than is worth another search: it is the result, all the same, but
-    # not for the sake of so little at a bound.
+    # not for the sake of so little at a bound, or where less is certain.
     inside = [s for s in seen.evaluations if (lower < s.theta).all() and (s.theta < upper).all()]
     lowest = min(inside, key=pessimistic, default=seen.best)
-    if pessimistic(lowest) < pessimistic(seen.best):
+    if pessimistic(lowest) < pessimistic(seen.best) and (lowest.exact or seen.certain(lowest)):
         seen.add((yield Ask(lowest.theta)))
     yield from _make_certain(seen)  # looks may have seen less curvature than the search had
     return seen.outcome()
@@ -157,13 +157,16 @@ class _Seen(Evaluations):
     def others(self, evaluation: Evaluation) -> list[Evaluation]:
         return [s for s in self.evaluations if s is not evaluation and s.reliable]
 
+    def certain(self, best: Evaluation) -> bool:
+        """Whether next to nothing can be gained around an evaluation that is taken as the best."""
+        return certify(self.evaluations, best, self.lower, self.upper).gain <= self.negligible
+
     def outcome(self) -> Outcome:
         """Return how the search ends; a method that knows no errors cannot be uncertain."""
         best = self.best
-        gain = certify(self.evaluations, best, self.lower, self.upper).gain
         silent = not (best.exact or best.slope_error < np.inf)
         unknown = any(s.value < best.value and not s.error < np.inf for s in self.evaluations)
-        certain = silent or (gain <= self.negligible and not unknown)
+        certain = silent or (self.certain(best) and not unknown)
         return ending(best, self.lower, self.upper) if certain else Outcome.UNCERTAIN
 
     def next_look(self) -> float | None:
@@ -278,7 +281,7 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
     if not best.slope_error < np.inf:
         return None
     if not best.exact:
-        if certify(seen.evaluations, best, seen.lower, seen.upper).gain <= seen.negligible:
+        if seen.certain(best):
             return None
         # The gain (|s| + e)**2 / (2 kappa) is negligible for this error e of the slope; 0.8 and not
         # 2, because the certificate's kappa is smaller than this estimate.
