@@ -639,11 +639,11 @@ def test_errors_of_folds_that_cancel_are_not_claimed_to_be_small(share):
     ratios = []
 
     def roughly_and_accurately(theta, *arguments, **options):
-        rough = []
-        for place in (0.0, -2.0, -0.6, -0.4, 1.0, 3.0):
-            rough.append((yield Ask(theta + place, relative=share)))
-        for evaluation in rough:
-            accurate = yield Ask(evaluation.theta, 1e-8)
+        rough = dict.fromkeys((0.0, -2.0, -0.6, -0.4, 1.0, 3.0))
+        for place in rough:
+            rough[place] = yield Ask(theta + place, relative=share)
+        for place, evaluation in rough.items():
+            accurate = yield Ask(theta + place, 1e-8)
             ratios.append(abs(evaluation.value - accurate.value) / evaluation.error)
         return Outcome.CONVERGED
 
