@@ -52,6 +52,13 @@ def test_promise_is_kept(promise, chunk):
     assert sum(bool(v.undecided) for v in verdicts) <= MOST_UNDECIDED, summary(verdicts)
 
 
+@pytest.mark.parametrize("number", [908, 938, 942, 964])
+def test_slopes_are_as_certain_as_their_bounds_say(number):
+    """They are of first order in what is left of an inner error, and the criterion of second."""
+    verdict = check("certificate", number)
+    assert not verdict.broken, str(verdict)
+
+
 def _elsewhere(verdict):
     """Whether all that is wrong is that a lower minimum lies elsewhere."""
     return all(

@@ -17,15 +17,12 @@ from numpy.typing import NDArray
 
 from ...linalg.precision import SMALLEST_NORMAL, SUM_ROUNDING
 from .dual import DualSystem
-from .newton import UNMOVED_GRADIENT_SHARE, Folds, Solved, State, weighted
+from .newton import TARGET_DECREMENT, UNMOVED_GRADIENT_SHARE, Folds, Solved, State, weighted
 from .primal import PrimalSystem
 
 Array = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-# Decrement, in units of the objective, of a solution that is not polished further.
-# Why: by judgement. The held-out loss is then known to some 1e-11 of itself.
-POLISHED_DECREMENT = 1e-20
 # Steps of refinement of an adjoint by the factor of the step before.
 # Why: the factor is off by about the root of the decrement, so that three steps reach rounding.
 ADJOINT_REFINEMENTS = 3
@@ -115,7 +112,7 @@ class Polished:
             cls._at(system, folds, linearised, solved.state, predict),
         )
         for _ in range(corrections):
-            if ((now.decrement <= POLISHED_DECREMENT) | ~(now.decrement < last)).all():
+            if ((now.decrement <= TARGET_DECREMENT) | ~(now.decrement < last)).all():
                 break
             last = now.decrement
             state = tuple(x + dx for x, dx in zip(now.state, now.step, strict=True))
