@@ -652,6 +652,29 @@ def test_errors_of_folds_that_cancel_are_not_claimed_to_be_small(share):
     assert max(ratios) < 5.0  # an estimate, which had been off by 11 to 14 times
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_search_in_single_precision_ends_in_double(stopped):
+    """It is led by rounded evaluations; the result is none, and what comes after it is not."""
+    X, y = load_digits(return_X_y=True)
+    problems = fold_problems(LogisticRegression(), scale(X), y, cv=5)
+    precise = fold_problems(LogisticRegression(), scale(X), y, cv=5)
+    asked = []
+    single = problems.evaluate_in_single
+    problems.evaluate_in_single = lambda wanted: asked.append(wanted) or single(wanted)
+    result = hoag(problems, tol=2e-2, callback=lambda record, solutions: stopped)
+    assert asked[0]
+    assert not asked[-1]
+    assert (result.outcome is Outcome.CALLBACK) == stopped
+    theta, ws = result.theta, [solution.w for solution in result.solutions]
+    for k, w in enumerate(ws):
+        value, grad = problems[k].value_and_grad(w, theta)
+        wanted, wanted_grad = precise[k].value_and_grad(w, theta)
+        assert value == pytest.approx(wanted, rel=1e-13)
+        np.testing.assert_allclose(grad, wanted_grad, atol=1e-11 * np.abs(w).max())
+        if not stopped:
+            np.testing.assert_allclose(result.solutions[k].grad, wanted_grad, atol=1e-8)
+
+
 def test_theta_is_left_as_it_was():
     theta = np.array([5.0])
     theta.flags.writeable = False

@@ -158,6 +158,10 @@ class Design(Matrix):
         """
         raise NotImplementedError
 
+    def faster_in_single(self, k: int) -> bool:
+        """Whether products with k columns take less time in single precision."""
+        return False
+
     def strips(self, n: int) -> Sequence[Strip | None]:
         """Split the columns into at most n strips of about as many entries; None is all of them."""
         return [None]
@@ -284,6 +288,10 @@ class DenseDesign(Design):
         G[:p, :k] += X.T.astype(G.dtype, copy=False) @ U
         if len(G) > p:
             G[p, :k] += np.ones(len(U)) @ U  # BLAS sums columns faster than numpy
+
+    def faster_in_single(self, k: int) -> bool:
+        # BLAS takes half the time; the compiled loops have columns of one vector most often.
+        return k > MAX_COMPILED_COLUMNS
 
     def add_rows(self, rows: Rows, U: Array, G: Array) -> None:
         if U.shape[1] == 1 and self._X.flags.c_contiguous:

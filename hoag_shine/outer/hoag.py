@@ -28,7 +28,7 @@ from ..hypergradients import Method, MethodName, auto, resolve_method
 from ..inner import MOST_PAIRS, InnerSolver, LazySolutions, Solution, lbfgs, resolve_inner_solver
 from ..linalg.costs import LONG_VECTOR_NUMBERS
 from ..linalg.threads import one_blas_thread
-from ..problems.base import JoinedProblems, Problem, ProblemSet
+from ..problems.base import JoinedProblems, Problem, ProblemSet, double_precision_after
 from ..problems.direct import DirectProblems
 from ..problems.pool import shared_passes
 from ..utils.interrupts import Deferred, Threads
@@ -62,7 +62,13 @@ from .steps import (
     trust_region,
 )
 from .steps.base import NotFiniteError, ending, unbounded
-from .tolerances import Schedule, resolve_tolerance, result_accuracy, search_tolerance
+from .tolerances import (
+    SINGLE_GAIN_SHARE,
+    Schedule,
+    resolve_tolerance,
+    result_accuracy,
+    search_tolerance,
+)
 
 Vector = NDArray[np.float64]
 # Most evaluations at one theta; a rule that wants more accuracy after them does not get it.
@@ -261,10 +267,12 @@ def hoag(
         options["first_step"] = check_positive("first_step", first_step)
     rule = make_rule(origin, lower, upper, tol, **options)
     ws = None if start is None else _variables(start, problems)
+    every = [problems, *(single or ())]
     with (
         Deferred() as interrupts,
         Threads(n_jobs, problems.most_threads, interrupts) as threads,
-        shared_passes([problems, *(single or ())], threads),
+        shared_passes(every, threads),
+        double_precision_after(every),
     ):
         make = partial(
             _oracles,
@@ -273,6 +281,7 @@ def hoag(
             method=method,
             shrinkage=shrinkage,
             limits=(memory, max_inner_iter),
+            single=method is auto and schedule is None and tol**2 >= SINGLE_GAIN_SHARE,
             threads=threads,
             deadline=deadline,
         )
@@ -419,6 +428,7 @@ def _oracles(
     method: Method,
     shrinkage: float,
     limits: tuple[int, int],
+    single: bool,
     threads: Threads,
     deadline: float,
 ) -> tuple[Oracle, Oracle | None]:
@@ -430,7 +440,8 @@ def _oracles(
             return exact, exact
     longest = max(problem.n_params for problem in problems)
     each = threads.map if longest >= LONG_VECTOR_NUMBERS else threads.map_by_caller
-    return InexactOracle(problems, solver, method, theta, *limits, shrinkage, each, deadline), exact
+    options = *limits, shrinkage, each, deadline
+    return InexactOracle(problems, solver, method, theta, *options, single=single), exact
 
 
 def _joined(

@@ -18,7 +18,7 @@ from .inner_state import InnerState, Iterates, Map, mean_size, vouched
 from .oracle import Oracle, prior
 from .steps import Ask, Evaluation
 from .steps.base import NotFiniteError
-from .tolerances import NULL_VALUE_SHARE, SMALLEST_TOLERANCE
+from .tolerances import NULL_VALUE_SHARE, SINGLE_VALUE_SHARE, SMALLEST_TOLERANCE
 
 Vector = NDArray[np.float64]
 
@@ -68,8 +68,11 @@ class InexactOracle(Oracle):
         shrinkage: float,
         map: Map,  # noqa: A002
         deadline: float = np.inf,
+        *,
+        single: bool = False,
     ) -> None:
         super().__init__(problems, deadline)
+        self._single = single and problems.evaluate_in_single(True)
         self.solver = solver
         self.method = method
         self.max_iter = max_iter
@@ -107,6 +110,8 @@ class InexactOracle(Oracle):
         self._arrive(theta, run_together(self.problems, theta, begun))
 
     def evaluate(self, ask: Ask, scheduled: float | None = None) -> Evaluation:
+        if self._single and ask.tolerance < np.inf:
+            self._go_on_in_double(ask.theta)
         self._move(ask.theta)
         if scheduled is not None:
             self._iterate(max(scheduled, SMALLEST_TOLERANCE), self.max_iter)
@@ -118,7 +123,9 @@ class InexactOracle(Oracle):
                 # With an adjoint at hand, a look at the error is one product of vectors.
                 step = ITERATIONS_BETWEEN_LOOKS if self.state.adjoints is None else 1
                 self._iterate(SMALLEST_TOLERANCE, min(step, last - self.n_iter))
-                if self._final or self.late:
+                if self._single and self._final:
+                    self._go_on_in_double(ask.theta)
+                elif self._final or self.late:
                     break
             evaluation = self._evaluation(LINEAR_SYSTEM_RESIDUAL, ask.grad_accuracy, ask.tolerance)
             if self.n_iter >= last and not evaluation.final:
@@ -126,8 +133,15 @@ class InexactOracle(Oracle):
             allowed = ask.allowed(evaluation.size)
             if evaluation.error <= allowed or evaluation.final or self.late:
                 return evaluation
+            if self._single and allowed < SINGLE_VALUE_SHARE * evaluation.size:
+                self._go_on_in_double(ask.theta)
             # What was known before the evaluation may still look accurate enough.
             self._iterate(SMALLEST_TOLERANCE, 1)
+
+    def _go_on_in_double(self, theta: Vector) -> None:
+        """Solve in double precision from here on: single is enough to steer by, and for no more."""
+        self._single = self.problems.evaluate_in_single(False)
+        self.restart(theta, [s.w for s in self.solutions])
 
     def _move(self, theta: Vector) -> None:
         r"""Go to another theta with the same solutions.
@@ -367,8 +381,10 @@ class InexactOracle(Oracle):
         # A change to below the minimum of a loss is impossible: the adjoint is wrong there.
         believed = possible & np.array([vouched(answer) for answer in answers])
         values = np.where(believed, corrected, values)
-        second = self._second_order(float(values.mean()))
-        return values, max(mean_size(changes), second if second < np.inf else 0.0)
+        value = float(values.mean())
+        second = self._second_order(value)
+        rounding = SINGLE_VALUE_SHARE * self._size(value) if self._single else 0.0
+        return values, max(mean_size(changes), second if second < np.inf else 0.0, rounding)
 
     def _hypergradient(self, answers: Sequence[Hypergradient]) -> Vector:
         """Return minus the mean over the problems of the cross derivative times q."""

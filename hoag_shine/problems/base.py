@@ -12,7 +12,8 @@ or a GPU is plugged in here and nowhere else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, overload
 
 import numpy as np
@@ -179,6 +180,13 @@ class ProblemSet(Sequence[Problem]):
     def share_passes(self, pool: Pool | None) -> None:
         """Have threads share the passes over the data from now on; None ends that."""
 
+    def evaluate_in_single(self, single: bool) -> bool:
+        """Evaluate inner objectives in single precision from now on, or no longer.
+
+        Return whether they are: only where that is faster.
+        """
+        return False
+
     @property
     def pass_share(self) -> float:
         """The share of the data that a pass reads: less than 1 where few rows stand for many."""
@@ -268,6 +276,10 @@ class JoinedProblems(ProblemSet):
         for members in self.sets:
             members.share_passes(pool)
 
+    def evaluate_in_single(self, single: bool) -> bool:
+        each = [members.evaluate_in_single(single) for members in self.sets]  # all of them
+        return any(each)
+
     @property
     def pass_share(self) -> float:
         return max(members.pass_share for members in self.sets)
@@ -313,6 +325,16 @@ class JoinedProblems(ProblemSet):
             for members in self.sets
             for answer in getattr(members, method)([next(own) for _ in members], *arguments)
         ]
+
+
+@contextmanager
+def double_precision_after(sets: Sequence[ProblemSet]) -> Iterator[None]:
+    """Have inner objectives be evaluated in double precision again when this ends."""
+    try:
+        yield
+    finally:
+        for problems in sets:
+            problems.evaluate_in_single(False)
 
 
 def _answer(problem: Problem, request: Request, theta: Vector) -> Any:

@@ -50,6 +50,10 @@ class ByFold:
             self._ws[k] = None
         return self._values
 
+    def forget(self) -> None:
+        """Note that nothing is known."""
+        self._ws = [None] * len(self._ws)
+
     def mark(self, folds: Sequence[int], ws: Sequence[Vector] | Array) -> None:
         """Note at which w some folds' values were computed; these arrays must not change later."""
         for k, w in zip(folds, ws, strict=True):
@@ -66,7 +70,7 @@ class ByFold:
         """Give the memory to another array if that has none; nothing is known here then."""
         if not other._values.size:
             other._values, self._values = self._values, other._values
-            self._ws = [None] * len(self._ws)
+            self.forget()
 
     def of(self, folds: Sequence[int], rows: slice = slice(None)) -> Array:
         """Return the values of some folds, which are known, and some samples."""

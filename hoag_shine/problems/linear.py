@@ -37,7 +37,7 @@ from scipy.linalg import LinAlgError
 
 from ..linalg import kernels
 from ..linalg.allocator import keep_freed_memory
-from ..linalg.design import MODERATE_SIZE, Block, Matrix, Part, most_rows
+from ..linalg.design import MODERATE_SIZE, Block, Design, Matrix, Part, most_rows
 from .base import Problem, ProblemSet
 from .by_fold import columns
 from .direct import DirectProblems, Sizes, affordable
@@ -173,6 +173,7 @@ class LinearProblems(ProblemSet):
         passes = self._make_passes(None if free.all() else free)
         passes.n_spent = 0.5 * bool(self._uncoupled_rows.any())  # for the centring
         self._passes = passes
+        self._precision: Any = np.float64  # of the products in evaluations
         self._predictors = LinearPredictors(passes, self.y, loss, len(self))
         self._mean_hessian = MeanHessian(passes, self.y, loss)
         # A fold's outer loss reads no other rows.
@@ -291,6 +292,14 @@ class LinearProblems(ProblemSet):
         products = {k: r for k, r in requests.items() if isinstance(r, HessianProduct)}
         return self.values_and_grads(evaluations, theta) | self.hessian_products(products, theta)
 
+    def evaluate_in_single(self, single: bool) -> bool:
+        before, design = self._precision, self.design
+        faster = isinstance(design, Design) and design.faster_in_single(len(self) * self.n_outputs)
+        self._precision = self._single if single and faster else np.float64
+        if self._precision == np.float64 != before:
+            self._predictors.forget()
+        return bool(self._precision != np.float64)
+
     def values_and_grads(
         self, requests: Mapping[int, Evaluate], theta: Vector
     ) -> dict[int, tuple[float, Vector]]:
@@ -316,16 +325,17 @@ class LinearProblems(ProblemSet):
         ws = {k: request.w for k, request in requests.items()}
         folds, new = list(ws), self._predictors.unknown(ws)
         V = np.stack([ws[k] for k in new]) if new else np.empty((0, self.n_params))
-        W = self._passes.pack(V) if new else None
+        W = self._passes.pack(V, self._precision) if new else None
         Z, own, places = self._predictors.renew(new), columns(folds), columns(new)
         # G gathers X'(s * slope), a column for each output of each fold that asks.
-        G = self._passes.zeros(len(folds))
+        G = self._passes.zeros(len(folds), self._precision)
 
         def losses(block: Block) -> tuple[Array, Array]:
             if W is not None:
                 Z[block.rows, places] = self._passes.forward(block, W, len(new))
             weight = self._columns(self.train_weight[block.rows], folds)
-            return self._losses(block, Z[block.rows, own], weight)
+            sums, U = self._losses(block, Z[block.rows, own], weight)
+            return sums, U.astype(self._precision, copy=False)
 
         values = self._passes.add_up(losses, G, cost=1.0 if new else 0.5)
         self._predictors.mark(new, V)

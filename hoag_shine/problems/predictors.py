@@ -46,6 +46,11 @@ class LinearPredictors:
         last.mark(everyone, np.zeros((self._n_folds, n_params)))
         return last
 
+    def forget(self) -> None:
+        """Have all be computed anew, as they were computed with less precision than is wanted."""
+        for values in (self._last, self._earlier, self._curvatures):
+            values.forget()
+
     def unknown(self, ws: Mapping[int, Vector]) -> list[int]:
         """Return the folds whose predictors at their w are not known."""
         return self._last.unknown(ws)

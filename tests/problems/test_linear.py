@@ -8,8 +8,10 @@ import pytest
 from helpers import LAYOUTS, MODELS, breast_cancer, diabetes, finite_difference, make_case, thinned
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold
+from sklearn.preprocessing import scale
 
 from hoag_shine import ProblemSet, ShineCV, SquaredLoss, fold_problems
 from hoag_shine.linalg.design import BLOCK_BYTES, as_design
@@ -195,6 +197,39 @@ def test_products_in_single_precision(kind, layout):
         assert rough[k].dtype == np.float64
         np.testing.assert_allclose(rough[k], product, rtol=0, atol=1e-5 * np.abs(product).max())
         np.testing.assert_array_equal(mixed[k], product)
+
+
+def test_evaluations_in_single_precision():
+    """Of many columns; what is kept of them is forgotten when double precision is wanted."""
+    X, y = load_digits(return_X_y=True)
+    problems = fold_problems(LogisticRegression(), scale(X), y, cv=5)
+    rng, theta = np.random.default_rng(0), np.zeros(1)
+    requests = {k: Evaluate(0.1 * rng.normal(size=problems[k].n_params)) for k in range(5)}
+    ws = [request.w for request in requests.values()]
+    exact, outer = problems.answer(requests, theta), problems.outer_values_and_grads(ws)
+    assert problems.evaluate_in_single(True)
+    for k, request in requests.items():
+        shifted = {k: Evaluate(request.w + 1.0)}  # so that nothing is known of the others
+        problems.answer(shifted, theta)
+    rounded = problems.answer(requests, theta)
+    for (value, grad), (wanted, wanted_grad) in zip(rounded.values(), exact.values(), strict=True):
+        assert grad.dtype == np.float64
+        np.testing.assert_allclose(value, wanted, rtol=1e-5)
+        np.testing.assert_allclose(grad, wanted_grad, atol=1e-5 * np.abs(wanted_grad).max())
+        assert not np.array_equal(grad, wanted_grad)
+    assert not problems.evaluate_in_single(False)
+    again = problems.answer(requests, theta)
+    for (value, grad), (wanted, wanted_grad) in zip(again.values(), exact.values(), strict=True):
+        assert value == wanted
+        np.testing.assert_array_equal(grad, wanted_grad)
+    for (value, _), (wanted, _) in zip(problems.outer_values_and_grads(ws), outer, strict=True):
+        assert value == wanted
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array])
+def test_few_columns_are_evaluated_in_double_precision(convert):
+    X, y = breast_cancer()
+    assert not fold_problems(LogisticRegression(), convert(X), y, cv=5).evaluate_in_single(True)
 
 
 @every_layout
