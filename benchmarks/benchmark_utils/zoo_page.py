@@ -86,8 +86,7 @@ def write_page(records, folder):
 
 def page(records):
     """Return the part of the page that comes from a run, as reStructuredText."""
-    machines = {described(record): None for record in records}
-    parts = [".. Written by benchmarks/zoo.py --page.", medians(records), *machines]
+    parts = [".. Written by benchmarks/zoo.py --page.", medians(records), *machines(records)]
     for kind in KINDS:
         some = [row(record) for record in records if record["kind"] == kind]
         if some:
@@ -96,13 +95,25 @@ def page(records):
     return "\n\n".join(parts) + "\n"
 
 
+def machines(records):
+    """Return a paragraph for each machine and number of cores that sets were measured with."""
+    sets = {}
+    for record in records:
+        sets.setdefault((record["jobs"], described(record)), []).append(record["set"])
+    numbers = [jobs for jobs, _ in sets]
+    for (jobs, machine), own in sets.items():
+        cores = f"{jobs} core" if jobs == 1 else f"{jobs} cores"
+        which = f" ({', '.join(own)})" if numbers.count(jobs) > 1 else ""
+        yield f"With {cores}{which}: measured on {machine}"
+
+
 def described(record):
     environment = record["environment"]
     packages = ("hoag_shine", "sklearn", "scipy", "numpy", "numba")
     versions = ", ".join(f"{package} {environment[package]}" for package in packages)
     blas = "; ".join(environment["threads"])
     return (
-        f"Measured on {environment['processor']}, {environment['cores']} cores, {blas}; Python "
+        f"{environment['processor']}, {environment['cores']} cores, {blas}; Python "
         f"{environment['python']}, {versions}; folds {record['folds'].partition('(')[2][:-1]}."
     )
 
