@@ -18,7 +18,12 @@ from .inner_state import InnerState, Iterates, Map, mean_size, vouched
 from .oracle import Oracle, prior
 from .steps import Ask, Evaluation
 from .steps.base import NotFiniteError
-from .tolerances import NULL_VALUE_SHARE, SINGLE_VALUE_SHARE, SMALLEST_TOLERANCE
+from .tolerances import (
+    NULL_VALUE_SHARE,
+    SINGLE_GRADIENT_SHARE,
+    SINGLE_VALUE_SHARE,
+    SMALLEST_TOLERANCE,
+)
 
 Vector = NDArray[np.float64]
 
@@ -123,7 +128,7 @@ class InexactOracle(Oracle):
                 # With an adjoint at hand, a look at the error is one product of vectors.
                 step = ITERATIONS_BETWEEN_LOOKS if self.state.adjoints is None else 1
                 self._iterate(SMALLEST_TOLERANCE, min(step, last - self.n_iter))
-                if self._single and self._final:
+                if self._single and (self._final or self._euclid < SINGLE_GRADIENT_SHARE):
                     self._go_on_in_double(ask.theta)
                 elif self._final or self.late:
                     break
@@ -218,8 +223,7 @@ class InexactOracle(Oracle):
         worth in the criterion does not, and counts instead where Euclid's norm is larger than
         ``asked`` and larger than that.
         """
-        norms = [float(np.linalg.norm(s.grad)) for s in self.solutions]
-        euclid = max(n / (scale or 1.0) for n, scale in zip(norms, self._scales, strict=True))
+        euclid = self._euclid
         if euclid <= asked:
             return euclid
         # The last value that is known: that of the present iterates would take half a pass.
@@ -228,6 +232,12 @@ class InexactOracle(Oracle):
         # Nothing is small beside a criterion of zero.
         share = self._second_order(value) / size if size > 0.0 else np.inf
         return min(euclid, SECOND_ORDER_FACTOR * share)
+
+    @property
+    def _euclid(self) -> float:
+        """The largest Euclidean norm of an inner gradient, relative to that at the start."""
+        norms = [float(np.linalg.norm(s.grad)) for s in self.solutions]
+        return max(n / (scale or 1.0) for n, scale in zip(norms, self._scales, strict=True))
 
     def _size(self, value: float) -> float:
         """Return what errors of a criterion of this value are relative to."""

@@ -32,6 +32,10 @@ SHORT_VECTOR_ACCURACY = 1e-6
 # Why: rounding changed it by 3e-9 to 4e-8 of itself on digits, usps, mnist and 512 columns with 200
 # classes.
 SINGLE_VALUE_SHARE = 1e-6
+# Norm of inner gradients, relative to that at the start, below which they are in double precision.
+# Why: rounding changed them by 3e-9 to 9e-8 of that at the start on these sets, at most a hundredth
+# of what is left then.
+SINGLE_GRADIENT_SHARE = 1e-5
 # Smallest share of the criterion that a search may leave for its solves to be led in single
 # precision until a result is wanted.
 # Why: a hundred times that error, so that it decides nothing.

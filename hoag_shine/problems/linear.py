@@ -295,7 +295,7 @@ class LinearProblems(ProblemSet):
     def evaluate_in_single(self, single: bool) -> bool:
         before, design = self._precision, self.design
         faster = isinstance(design, Design) and design.faster_in_single(len(self) * self.n_outputs)
-        self._precision = self._single if single and faster else np.float64
+        self._precision = self._single if single and faster and design.even else np.float64
         if self._precision == np.float64 != before:
             self._predictors.forget()
         return bool(self._precision != np.float64)
