@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import scale
 
 from hoag_shine import (
@@ -650,6 +651,36 @@ def test_errors_of_folds_that_cancel_are_not_claimed_to_be_small(share):
     problems = fold_problems(LogisticRegression(), scale(X), y, cv=5)
     hoag(problems, step=roughly_and_accurately)
     assert max(ratios) < 5.0  # an estimate, which had been off by 11 to 14 times
+
+
+def test_a_start_that_is_far_too_weak_is_left_soon():
+    """Pixels from 0 to 16, by whose penalty of 1 a class is told from others by every detail."""
+    X, y = load_digits(return_X_y=True)
+    problems = fold_problems(LogisticRegression(), X, y, cv=5)
+    result = hoag(problems, tol=2e-2)
+    assert result.outcome is Outcome.CONVERGED
+    assert result.theta[0] > 2.0
+    at_start = sum(r["data_passes"] for r in result.history if r["theta"] == 0.0)
+    assert at_start < 100  # a solve that decides by values takes half as many again
+
+
+def test_a_start_is_solved_only_until_it_is_told_from_the_result():
+    X, y = load_digits(return_X_y=True)
+    start = np.zeros(1)
+
+    def leaves_at_once(theta, *arguments, **options):
+        rough = yield Ask(start, relative=0.01)
+        better = yield Ask(start - 0.1, 1e-4)
+        assert better.value < rough.value
+        assert better.value > rough.value - 2.0 * rough.error  # it is not known to be lower
+        return Outcome.CONVERGED
+
+    cv = StratifiedKFold(5, shuffle=True, random_state=0)
+    result = hoag(fold_problems(LogisticRegression(), scale(X), y, cv=cv), step=leaves_at_once)
+    first, last = result.history
+    assert result.best_index == 1
+    assert last["error"] < 1e-5 * last["criterion"]
+    assert 1e-5 * first["criterion"] < first["error"] < 0.2 * (first["criterion"] - result.value)
 
 
 @pytest.mark.parametrize("stopped", [False, True])

@@ -101,6 +101,29 @@ every_curve = pytest.mark.parametrize("name", CURVES)
 every_start = pytest.mark.parametrize("start", [-17.0, -5.0, 0.4, 3.0, 12.0])
 
 
+# --- the local search --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("slope_error", "goes_on"), [(0.5, True), (2.0, False)])
+def test_a_search_goes_on_where_only_the_direction_is_certain(slope_error, goes_on):
+    """Whatever the value is: where a penalty is far too weak, it takes a thousand passes."""
+    rule = secant(np.array([0.0]), LOWER, UPPER, 1e-3)
+    next(rule)
+    doubtful = {"error": 1.0, "final": False, "grad_error": slope_error, "grad_asked": np.inf}
+    ask = rule.send(evaluated(0.0, 2.0, -1.0, **doubtful))
+    assert ask.theta[0] == 0.0
+    assert ask.accuracy < 1.0
+    assert ask.patience < np.inf
+    ask = rule.send(evaluated(0.0, 2.0, -1.0, **doubtful))  # no better: that would take longer
+    assert (ask.theta[0] == 2.0) == goes_on
+    if goes_on:  # the slope has changed its sign: now there is something to be known
+        ask = rule.send(evaluated(2.0, 2.0, 1.0, **doubtful))
+        assert ask.theta[0] == 2.0
+        assert ask.patience == np.inf
+    else:
+        assert ask.patience == np.inf
+
+
 # --- the certificate ---------------------------------------------------------------------------
 
 

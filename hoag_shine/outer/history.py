@@ -85,6 +85,11 @@ class Record:
         }
 
 
+# Error at the start that tells it from the best, as a share of what it seems to be higher by.
+# Why: a tenth of twice that is well below it; a solve to all digits takes many times the passes.
+DECISIVE_SHARE = 0.1
+
+
 class History:
     """The outer iterations of a search, and the best of them.
 
@@ -209,14 +214,19 @@ class History:
         """Solve accurately at the best theta, so that its criterion can be relied on.
 
         If another theta looks better then, it is solved accurately in turn; so is the start, if
-        the error of its newest evaluation leaves open which of the two is lower. This ends since
-        no record is solved twice.
+        the error of its newest evaluation leaves open which of the two is lower, and a solve that
+        should tell them apart does not. This ends since no record is solved twice.
         """
         exact = None if self.oracle is self._exact else self._exact
         solved: dict[int, Sequence[Solution]] = {}
+        told_apart = False
         while (index := self._doubtful(solved)) is not None:
+            if index != self.best_index and not told_apart:
+                self._tell_from_best(index)
+                told_apart = True
+                continue
             if self._solved_index != index or self._short(index):
-                self._go_to(index)
+                self._go_to(index, self._accurately(index))
             # The error is relative to the value, which may have become smaller.
             while self._short(index) and not (self._ended(index) or self.oracle.late):
                 self._replace(index, self.oracle.evaluate(self._accurately(index)))
@@ -232,14 +242,21 @@ class History:
         unfinished = not best.final and best.tolerance > ask.tolerance
         self.unsolved = unfinished or not best.error <= ask.accuracy
 
-    def _go_to(self, index: int) -> None:
-        """Solve accurately at the theta of a record."""
+    def _tell_from_best(self, index: int) -> None:
+        """Solve as accurately as it takes to know that a record is as high as it seems to be."""
+        evaluation = self.records[index].evaluation
+        accuracy = DECISIVE_SHARE * (evaluation.value - self.best.value)
+        if accuracy > self._accurately(index).accuracy:
+            self._go_to(index, Ask(evaluation.theta, accuracy))
+
+    def _go_to(self, index: int, ask: Ask) -> None:
+        """Solve at the theta of a record, as accurately as asked."""
         record = self.records[index]
         theta = record.evaluation.theta
         if not np.array_equal(theta, self.oracle.theta):
             self.oracle.restart(theta, [s.w for s in self.solutions])
         try:
-            self._replace(index, self.oracle.evaluate(self._accurately(index)))
+            self._replace(index, self.oracle.evaluate(ask))
         except NotFiniteError:
             # It was finite once, from other solutions: nothing is certain of it.
             unknown = replace(record.evaluation, error=np.inf, final=True)

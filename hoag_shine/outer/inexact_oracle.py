@@ -123,8 +123,9 @@ class InexactOracle(Oracle):
             accuracy = scheduled * float(np.linalg.norm(self._along))
             return self._evaluation(scheduled, accuracy)
         last = min(self.n_iter + self.max_iter, MAX_SOLVES_PER_SEARCH * self.max_iter)
+        most = self.n_passes + ask.patience
         while True:
-            while not self._accurate(ask) and self.n_iter < last:
+            while not self._accurate(ask) and self.n_iter < last and self.n_passes < most:
                 # With an adjoint at hand, a look at the error is one product of vectors.
                 step = ITERATIONS_BETWEEN_LOOKS if self.state.adjoints is None else 1
                 self._iterate(SMALLEST_TOLERANCE, min(step, last - self.n_iter))
@@ -136,7 +137,8 @@ class InexactOracle(Oracle):
             if self.n_iter >= last and not evaluation.final:
                 return replace(evaluation, final=True, exhausted=True)
             allowed = ask.allowed(evaluation.size)
-            if evaluation.error <= allowed or evaluation.final or self.late:
+            ended = evaluation.final or self.late or self.n_passes >= most
+            if evaluation.error <= allowed or ended:
                 return evaluation
             if self._single and allowed < SINGLE_VALUE_SHARE * evaluation.size:
                 self._go_on_in_double(ask.theta)

@@ -62,8 +62,9 @@ class Ask(NamedTuple):
     ``tolerance`` is what the inner gradients must fall to in any case, see :class:`Evaluation`.
     ``grad_accuracy`` is the error of the hypergradient's norm that makes no difference. ``look``
     says that the evaluation only explores another part of the range: it is not a candidate for the
-    result unless it is asked for again. Where each hyperparameter has problems of its own,
-    ``parts`` are the requests for these.
+    result unless it is asked for again. After ``patience`` data passes, the evaluation may be as
+    inaccurate as it is. Where each hyperparameter has problems of its own, ``parts`` are the
+    requests for these.
     """
 
     theta: Vector
@@ -72,6 +73,7 @@ class Ask(NamedTuple):
     grad_accuracy: float = float("inf")
     relative: float = float("inf")
     look: bool = False
+    patience: float = float("inf")
     parts: tuple[Ask, ...] = ()
 
     def allowed(self, size: float) -> float:

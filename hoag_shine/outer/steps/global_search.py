@@ -287,8 +287,10 @@ def _wish(seen: _Seen, *, halve: bool) -> Ask | None:
         # 2, because the certificate's kappa is smaller than this estimate.
         curvature = _likely_curvature(seen.evaluations, best)
         enough = np.sqrt(0.8 * seen.negligible * curvature) - abs(_slope(best))
-        if enough >= best.slope_error:
-            return None
+        if enough >= best.slope_error:  # the certificate's curvature is smaller still
+            half = 0.5 * best.slope_error
+            helps = best.slope_error > abs(_slope(best)) and best.improvable(half)
+            return ask._replace(grad_accuracy=half) if helps else None
         if enough > 0.5 * abs(_slope(best)):
             return ask._replace(grad_accuracy=enough)
         return _nearer_minimum(seen, best, ask, curvature)

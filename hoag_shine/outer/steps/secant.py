@@ -33,6 +33,11 @@ NEXT_GAIN_SHARE = 0.6
 # its value.
 # Why: by judgement; if it asks for too little, the evaluation is refined.
 FIRST_VALUE_ERROR = 0.05
+# Data passes that the refinement of an evaluation may take while all derivatives point one way.
+# Why: where a penalty is far too weak, an accurate solve takes thousands, and the direction is
+# known long before: 496 passes for 2,582 on usps as it is, 125 for 260 on digits as it is, 249 for
+# 306 on mnist. Elsewhere refinements take less.
+OPENING_PASSES = 50.0
 # Times that newer evaluations may contradict older ones.
 # Why: by judgement. Each takes out an early evaluation whose error was underestimated; a search in
 # which it happens more often must not go round in circles.
@@ -66,9 +71,10 @@ def secant(
 
     An evaluation is refined until its error is at most 0.3 of the gain expected of the next step
     (0.03 where only values tell), and its derivative good to 0.7 of itself where its error is
-    known. Ends when that step is at most ``tol`` long, or when no more than ``tol**2`` of the
-    criterion can be gained, or 0.03 of that where only values tell: near its minimum a function is
-    known to the square of what its argument is.
+    known. While all derivatives point the same way, that may take no more than 50 passes: if the
+    sign is known by then, the search goes on. Ends when that step is at most ``tol`` long, or when
+    no more than ``tol**2`` of the criterion can be gained, or 0.03 of that where only values tell:
+    near its minimum a function is known to the square of what its argument is.
 
     ``known`` holds evaluations that were taken before, whose derivatives are reliable.
     """
@@ -87,11 +93,19 @@ def secant(
         )
         slope = _slope_that_matters(middle, move, negligible)
         short = middle.error > wanted or middle.tolerance > tolerance
-        if (short and not middle.final) or middle.improvable(slope):
-            search.add((yield Ask(middle.theta, wanted, tolerance, slope)))
-        elif abs(move.target - _at(middle)) <= tol or move.most <= enough:
+        ends = abs(move.target - _at(middle)) <= tol or move.most <= enough
+        refine = (short and not middle.final) or middle.improvable(slope)
+        patience = OPENING_PASSES if search.opening and not ends else np.inf
+        if refine and not (search.refined and patience < np.inf):
+            search.refined = True
+            ask = Ask(middle.theta, wanted, tolerance, slope, patience=patience)
+            search.add((yield ask))
+        elif ends:
             return search.outcome()
         else:
+            if refine:
+                search.crude.append(middle)
+            search.refined = False
             ahead = max(NEXT_GAIN_SHARE * wanted, negligible)
             search.add((yield Ask(np.array([move.target]), ahead, tolerance)))
 
@@ -154,6 +168,8 @@ class _Search:
         self.radius = radius
         self.widths: list[float] = []  # of the bracket, step by step
         self.corrections = 0
+        self.refined = False  # whether the latest was asked for again
+        self.crude: list[Evaluation] = []  # left before they were as accurate as they should be
 
     def add(self, evaluation: Evaluation) -> None:
         first = not hasattr(self, "latest")
@@ -184,6 +200,17 @@ class _Search:
         return all(evaluation.reliable for evaluation in self.evaluations)
 
     @property
+    def opening(self) -> bool:
+        """Whether all derivatives point the same way, and the sign of one that is refined is known.
+
+        The search then goes on in that direction, whatever the values are.
+        """
+        slope = _slope(self.latest)
+        same = all(_slope(s) * slope > 0.0 for s in self.evaluations)
+        known = not self.refined or self.latest.slope_error < abs(slope)
+        return self.reliable and same and known
+
+    @property
     def share(self) -> float:
         """The share of a step's expected gain that a value's error may amount to."""
         return GAIN_ERROR_SHARE if self.reliable else GAIN_ERROR_SHARE_BY_VALUE
@@ -211,7 +238,8 @@ class _Search:
             (s for s in self.evaluations if s is not self.latest), key=lambda s: abs(_at(s) - x)
         )
         ahead = [s for s in others if (_at(s) - x) * slope < 0.0 and _slope(s) * slope < 0.0]
-        curvature, reach = self._curvature(self._distinct(others)) if others else (0.0, np.inf)
+        told = [s for s in others if s not in self.crude]  # a crude one shows a direction only
+        curvature, reach = self._curvature(self._distinct(told)) if told else (0.0, np.inf)
         step = -slope / curvature if curvature > 0.0 else None
         if not ahead:
             return self._extrapolate(slope, step)
