@@ -368,7 +368,7 @@ class InexactOracle(Oracle):
             grad_asked=accuracy,
             used=longest.used,
             n_steps=longest.n_steps,
-            final=self._final,
+            final=self._final and not self._single,
             tolerance=self._tolerance(tolerance),
             floor=self._floor,
             cheap=self.problems.work <= CHEAP_PASS_MULTIPLICATIONS,
