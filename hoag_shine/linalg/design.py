@@ -184,7 +184,7 @@ class Design(Matrix):
         """Add the lower triangle of ``X[block].T @ diag(u) @ X[block]`` to G."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def range_of_columns(self) -> tuple[float, float]:
         sizes = self._column_sizes()
         return float(sizes[sizes > 0.0].min(initial=np.inf)), float(sizes.max(initial=0.0))

@@ -86,7 +86,8 @@ class Record:
 
 
 # Error at the start that tells it from the best, as a share of what it seems to be higher by.
-# Why: a tenth of twice that is well below it; a solve to all digits takes many times the passes.
+# Why: twice that error, which counts, is a fifth of the difference. A solve to all digits takes
+# many times the passes.
 DECISIVE_SHARE = 0.1
 
 

@@ -233,7 +233,7 @@ class Polished:
     def unsolved(self, missed: State) -> NDArray[np.bool_]:
         """Return which folds are, for all that is known, far from their solutions.
 
-        ``missed`` is what :meth:`missed` returns.
+        ``missed`` is what the step leaves of Newton's equations.
         """
         gap = self._gap
         if not (gap <= UNSOLVED_DECREMENT).all():
